@@ -1,0 +1,423 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every option of every command: typed, with its unit, default and source.
+
+A config file is Python and defines `get_config() -> Config`. The command line is made from these
+dataclasses (`--dotted.option value`), and the text under a field is its help.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from mlm_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Source:
+    """The text of one language, or of many when the path holds `{language}`.
+
+    Attributes:
+      language: language code; "*" when `path` holds `{language}`, or for every language of the sample.
+      path: a glob of .txt, .txt.gz, .txt.zst, .jsonl, .jsonl.gz or .jsonl.zst files;
+        `tfds:NAME/CONFIG` for a TFDS data set; `sample:django` for the built-in sample;
+        `seqio:NAME` for a SeqIO task or mixture that `module` registers.
+      documents: how a .txt file is divided: one document a line, or at blank lines.
+      field: the text field of JSON lines, TFDS and SeqIO examples.
+      validation: a glob of held-out files of the same format, or a TFDS/SeqIO split name. Empty: a
+        fraction of the documents, chosen by their hash (`Data.validation_fraction`).
+      module: a module to import first, which registers the SeqIO task.
+    """
+
+    language: str
+    path: str
+    documents: Literal["line", "paragraph"] = "line"
+    field: str = "text"
+    validation: str = ""
+    module: str = ""
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """Sentence pairs of two languages: two aligned files, one two-column TSV, or `sample:django`."""
+
+    languages: tuple[str, str]
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Text and its blocks."""
+
+    sources: tyro.conf.Suppress[tuple[Source, ...]] = ()
+    parallel: tyro.conf.Suppress[tuple[Parallel, ...]] = ()
+    validation_fraction: float = 0.01
+    """Share of a language's documents held out by the hash of their text, where no file is named."""
+    sequence_length: int = 512
+    """Tokens in a block, specials included (XLM-R: 512)."""
+    packing: Literal["concatenate", "segments"] = "concatenate"
+    """concatenate: documents run on from block to block, as XLM-R; segments: whole documents packed
+    best-fit, each attending within itself."""
+    shard_bytes: int = 64 * 2**20
+    """Uncompressed text files are prepared in pieces of this many bytes, in parallel."""
+    workers: int = 0
+    """Preparation processes; 0: one a core."""
+    runner: Literal["pool", "beam"] = "pool"
+    """Where shards are prepared: a process pool here, or Apache Beam (extra `beam`)."""
+    beam_options: str = ""
+    """Beam pipeline options, as one string, e.g. "--runner=DataflowRunner --project=p"."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The SentencePiece vocabulary."""
+
+    path: str = ""
+    """An existing SentencePiece .model to use as it is; empty: train one."""
+    size: int = 32_000
+    """Pieces, specials and bytes included (XLM-R: 250,002)."""
+    model: Literal["unigram", "bpe"] = "unigram"
+    """SentencePiece model type."""
+    character_coverage: float = 0.9995
+    """Share of the sample's characters that get a piece of their own."""
+    byte_fallback: bool = True
+    """Spell characters without a piece in UTF-8 bytes instead of <unk>."""
+    sample_bytes: int = 100_000_000
+    """UTF-8 bytes of text to train on, shared out by the smoothed rates. Bounds the memory: the
+    trainer takes roughly 70 times as much."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Other rates from a step on (annealed language learning, mmBERT)."""
+
+    start: int
+    exponent: float
+    languages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How often each language is drawn."""
+
+    strategy: Literal["exponent", "temperature", "unimax"] = "exponent"
+    """exponent: share ** exponent (mBERT, XLM, XLM-R); temperature: share ** (1 / temperature) (mT5);
+    unimax: as even as the repeat cap lets it be (Chung et al. 2023)."""
+    exponent: float = 0.3
+    """0: uniform; 1: natural shares (mBERT 0.7, XLM-R 0.3)."""
+    temperature: float = 1 / 0.3
+    """1: natural shares (mT5: 1/0.3)."""
+    max_epochs: float = 0.0
+    """The most times a language's text may be repeated; UniMax's cap N. With the other strategies the
+    run is refused when a language would pass it. 0: no limit (UniMax needs one)."""
+    count: Literal["tokens", "bytes", "documents", "blocks"] = "tokens"
+    """What a language's share is a share of (XLM-R: sentences). The vocabulary's sample counts bytes
+    unless this is documents, because there are no tokens yet."""
+    stages: tyro.conf.Suppress[tuple[Stage, ...]] = ()
+
+
+@dataclass(frozen=True)
+class Model:
+    """The encoder; the default is XLM-R base (Conneau et al. 2020, table 7)."""
+
+    layers: int = 12
+    """Transformer layers."""
+    width: int = 768
+    """Width of the residual stream."""
+    heads: int = 12
+    """Attention heads; divides width."""
+    mlp_width: int = 3072
+    """Width of the feed-forward layer."""
+    positions: int = 512
+    """Learned positions: the longest block the model can read."""
+    norm_epsilon: float = 1e-5
+    """Layer norm epsilon (XLM-R 1e-5, BERT 1e-12)."""
+    dropout: float = 0.1
+    """Share of residual units dropped."""
+    attention_dropout: float = 0.1
+    """Share of attention probabilities dropped."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Compute type; auto: bfloat16 on GPU and TPU, float32 on CPU. Parameters are float32."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass computes again instead of keeping: nothing, all but matrix products, or
+    everything but each layer's input."""
+    loss_chunk: int = 32_768
+    """Vocabulary rows scored at a time by the head; a smaller vocabulary is scored in one piece."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Masked language modelling (Devlin et al. 2019, section 3.1)."""
+
+    mask_rate: float = 0.15
+    """Share of the tokens that may be hidden that are scored."""
+    mask_rate_schedule: tyro.conf.Suppress[tuple[tuple[int, float], ...]] = ()
+    """(step, rate): from that step on, that rate (mmBERT: 0.30, 0.15, 0.05)."""
+    replace_mask: float = 0.8
+    """Of the scored, the share shown as <mask>."""
+    replace_random: float = 0.1
+    """Of the scored, the share shown as another piece; the rest are shown as they are."""
+    whole_words: bool = False
+    """Hide all pieces of a word together."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW (Loshchilov and Hutter 2019); biases and norms are not decayed."""
+
+    learning_rate: float = 7e-4
+    """Peak (RoBERTa's table for batch 8,192; XLM-R's own is not published)."""
+    schedule: Literal["linear", "inverse_sqrt", "cosine", "wsd"] = "linear"
+    """After warm-up: linear to the final share, inverse square root, cosine, or stable then decay."""
+    warmup_steps: int = 10_000
+    """Steps of linear warm-up."""
+    decay_steps: int = 0
+    """wsd: the steps of decay at the end."""
+    final_share: float = 0.0
+    """Share of the peak at the end (linear, cosine, wsd)."""
+    weight_decay: float = 0.01
+    b1: float = 0.9
+    b2: float = 0.98
+    epsilon: float = 1e-6
+    clip_norm: float = 1.0
+    """Largest global gradient norm; 0: not clipped."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """The loop."""
+
+    steps: int = 100_000
+    """Updates."""
+    batch_size: int = 256
+    """Blocks an update, over all devices."""
+    accumulate: int = 1
+    """Pieces a batch is computed in, one after another, to save memory."""
+    log_every: int = 100
+    """Steps between lines of metrics."""
+    validate_every: int = 1_000
+    """Steps between validations; there is always one at the end."""
+    save_every: int = 1_000
+    """Steps between checkpoints; there is always one at the end."""
+    keep_last: int = 2
+    """Newest checkpoints kept, besides the best by macro validation loss."""
+    validation_blocks: int = 64
+    """Validation blocks a language, at most."""
+    max_seconds: float = 0.0
+    """Stop (saved, to be continued) after this many seconds of training; 0: no limit."""
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Devices an axis; one may be -1, which takes what is left."""
+
+    data: int = -1
+    """Batch is split, parameters are copied."""
+    fsdp: int = 1
+    """Batch and parameters are split."""
+    tensor: int = 1
+    """Heads, feed-forward width and vocabulary are split."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment."""
+
+    workdir: str = ""
+    """Folder of the run, local or gs://; empty: runs/NAME-OF-CONFIG."""
+    seed: int = 0
+    """Seeds initialisation, data order, masks and dropout."""
+    data: Data = Data()
+    vocabulary: Vocabulary = Vocabulary()
+    sampling: Sampling = Sampling()
+    model: Model = Model()
+    objective: Objective = Objective()
+    optimizer: Optimizer = Optimizer()
+    train: Train = Train()
+    mesh: Mesh = Mesh()
+
+
+# What may differ from the config a workdir was made with: none of it changes what is learned but
+# train.steps, which moves the end of the run (and, with it, a schedule that decays towards the end).
+MAY_CHANGE = (
+    "workdir",
+    "data.workers",
+    "data.runner",
+    "data.beam_options",
+    "model.remat",
+    "train.steps",
+    "train.accumulate",
+    "train.log_every",
+    "train.validate_every",
+    "train.save_every",
+    "train.keep_last",
+    "train.max_seconds",
+    "mesh.data",
+    "mesh.fsdp",
+    "mesh.tensor",
+)
+
+
+def load(path: str) -> Config:
+    """The config that a Python file's `get_config()` returns.
+
+    Raises:
+      UserError: no such file, no `get_config` in it, or it returns something else.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"{path}: no such config file; see configs/ for those that come with mlm_jax")
+    spec = importlib.util.spec_from_file_location("mlm_jax_config_file", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except Exception as e:
+        raise UserError(f"{path}: {type(e).__name__}: {e}; mend the config file") from e
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{path}: defines no get_config(); add one that returns mlm_jax.config.Config")
+    config = module.get_config()
+    if not isinstance(config, Config):
+        raise UserError(f"{path}: get_config() returned {type(config).__name__}, not mlm_jax.config.Config")
+    return config if config.workdir else dataclasses.replace(config, workdir=f"runs/{file.stem}")
+
+
+def validate(config: Config) -> None:
+    """Refuse a config that cannot work, before anything is loaded.
+
+    Raises:
+      UserError: naming the option, its value and what would be right.
+    """
+    model, data, sampling, objective, train = (
+        config.model,
+        config.data,
+        config.sampling,
+        config.objective,
+        config.train,
+    )
+
+    def require(ok: bool, message: str) -> None:
+        if not ok:
+            raise UserError(message)
+
+    require(bool(data.sources), "data.sources: empty; name at least one Source(language, path)")
+    require(
+        model.width % model.heads == 0,
+        f"model.heads: {model.heads} does not divide model.width {model.width}; "
+        f"use one of {', '.join(str(h) for h in range(1, 65) if model.width % h == 0)}",
+    )
+    require(
+        data.sequence_length <= model.positions,
+        f"data.sequence_length: {data.sequence_length} is beyond model.positions {model.positions}; "
+        "lower the first or raise the second",
+    )
+    require(data.sequence_length >= 8, f"data.sequence_length: {data.sequence_length} is less than 8")
+    require(
+        0 <= data.validation_fraction < 1,
+        f"data.validation_fraction: {data.validation_fraction} is outside 0 to 1",
+    )
+    for name, exponent in [("sampling.exponent", sampling.exponent)] + [
+        (f"sampling.stages[{i}].exponent", s.exponent) for i, s in enumerate(sampling.stages)
+    ]:
+        require(
+            0 <= exponent <= 1,
+            f"{name}: {exponent} is outside 0 to 1 (0 draws languages evenly, 1 as often as they occur)",
+        )
+    require(sampling.temperature >= 1, f"sampling.temperature: {sampling.temperature} is less than 1")
+    require(
+        sampling.strategy != "unimax" or sampling.max_epochs > 0,
+        "sampling.max_epochs: UniMax needs the most epochs a language may be repeated, e.g. 5",
+    )
+    starts = [0] + [s.start for s in sampling.stages]
+    require(
+        all(a < b for a, b in zip(starts, starts[1:], strict=False)),
+        f"sampling.stages: starts {starts[1:]} must increase from a step after 0",
+    )
+    for name, rate in [("objective.mask_rate", objective.mask_rate)] + [
+        (f"objective.mask_rate_schedule[{i}]", r) for i, (_, r) in enumerate(objective.mask_rate_schedule)
+    ]:
+        require(0 < rate < 1, f"{name}: {rate} is outside 0 to 1")
+    require(
+        objective.replace_mask >= 0
+        and objective.replace_random >= 0
+        and objective.replace_mask + objective.replace_random <= 1 + 1e-9,
+        f"objective: replace_mask {objective.replace_mask} and replace_random {objective.replace_random} "
+        "must be shares that sum to at most 1",
+    )
+    for name in ("dropout", "attention_dropout"):
+        require(0 <= getattr(model, name) < 1, f"model.{name}: {getattr(model, name)} is outside 0 to 1")
+    for section, names in {
+        "model": ("layers", "width", "heads", "mlp_width", "positions", "loss_chunk"),
+        "train": ("steps", "batch_size", "accumulate", "log_every", "validate_every", "save_every", "keep_last"),
+        "vocabulary": ("size", "sample_bytes"),
+        "data": ("shard_bytes",),
+    }.items():
+        for name in names:
+            value = getattr(getattr(config, section), name)
+            require(value >= 1, f"{section}.{name}: {value} is less than 1")
+    require(
+        train.batch_size % train.accumulate == 0,
+        f"train.batch_size: {train.batch_size} does not divide into train.accumulate {train.accumulate} pieces",
+    )
+    require(
+        0 < config.vocabulary.character_coverage <= 1,
+        f"vocabulary.character_coverage: {config.vocabulary.character_coverage} is outside 0 to 1",
+    )
+    require(config.optimizer.learning_rate > 0, "optimizer.learning_rate: must be positive")
+    require(
+        config.optimizer.schedule != "wsd" or 0 < config.optimizer.decay_steps <= train.steps,
+        f"optimizer.decay_steps: {config.optimizer.decay_steps}; wsd needs 1 to train.steps {train.steps}",
+    )
+    axes = dataclasses.astuple(config.mesh)
+    require(
+        sum(a == -1 for a in axes) <= 1 and all(a == -1 or a >= 1 for a in axes),
+        f"mesh: {axes} (data, fsdp, tensor) must be positive, and at most one of them -1",
+    )
+
+
+def to_json(config: Config) -> str:
+    """The resolved config, as stored in a workdir."""
+    return json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False) + "\n"
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted option → value, from a config or from its stored JSON."""
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        tree = json.loads(json.dumps(dataclasses.asdict(tree)))
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def differences(stored: dict[str, Any], config: Config) -> list[str]:
+    """Options in which a config differs from a workdir's stored one, as lines `option: was, is now`.
+
+    Options of `MAY_CHANGE` are left out.
+    """
+    was, now = flatten(stored), flatten(config)
+
+    def same(a: Any, b: Any) -> bool:
+        return a == b or (isinstance(a, float) and isinstance(b, float) and math.isclose(a, b))
+
+    def show(value: Any) -> str:
+        text = json.dumps(value, ensure_ascii=False)
+        return text if len(text) < 60 else text[:57] + "..."
+
+    return [
+        f"{name}: {show(was.get(name))} there, {show(now.get(name))} here"
+        for name in sorted(was.keys() | now.keys())
+        if name not in MAY_CHANGE and not same(was.get(name), now.get(name))
+    ]

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a person sees: progress, tables, warnings. A bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+LINE_EVERY = 10.0  # seconds between lines where there is no terminal
+
+
+class Advance(Protocol):
+    def __call__(self, amount: int = 1, note: str = "") -> None: ...
+
+
+def say(text: str) -> None:
+    """Print a line to standard output at once, above any bar."""
+    print(text, flush=True)
+
+
+def warn(text: str) -> None:
+    """Print a `warning:` line to standard error."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(title: str, total: int, start: int = 0, unit: str = "") -> Iterator[Advance]:
+    """Show how far a long piece of work is.
+
+    Args:
+      title: what is being done.
+      total: amount of work; `start` of it is done already.
+      unit: of the amount, for plain lines.
+
+    Yields:
+      advance(amount=1, note=""): the note stands behind the bar or ends the line.
+    """
+    if sys.stdout.isatty():
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, TextColumn("{task.fields[note]}"), console=Console()) as bar:
+            task = bar.add_task(title, total=total, completed=start, note="")
+
+            def advance(amount: int = 1, note: str = "") -> None:
+                bar.update(task, advance=amount, **({"note": note} if note else {}))
+
+            yield advance
+        return
+
+    done, last = start, time.monotonic()
+
+    def plain(amount: int = 1, note: str = "") -> None:
+        nonlocal done, last
+        done += amount
+        if time.monotonic() - last >= LINE_EVERY or done == total:
+            last = time.monotonic()
+            say(f"{title}: {done:,} of {total:,}{' ' + unit if unit else ''}{'  ' + note if note else ''}")
+
+    yield plain
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows as aligned text: the first column to the left, the others to the right."""
+    widths = [max(len(r[i]) for r in [headings, *rows]) for i in range(len(headings))]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *rest = (c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
+        return "  ".join([first, *rest]).rstrip()
+
+    return "\n".join([line(headings), "  ".join("-" * w for w in widths), *map(line, rows)])

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file between the two halves: what preparation wrote and training may read.
+
+`corpus/manifest.json` lists every stream (a language's blocks, or a language pair's), its shards
+and its counts. It is written last, by rename, so a corpus with a manifest is whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from etils import epath
+
+from mlm_jax.errors import UserError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One TFRecord file of blocks, with an index of its records' offsets beside it (`FILE.index`)."""
+
+    file: str  # relative to the corpus folder
+    blocks: int
+    bytes: int  # of the file, by which a truncated one is known
+
+
+@dataclass(frozen=True)
+class Split:
+    """A stream's training or validation blocks."""
+
+    documents: int
+    bytes: int  # UTF-8 bytes of text
+    tokens: int  # in the blocks, specials included
+    blocks: int
+    shards: tuple[Shard, ...]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The blocks of one language (`languages` of length 1) or of one language pair (2).
+
+    Attributes:
+      name: the language code, or `xx-yy` for a pair.
+      task: name of the SeqIO task, which is also the folder of its cache under the corpus.
+      unigram_loss: nats a token that the training tokens' own frequencies (add-one smoothed over the
+        vocabulary) give the validation tokens; None for pairs and where nothing is held out.
+    """
+
+    name: str
+    languages: tuple[str, ...]
+    task: str
+    train: Split
+    validation: Split
+    unigram_loss: float | None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All of a prepared corpus.
+
+    Attributes:
+      languages: every language, sorted; a token's language id is its place here.
+      settings: the data and vocabulary options it was prepared with.
+      tools: versions of the packages that wrote it.
+    """
+
+    schema: int
+    sequence_length: int
+    packing: str
+    vocabulary_size: int
+    vocabulary_sha256: str
+    languages: tuple[str, ...]
+    streams: tuple[Stream, ...]
+    settings: dict[str, Any]
+    tools: dict[str, str]
+
+    @property
+    def monolingual(self) -> tuple[Stream, ...]:
+        return tuple(s for s in self.streams if len(s.languages) == 1)
+
+    @property
+    def parallel(self) -> tuple[Stream, ...]:
+        return tuple(s for s in self.streams if len(s.languages) == 2)
+
+    def sha256(self) -> str:
+        """Identity of the corpus: the hash of what is in it, not of who wrote it when."""
+        content = {k: v for k, v in dataclasses.asdict(self).items() if k not in ("settings", "tools")}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write(manifest: Manifest, corpus: epath.PathLike) -> None:
+    """Write `manifest.json` into the corpus folder, aside and then by rename."""
+    folder = epath.Path(corpus)
+    aside = folder / "manifest.json.partial"
+    aside.write_text(json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False) + "\n")
+    aside.rename(folder / "manifest.json")
+
+
+def read(corpus: epath.PathLike) -> Manifest:
+    """Read and check a corpus folder's manifest.
+
+    Raises:
+      UserError: there is none, it is not JSON, a newer mlm_jax wrote it, or it lacks a field.
+    """
+    path = epath.Path(corpus) / "manifest.json"
+    if not path.exists():
+        raise UserError(f"{path}: no manifest, so the corpus is not prepared; run: mlm-jax prepare CONFIG")
+    try:
+        stored = json.loads(path.read_text())
+        schema = stored["schema"]
+    except (ValueError, KeyError, TypeError) as e:
+        raise UserError(f"{path}: not a manifest ({e}); delete it and run: mlm-jax prepare CONFIG") from e
+    if schema > SCHEMA:
+        raise UserError(
+            f"{path}: schema {schema} is newer than the {SCHEMA} that this mlm_jax reads; upgrade mlm_jax"
+        )
+    try:
+        return Manifest(
+            **stored
+            | {
+                "languages": tuple(stored["languages"]),
+                "streams": tuple(
+                    Stream(
+                        **s
+                        | {
+                            "languages": tuple(s["languages"]),
+                            "train": _split(s["train"]),
+                            "validation": _split(s["validation"]),
+                        }
+                    )
+                    for s in stored["streams"]
+                ),
+            }
+        )
+    except (KeyError, TypeError) as e:
+        raise UserError(f"{path}: damaged ({e}); delete it and run: mlm-jax prepare CONFIG") from e
+
+
+def _split(stored: dict[str, Any]) -> Split:
+    return Split(**stored | {"shards": tuple(Shard(**s) for s in stored["shards"])})

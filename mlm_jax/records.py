@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A block as it lies on disk: a tf.Example in a TFRecord file, with an index of offsets beside it.
+
+SeqIO and T5X read the TFRecord files as an ordinary SeqIO cache and never look at the index. Grain
+reads single records by the index, without TensorFlow: tf.Example is rebuilt here as a protobuf
+message of the same wire format.
+
+A record holds the block's tokens and its *spans*: runs of tokens whose positions count up from 0.
+A span has a length, a segment id (attention stays within a segment) and a language id, from which
+`expand` makes the per-token features. A block of running text is one span; a packed block has one
+a document; a translation pair is two spans of one segment.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+FEATURES = ("tokens", "span_lengths", "span_segments", "span_languages")
+
+
+def _example_class():  # -> type[Message]; protobuf's factory is not typed
+    """tf.train.Example (tensorflow/core/example/{example,feature}.proto), int64 features only."""
+    file = descriptor_pb2.FileDescriptorProto(name="mlm_jax/example.proto", package="mlm_jax", syntax="proto3")
+    field = descriptor_pb2.FieldDescriptorProto
+
+    def message(name, *fields):
+        m = file.message_type.add(name=name)
+        for number, (field_name, label, type_, type_name) in fields:
+            m.field.add(name=field_name, number=number, label=label, type=type_, type_name=type_name)
+        return m
+
+    one, many = field.LABEL_OPTIONAL, field.LABEL_REPEATED
+    message("Int64List", (1, ("value", many, field.TYPE_INT64, None)))
+    message("Feature", (3, ("int64_list", one, field.TYPE_MESSAGE, ".mlm_jax.Int64List")))
+    features = message("Features", (1, ("feature", many, field.TYPE_MESSAGE, ".mlm_jax.Features.FeatureEntry")))
+    entry = features.nested_type.add(name="FeatureEntry")
+    entry.options.map_entry = True
+    entry.field.add(name="key", number=1, label=one, type=field.TYPE_STRING)
+    entry.field.add(name="value", number=2, label=one, type=field.TYPE_MESSAGE, type_name=".mlm_jax.Feature")
+    message("Example", (1, ("features", one, field.TYPE_MESSAGE, ".mlm_jax.Features")))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("mlm_jax.Example"))
+
+
+_Example = _example_class()
+
+
+def encode(block: dict[str, np.ndarray]) -> bytes:
+    """Serialise a block's features (`FEATURES`, integer arrays of rank 1) as a tf.Example."""
+    example = _Example()
+    for name in FEATURES:
+        example.features.feature[name].int64_list.value.extend(block[name].tolist())
+    return example.SerializeToString(deterministic=True)
+
+
+def decode(record: bytes) -> dict[str, np.ndarray]:
+    """Parse what `encode` (or TensorFlow) wrote: each of `FEATURES` as int32 of rank 1."""
+    feature = _Example.FromString(record).features.feature
+    return {name: np.array(feature[name].int64_list.value, np.int32) for name in FEATURES}
+
+
+def expand(block: dict[str, np.ndarray], length: int, pad: int) -> dict[str, np.ndarray]:
+    """A block's per-token features, each int32 [length].
+
+    Args:
+      block: `FEATURES` of one record, at most `length` tokens.
+      length: tokens to pad to.
+      pad: id of the padding token.
+
+    Returns:
+      tokens; segment_ids, from 1, and 0 on padding; positions, from 0 in each span; language_ids.
+    """
+    spans, used = block["span_lengths"], len(block["tokens"])
+
+    def fill(values: np.ndarray, padding: int = 0) -> np.ndarray:
+        out = np.full(length, padding, np.int32)
+        out[:used] = values
+        return out
+
+    starts = np.repeat(np.cumsum(spans) - spans, spans)
+    return {
+        "tokens": fill(block["tokens"], pad),
+        "segment_ids": fill(np.repeat(block["span_segments"], spans)),
+        "positions": fill(np.arange(used, dtype=np.int32) - starts),
+        "language_ids": fill(np.repeat(block["span_languages"], spans)),
+    }
+
+
+def index_path(file: str) -> str:
+    """Where a TFRecord file's index is: little-endian uint64 [records + 1], each record's first byte
+    (of the framing, not of the payload) and last the file's size."""
+    return file + ".index"

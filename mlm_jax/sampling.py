@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counts → rates → order: how often each language is drawn, and which draw is whose.
+
+The vocabulary's training sample, the SeqIO mixture and the training mixture all take their rates
+from here. Shares are shares of what `config.Sampling.count` names; rates are shares of the blocks
+drawn (of the bytes drawn, for the vocabulary).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlm_jax import config as cfg
+from mlm_jax.errors import UserError
+from mlm_jax.manifest import Stream
+
+PERIOD = 10_000  # draws after which the order of languages repeats, unless some language is very rare
+
+
+def exponent_rates(counts: Sequence[float], exponent: float) -> np.ndarray:
+    """Smoothed shares, p ** exponent over their sum (Conneau and Lample 2019, section 3.1).
+
+    Args:
+      counts: positive, [languages].
+      exponent: 0 (uniform) to 1 (natural); a temperature is its inverse.
+
+    Returns:
+      Rates, float64 [languages], that sum to 1.
+    """
+    counts = np.asarray(counts, np.float64)
+    smoothed = (counts / counts.sum()) ** exponent
+    return smoothed / smoothed.sum()
+
+
+def unimax_rates(counts: Sequence[float], budget: float, max_epochs: float) -> np.ndarray:
+    """UniMax (Chung et al. 2023, algorithm 1): even shares, no language beyond `max_epochs` times itself.
+
+    Args:
+      counts: what each language has, [languages], in the budget's unit.
+      budget: what the run will draw.
+      max_epochs: the repeat cap N.
+
+    Returns:
+      Rates, float64 [languages], that sum to 1.
+    """
+    counts = np.asarray(counts, np.float64)
+    drawn = np.zeros_like(counts)
+    left = float(budget)
+    for done, i in enumerate(np.argsort(counts, kind="stable")):
+        drawn[i] = min(left / (len(counts) - done), max_epochs * counts[i])
+        left -= drawn[i]
+    return drawn / drawn.sum()
+
+
+def language_rates(sampling: cfg.Sampling, counts: Sequence[float], budget: float) -> np.ndarray:
+    """Rates by the configured strategy, float64 [languages].
+
+    Args:
+      sampling: strategy and its parameter (its stages are not looked at).
+      counts: what a share is a share of, [languages]; for UniMax, in the unit of `budget`.
+      budget: what will be drawn (UniMax only).
+    """
+    if sampling.strategy == "unimax":
+        return unimax_rates(counts, budget, sampling.max_epochs)
+    exponent = sampling.exponent if sampling.strategy == "exponent" else 1 / sampling.temperature
+    return exponent_rates(counts, exponent)
+
+
+@dataclass(frozen=True)
+class Period:
+    """An order of draws that repeats for ever.
+
+    Attributes:
+      languages: whose each draw is, int32 [period].
+      ranks: how many of the period's earlier draws were the same language's, int64 [period].
+      counts: draws a language in one period, int64 [languages].
+    """
+
+    languages: np.ndarray
+    ranks: np.ndarray
+    counts: np.ndarray
+
+    def before(self, draw: int) -> np.ndarray:
+        """Draws a language among the first `draw`, int64 [languages]."""
+        periods, rest = divmod(draw, len(self.languages))
+        return periods * self.counts + np.bincount(self.languages[:rest], minlength=len(self.counts))
+
+
+def arrange(rates: Sequence[float], seed: int) -> Period:
+    """Spread draws so evenly that no language is ever a whole draw ahead of its rate or behind it.
+
+    Rates become whole counts of a period; each language's k-th draw must then lie between k and k + 1
+    times its spacing, and serving the nearest deadline first meets every such window (the chairman
+    assignment problem, Tijdeman 1980). So among the first t draws a language has its count within one
+    of `rate * t`, any run of consecutive draws has it within two, and any run as long as the period
+    has it exactly.
+
+    Args:
+      rates: [languages], sum 1; a rate of 0 is never drawn.
+      seed: breaks ties.
+    """
+    rates = np.asarray(rates, np.float64)
+    period = PERIOD
+    # A language drawn fewer than five times a period would have its rate rounded by over 10 %.
+    while rates[rates > 0].min() * period < 5 and period < 100 * PERIOD:
+        period *= 10
+    counts = _round_to_sum(rates, period)
+    priority = np.random.default_rng(seed).permutation(len(rates)).tolist()
+
+    n = counts.tolist()
+    waiting = [(0, priority[i], i, 0) for i in range(len(n)) if n[i]]  # (release, priority, language, k)
+    heapq.heapify(waiting)
+    ready: list[tuple[int, int, int, int]] = []  # (deadline, priority, language, k)
+    languages = np.empty(period, np.int32)
+    ranks = np.empty(period, np.int64)
+    for t in range(period):
+        while waiting and waiting[0][0] <= t:
+            _, p, i, k = heapq.heappop(waiting)
+            heapq.heappush(ready, (-(-(k + 1) * period // n[i]), p, i, k))
+        _, p, i, k = heapq.heappop(ready)
+        languages[t], ranks[t] = i, k
+        if k + 1 < n[i]:
+            heapq.heappush(waiting, ((k + 1) * period // n[i], p, i, k + 1))
+    return Period(languages, ranks, counts)
+
+
+def _round_to_sum(rates: np.ndarray, total: int) -> np.ndarray:
+    """Whole counts within one of `rates * total`, that sum to it; at least 1 where the rate is not 0."""
+    exact = rates * total
+    counts = np.floor(exact).astype(np.int64)
+    counts[(rates > 0) & (counts == 0)] = 1
+    order = np.argsort(counts - exact, kind="stable")
+    missing = total - int(counts.sum())
+    if missing >= 0:
+        counts[order[:missing]] += 1
+    else:
+        counts[[i for i in order[::-1] if counts[i] > 1][:-missing]] -= 1
+    return counts
+
+
+@dataclass(frozen=True)
+class StageRates:
+    """The rates that hold from a step on, float64 [streams], 0 for languages not yet added."""
+
+    start: int
+    rates: np.ndarray
+
+
+def stage_rates(config: cfg.Config, streams: Sequence[Stream]) -> list[StageRates]:
+    """The rates of every stage of a run over the given streams.
+
+    Raises:
+      UserError: a stage names an unknown language, or a language would be repeated more often than
+        `sampling.max_epochs` allows.
+    """
+    sampling, train = config.sampling, config.train
+    blocks = np.array([s.train.blocks for s in streams], np.float64)
+    count = "blocks" if sampling.strategy == "unimax" else sampling.count
+    counts = np.array([getattr(s.train, count) for s in streams], np.float64)
+    stages = [StageRates(0, language_rates(sampling, counts, train.steps * train.batch_size))]
+    names = [s.name for s in streams]
+    for i, stage in enumerate(sampling.stages):
+        unknown = sorted(set(stage.languages) - set(names))
+        if unknown:
+            raise UserError(
+                f"sampling.stages[{i}].languages: {', '.join(unknown)} not in the corpus; it has {', '.join(names)}"
+            )
+        included = np.array([not stage.languages or name in stage.languages for name in names])
+        rates = np.zeros(len(names))
+        rates[included] = exponent_rates(counts[included], stage.exponent)
+        stages.append(StageRates(stage.start, rates))
+    if sampling.max_epochs:
+        epochs = draws(stages, train.steps, train.batch_size) / blocks
+        worst = int(np.argmax(epochs))
+        # A block's worth of slack: rates are rounded to whole draws.
+        if epochs[worst] > sampling.max_epochs + 1 / blocks[worst]:
+            raise UserError(
+                f"language {names[worst]}: would be repeated {epochs[worst]:.1f} times, more than "
+                f"sampling.max_epochs {sampling.max_epochs:g}; train fewer steps, raise the limit or add text"
+            )
+    return stages
+
+
+def draws(stages: Sequence[StageRates], steps: int, batch_size: int) -> np.ndarray:
+    """Blocks a run is expected to draw of each stream, float64 [streams]."""
+    starts = [s.start for s in stages] + [steps]
+    return sum(
+        stage.rates * batch_size * max(0, min(end, steps) - stage.start)
+        for stage, end in zip(stages, starts[1:], strict=True)
+    )
+
+
+def table(config: cfg.Config, streams: Sequence[Stream]) -> list[dict[str, object]]:
+    """The sampling table, a row a language, that every run prints and stores.
+
+    Returns:
+      Rows with language, documents, bytes, tokens, blocks, natural (share of what
+      `sampling.count` names), rates (share of draws, one a stage), draws, epochs, unigram_loss.
+    """
+    stages = stage_rates(config, streams)
+    counts = np.array([getattr(s.train, config.sampling.count) for s in streams], np.float64)
+    drawn = draws(stages, config.train.steps, config.train.batch_size)
+    return [
+        {
+            "language": s.name,
+            "documents": s.train.documents,
+            "bytes": s.train.bytes,
+            "tokens": s.train.tokens,
+            "blocks": s.train.blocks,
+            "natural": float(counts[i] / counts.sum()),
+            "rates": [float(stage.rates[i]) for stage in stages],
+            "draws": float(drawn[i]),
+            "epochs": float(drawn[i] / s.train.blocks),
+            "unigram_loss": s.unigram_loss,
+        }
+        for i, s in enumerate(streams)
+    ]
