@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands, one short function each: `mlm-jax COMMAND CONFIG.py [--dotted.option value ...]`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import types
+import typing
+from collections.abc import Iterator, Sequence
+
+import tyro
+from etils import epath
+
+from mlm_jax import config as cfg
+from mlm_jax import console
+from mlm_jax.errors import UserError
+
+USAGE = """\
+mlm-jax: pretrain multilingual text encoders in JAX
+
+usage: mlm-jax COMMAND CONFIG.py [--dotted.option value ...]
+       python -m mlm_jax COMMAND CONFIG.py [--dotted.option value ...]
+
+commands:
+  prepare   train the vocabulary if there is none, and turn the text into blocks
+  pretrain  prepare what is missing, then train; continues where the workdir stands
+  report    write the run's page: curves, tables, plots
+
+CONFIG.py defines get_config(); those that come with mlm_jax are in configs/.
+mlm-jax COMMAND CONFIG.py --help lists every option with the config's values as defaults.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status is 0, 2 after bad input, or 128 + the signal that stopped a run."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    commands = {"prepare": prepare, "pretrain": pretrain, "report": report}
+    try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(USAGE)
+            return 0
+        name, *rest = arguments
+        if name not in commands:
+            near = difflib.get_close_matches(name, commands, 1)
+            hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(commands)}"
+            raise UserError(f"{name}: no such command; {hint}")
+        if not rest:
+            raise UserError(f"{name}: name a config file, e.g. configs/quickstart.py")
+        if rest[0] in ("-h", "--help"):
+            print(f"{USAGE}\n{commands[name].__doc__}")
+            return 0
+        return commands[name](*parse(name, rest))
+    except UserError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    except PermissionError as e:
+        print(f"error: {e.filename}: no permission ({e.strerror}); choose another workdir or mend it", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def prepare(config: cfg.Config, arguments: list[str]) -> int:
+    """Train the vocabulary if there is none, and turn the text into blocks.
+
+    What is already prepared is kept; a run that was killed goes on with the shards it lacks.
+    """
+    own_workdir(config)
+    from mlm_jax.prepare.run import prepare as run  # TensorFlow, which the other commands do without
+
+    prepared = run(config)
+    blocks = sum(s.train.blocks for s in prepared.monolingual)
+    console.say(f"{len(prepared.languages)} languages, {blocks:,} training blocks in {config.workdir}/corpus")
+    return 0
+
+
+def pretrain(config: cfg.Config, arguments: list[str]) -> int:
+    """Prepare what is missing, then train; continues where the workdir stands.
+
+    SIGTERM and Ctrl-C finish the step, save and exit; the same command continues the run.
+    """
+    own_workdir(config)
+    if not (epath.Path(config.workdir) / "corpus" / "manifest.json").exists():
+        # A process of its own, so that TensorFlow never shares memory or threads with the training.
+        done = subprocess.run([sys.executable, "-m", "mlm_jax", "prepare", *arguments], check=False)
+        if done.returncode:
+            return done.returncode if done.returncode > 0 else 128 - done.returncode
+
+    from mlm_jax import manifest, sampling
+    from mlm_jax.report.page import summary_table, write_report
+    from mlm_jax.train.loop import train
+
+    streams = manifest.read(epath.Path(config.workdir) / "corpus").monolingual
+    rows = sampling.table(config, streams)
+    write_text(config, "sampling.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+    console.say(sampling_text(config, rows))
+    outcome = train(config)
+    if outcome.stopped_by is not None:
+        why = "max_seconds" if outcome.stopped_by.name == "SIGALRM" else outcome.stopped_by.name
+        command = f"mlm-jax pretrain {' '.join(arguments)}"
+        console.say(f"stopped by {why} at step {outcome.step:,}, saved; to continue: {command}")
+        return 0 if why == "max_seconds" else 128 + outcome.stopped_by
+    console.say(summary_table(config.workdir))
+    console.say(f"report: {write_report(config.workdir)}")
+    return 0
+
+
+def report(config: cfg.Config, arguments: list[str]) -> int:
+    """Write the run's page, report/index.html in its workdir, and print the table a language."""
+    from mlm_jax.report.page import summary_table, write_report
+
+    console.say(summary_table(config.workdir))
+    console.say(f"report: {write_report(config.workdir)}")
+    return 0
+
+
+def parse(command: str, arguments: list[str]) -> tuple[cfg.Config, list[str]]:
+    """The config file's config with the command line's options, validated.
+
+    Raises:
+      UserError: no such file, an unknown option (the nearest is named), a value of the wrong type.
+    """
+    path, *options = arguments
+    if path.startswith("-"):
+        raise UserError(f"{path}: name the config file before any option")
+    base = cfg.load(path)
+    known = set(option_names(cfg.Config))
+    for option in options:
+        name = option.split("=")[0].replace("-", "_").lstrip("_")
+        if not option.startswith("--") or option == "--help" or name in known:
+            continue
+        on = re.sub(r"(^|\.)no_", r"\1", name)
+        if on not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.5)
+            raise UserError(f"{option}: no such option; " + (f"did you mean --{near[0]}?" if near else "see --help"))
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            config = tyro.cli(
+                cfg.Config, prog=f"mlm-jax {command} {path}", args=options, default=base, use_underscores=True
+            )
+    except SystemExit as e:
+        if e.code:
+            raise UserError(f"{' '.join(options)}: {_first_sentence(said.getvalue())}; see --help") from None
+        raise
+    cfg.validate(config)
+    return config, arguments
+
+
+def option_names(section: type, prefix: str = "") -> Iterator[str]:
+    """The dotted names of a config dataclass's options."""
+    hints = typing.get_type_hints(section)
+    for field in dataclasses.fields(section):
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from option_names(typing.cast(type, hints[field.name]), f"{prefix}{field.name}.")
+        elif not isinstance(hints[field.name], types.GenericAlias):
+            yield prefix + field.name
+
+
+def _first_sentence(box: str) -> str:
+    """The message of tyro's error box, on one line."""
+    lines = [line.strip("│ ").strip() for line in box.splitlines() if line.startswith("│")]
+    message = []
+    for line in lines:
+        if set(line) == {"─"}:
+            break
+        message.append(line)
+    return " ".join(message) or "cannot be read"
+
+
+def own_workdir(config: cfg.Config) -> None:
+    """Make the workdir and store the config in it, or check that the one stored there agrees.
+
+    Raises:
+      UserError: the workdir holds a run with another config, or cannot be written.
+    """
+    stored = epath.Path(config.workdir) / "config.json"
+    if stored.exists():
+        try:
+            different = cfg.differences(json.loads(stored.read_text()), config)
+        except ValueError as e:
+            raise UserError(f"{stored}: not JSON ({e}); delete it, or use another workdir") from e
+        if different:
+            raise UserError(
+                f"{config.workdir}: holds a run with another config ({'; '.join(different)}); "
+                "use another --workdir, or move this one away"
+            )
+    write_text(config, "config.json", cfg.to_json(config))
+
+
+def write_text(config: cfg.Config, name: str, text: str) -> None:
+    """Write a file of the workdir, aside and then by rename.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    folder = epath.Path(config.workdir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = folder / f"{name}.partial"
+        aside.write_text(text)
+        aside.rename(folder / name)
+    except OSError as e:
+        raise UserError(f"{folder / name}: cannot be written ({e.strerror or e}); choose another --workdir") from e
+
+
+def sampling_text(config: cfg.Config, rows: list[dict[str, typing.Any]]) -> str:
+    """The sampling table as text: what each language has and how often it will be drawn."""
+    stages = len(rows[0]["rates"])
+    headings = ["language", "tokens", "blocks", f"natural ({config.sampling.count})"]
+    headings += ["smoothed"] if stages == 1 else [f"stage {i + 1}" for i in range(stages)]
+    cells = [
+        [
+            row["language"],
+            f"{row['tokens']:,}",
+            f"{row['blocks']:,}",
+            f"{row['natural']:.4f}",
+            *(f"{rate:.4f}" for rate in row["rates"]),
+            f"{row['epochs']:.1f}",
+        ]
+        for row in sorted(rows, key=lambda r: -r["natural"])
+    ]
+    return console.table([*headings, "epochs"], cells)
+
+
+def accelerator_defaults() -> None:
+    """Flags that have to be set before jax is imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's and TensorFlow's start-up chatter
+
+
+accelerator_defaults()

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stream's prepared blocks as a Grain random-access source."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from etils import epath
+
+from mlm_jax import records
+from mlm_jax.errors import UserError
+from mlm_jax.manifest import Shard
+
+_HEADER, _FOOTER = 12, 4  # TFRecord framing: length and its checksum before the payload, a checksum after
+
+
+class Blocks:
+    """The blocks of one split of one stream, by number.
+
+    Files are checked when the source is made and opened when first read. Local files are memory-mapped,
+    so that a process holds no more of a corpus than the pages it reads.
+
+    Args:
+      corpus: folder that the shards' names are relative to.
+      shards: as the manifest lists them.
+      length: tokens to pad a block to.
+      pad: id of the padding token.
+
+    Raises:
+      UserError: a shard is missing or its size is not the manifest's.
+    """
+
+    def __init__(self, corpus: epath.PathLike, shards: Sequence[Shard], length: int, pad: int):
+        self._paths = [epath.Path(corpus) / s.file for s in shards]
+        self._ends = list(itertools.accumulate(s.blocks for s in shards))
+        self._length, self._pad = length, pad
+        self._open: dict[int, tuple[np.ndarray, np.ndarray | epath.Path]] = {}
+        for path, shard in zip(self._paths, shards, strict=True):
+            found = path.stat().length if path.exists() else None
+            if found != shard.bytes:
+                is_what = "missing" if found is None else f"truncated or changed: {found:,} bytes"
+                raise UserError(
+                    f"{path}: {is_what}, the manifest says {shard.bytes:,}; delete it and its .done file, "
+                    "and run: mlm-jax prepare CONFIG"
+                )
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Features of a block, each int32 [length]: see `records.expand`."""
+        shard = bisect.bisect_right(self._ends, index)
+        offsets, data = self._file(shard)
+        row = index - (self._ends[shard - 1] if shard else 0)
+        start, end = int(offsets[row]) + _HEADER, int(offsets[row + 1]) - _FOOTER
+        if isinstance(data, np.ndarray):
+            payload = data[start:end].tobytes()
+        else:
+            with data.open("rb") as file:
+                file.seek(start)
+                payload = file.read(end - start)
+        return records.expand(records.decode(payload), self._length, self._pad)
+
+    def __repr__(self) -> str:
+        return f"Blocks({len(self._paths)} shards, {len(self)} blocks)"
+
+    def _file(self, shard: int) -> tuple[np.ndarray, np.ndarray | epath.Path]:
+        if shard not in self._open:
+            path = self._paths[shard]
+            index = epath.Path(records.index_path(str(path)))
+            if not index.exists():
+                raise UserError(f"{index}: missing; delete {path.name} too and run: mlm-jax prepare CONFIG")
+            offsets = np.frombuffer(index.read_bytes(), "<u8")
+            local = not str(path).startswith("gs://")
+            self._open[shard] = offsets, np.memmap(path, np.uint8, "r") if local else path
+        return self._open[shard]

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which block comes at which step and row: a pure function of (seed, step, row).
+
+`Mixture` turns the rates of `sampling.py` into an order of draws over the whole run; Grain shuffles
+each language's blocks anew every epoch, reads ahead and batches. The state of the input is the number
+of the next step, whatever the number of processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import grain
+import numpy as np
+from etils import epath
+
+from mlm_jax import sampling
+from mlm_jax.config import Config
+from mlm_jax.input.blocks import Blocks
+from mlm_jax.manifest import Manifest, Stream
+
+READ_AHEAD = 16  # batches
+
+
+class Mixture(grain.transforms.DatasetSelectionMap):
+    """Draw number → (stream, which of the stream's draws it is).
+
+    Draws are numbered `step * batch_size + row` over the whole batch; a process sees its own rows only
+    (`rows`), so its n-th example is row `rows[n % len(rows)]` of step `n // len(rows)`.
+
+    Args:
+      stages: rates from a step on, the first from step 0.
+      batch_size: blocks a step, over all processes.
+      rows: this process's rows of every batch, [rows].
+      seed: of the run.
+    """
+
+    def __init__(self, stages: Sequence[sampling.StageRates], batch_size: int, rows: Sequence[int], seed: int):
+        self._batch_size = batch_size
+        self._rows = np.asarray(rows, np.int64)
+        self._starts = [s.start * batch_size for s in stages]
+        self._periods = [sampling.arrange(s.rates, seed + i) for i, s in enumerate(stages)]
+        # Draws a stream before each stage, int64 [stages, streams].
+        drawn = [np.zeros(len(stages[0].rates), np.int64)]
+        for i in range(len(stages) - 1):
+            drawn.append(drawn[-1] + self._periods[i].before(self._starts[i + 1] - self._starts[i]))
+        self._drawn = drawn
+
+    def __len__(self) -> int:
+        return np.iinfo(np.int64).max // 2  # for ever
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        step, row = divmod(index, len(self._rows))
+        return self.draw(step * self._batch_size + int(self._rows[row]))
+
+    def draw(self, number: int) -> tuple[int, int]:
+        """The stream of a draw, and how often the stream was drawn before."""
+        stage = self._stage(number)
+        period = self._periods[stage]
+        periods, place = divmod(number - self._starts[stage], len(period.languages))
+        stream = int(period.languages[place])
+        earlier = int(self._drawn[stage][stream]) + periods * int(period.counts[stream])
+        return stream, earlier + int(period.ranks[place])
+
+    def drawn(self, steps: int) -> np.ndarray:
+        """Blocks drawn of each stream in the first `steps` steps, int64 [streams]."""
+        number = steps * self._batch_size
+        stage = self._stage(number)
+        return self._drawn[stage] + self._periods[stage].before(number - self._starts[stage])
+
+    def streams_of(self, step: int) -> list[int]:
+        """The stream of each row of a step's whole batch."""
+        return [self.draw(step * self._batch_size + row)[0] for row in range(self._batch_size)]
+
+    def _stage(self, number: int) -> int:
+        return sum(start <= number for start in self._starts) - 1
+
+
+def training_mixture(config: Config, streams: Sequence[Stream], rows: Sequence[int]) -> Mixture:
+    """The run's order of draws, seen from a process that holds `rows` of each batch."""
+    stages = sampling.stage_rates(config, streams)
+    return Mixture(stages, config.train.batch_size, rows, config.seed)
+
+
+def training_batches(
+    mixture: Mixture,
+    corpus: epath.PathLike,
+    manifest: Manifest,
+    streams: Sequence[Stream],
+    pad: int,
+    seed: int,
+    start_step: int,
+    threads: int = 4,
+) -> Iterator[dict[str, np.ndarray]]:
+    """This process's rows of the batch of `start_step` and of every later step.
+
+    Yields:
+      Features of `records.expand`, each int32 [rows, length].
+
+    Raises:
+      UserError: a shard is missing or truncated.
+    """
+    sources = [
+        # The seed hangs on the name, so that a language's order stays when others are added.
+        grain.MapDataset.source(Blocks(corpus, s.train.shards, manifest.sequence_length, pad))
+        .seed(_stream_seed(seed, s.name))
+        .shuffle()
+        .repeat()
+        for s in streams
+    ]
+    rows = len(mixture._rows)
+    batches = (
+        grain.MapDataset.select_from_datasets(sources, mixture)
+        .batch(rows)
+        .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=READ_AHEAD))
+    )
+    iterator = iter(batches)
+    iterator.set_state({"next_index": start_step})
+    return iterator
+
+
+def _stream_seed(seed: int, name: str) -> int:
+    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little")

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: Orbax, asynchronous, the best and the last few kept, the newest readable one restored."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers
+
+from mlm_jax import console
+from mlm_jax.config import Config, to_json
+from mlm_jax.errors import UserError
+from mlm_jax.manifest import Manifest
+from mlm_jax.train.state import State
+
+
+class Checkpoints:
+    """A workdir's `checkpoints/`.
+
+    Each holds the state, the config and the identity of corpus and vocabulary.
+
+    Args:
+      config: stored with each checkpoint.
+      manifest: of the corpus that is trained on.
+    """
+
+    def __init__(self, config: Config, manifest: Manifest):
+        self._folder = epath.Path(config.workdir).absolute() / "checkpoints"
+        self._identity = {
+            "config": json.loads(to_json(config)),
+            "manifest_sha256": manifest.sha256(),
+            "vocabulary_sha256": manifest.vocabulary_sha256,
+        }
+        policies = checkpoint_managers
+        self._manager = ocp.CheckpointManager(
+            self._folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [
+                        policies.LatestN(config.train.keep_last),
+                        # Descending, because Orbax keeps the last of its order.
+                        policies.BestN(
+                            get_metric_fn=lambda metrics: metrics["macro_loss"],
+                            reverse=True,
+                            n=1,
+                            keep_checkpoints_without_metrics=False,
+                        ),
+                    ]
+                ),
+            ),
+        )
+
+    def save(self, step: int, state: State, macro_loss: float | None) -> None:
+        """Start to save; returns once the state is copied and the training may go on.
+
+        Args:
+          macro_loss: of a validation at this very step, by which the best checkpoint is known.
+
+        Raises:
+          UserError: this save or the one before could not be written.
+        """
+        if step in self._manager.all_steps():
+            return
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(_as_dict(state)), identity=ocp.args.JsonSave(self._identity)
+                ),
+                metrics=None if macro_loss is None else {"macro_loss": macro_loss},
+            )
+        except Exception as e:
+            raise self._not_written(e) from e
+
+    def wait(self) -> None:
+        """Wait until what is being saved is on disk.
+
+        Raises:
+          UserError: it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except Exception as e:
+            raise self._not_written(e) from e
+
+    def latest(self) -> int | None:
+        """The newest checkpoint's step."""
+        return self._manager.latest_step()
+
+    def restore(self, plan: State) -> State | None:
+        """The newest checkpoint that can be read, on the plan's mesh; None where there is none.
+
+        A checkpoint that cannot be read is skipped with a warning, and removed: its step comes again.
+
+        Raises:
+          UserError: the checkpoints are of another vocabulary or corpus, or none can be read.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        unreadable = []
+        for step in steps:
+            try:
+                identity = self._manager.restore(step, args=ocp.args.Composite(identity=ocp.args.JsonRestore()))
+                self._check(step, identity["identity"])
+                restored = self._manager.restore(
+                    step, args=ocp.args.Composite(state=ocp.args.StandardRestore(_as_dict(plan)))
+                )
+            except UserError:
+                raise
+            except Exception as e:
+                reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+                console.warn(f"{self._folder / str(step)}: checkpoint cannot be read ({reason[:200]}); trying the one before")
+                unreadable.append(step)
+                continue
+            for bad in unreadable:
+                # Aside and not away: it may be worth more than we can tell.
+                (self._folder / str(bad)).rename(self._folder.parent / f"unreadable_checkpoint_{bad}")
+            if unreadable:
+                self._manager.reload()
+            return State(**restored["state"])
+        if steps:
+            raise UserError(
+                f"{self._folder}: none of the checkpoints {', '.join(map(str, steps))} can be read; "
+                "move the folder away to start from step 0"
+            )
+        return None
+
+    def close(self) -> None:
+        self._manager.close()
+
+    def _check(self, step: int, identity: dict[str, Any]) -> None:
+        for name, what in (("vocabulary_sha256", "vocabulary"), ("manifest_sha256", "corpus")):
+            if identity[name] != self._identity[name]:
+                raise UserError(
+                    f"{self._folder / str(step)}: trained with another {what} ({name} {identity[name][:12]}, the "
+                    f"workdir's is {self._identity[name][:12]}); use a new workdir, or put the {what} back"
+                )
+
+    def _not_written(self, error: Exception) -> UserError:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        latest = self._manager.latest_step()
+        last = "there is no earlier one" if latest is None else f"the last good one is {self._folder / str(latest)}"
+        return UserError(
+            f"{self._folder}: checkpoint could not be written ({reason[:300]}); {last}; "
+            "free space or mend permissions, then run the same command to continue"
+        )
+
+
+def _as_dict(state: State) -> dict[str, Any]:
+    return {"step": state.step, "params": state.params, "opt_state": state.opt_state, "window": state.window}

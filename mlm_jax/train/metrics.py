@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where metrics go: `metrics.jsonl`, TensorBoard and the screen."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from etils import epath
+from tensorboardX import SummaryWriter
+
+# Fields that say how fast the machine was; all others are the same in a run that was interrupted.
+TIMES = ("seconds", "tokens_per_second", "model_flops_per_second", "mfu", "input_wait")
+
+
+class MetricsWriter:
+    """Appends records to a workdir's metrics.jsonl and TensorBoard log.
+
+    Records after `step` — of a run that went on past the checkpoint it is continued from — are removed
+    first, so that the file holds every step once.
+
+    Args:
+      workdir: folder of the run.
+      step: the step that the run continues from.
+
+    Attributes:
+      seconds: training time that the kept records account for.
+    """
+
+    def __init__(self, workdir: epath.PathLike, step: int):
+        path = epath.Path(workdir) / "metrics.jsonl"
+        kept = [record for record in read_metrics(workdir) if record["step"] <= step]
+        self.seconds = max((record["seconds"] for record in kept), default=0.0)
+        aside = epath.Path(workdir) / "metrics.jsonl.partial"
+        aside.write_text("".join(map(_line, kept)))
+        aside.rename(path)
+        self._file = path.open("a")
+        self._board = SummaryWriter(str(epath.Path(workdir) / "tensorboard"), purge_step=step + 1)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append a record with `kind` and `step`; its numbers go to TensorBoard too."""
+        self._file.write(_line(record))
+        self._file.flush()
+        step, kind = record["step"], record["kind"]
+        for name, value in record.items():
+            if isinstance(value, int | float) and name != "step":
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+        for language, values in record.get("languages", {}).items():
+            self._board.add_scalar(f"{kind}_loss/{language}", values["loss"], step)
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
+    """The records of a workdir's metrics.jsonl, without a last line that was cut off by a kill."""
+    path = epath.Path(workdir) / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1]]
