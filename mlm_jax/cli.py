@@ -22,6 +22,7 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax.errors import UserError
+from mlm_jax.files import write_whole
 
 USAGE = """\
 mlm-jax: pretrain multilingual text encoders in JAX
@@ -168,10 +169,11 @@ def option_names(section: type, prefix: str = "") -> Iterator[str]:
 
 def _first_sentence(box: str) -> str:
     """The message of tyro's error box, on one line."""
-    lines = [line.strip("│ ").strip() for line in box.splitlines() if line.startswith("│")]
+    # The box is drawn in ASCII where the terminal has no better.
+    lines = [line.strip("│| ") for line in box.splitlines() if line.startswith(("│", "|"))]
     message = []
     for line in lines:
-        if set(line) == {"─"}:
+        if set(line) <= {"─", "-"}:
             break
         message.append(line)
     return " ".join(message) or "cannot be read"
@@ -206,9 +208,7 @@ def write_text(config: cfg.Config, name: str, text: str) -> None:
     folder = epath.Path(config.workdir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / f"{name}.partial"
-        aside.write_text(text)
-        aside.rename(folder / name)
+        write_whole(folder / name, text)
     except OSError as e:
         raise UserError(f"{folder / name}: cannot be written ({e.strerror or e}); choose another --workdir") from e
 

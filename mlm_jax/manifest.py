@@ -16,6 +16,7 @@ from typing import Any
 from etils import epath
 
 from mlm_jax.errors import UserError
+from mlm_jax.files import write_whole
 
 SCHEMA = 1
 
@@ -95,10 +96,8 @@ class Manifest:
 
 def write(manifest: Manifest, corpus: epath.PathLike) -> None:
     """Write `manifest.json` into the corpus folder, aside and then by rename."""
-    folder = epath.Path(corpus)
-    aside = folder / "manifest.json.partial"
-    aside.write_text(json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False) + "\n")
-    aside.rename(folder / "manifest.json")
+    text = json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False) + "\n"
+    write_whole(epath.Path(corpus) / "manifest.json", text)
 
 
 def read(corpus: epath.PathLike) -> Manifest:

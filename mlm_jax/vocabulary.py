@@ -13,6 +13,7 @@ import sentencepiece
 from etils import epath
 
 from mlm_jax.errors import UserError
+from mlm_jax.files import write_whole
 
 # Ids of a vocabulary that we train. Padding is 0 because SeqIO and T5X take 0 for padding.
 PAD, EOS, UNK, BOS, MASK = 0, 1, 2, 3, 4
@@ -92,9 +93,7 @@ def load_pieces(model_path: epath.PathLike) -> sentencepiece.SentencePieceProces
 
 def write(vocabulary: Vocabulary, folder: epath.PathLike) -> None:
     """Write `vocabulary.json`, aside and then by rename."""
-    aside = epath.Path(folder) / "vocabulary.json.partial"
-    aside.write_text(json.dumps(dataclasses.asdict(vocabulary), indent=1) + "\n")
-    aside.rename(epath.Path(folder) / "vocabulary.json")
+    write_whole(epath.Path(folder) / "vocabulary.json", json.dumps(dataclasses.asdict(vocabulary), indent=1) + "\n")
 
 
 def read(folder: epath.PathLike) -> Vocabulary:

@@ -43,7 +43,7 @@ class Outcome:
     stopped_by: signal.Signals | None
 
 
-def train(config: Config) -> Outcome:
+def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcome:
     """Train from where the workdir stands to `train.steps`, or until a signal.
 
     Everything logged but the times is a function of the config and the corpus: a run that was killed
@@ -51,6 +51,7 @@ def train(config: Config) -> Outcome:
 
     Args:
       config: validated; its workdir holds `corpus/` and `vocabulary/`.
+      devices: to train on; all there are unless given.
 
     Raises:
       UserError: bad input, a checkpoint that cannot be written, or a loss that is not finite.
@@ -66,7 +67,7 @@ def train(config: Config) -> Outcome:
     streams = prepared.monolingual
 
     # 2. Devices, and this process's part of each batch.
-    mesh = meshes.make_mesh(config.mesh, config.train.batch_size // config.train.accumulate)
+    mesh = meshes.make_mesh(config.mesh, config.train.batch_size // config.train.accumulate, devices)
     sharding = meshes.batch_sharding(mesh)
     batch_size = config.train.batch_size
     rows = local_rows(sharding, batch_size)

@@ -9,6 +9,8 @@ from typing import Any
 from etils import epath
 from tensorboardX import SummaryWriter
 
+from mlm_jax.files import write_whole
+
 # Fields that say how fast the machine was; all others are the same in a run that was interrupted.
 TIMES = ("seconds", "tokens_per_second", "model_flops_per_second", "mfu", "input_wait")
 
@@ -31,9 +33,7 @@ class MetricsWriter:
         path = epath.Path(workdir) / "metrics.jsonl"
         kept = [record for record in read_metrics(workdir) if record["step"] <= step]
         self.seconds = max((record["seconds"] for record in kept), default=0.0)
-        aside = epath.Path(workdir) / "metrics.jsonl.partial"
-        aside.write_text("".join(map(_line, kept)))
-        aside.rename(path)
+        write_whole(path, "".join(map(_line, kept)))
         self._file = path.open("a")
         self._board = SummaryWriter(str(epath.Path(workdir) / "tensorboard"), purge_step=step + 1)
 

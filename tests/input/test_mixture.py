@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The input: a pure function of (seed, step, row), whoever reads it."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from mlm_jax import sampling
+from mlm_jax.errors import UserError
+from mlm_jax.input.blocks import Blocks
+from mlm_jax.input.mixture import Mixture, training_batches
+from mlm_jax.input.validation import validation_batches
+from tests.corpora import make_corpus
+
+SIZES = {"de": 40, "en": 90, "sw": 7}
+
+
+def batches(folder, manifest, rates, rows, steps, start=0, seed=0, batch_size=8):
+    stages = [sampling.StageRates(0, np.asarray(rates))]
+    mixture = Mixture(stages, batch_size, rows, seed)
+    iterator = training_batches(mixture, folder, manifest, manifest.streams, 0, seed, start)
+    return [next(iterator) for _ in range(steps)]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    return folder, make_corpus(folder, SIZES)
+
+
+RATES = [0.3, 0.5, 0.2]
+
+
+def test_any_number_of_processes_reads_the_same_batches(corpus):
+    whole = batches(*corpus, RATES, range(8), 6)
+    for processes in (2, 4, 8):
+        size = 8 // processes
+        parts = [batches(*corpus, RATES, range(p * size, (p + 1) * size), 6) for p in range(processes)]
+        for step in range(6):
+            for name in whole[step]:
+                joined = np.concatenate([part[step][name] for part in parts])
+                np.testing.assert_array_equal(joined, whole[step][name])
+
+
+def test_resuming_is_one_integer(corpus):
+    whole = batches(*corpus, RATES, range(8), 9)
+    late = batches(*corpus, RATES, range(8), 4, start=5)
+    for a, b in zip(whole[5:], late, strict=True):
+        np.testing.assert_array_equal(a["tokens"], b["tokens"])
+
+
+def test_another_seed_is_another_order(corpus):
+    a, b = (batches(*corpus, RATES, range(8), 4, seed=s) for s in (0, 1))
+    assert any((x["tokens"] != y["tokens"]).any() for x, y in zip(a, b, strict=True))
+
+
+def test_each_epoch_of_a_language_is_its_own_permutation(corpus):
+    folder, manifest = corpus
+    rows = 10
+    out = batches(folder, manifest, [1.0, 0.0, 0.0], range(rows), 12, batch_size=rows)  # 120 draws: 3 epochs of 40
+    drawn = np.concatenate([b["tokens"][:, 1] for b in out]) - 5
+    epochs = drawn.reshape(3, 40)
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(40))
+    assert (epochs[0] != epochs[1]).any() and (epochs[1] != epochs[2]).any()
+
+
+def test_adding_a_language_keeps_the_others_order(corpus, tmp_path):
+    folder, manifest = corpus
+    more = make_corpus(tmp_path, SIZES | {"zz": 20})
+    few = batches(folder, manifest, [1.0, 0.0, 0.0], range(8), 3)
+    many = batches(tmp_path, more, [1.0, 0.0, 0.0, 0.0], range(8), 3)
+    np.testing.assert_array_equal([b["tokens"][:, 1] for b in few], [b["tokens"][:, 1] for b in many])
+
+
+def test_stages_go_on_where_a_language_was(corpus):
+    stages = [sampling.StageRates(s, np.array(r)) for s, r in [(0, [0.5, 0.5, 0.0]), (7, [0.1, 0.2, 0.7]), (20, RATES)]]
+    mixture = Mixture(stages, 8, range(8), 0)
+    seen = np.zeros(3, int)
+    for number in range(40 * 8):
+        if number % 8 == 0:
+            np.testing.assert_array_equal(mixture.drawn(number // 8), seen)
+        stream, draw = mixture.draw(number)
+        assert draw == seen[stream]
+        seen[stream] += 1
+    assert mixture.streams_of(3) == [mixture.draw(24 + row)[0] for row in range(8)]
+
+
+def test_realised_shares(corpus):
+    mixture = Mixture([sampling.StageRates(0, np.array(RATES))], 8, range(8), 0)
+    counts = np.bincount([mixture.draw(n)[0] for n in range(100_000)], minlength=3)
+    np.testing.assert_allclose(counts, np.array(RATES) * 100_000, atol=1)
+
+
+def test_the_state_of_the_input_is_small_and_a_far_step_is_at_hand(corpus):
+    folder, manifest = corpus
+    mixture = Mixture([sampling.StageRates(0, np.array(RATES))], 8, range(8), 0)
+    iterator = training_batches(mixture, folder, manifest, manifest.streams, 0, 0, 10**6)
+    next(iterator)
+    assert len(json.dumps(iterator.get_state())) < 1000
+    begin = time.perf_counter()
+    next(training_batches(mixture, folder, manifest, manifest.streams, 0, 0, 10**12))
+    assert time.perf_counter() - begin < 5  # not a benchmark: reading up to there would take days
+
+
+def test_blocks_are_what_was_written(corpus):
+    folder, manifest = corpus
+    source = Blocks(folder, manifest.streams[1].train.shards, 20, pad=0)
+    assert len(source) == 90
+    for index in (0, 44, 45, 89):
+        block = source[index]
+        assert block["tokens"][1] == 5 + index
+        np.testing.assert_array_equal(block["segment_ids"], [1] * 16 + [0] * 4)
+        np.testing.assert_array_equal(block["positions"][:16], np.arange(16))
+        np.testing.assert_array_equal(block["language_ids"][:16], 1)
+        np.testing.assert_array_equal(block["tokens"][16:], 0)
+
+
+def test_a_truncated_shard_is_refused(tmp_path):
+    manifest = make_corpus(tmp_path, SIZES)
+    victim = tmp_path / manifest.streams[0].train.shards[1].file
+    victim.write_bytes(victim.read_bytes()[:-5])
+    with pytest.raises(UserError, match=r"00001-of-00002: truncated or changed: .* bytes, the manifest says"):
+        Blocks(tmp_path, manifest.streams[0].train.shards, 16, 0)
+    victim.unlink()
+    with pytest.raises(UserError, match="missing"):
+        Blocks(tmp_path, manifest.streams[0].train.shards, 16, 0)
+
+
+def test_validation_batches_do_not_depend_on_the_batch_size(corpus):
+    folder, manifest = corpus
+
+    def collect(batch_size):
+        found = {}
+        for batch, owners in validation_batches(folder, manifest, manifest.streams, 0, 2, batch_size, range(batch_size)):
+            for row, owner in enumerate(owners):
+                if owner >= 0:
+                    found[int(batch["block_keys"][row])] = (int(owner), batch["tokens"][row].tolist())
+        return found
+
+    assert collect(4) == collect(7)
+    assert len(collect(4)) == 6
