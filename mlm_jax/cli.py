@@ -169,13 +169,15 @@ def option_names(section: type, prefix: str = "") -> Iterator[str]:
 
 def _first_sentence(box: str) -> str:
     """The message of tyro's error box, on one line."""
-    # The box is drawn in ASCII where the terminal has no better.
-    lines = [line.strip("│| ") for line in box.splitlines() if line.startswith(("│", "|"))]
-    message = []
+    # Title, rule, message, rule, help; the rules are of "─" or "-", as the terminal's encoding allows.
+    lines = [line.strip("│ ") for line in box.splitlines()[1:]]
+    message: list[str] = []
     for line in lines:
         if set(line) <= {"─", "-"}:
-            break
-        message.append(line)
+            if message:
+                break
+        else:
+            message.append(line)
     return " ".join(message) or "cannot be read"
 
 

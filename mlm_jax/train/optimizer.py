@@ -13,7 +13,7 @@ from mlm_jax import config as cfg
 
 # Last names of parameters that are decayed: matrices and embeddings, not biases and norm scales.
 # By name and not by rank, because scanned layers give norm scales a second axis.
-DECAYED = ("kernel", "embedding")
+DECAYED = ("kernel", "embedding")  # endings, as in `qkv_kernel`
 
 
 def make_schedule(config: cfg.Optimizer, steps: int) -> optax.Schedule:
@@ -52,8 +52,13 @@ def make_schedule(config: cfg.Optimizer, steps: int) -> optax.Schedule:
 def make_optimizer(config: cfg.Optimizer, steps: int) -> optax.GradientTransformation:
     """AdamW with clipping by the global norm; weight decay on `DECAYED` only."""
 
+    def is_decayed(path: Any, _: Any) -> bool:
+        # Inside a flax box, where one is, the path goes on with the box's field.
+        names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
+        return names[-1].endswith(DECAYED)
+
     def decayed(params: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in DECAYED, params)
+        return jax.tree_util.tree_map_with_path(is_decayed, params)
 
     adamw = optax.adamw(
         make_schedule(config, steps),

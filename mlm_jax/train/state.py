@@ -61,13 +61,14 @@ def make_initializer(config: Config, model: Encoder, optimizer: optax.GradientTr
 
     def boxed(key: jax.Array) -> State:
         example = jnp.zeros((1, config.data.sequence_length), jnp.int32)
-        params = model.init(key, example, example, example)["params"]
+        scored = jnp.zeros((1, 1), jnp.int32)
+        params = model.init(key, example, example, example, scored, method="features")["params"]
         return State(jnp.zeros((), jnp.int32), params, optimizer.init(params), empty_window())
 
     key = jax.random.key(config.seed, impl="threefry2x32")
     with meshes.mesh_context(mesh):
         abstract = jax.eval_shape(boxed, key)
-        shardings = meshes.param_shardings(mesh, abstract)
+        shardings = meshes.shardings(mesh, abstract)
         init = jax.jit(lambda k: nn.meta.unbox(boxed(k)), out_shardings=shardings)
     plan = jax.tree.map(
         lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), nn.meta.unbox(abstract), shardings

@@ -59,7 +59,9 @@ def make_train_step(
 
         def loss_of(params: Any, piece: dict[str, jax.Array]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
             keys = piece["dropout_keys"] if has_dropout else None
-            loss, correct = objectives.masked_lm_loss(model, params, piece, keys, config.model.loss_chunk)
+            loss, correct = objectives.masked_lm_loss(
+                model, params, piece, keys, vocabulary.size, config.model.loss_chunk
+            )
             return loss.sum() / jnp.maximum(targets, 1), (loss.sum(), correct.sum())
 
         def gradients(piece: dict[str, jax.Array]) -> tuple[Any, tuple[jax.Array, jax.Array]]:
@@ -121,7 +123,9 @@ def make_validation_step(
     def step(params: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         keys = objectives.row_keys(VALIDATION_SEED, 0, batch["block_keys"])
         hidden = objectives.hide(keys, batch, VALIDATION.mask_rate, VALIDATION, tables, bound)
-        loss, correct = objectives.masked_lm_loss(model, params, hidden, None, config.model.loss_chunk)
+        loss, correct = objectives.masked_lm_loss(
+            model, params, hidden, None, vocabulary.size, config.model.loss_chunk
+        )
         return {"loss": loss, "correct": correct, "targets": hidden["weights"].sum(axis=1)}
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, plan.params)

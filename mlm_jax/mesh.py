@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Devices, and which of them hold what: the only place that knows mesh axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from mlm_jax import config as cfg
+from mlm_jax.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+
+# Logical axis → mesh axes. Activations have names of their own, or splitting `embed` would split them too.
+RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
+    ("act_batch", ("data", "fsdp")),  # every device works on its own blocks
+    ("act_length", None),
+    ("act_embed", None),
+    ("act_heads", "tensor"),
+    ("act_head", None),
+    ("act_mlp", "tensor"),
+    ("vocab", "tensor"),  # of the token embedding and the output bias
+    ("position", None),
+    ("embed", "fsdp"),
+    ("embed_out", None),  # of the head's square matrix, whose input axis is `embed`
+    ("qkv", None),
+    ("heads", "tensor"),
+    ("head", None),
+    ("mlp", "tensor"),
+    ("norm", None),
+    ("layers", None),
+)
+
+
+def make_mesh(config: cfg.Mesh, batch_size: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh of a run.
+
+    Args:
+      config: devices an axis; -1 takes what is left.
+      batch_size: blocks that are computed at once, over all devices.
+      devices: all there are unless given.
+
+    Raises:
+      UserError: the axes do not multiply to the devices, or the batch does not divide over them.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    sizes = [config.data, config.fsdp, config.tensor]
+    fixed = int(np.prod([size for size in sizes if size != -1]))
+    if -1 in sizes and len(devices) % fixed == 0:
+        sizes[sizes.index(-1)] = len(devices) // fixed
+    if int(np.prod(sizes)) != len(devices):
+        asked = ", ".join(f"{name} {size}" for name, size in zip(AXES, sizes, strict=True))
+        raise UserError(f"mesh: {asked} do not multiply to the {len(devices)} devices; set one of them to -1")
+    over = sizes[0] * sizes[1]
+    if batch_size % over:
+        raise UserError(
+            f"train.batch_size: {batch_size} blocks at once (batch_size / accumulate) do not divide over "
+            f"{over} devices (mesh.data x mesh.fsdp); use a multiple of {over}"
+        )
+    return jax.make_mesh(tuple(sizes), AXES, devices=devices, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+@contextmanager
+def mesh_context(mesh: Mesh) -> Iterator[None]:
+    """The context in which everything that is traced for a mesh has to be traced."""
+    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+        yield
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows of a batch over data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def shardings(mesh: Mesh, boxed: Any) -> Any:
+    """Where each leaf of a tree with logical axes (flax boxes, shapes suffice) lies; unboxed leaves are copied.
+
+    Raises:
+      ValueError: a leaf has a logical axis that has no rule.
+    """
+    known = {name for name, _ in RULES}
+    specs = nn.get_partition_spec(boxed)
+    for spec in jax.tree.leaves(specs, is_leaf=lambda x: isinstance(x, PartitionSpec)):
+        unknown = {name for name in spec if name is not None} - known
+        if unknown:
+            raise ValueError(f"logical axes without a rule: {', '.join(sorted(unknown))}")
+    return nn.logical_to_mesh_sharding(specs, mesh, RULES)

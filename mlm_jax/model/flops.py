@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Model FLOPs of a training step, and what the chips can do: what MFU is made of."""
+
+from __future__ import annotations
+
+import jax
+
+from mlm_jax import config as cfg
+
+# Published dense bfloat16 peaks, FLOP/s a device as JAX counts devices; substring of device_kind → peak.
+PEAKS = {
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L4": 121e12,
+    "TPU v6 lite": 918e12,
+    "TPU v5p": 459e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v4": 275e12,
+}
+
+
+def step_flops(config: cfg.Model, rows: int, batch: int, length: int, scored: int) -> float:
+    """Floating-point operations that a step's matrix products need, forward and backward.
+
+    The products of every layer, attention over the whole block (not halved: it looks both ways), and
+    the head at the scored positions only. Nothing that rematerialisation or a chunked loss computes
+    again, no embedding look-up, no element-wise work. Backward counts twice the forward.
+
+    Args:
+      rows: of the embedding.
+      batch, length: blocks and their tokens.
+      scored: positions a block that reach the head.
+    """
+    width, tokens, targets = config.width, batch * length, batch * scored
+    layer = tokens * (4 * width * width + 2 * width * config.mlp_width + 2 * length * width)
+    head = targets * (width * width + width * rows)
+    return 3 * 2 * (config.layers * layer + head)
+
+
+def peak_flops(device: jax.Device) -> float | None:
+    """Published bfloat16 peak of a device, FLOP/s; None where it is not known (CPUs)."""
+    return next((peak for name, peak in PEAKS.items() if name in device.device_kind), None)

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The language model's head, and its cross-entropy in chunks of the vocabulary."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mlm_jax import config as cfg
+from mlm_jax.model.layers import LayerNorm, gelu, part
+
+
+class Head(nn.Module):
+    """Dense, GELU and layer norm (Devlin et al. 2019); the output matrix is the token embedding.
+
+    Holds the output bias too, which `cross_entropy` reads from the parameters.
+    """
+
+    config: cfg.Model
+    rows: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[batch, bound, width] → the same."""
+        width = self.config.width
+        kernel = part(self, "dense_kernel", ("embed", "embed_out"), (width, width))
+        bias = part(self, "dense_bias", ("embed_out",), (width,), zeros=True)
+        part(self, "output_bias", ("vocab",), (self.rows,), zeros=True)
+        h = jnp.einsum("bsw,wv->bsv", x, kernel.astype(self.dtype)) + bias.astype(self.dtype)[None, None]
+        return LayerNorm(self.config.norm_epsilon, name="norm")(gelu(h))
+
+
+def output_parameters(params: Any) -> tuple[jax.Array, jax.Array]:
+    """The output layer's matrix [rows, width] and bias [rows], from an Encoder's parameters."""
+    return params["embedding"]["token_embedding"], params["head"]["output_bias"]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def cross_entropy(
+    features: jax.Array, matrix: jax.Array, bias: jax.Array, targets: jax.Array, size: int, chunk: int
+) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy of each target under softmax(features · matrixᵀ + bias), without all scores at once.
+
+    The vocabulary is gone through `chunk` rows at a time, and the backward pass computes each chunk's
+    scores again; where it is one chunk, they are kept and nothing is computed twice. Sums and
+    exponentials are float32.
+
+    Args:
+      features: [n, width], in the compute dtype.
+      matrix: float32 [rows, width]; rows from `size` on are padding, which has no probability.
+      bias: float32 [rows].
+      targets: int32 [n], below `size`.
+      size: ids in use.
+      chunk: vocabulary rows at a time.
+
+    Returns:
+      loss in nats and whether the target scored highest, both float32 [n].
+    """
+    return _forward(features, matrix, bias, targets, size, chunk)[0]
+
+
+def _chunks(rows: int, chunk: int) -> tuple[int, int]:
+    """Number and size of equal chunks that cover the rows, the size a multiple of 128 where it can be."""
+    number = -(-rows // chunk)
+    size = -(-rows // number)
+    return number, min(rows, -(-size // 128) * 128)
+
+
+def _scores(features: jax.Array, matrix: jax.Array, bias: jax.Array, first: jax.Array, size: int) -> jax.Array:
+    """Scores of a chunk of rows that begins at `first`, float32 [n, chunk]; -inf on padding."""
+    scores = jnp.einsum("nw,vw->nv", features, matrix.astype(features.dtype), preferred_element_type=jnp.float32)
+    ids = first + jnp.arange(matrix.shape[0])
+    # As a bias, so that the padding costs nothing where there is none.
+    return scores + jnp.where(ids < size, bias, -jnp.inf)[None]
+
+
+def _cut(matrix: jax.Array, bias: jax.Array, first: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:
+    return jax.lax.dynamic_slice_in_dim(matrix, first, chunk), jax.lax.dynamic_slice_in_dim(bias, first, chunk)
+
+
+def _forward(features, matrix, bias, targets, size, chunk):  # type: ignore[no-untyped-def]
+    rows = matrix.shape[0]
+    number, chunk = _chunks(rows, chunk)
+    # The target's own score, from its row.
+    own = jnp.einsum(
+        "nw,nw->n", features, jnp.take(matrix, targets, axis=0).astype(features.dtype), preferred_element_type=jnp.float32
+    )
+    own = own + jnp.take(bias, targets)
+    if number == 1:
+        scores = _scores(features, matrix, bias, jnp.int32(0), size)
+        top = jnp.max(scores, axis=1)
+        shifted = jnp.exp(scores - top[:, None])
+        total = jnp.sum(shifted, axis=1)
+        log_sum = top + jnp.log(total)
+        kept = shifted, total
+    else:
+
+        def body(carry, first):  # type: ignore[no-untyped-def]
+            top, total = carry
+            start = jnp.minimum(first, rows - chunk)
+            scores = _scores(features, *_cut(matrix, bias, start, chunk), start, size)
+            # The last chunk may begin within the one before: those rows are counted there.
+            scores = jnp.where((start + jnp.arange(chunk) < first)[None], -jnp.inf, scores)
+            higher = jnp.maximum(top, jnp.max(scores, axis=1))
+            total = total * jnp.exp(top - higher) + jnp.sum(jnp.exp(scores - higher[:, None]), axis=1)
+            return (higher, total), None
+
+        n = features.shape[0]
+        start = jnp.full(n, jnp.finfo(jnp.float32).min), jnp.zeros(n, jnp.float32)
+        (top, total), _ = jax.lax.scan(body, start, jnp.arange(number, dtype=jnp.int32) * chunk)
+        log_sum = top + jnp.log(total)
+        kept = None, log_sum
+    loss = log_sum - own
+    # The target's score is computed apart from the others', so rounding may set them a little apart.
+    correct = (own >= top - 1e-5 * jnp.maximum(jnp.abs(top), 1)).astype(jnp.float32)
+    return (loss, correct), (features, matrix, bias, targets, kept)
+
+
+def _backward(size, chunk, residuals, cotangents):  # type: ignore[no-untyped-def]
+    features, matrix, bias, targets, (shifted, normaliser) = residuals
+    weights = cotangents[0]  # [n]; being the highest has no gradient
+    rows = matrix.shape[0]
+    number, chunk = _chunks(rows, chunk)
+
+    def products(d_scores, matrix):  # type: ignore[no-untyped-def]
+        d_scores = d_scores.astype(features.dtype)
+        d_features = jnp.einsum("nv,vw->nw", d_scores, matrix.astype(features.dtype), preferred_element_type=jnp.float32)
+        d_matrix = jnp.einsum("nv,nw->vw", d_scores, features, preferred_element_type=jnp.float32)
+        return d_features, d_matrix
+
+    if number == 1:
+        probabilities = shifted * (weights / normaliser)[:, None]
+        d_features, d_matrix = products(probabilities, matrix)
+        d_bias = jnp.sum(probabilities, axis=0)
+    else:
+
+        def body(carry, first):  # type: ignore[no-untyped-def]
+            d_features, d_matrix, d_bias = carry
+            start = jnp.minimum(first, rows - chunk)
+            part_matrix, part_bias = _cut(matrix, bias, start, chunk)
+            scores = _scores(features, part_matrix, part_bias, start, size)
+            probabilities = jnp.exp(scores - normaliser[:, None]) * weights[:, None]
+            probabilities = jnp.where((start + jnp.arange(chunk) < first)[None], 0.0, probabilities)
+            more_features, more_matrix = products(probabilities, part_matrix)
+            old = jax.lax.dynamic_slice_in_dim(d_matrix, start, chunk)
+            d_matrix = jax.lax.dynamic_update_slice_in_dim(d_matrix, old + more_matrix, start, 0)
+            old = jax.lax.dynamic_slice_in_dim(d_bias, start, chunk)
+            d_bias = jax.lax.dynamic_update_slice_in_dim(d_bias, old + probabilities.sum(axis=0), start, 0)
+            return (d_features + more_features, d_matrix, d_bias), None
+
+        zeros = jnp.zeros(features.shape, jnp.float32), jnp.zeros(matrix.shape, jnp.float32), jnp.zeros(rows, jnp.float32)
+        (d_features, d_matrix, d_bias), _ = jax.lax.scan(body, zeros, jnp.arange(number, dtype=jnp.int32) * chunk)
+    d_features = d_features - weights[:, None] * jnp.take(matrix, targets, axis=0)
+    d_matrix = d_matrix.at[targets].add(-weights[:, None] * features.astype(jnp.float32))
+    d_bias = d_bias.at[targets].add(-weights)
+    return d_features.astype(features.dtype), d_matrix, d_bias, None
+
+
+cross_entropy.defvjp(_forward, _backward)
