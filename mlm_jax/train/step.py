@@ -82,7 +82,7 @@ def make_train_step(
 
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
 
         is_new = state.step % config.train.log_every == 0
         window = jax.tree.map(lambda new, old: jnp.where(is_new, new, old), empty_window(), state.window)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text that TensorFlow Datasets or SeqIO provide by name (`tfds:NAME`, `seqio:NAME`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from mlm_jax import config as cfg
+from mlm_jax.errors import UserError
+from mlm_jax.prepare.sources import BATCH, import_module
+
+
+def shard_count(source: cfg.Source, split: str) -> int:
+    """Shards that a split can be read in on their own: those of its files.
+
+    Raises:
+      UserError: no such data set, task or split, or it is not there and cannot be downloaded.
+    """
+    if source.path.startswith("tfds:"):
+        info = _builder(source.path).info
+        if split.split("[")[0] not in info.splits:
+            raise UserError(f"{source.path}: no split {split}; it has {', '.join(info.splits)}")
+        return max(1, info.splits[split].num_shards) if split in info.splits else 1
+    task = _task(source)
+    if split not in task.splits:
+        raise UserError(f"{source.path}: no split {split}; it has {', '.join(task.splits)}")
+    import seqio
+
+    # A mixture's examples come from several tasks: it is read as one.
+    return len(task.source.list_shards(split)) if isinstance(task, seqio.Task) else 1
+
+
+def documents(source: cfg.Source, split: str, index: int, count: int) -> Iterator[list[str]]:
+    """The documents of one shard, in batches, in a fixed order.
+
+    Raises:
+      UserError: the data set has no text in `Source.field`.
+    """
+    import seqio
+    import tensorflow_datasets as tfds
+
+    if source.path.startswith("tfds:"):
+        builder = _builder(source.path)
+        _check_field(source, builder.info.features)
+        part = tfds.even_splits(split, n=count)[index] if count > 1 else split
+        batches = builder.as_dataset(split=part, shuffle_files=False).batch(BATCH).as_numpy_iterator()
+    else:
+        task = _task(source)
+        shard = seqio.ShardInfo(index, count) if count > 1 else None
+        dataset = task.get_dataset(sequence_length=None, split=split, shuffle=False, shard_info=shard, num_epochs=1)
+        _check_field(source, dataset.element_spec)
+        # Only the text: the other features may not batch.
+        texts = dataset.map(lambda example: {source.field: example[source.field]})
+        batches = texts.batch(BATCH).as_numpy_iterator()
+    for batch in batches:
+        yield [text for value in batch[source.field] if (text := " ".join(value.decode().split()))]
+
+
+def _check_field(source: cfg.Source, features: Any) -> None:
+    if source.field not in features:
+        raise UserError(f"{source.path}: no field {source.field!r}; it has {', '.join(features)}; set Source.field")
+    dtype = getattr(features[source.field], "dtype", None)
+    if getattr(dtype, "name", str(dtype)) not in ("string", "object", "str", "bytes") and "str" not in str(dtype):
+        raise UserError(
+            f"{source.path}: field {source.field!r} holds {dtype}, not text; name a text field (SeqIO keeps the text "
+            "of a tokenised feature as NAME_pretokenized)"
+        )
+
+
+@cache
+def _builder(path: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    name = path.removeprefix("tfds:")
+    try:
+        builder = tfds.builder(name)
+        builder.download_and_prepare()
+    except Exception as e:
+        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        raise UserError(
+            f"{path}: not to be had ({reason[:300]}); check the name, or prepare it with: tfds build {name}"
+        ) from e
+    return builder
+
+
+def _task(source: cfg.Source) -> Any:
+    import seqio
+
+    import_module(source)
+    name = source.path.removeprefix("seqio:")
+    try:
+        return seqio.get_mixture_or_task(name)
+    except ValueError as e:
+        raise UserError(
+            f"{source.path}: no SeqIO task or mixture of this name is registered; set Source.module to the module that does"
+        ) from e

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same function over many pieces of work, in processes: progress, and no hang when one dies."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from mlm_jax import console
+from mlm_jax.errors import UserError
+
+
+def run_all(
+    function: Callable[..., Any],
+    jobs: Sequence[tuple[Any, ...]],
+    workers: int,
+    title: str,
+    describe: Callable[[tuple[Any, ...]], str],
+) -> Iterator[tuple[int, Any]]:
+    """Yield (number of the job, what `function(*job)` returned) as jobs are done.
+
+    Args:
+      function: of a module, with arguments and results that pickle.
+      workers: processes; 1 works here.
+      title: for the progress.
+      describe: a job in words, for the message when a process dies.
+
+    Raises:
+      UserError: a job raised it, or a process died.
+    """
+    with console.progress(title, len(jobs), unit="pieces") as advance:
+        if workers == 1 or len(jobs) == 1:
+            for number, job in enumerate(jobs):
+                yield number, function(*job)
+                advance()
+            return
+        # Spawned, so that no lock of a thread of ours is copied in its closed state.
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _ignore_interrupts)
+        try:
+            futures = {pool.submit(function, *job): number for number, job in enumerate(jobs)}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+                advance()
+        except BrokenProcessPool as e:
+            unfinished = [describe(jobs[n]) for f, n in futures.items() if not f.done() or f.exception() is not None]
+            raise UserError(
+                f"a preparation process died ({title}), working on one of {', '.join(unfinished[:3])}"
+                f"{f' and {len(unfinished) - 3} more' if len(unfinished) > 3 else ''}; often memory is short: "
+                "lower data.workers, and run again (what is finished is kept)"
+            ) from e
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C is the parent's to act on."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

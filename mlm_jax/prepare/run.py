@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text → vocabulary → blocks → manifest, from top to bottom in the order things happen."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from mlm_jax import config as cfg
+from mlm_jax import manifest
+from mlm_jax.errors import UserError
+from mlm_jax.files import write_whole
+from mlm_jax.manifest import Manifest, Shard, Split, Stream
+from mlm_jax.prepare.pool import run_all
+from mlm_jax.prepare.shard import Job, Settings, file_name, make_shard
+from mlm_jax.prepare.sources import Piece, language_pieces, pair_pieces
+from mlm_jax.prepare.vocabulary import make_vocabulary
+from mlm_jax.records import FEATURES
+from mlm_jax.vocabulary import Vocabulary
+
+SPLITS = ("train", "validation")
+TOOLS = ("mlm_jax", "seqio", "tensorflow", "tensorflow-datasets", "sentencepiece", "numpy")
+
+
+def prepare(config: cfg.Config) -> Manifest:
+    """Make a workdir's `vocabulary/` and `corpus/`, as far as they are missing.
+
+    Args:
+      config: validated; its sources are read, its workdir written.
+
+    Raises:
+      UserError: bad input, a disk that cannot be written, or a process that died.
+    """
+    workdir = epath.Path(config.workdir)
+    corpus = workdir / "corpus"
+    if (corpus / "manifest.json").exists():
+        return manifest.read(corpus)
+    workers = config.data.workers or os.cpu_count() or 1
+    try:
+        corpus.mkdir(parents=True, exist_ok=True)
+        languages = language_pieces(config.data)
+        pairs = pair_pieces(config.data)
+        words = make_vocabulary(config, languages, workdir / "vocabulary", workers)
+        ids = {name: i for i, name in enumerate(sorted({*languages, *(l for pair in pairs for l in pair)}))}
+        named = {(name,): pieces for name, pieces in languages.items()} | pairs
+        jobs = {names: stream_jobs(config, words, names, pieces, ids) for names, pieces in named.items()}
+        results = make_shards(config, [job for mine in jobs.values() for job in mine], workers)
+        streams = [
+            finish_stream(corpus, names, mine, [results[id(job)] for job in mine], words, config)
+            for names, mine in jobs.items()
+        ]
+        made = Manifest(
+            schema=manifest.SCHEMA,
+            sequence_length=config.data.sequence_length,
+            packing=config.data.packing,
+            vocabulary_size=words.size,
+            vocabulary_sha256=words.sha256,
+            languages=tuple(ids),
+            streams=tuple(streams),
+            settings=json.loads(
+                json.dumps(
+                    {
+                        "data": dataclasses.asdict(config.data),
+                        "vocabulary": dataclasses.asdict(config.vocabulary),
+                        "sampling": dataclasses.asdict(config.sampling),
+                    }
+                )
+            ),
+            tools={name: version for name, version in tool_versions()},
+        )
+        manifest.write(made, corpus)
+    except OSError as e:
+        raise UserError(f"{e.filename or workdir}: {e.strerror or e}; free space or mend permissions, then run again") from e
+    return made
+
+
+def task_name(names: Sequence[str]) -> str:
+    """A stream's SeqIO task and its folder."""
+    return f"mlm_jax_{'-'.join(names)}"
+
+
+def stream_jobs(
+    config: cfg.Config, words: Vocabulary, names: tuple[str, ...], pieces: list[Piece], ids: dict[str, int]
+) -> list[Job]:
+    """The shards of a stream: each piece is one of training, one of validation, or one of both."""
+    folder = epath.Path(config.workdir) / "corpus" / task_name(names)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = Settings(
+        config.data.sequence_length,
+        config.data.packing,
+        config.data.validation_fraction,
+        words,
+        str(epath.Path(config.workdir) / "vocabulary" / "sentencepiece.model"),
+    )
+    of = {split: [p for p in pieces if p.part in (split, "both")] for split in SPLITS}
+    return [
+        Job(
+            str(folder),
+            piece,
+            tuple(ids[name] for name in names),
+            {split: (of[split].index(piece), len(of[split])) for split in SPLITS if piece in of[split]},
+            settings,
+        )
+        for piece in pieces
+    ]
+
+
+def make_shards(config: cfg.Config, jobs: list[Job], workers: int) -> dict[int, dict[str, Any]]:
+    """Make every shard; returns id(job) → what `make_shard` returned."""
+    if config.data.runner == "beam":
+        from mlm_jax.prepare.beam import run_all_in_beam
+
+        done: Iterator[tuple[int, Any]] = run_all_in_beam(make_shard, jobs, config.data.beam_options)
+    else:
+        done = run_all(make_shard, [(job,) for job in jobs], workers, "preparing blocks", lambda job: str(job[0]))
+    return {id(jobs[number]): result for number, result in done}
+
+
+def finish_stream(
+    corpus: epath.Path,
+    names: tuple[str, ...],
+    jobs: list[Job],
+    results: list[dict[str, Any]],
+    words: Vocabulary,
+    config: cfg.Config,
+) -> Stream:
+    """Add up a stream's shards and write what SeqIO wants to know of its cache.
+
+    Raises:
+      UserError: the training text does not fill one block.
+    """
+    task = task_name(names)
+    splits = {}
+    for split in SPLITS:
+        made = [(job.shards[split], result["splits"][split]) for job, result in zip(jobs, results, strict=True) if split in job.shards]
+        total = {name: sum(counts[name] for _, counts in made) for name in ("documents", "bytes", "tokens", "blocks")}
+        shards = tuple(
+            Shard(f"{task}/{file_name(split, *place)}", counts["blocks"], counts["file_bytes"]) for place, counts in made
+        )
+        splits[split] = Split(**total, shards=shards)
+        write_seqio_info(corpus / task, split, splits[split])
+    length, tokens = config.data.sequence_length, splits["train"].tokens
+    if tokens < length:
+        raise UserError(
+            f"language {'-'.join(names)}: {tokens:,} training tokens are fewer than one block of {length}; "
+            "give it more text, drop it, or lower data.sequence_length"
+        )
+    loss = unigram_loss(corpus, splits, words) if len(names) == 1 else None
+    return Stream("-".join(names), names, task, splits["train"], splits["validation"], loss)
+
+
+def write_seqio_info(folder: epath.Path, split: str, made: Split) -> None:
+    """info.json and stats.json of a cached SeqIO split."""
+    features = {name: {"shape": [None], "dtype": "int32"} for name in FEATURES}
+    info = {"num_shards": len(made.shards), "features": features, "seqio_version": importlib.metadata.version("seqio")}
+    write_whole(folder / f"info.{split}.json", json.dumps(info))
+    stats = {"examples": made.blocks, "tokens_tokens": made.tokens}
+    write_whole(folder / f"stats.{split}.json", json.dumps(stats))
+
+
+def unigram_loss(corpus: epath.Path, splits: dict[str, Split], words: Vocabulary) -> float | None:
+    """Nats a validation token costs a model that knows only how often each piece occurs in the training text.
+
+    Add-one smoothed over the pieces that can be hidden; specials, which never are, are left out.
+    """
+    counts = {}
+    for split, made in splits.items():
+        counts[split] = np.zeros(words.size)
+        for shard in made.shards:
+            stored = np.load(corpus / f"{shard.file}.histogram.npz")
+            counts[split][stored["ids"]] += stored["counts"]
+        counts[split] = counts[split][words.ordinary_ids]
+    held_out = counts["validation"].sum()
+    if not held_out:
+        return None
+    probabilities = (counts["train"] + 1) / (counts["train"] + 1).sum()
+    return float(-(counts["validation"] * np.log(probabilities)).sum() / held_out)
+
+
+def tool_versions() -> Iterator[tuple[str, str]]:
+    """Versions of the packages that shape a corpus, where they are installed."""
+    for name in TOOLS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            yield name, importlib.metadata.version(name)

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train the SentencePiece vocabulary on a sample drawn at the smoothed rates, or take an existing one."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import re
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import sentencepiece
+from etils import epath
+
+from mlm_jax import config as cfg
+from mlm_jax import console, sampling
+from mlm_jax import vocabulary as vocabularies
+from mlm_jax.errors import UserError
+from mlm_jax.files import write_whole
+from mlm_jax.prepare.pool import run_all
+from mlm_jax.prepare.sources import Piece, divide, documents
+
+LONGEST_SENTENCE = 4_000  # bytes; SentencePiece would leave longer ones out without a word
+THREADS = 16  # fixed: the trainer's sums depend on their number
+
+
+def make_vocabulary(
+    config: cfg.Config, pieces: dict[str, list[Piece]], folder: epath.Path, workers: int
+) -> vocabularies.Vocabulary:
+    """Make `vocabulary/`, unless it is there already.
+
+    Args:
+      pieces: each language's text.
+      folder: gets sentencepiece.model, training.json (the exact settings and the sample's table) and
+        vocabulary.json, which is written last.
+
+    Raises:
+      UserError: the text cannot be read, or gives no vocabulary of this size.
+    """
+    if (folder / "vocabulary.json").exists():
+        return vocabularies.read(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    options = config.vocabulary
+    if options.path:
+        described = vocabularies.from_model(options.path)
+        write_whole(folder / "sentencepiece.model", epath.Path(options.path).read_bytes())
+        settings: dict[str, Any] = {"taken_from": options.path}
+    else:
+        table, sentences = draw_sample(config, pieces, workers)
+        settings = {"trainer": trainer_settings(options), "sample": table}
+        model = train(options, sentences)
+        write_whole(folder / "sentencepiece.model", model)
+        described = vocabularies.from_model(folder / "sentencepiece.model")
+    write_whole(folder / "training.json", json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+    vocabularies.write(described, folder)
+    return described
+
+
+def draw_sample(
+    config: cfg.Config, pieces: dict[str, list[Piece]], workers: int
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Draw the training sample: two passes over the text, to count it and to draw from it.
+
+    A language's documents get random keys, and those with the lowest are taken until its share of
+    `sample_bytes` is full; one that has less gives all it has, once. Memory is bounded by
+    `sample_bytes`, and the sample depends on neither the number of processes nor their order.
+
+    Returns:
+      The table (language, documents and bytes there are, rate, bytes drawn), and the sentences.
+
+    Raises:
+      UserError: the text cannot be read, or a language has none.
+    """
+    fraction, budget = config.data.validation_fraction, config.vocabulary.sample_bytes
+    jobs = [(language, piece) for language, mine in pieces.items() for piece in mine if piece.part != "validation"]
+    documents_of, bytes_of = dict.fromkeys(pieces, 0), dict.fromkeys(pieces, 0)
+    counted = run_all(_count, [(piece, fraction) for _, piece in jobs], workers, "counting text", lambda j: str(j[0]))
+    for number, (found_documents, found_bytes) in counted:
+        language = jobs[number][0]
+        documents_of[language] += found_documents
+        bytes_of[language] += found_bytes
+    for language in pieces:
+        if not bytes_of[language]:
+            raise UserError(f"language {language}: only white space in {pieces[language][0]}; give it text or drop it")
+
+    by = documents_of if config.sampling.count == "documents" else bytes_of
+    rates = sampling.language_rates(config.sampling, list(by.values()), budget)
+    share = {language: int(rate * budget) for language, rate in zip(pieces, rates.tolist(), strict=True)}
+
+    keyed: dict[str, list[tuple[float, str]]] = {language: [] for language in pieces}
+    # A little more than the share is kept of each piece, so that chance cannot leave it unfilled.
+    arguments = [
+        (piece, fraction, f"{config.seed}/{language}/{piece}", min(1.0, 1.2 * share[language] / bytes_of[language] + 1e-4))
+        for language, piece in jobs
+    ]
+    drawn = run_all(_draw, arguments, workers, "drawing the vocabulary's sample", lambda j: str(j[0]))
+    # In the order of the pieces and not of the processes.
+    for number, found in sorted(drawn, key=lambda result: result[0]):
+        keyed[jobs[number][0]] += found
+
+    table, sentences = [], []
+    for language, rate in zip(pieces, rates.tolist(), strict=True):
+        taken = 0
+        for _, document in sorted(keyed.pop(language)):
+            size = len(document.encode())
+            if taken and taken + size > share[language] and share[language] < bytes_of[language]:
+                break
+            taken += size
+            sentences += cut_long(document)
+        row = {"language": language, "documents": documents_of[language], "bytes": bytes_of[language]}
+        table.append(row | {"rate": rate, "share_bytes": share[language], "drawn_bytes": taken})
+    return table, sentences
+
+
+def _count(piece: Piece, fraction: float) -> tuple[int, int]:
+    """Training documents of a piece, and their bytes."""
+    count = size = 0
+    for batch in documents(piece):
+        train = divide(piece, batch, fraction)["train"]
+        count += len(train)
+        size += len("".join(train).encode())
+    return count, size
+
+
+def _draw(piece: Piece, fraction: float, seed: str, below: float) -> list[tuple[float, str]]:
+    """Training documents of a piece with keys below `below`."""
+    keys = random.Random(seed)
+    return [
+        (key, document)
+        for batch in documents(piece)
+        for document in divide(piece, batch, fraction)["train"]
+        if (key := keys.random()) < below
+    ]
+
+
+def cut_long(document: str) -> Iterable[str]:
+    """A document in pieces that SentencePiece does not leave out, cut at spaces where there are any."""
+    while len(document.encode()) > LONGEST_SENTENCE:
+        head = document.encode()[:LONGEST_SENTENCE].decode(errors="ignore")
+        head = head.rpartition(" ")[0] or head
+        yield head
+        document = document[len(head) :].lstrip()
+    if document:
+        yield document
+
+
+def trainer_settings(options: cfg.Vocabulary) -> dict[str, Any]:
+    """All that SentencePiece's trainer is told."""
+    return {
+        "model_type": options.model,
+        "vocab_size": options.size,
+        "character_coverage": options.character_coverage,
+        "byte_fallback": options.byte_fallback,
+        "pad_id": vocabularies.PAD,
+        "eos_id": vocabularies.EOS,
+        "unk_id": vocabularies.UNK,
+        "bos_id": vocabularies.BOS,
+        # A control symbol is never found in text: raw text that says <mask> does not hold the mask id.
+        "control_symbols": ["<mask>"],
+        "max_sentence_length": LONGEST_SENTENCE + 100,
+        "num_threads": THREADS,
+        "shuffle_input_sentence": False,
+    }
+
+
+def train(options: cfg.Vocabulary, sentences: list[str]) -> bytes:
+    """Train, and return the model's bytes.
+
+    Raises:
+      UserError: no vocabulary of this size can be made of the sample; says which size can.
+    """
+    size = sum(len(s.encode()) for s in sentences)
+    console.say(
+        f"training a {options.model} vocabulary of {options.size:,} pieces on {size / 1e6:.1f} MB in "
+        f"{len(sentences):,} pieces of text (may take {size * 70 / 1e9:.1f} GB of memory)"
+    )
+    begin = time.perf_counter()
+    try:
+        model = _run_trainer(options, sentences)
+    except RuntimeError as e:
+        raise _impossible(options, sentences, str(e)) from e
+    console.say(f"trained in {time.perf_counter() - begin:.1f} s")
+    return model
+
+
+def _run_trainer(options: cfg.Vocabulary, sentences: list[str]) -> bytes:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences), model_writer=model, minloglevel=2, **trainer_settings(options)
+    )
+    return model.getvalue()
+
+
+def _impossible(options: cfg.Vocabulary, sentences: list[str], reason: str) -> UserError:
+    """What SentencePiece says of a size it cannot make, as our one line."""
+    high = re.search(r"set it to a value <= (\d+)", reason)
+    if high:
+        return UserError(
+            f"vocabulary.size: {options.size:,} is more than the text can give; the largest possible is {high[1]}"
+        )
+    low = re.search(r"smaller than required_chars\D*(\d+) vs (\d+)", reason.replace("_size", ""))
+    if low:
+        return UserError(
+            f"vocabulary.size: {options.size:,} is less than the characters of the text, the specials and bytes need; "
+            f"the smallest possible is {int(low[2])}; or lower vocabulary.character_coverage"
+        )
+    del sentences
+    return UserError(f"vocabulary: SentencePiece cannot train ({reason.strip().splitlines()[-1][:300]})")
