@@ -76,8 +76,7 @@ class Encoder(nn.Module):
       config: shape and dropout.
       rows: of the token embedding, `padded_rows(vocabulary size)`.
       dtype: of matrix products and activations; norms, softmax and loss are float32.
-      unroll: layers that the compiler sees at once. On CPU all of them, since a loop keeps XLA from
-        fusing across layers and copies each one's slice of the parameters.
+      unroll: layers that the compiler sees at once; the parameters are stacked all the same.
     """
 
     config: cfg.Model

@@ -124,19 +124,20 @@ def _forward(features, matrix, bias, targets, size, chunk):  # type: ignore[no-u
 def _backward(size, chunk, residuals, cotangents):  # type: ignore[no-untyped-def]
     features, matrix, bias, targets, (shifted, normaliser) = residuals
     weights = cotangents[0]  # [n]; being the highest has no gradient
-    rows = matrix.shape[0]
+    n, rows = features.shape[0], matrix.shape[0]
     number, chunk = _chunks(rows, chunk)
 
     def products(d_scores, matrix):  # type: ignore[no-untyped-def]
         d_scores = d_scores.astype(features.dtype)
         d_features = jnp.einsum("nv,vw->nw", d_scores, matrix.astype(features.dtype), preferred_element_type=jnp.float32)
         d_matrix = jnp.einsum("nv,nw->vw", d_scores, features, preferred_element_type=jnp.float32)
-        return d_features, d_matrix
+        # A product and not a sum over rows, which XLA's CPU backend is slow at.
+        d_bias = jnp.einsum("nv,n->v", d_scores, jnp.ones(n, d_scores.dtype), preferred_element_type=jnp.float32)
+        return d_features, d_matrix, d_bias
 
     if number == 1:
         probabilities = shifted * (weights / normaliser)[:, None]
-        d_features, d_matrix = products(probabilities, matrix)
-        d_bias = jnp.sum(probabilities, axis=0)
+        d_features, d_matrix, d_bias = products(probabilities, matrix)
     else:
 
         def body(carry, first):  # type: ignore[no-untyped-def]
@@ -146,11 +147,11 @@ def _backward(size, chunk, residuals, cotangents):  # type: ignore[no-untyped-de
             scores = _scores(features, part_matrix, part_bias, start, size)
             probabilities = jnp.exp(scores - normaliser[:, None]) * weights[:, None]
             probabilities = jnp.where((start + jnp.arange(chunk) < first)[None], 0.0, probabilities)
-            more_features, more_matrix = products(probabilities, part_matrix)
+            more_features, more_matrix, more_bias = products(probabilities, part_matrix)
             old = jax.lax.dynamic_slice_in_dim(d_matrix, start, chunk)
             d_matrix = jax.lax.dynamic_update_slice_in_dim(d_matrix, old + more_matrix, start, 0)
             old = jax.lax.dynamic_slice_in_dim(d_bias, start, chunk)
-            d_bias = jax.lax.dynamic_update_slice_in_dim(d_bias, old + probabilities.sum(axis=0), start, 0)
+            d_bias = jax.lax.dynamic_update_slice_in_dim(d_bias, old + more_bias, start, 0)
             return (d_features + more_features, d_matrix, d_bias), None
 
         zeros = jnp.zeros(features.shape, jnp.float32), jnp.zeros(matrix.shape, jnp.float32), jnp.zeros(rows, jnp.float32)
