@@ -1,25 +1,16 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# On this machine: make .venv, install, prepare what is missing, pretrain, write the report.
-#
-#   bash launch/local.sh CONFIG.py [--option value ...]
-#
-# PYTHON=/path/to/python chooses the interpreter. What happens afterwards is `mlm-jax pretrain`'s: see its --help.
-
+# Pretrain on this machine, on what it has: bash launch/local.sh CONFIG.py [--option value ...]
+# Makes .venv at the first call; runs in the folder it is called from.
+set -euo pipefail
 # shellcheck source=launch/common.sh
-source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-if [[ $# == 0 || $1 == -h || $1 == --help ]]; then
-    sed -n '/^# On this/,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-    exit $(($# == 0 ? 2 : 0))
-fi
-config=$1
+[ $# -gt 0 ] || fail "name a config file: bash launch/local.sh configs/quickstart.py"
+config="$1"
 shift
-if [[ ! -f $config ]]; then
-    # A config that comes with mlm_jax, named from another folder.
-    [[ $config != /* && -f $checkout/$config ]] || fail "$config: no such config file, neither here nor in $checkout"
-    config=$checkout/$config
-fi
+# A config of the checkout can be named from anywhere.
+[ -e "$config" ] || [ ! -e "$root/$config" ] || config="$root/$config"
 
-install prepare,sample
+install "prepare,sample"
 exec "$venv/bin/python" -m mlm_jax pretrain "$config" "$@"

@@ -97,7 +97,8 @@ def pretrain(config: cfg.Config, arguments: list[str]) -> int:
             return done.returncode if done.returncode > 0 else 128 - done.returncode
 
     from mlm_jax import manifest, sampling
-    from mlm_jax.report.page import summary_table, write_report
+    from mlm_jax.report.page import write_report
+    from mlm_jax.report.run import summary_table
     from mlm_jax.train.loop import train
 
     streams = manifest.read(epath.Path(config.workdir) / "corpus").monolingual
@@ -117,7 +118,8 @@ def pretrain(config: cfg.Config, arguments: list[str]) -> int:
 
 def report(config: cfg.Config, arguments: list[str]) -> int:
     """Write the run's page, report/index.html in its workdir, and print the table a language."""
-    from mlm_jax.report.page import summary_table, write_report
+    from mlm_jax.report.page import write_report
+    from mlm_jax.report.run import summary_table
 
     console.say(summary_table(config.workdir))
     console.say(f"report: {write_report(config.workdir)}")

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a workdir tells of its run: the data that plots, page and table are made of."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from etils import epath
+
+from mlm_jax import console
+from mlm_jax.errors import UserError
+from mlm_jax.train.metrics import read_metrics
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as its workdir holds it.
+
+    Attributes:
+      train, validation: the records of metrics.jsonl of that kind, by step.
+      sampling: rows of `sampling.table`.
+      config: the stored config.
+    """
+
+    name: str
+    train: list[dict[str, Any]]
+    validation: list[dict[str, Any]]
+    sampling: list[dict[str, Any]]
+    config: dict[str, Any]
+
+    @property
+    def unigram(self) -> dict[str, float]:
+        """Language → unigram baseline, of the languages that were validated (all, before a validation)."""
+        there = self.validation[-1]["languages"] if self.validation else {r["language"] for r in self.sampling}
+        return {r["language"]: r["unigram_loss"] for r in self.sampling if r["unigram_loss"] and r["language"] in there}
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The validation with the lowest macro loss."""
+        scored = [v for v in self.validation if v["macro_loss"] is not None]
+        return min(scored, key=lambda v: v["macro_loss"], default=None)
+
+    def tokens_seen(self) -> dict[str, float]:
+        """Language → tokens drawn so far: its blocks, at its mean tokens a block."""
+        blocks = self.train[-1]["blocks"] if self.train else {}
+        return {r["language"]: blocks.get(r["language"], 0) * r["tokens"] / r["blocks"] for r in self.sampling}
+
+
+def read_run(workdir: epath.PathLike) -> Run:
+    """Read a workdir.
+
+    Raises:
+      UserError: there is no run in it, or it has logged nothing yet.
+    """
+    folder = epath.Path(workdir)
+    texts = {}
+    for name in ("config.json", "sampling.json", "metrics.jsonl"):
+        path = folder / name
+        if not path.exists():
+            raise UserError(f"{path}: missing, so there is no run to report on; run: mlm-jax pretrain CONFIG")
+        texts[name] = path.read_text()
+    records = read_metrics(workdir)
+    run = Run(
+        name=folder.name,
+        train=[r for r in records if r["kind"] == "train"],
+        validation=[r for r in records if r["kind"] == "validation"],
+        sampling=json.loads(texts["sampling.json"]),
+        config=json.loads(texts["config.json"]),
+    )
+    if not run.train:
+        raise UserError(f"{folder / 'metrics.jsonl'}: nothing logged yet; wait for the first line, or train on")
+    return run
+
+
+def language_rows(run: Run) -> list[dict[str, Any]]:
+    """A row a language, the largest first: its share before and after smoothing, epochs, and losses.
+
+    Returns:
+      Rows with language, natural, rate (of the last stage), tokens, seen, epochs, loss, bits_per_byte,
+      unigram and gain (unigram minus loss); None where nothing was held out.
+    """
+    last = run.validation[-1]["languages"] if run.validation else {}
+    seen = run.tokens_seen()
+    rows = []
+    for r in sorted(run.sampling, key=lambda r: -r["natural"]):
+        found, unigram = last.get(r["language"]), r["unigram_loss"]
+        rows.append(
+            {
+                "language": r["language"],
+                "natural": r["natural"],
+                "rate": r["rates"][-1],
+                "tokens": r["tokens"],
+                "seen": seen[r["language"]],
+                "epochs": seen[r["language"]] / r["tokens"],
+                "loss": found and found["loss"],
+                "bits_per_byte": found and found["bits_per_byte"],
+                "unigram": unigram,
+                "gain": unigram - found["loss"] if found and unigram else None,
+            }
+        )
+    return rows
+
+
+def mean(values: list[float | None]) -> float | None:
+    """The mean of the values there are."""
+    there = [v for v in values if v is not None]
+    return sum(there) / len(there) if there else None
+
+
+def summary_table(workdir: epath.PathLike) -> str:
+    """The table a language that a run ends with.
+
+    Raises:
+      UserError: there is no run in the workdir.
+    """
+    rows = language_rows(read_run(workdir))
+    cells = [
+        [
+            row["language"],
+            f"{row['natural']:.4f}",
+            f"{row['rate']:.4f}",
+            f"{row['epochs']:.1f}",
+            *(_number(row[name]) for name in ("loss", "unigram", "gain")),
+        ]
+        for row in rows
+    ]
+    validated = [row for row in rows if row["loss"] is not None]
+    means = [_number(mean([row[name] for row in validated])) for name in ("loss", "unigram", "gain")]
+    cells.append(["mean", "", "", "", *means])
+    headings = ["language", "natural", "smoothed", "epochs", "validation", "unigram", "gained"]
+    return console.table(headings, cells)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
