@@ -19,7 +19,7 @@ extras = {
     "gpu": ["jax[cuda12]"],
     "tpu": ["jax[tpu]"],
     # Beam wants protobuf below 7, which the generated code of later sentencepieces does not run with.
-    "beam": ["apache-beam>=2.70", "sentencepiece<0.2.2"],
+    "beam": ["apache-beam>=2.77", "sentencepiece<0.2.2"],
     "test": [
         "hypothesis>=6.100",
         "import-linter>=2.3",
@@ -39,7 +39,7 @@ setup(
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11",
+    python_requires=">=3.11,<3.14",
     packages=find_packages(include=["mlm_jax", "mlm_jax.*"]),
     install_requires=[
         "etils[epath]>=1.12",

@@ -23,25 +23,34 @@ find_python() {
     fail "no Python 3.11, 3.12 or 3.13 found; install one, or name it: PYTHON=/path/to/python3"
 }
 
+# What tells one installed Python from another.
+identity() {
+    "$1" -c 'import sys; print(sys.base_prefix, *sys.version_info[:3])' 2>/dev/null
+}
+
+# make_venv: make $venv, unless it is there, works, and is of $PYTHON where that is given.
+make_venv() {
+    local python
+    if [ -z "${PYTHON:-}" ] && identity "$venv/bin/python" >/dev/null; then return; fi
+    python="$(find_python)" || exit 2
+    if [ "$(identity "$python")" = "$(identity "$venv/bin/python")" ]; then return; fi
+    "$python" -c 'import venv, ensurepip' 2>/dev/null ||
+        fail "$python cannot make virtual environments; on Debian: apt install python3-venv"
+    "$python" -m venv --clear "$venv" || fail "$python could not make $venv; what it says is above"
+}
+
 # install EXTRAS: make or update .venv; a second call with nothing changed returns at once.
 install() {
-    local python stamp wanted
+    local stamp wanted
     venv="${VENV:-$root/.venv}"
     stamp="$venv/.installed-$1"
-    if [ -x "$venv/bin/python" ]; then
-        python="$venv/bin/python"
-    else
-        python="$(find_python)" || exit 2
-    fi
-    wanted="$("$python" -V) $1 $(cat "$root/setup.py" "$root/constraints.txt" | cksum)"
-    if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
-        return
-    fi
+    make_venv
+    # The checkout's place counts too: the installation is editable, and points there.
+    wanted="$root $(identity "$venv/bin/python") $(cat "$root/setup.py" "$root/constraints.txt" | cksum)"
+    if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return; fi
     echo "installing into $venv (a minute or two, once) ..."
-    if [ ! -x "$venv/bin/python" ]; then
-        "$python" -m venv "$venv" || fail "no virtual environment could be made; on Debian: apt install python3-venv"
-    fi
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-        -c "$root/constraints.txt" -e "$root[$1]" || fail "the installation failed; what pip says is above"
+    # Not compiling what may never be imported saves a third of the time; Python compiles at the first import.
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile \
+        -c "$root/constraints.txt" -e "${root}[$1]" || fail "the installation failed; what pip says is above"
     printf '%s' "$wanted" >"$stamp"
 }

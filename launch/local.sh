@@ -11,6 +11,7 @@ config="$1"
 shift
 # A config of the checkout can be named from anywhere.
 [ -e "$config" ] || [ ! -e "$root/$config" ] || config="$root/$config"
+[ -f "$config" ] || fail "$config: no such config file, neither here nor in $root"
 
 install "prepare,sample"
 exec "$venv/bin/python" -m mlm_jax pretrain "$config" "$@"

@@ -389,6 +389,19 @@ def to_json(config: Config) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False) + "\n"
 
 
+def data_from_json(stored: dict[str, Any]) -> Data:
+    """The data options of a stored config or manifest."""
+    sources = tuple(Source(**source) for source in stored["sources"])
+    parallel = tuple(Parallel(tuple(p["languages"]), tuple(p["paths"])) for p in stored["parallel"])
+    return Data(**stored | {"sources": sources, "parallel": parallel})
+
+
+def sampling_from_json(stored: dict[str, Any]) -> Sampling:
+    """The sampling options of a stored config or manifest."""
+    stages = tuple(Stage(s["start"], s["exponent"], tuple(s["languages"])) for s in stored["stages"])
+    return Sampling(**stored | {"stages": stages})
+
+
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     """Dotted option → value, from a config or from its stored JSON."""
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):

@@ -8,6 +8,8 @@ import dataclasses
 import importlib.metadata
 import json
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -51,6 +53,10 @@ def prepare(config: cfg.Config) -> Manifest:
         words = make_vocabulary(config, languages, workdir / "vocabulary", workers)
         ids = {name: i for i, name in enumerate(sorted({*languages, *(l for pair in pairs for l in pair)}))}
         named = {(name,): pieces for name, pieces in languages.items()} | pairs
+        tasks = Counter(map(task_name, named))
+        if len(tasks) < len(named):
+            twice = tasks.most_common(1)[0][0]
+            raise UserError(f"data.sources: two languages would share the folder {twice}; rename one of them")
         jobs = {names: stream_jobs(config, words, names, pieces, ids) for names, pieces in named.items()}
         results = make_shards(config, [job for mine in jobs.values() for job in mine], workers)
         streams = [
@@ -83,8 +89,8 @@ def prepare(config: cfg.Config) -> Manifest:
 
 
 def task_name(names: Sequence[str]) -> str:
-    """A stream's SeqIO task and its folder."""
-    return f"mlm_jax_{'-'.join(names)}"
+    """A stream's SeqIO task and its folder, in the characters that SeqIO takes."""
+    return "mlm_jax_" + ".".join(re.sub(r"[^\w]", "_", name) for name in names)
 
 
 def stream_jobs(
@@ -147,6 +153,7 @@ def finish_stream(
         )
         splits[split] = Split(**total, shards=shards)
         write_seqio_info(corpus / task, split, splits[split])
+    write_whole(corpus / task / "COMPLETED", "")  # without it SeqIO takes the task for not cached
     length, tokens = config.data.sequence_length, splits["train"].tokens
     if tokens < length:
         raise UserError(

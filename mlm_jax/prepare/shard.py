@@ -106,23 +106,13 @@ def _write_split(job: Job, split: str) -> dict[str, int]:
     straight line from documents to file.
     """
     counts = {"documents": 0, "bytes": 0, "tokens": 0, "blocks": 0}
-
-    def encoded() -> Iterator[list[Any]]:
-        is_pair = len(job.language_ids) == 2
-        for batch in sources.pairs(job.piece) if is_pair else sources.documents(job.piece):
-            part = sources.divide(job.piece, batch, job.settings.validation_fraction).get(split, [])
-            if part:
-                counts["documents"] += len(part)
-                counts["bytes"] += len("".join("".join(pair) for pair in part).encode())
-                yield encode(job.settings.model_path, part)
-
     histogram = np.zeros(job.settings.vocabulary.size, np.int64)
     number, count = job.shards[split]
     path = epath.Path(job.folder) / file_name(split, number, count)
     aside = path.parent / f"{path.name}.partial"
     offsets = [0]
     with aside.open("wb") as file:
-        for block in pack(encoded(), job.settings, job.language_ids):
+        for block in blocks(job.piece, split, job.settings, job.language_ids, counts):
             payload = records.encode(block)
             file.write(frame(payload))
             offsets.append(offsets[-1] + len(payload) + 16)
@@ -134,6 +124,27 @@ def _write_split(job: Job, split: str) -> dict[str, int]:
     np.savez(path.parent / f"{path.name}.histogram.npz", ids=ids, counts=histogram[ids])
     aside.replace(path)
     return counts | {"file_bytes": offsets[-1]}
+
+
+def blocks(
+    piece: Piece,
+    split: str,
+    settings: Settings,
+    language_ids: tuple[int, ...],
+    counts: dict[str, int] | None = None,
+) -> Iterator[packing.Block]:
+    """The blocks of a piece's documents of one split; `counts` gets their documents and bytes added."""
+    counts = {"documents": 0, "bytes": 0} if counts is None else counts
+
+    def encoded() -> Iterator[list[Any]]:
+        for batch in sources.pairs(piece) if len(language_ids) == 2 else sources.documents(piece):
+            part = sources.divide(piece, batch, settings.validation_fraction).get(split, [])
+            if part:
+                counts["documents"] += len(part)
+                counts["bytes"] += len("".join("".join(document) for document in part).encode())
+                yield encode(settings.model_path, part)
+
+    return pack(encoded(), settings, language_ids)
 
 
 def frame(payload: bytes) -> bytes:

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A prepared corpus as SeqIO tasks, one a language, and SeqIO mixtures at the run's rates.
+
+    from mlm_jax.prepare import tasks
+    tasks.register("runs/quickstart")
+    seqio.get_mixture_or_task("mlm_jax").get_dataset(sequence_length=None, split="train", use_cached=True)
+
+The cache that SeqIO reads is the one that training reads: there is one copy of the tokens. Without the cache
+the same tasks make the same blocks from the text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+import numpy as np
+import seqio
+import tensorflow as tf
+from etils import epath
+
+from mlm_jax import config as cfg
+from mlm_jax import manifest, records, sampling
+from mlm_jax.manifest import Manifest, Stream
+from mlm_jax.prepare import shard, sources
+from mlm_jax.prepare.run import SPLITS
+from mlm_jax.vocabulary import read as read_vocabulary
+
+OUTPUTS = ("tokens", "segment_ids", "positions", "language_ids")
+
+
+class TextSource(seqio.DataSource):
+    """A stream's text as packed blocks of spans, made from the text as preparation makes them.
+
+    Args:
+      pieces: the stream's pieces, each a shard.
+      settings: what the blocks depend on besides the text.
+      language_ids: of the stream's languages.
+    """
+
+    def __init__(self, pieces: Sequence[sources.Piece], settings: shard.Settings, language_ids: tuple[int, ...]):
+        self._pieces, self._settings, self._language_ids = pieces, settings, language_ids
+        super().__init__(splits=SPLITS)
+
+    @property
+    def supports_arbitrary_sharding(self) -> bool:
+        return False
+
+    def list_shards(self, split: str) -> Sequence[str]:
+        return [str(piece) for piece in self._of(split)]
+
+    def get_dataset(
+        self,
+        split: str = "train",
+        shuffle: bool = True,
+        seed: int | None = None,
+        shard_info: seqio.ShardInfo | None = None,
+    ) -> tf.data.Dataset:
+        """Blocks' `records.FEATURES`, int32 of rank 1; `shuffle` shuffles the pieces."""
+        pieces = list(self._of(split))
+        if shard_info is not None:
+            pieces = pieces[shard_info.index :: shard_info.num_shards]
+        if shuffle:
+            np.random.default_rng(seed).shuffle(pieces)  # type: ignore[arg-type]
+
+        def blocks() -> Iterator[dict[str, np.ndarray]]:
+            for piece in pieces:
+                yield from shard.blocks(piece, split, self._settings, self._language_ids)
+
+        spec = {name: tf.TensorSpec([None], tf.int32) for name in records.FEATURES}
+        return tf.data.Dataset.from_generator(blocks, output_signature=spec)
+
+    def _of(self, split: str) -> list[sources.Piece]:
+        return [piece for piece in self._pieces if piece.part in (split, "both")]
+
+
+def expand_spans(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The per-token features of `records.expand`, without padding, in TensorFlow."""
+
+    def expand(block: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        lengths = block["span_lengths"]
+        starts = tf.repeat(tf.cumsum(lengths, exclusive=True), lengths)
+        return {
+            "tokens": block["tokens"],
+            "segment_ids": tf.repeat(block["span_segments"], lengths),
+            "positions": tf.range(tf.size(block["tokens"])) - starts,
+            "language_ids": tf.repeat(block["span_languages"], lengths),
+        }
+
+    return dataset.map(expand, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def register(workdir: epath.PathLike, prefix: str = "mlm_jax") -> list[str]:
+    """Register a workdir's streams as SeqIO tasks, and a mixture of its languages for each stage of its rates.
+
+    Args:
+      workdir: prepared, with or without a run; a second call replaces what the first registered.
+      prefix: of the mixtures' names (PREFIX, PREFIX_stage2, …). Tasks keep the names of their caches.
+
+    Returns:
+      The mixtures' names.
+
+    Raises:
+      UserError: the workdir is not prepared.
+    """
+    workdir = epath.Path(workdir)
+    corpus = workdir / "corpus"
+    prepared = manifest.read(corpus)
+    words = read_vocabulary(workdir / "vocabulary")
+    data = cfg.data_from_json(prepared.settings["data"])
+    settings = shard.Settings(
+        prepared.sequence_length,
+        prepared.packing,
+        data.validation_fraction,
+        words,
+        str(workdir / "vocabulary" / "sentencepiece.model"),
+    )
+    # First, because SeqIO takes the first that has a task of the name.
+    others = [folder for folder in seqio.get_global_cache_dirs() if folder != str(corpus)]
+    seqio.set_global_cache_dirs([str(corpus), *others])
+    pieces = _pieces(data)
+    for stream in prepared.streams:
+        if stream.task in seqio.TaskRegistry.names():
+            seqio.TaskRegistry.remove(stream.task)
+        ids = tuple(prepared.languages.index(name) for name in stream.languages)
+        _register_task(stream, TextSource(pieces[stream.name], settings, ids), settings)
+    return _register_mixtures(workdir, prepared, prefix)
+
+
+def _pieces(data: cfg.Data) -> dict[str, list[sources.Piece]]:
+    """Stream → its pieces."""
+    pieces = dict(sources.language_pieces(data))
+    return pieces | {"-".join(pair): mine for pair, mine in sources.pair_pieces(data).items()}
+
+
+def _register_task(stream: Stream, source: TextSource, settings: shard.Settings) -> None:
+    vocabulary = seqio.SentencePieceVocabulary(settings.model_path)
+    numbers = seqio.PassThroughVocabulary(settings.vocabulary.size)
+    seqio.TaskRegistry.add(
+        stream.task,
+        source=source,
+        preprocessors=[seqio.CacheDatasetPlaceholder(), expand_spans],
+        output_features={
+            name: seqio.Feature(vocabulary if name == "tokens" else numbers, add_eos=False, dtype=tf.int32)
+            for name in OUTPUTS
+        },
+    )
+
+
+def _register_mixtures(workdir: epath.Path, prepared: Manifest, prefix: str) -> list[str]:
+    streams = prepared.monolingual
+    names = []
+    for number, stage in enumerate(sampling.stage_rates(_run_config(workdir, prepared), streams), 1):
+        name = prefix if number == 1 else f"{prefix}_stage{number}"
+        if name in seqio.MixtureRegistry.names():
+            seqio.MixtureRegistry.remove(name)
+        rates = [(s.task, float(rate)) for s, rate in zip(streams, stage.rates, strict=True) if rate > 0]
+        seqio.MixtureRegistry.add(name, rates)
+        names.append(name)
+    return names
+
+
+def _run_config(workdir: epath.Path, prepared: Manifest) -> cfg.Config:
+    """As much of the run's config as its rates depend on: the run's own, or what it was prepared with."""
+    path = workdir / "config.json"
+    stored = json.loads(path.read_text()) if path.exists() else {"sampling": prepared.settings["sampling"]}
+    train = cfg.Train(**stored["train"]) if "train" in stored else cfg.Train()
+    return dataclasses.replace(cfg.Config(), sampling=cfg.sampling_from_json(stored["sampling"]), train=train)

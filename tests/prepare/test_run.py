@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Preparation as a whole: from files to a corpus that training and plain SeqIO read."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mlm_jax import config as cfg
+from mlm_jax import manifest, records, vocabulary
+from mlm_jax.errors import UserError
+from mlm_jax.input.blocks import Blocks
+from mlm_jax.prepare import pool, sample, sources
+from mlm_jax.prepare.run import prepare
+from mlm_jax.prepare.sources import Piece, is_held_out
+from mlm_jax.prepare.vocabulary import draw_sample
+
+WORDS = ["river", "stone", "light", "maji", "nyumba", "barua", "ведро", "окно", "सूरज", "नदी", "house", "tree"]
+
+
+def write_text(folder, sizes):
+    folder.mkdir(exist_ok=True)
+    for seed, (language, count) in enumerate(sizes.items()):
+        rng = random.Random(seed)
+        lines = [" ".join(rng.choices(WORDS, k=rng.randint(3, 12))) for _ in range(count)]
+        (folder / f"{language}.txt").write_text("\n".join(lines) + "\n")
+
+
+def make_config(folder, **data):
+    return cfg.Config(
+        workdir=str(folder / "run"),
+        data=cfg.Data(
+            **{
+                "sources": (cfg.Source("*", f"{folder}/text/{{language}}.txt"),),
+                "sequence_length": 32,
+                "validation_fraction": 0.1,
+                "workers": 1,
+            }
+            | data
+        ),
+        vocabulary=cfg.Vocabulary(size=330, model="bpe", sample_bytes=50_000),
+        train=cfg.Train(steps=10, batch_size=8),
+    )
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepare")
+    write_text(folder / "text", {"de": 400, "sw": 120})
+    (folder / "text" / "pairs.tsv").write_text("".join(f"river {i}\tmaji {i}\n" for i in range(50)))
+    config = make_config(
+        folder, shard_bytes=5_000, parallel=(cfg.Parallel(("de", "sw"), (f"{folder}/text/pairs.tsv",)),)
+    )
+    return config, prepare(config)
+
+
+def test_the_manifest_counts_what_is_there(prepared):
+    config, made = prepared
+    assert made == manifest.read(f"{config.workdir}/corpus")
+    assert made.languages == ("de", "sw") and [s.name for s in made.streams] == ["de", "sw", "de-sw"]
+    for stream in made.monolingual:
+        lines = open(config.data.sources[0].path.replace("{language}", stream.name)).read().splitlines()
+        held_out = [line for line in lines if is_held_out(line, 0.1)]
+        assert stream.validation.documents == len(held_out)
+        assert stream.train.documents == len(lines) - len(held_out)
+        assert stream.train.bytes == sum(len(line.encode()) for line in lines) - sum(len(x.encode()) for x in held_out)
+        assert len(stream.train.shards) > 1 or stream.name == "sw"
+    assert made.parallel[0].train.documents + made.parallel[0].validation.documents == 50
+
+
+def test_blocks_spell_the_text(prepared):
+    config, made = prepared
+    words = vocabulary.read(f"{config.workdir}/vocabulary")
+    pieces = vocabulary.load_pieces(f"{config.workdir}/vocabulary/sentencepiece.model")
+    for stream in made.monolingual:
+        lines = open(config.data.sources[0].path.replace("{language}", stream.name)).read().splitlines()
+        for split, part in (("train", stream.train), ("validation", stream.validation)):
+            found = []
+            for one in part.shards:
+                tokens = []
+                for i in range(one.blocks):
+                    block = Blocks(f"{config.workdir}/corpus", [one], 32, words.pad)[i]
+                    tokens += block["tokens"][block["segment_ids"] > 0][1:].tolist()
+                assert tokens[-1] == words.eos
+                document = []
+                for token in tokens:
+                    if token == words.eos:
+                        found.append(pieces.decode(document))
+                        document = []
+                    else:
+                        document.append(token)
+            assert found == [line for line in lines if is_held_out(line, 0.1) == (split == "validation")]
+
+
+def test_unigram_loss_by_hand(prepared):
+    config, made = prepared
+    words = vocabulary.read(f"{config.workdir}/vocabulary")
+    stream = made.monolingual[1]
+
+    def tokens(split):
+        source = Blocks(f"{config.workdir}/corpus", split.shards, 32, words.pad)
+        found = np.concatenate([source[i]["tokens"] for i in range(len(source))])
+        return found[np.isin(found, words.ordinary_ids)]
+
+    train, held_out = tokens(stream.train), tokens(stream.validation)
+    share = {t: (np.sum(train == t) + 1) / (len(train) + len(words.ordinary_ids)) for t in set(held_out.tolist())}
+    assert stream.unigram_loss == pytest.approx(-np.mean([np.log(share[t]) for t in held_out.tolist()]))
+
+
+def test_specials_have_their_ids_and_text_never_holds_the_mask(prepared):
+    config, _ = prepared
+    words = vocabulary.read(f"{config.workdir}/vocabulary")
+    assert (words.pad, words.eos, words.unk, words.bos, words.mask) == (0, 1, 2, 3, 4)
+    pieces = vocabulary.load_pieces(f"{config.workdir}/vocabulary/sentencepiece.model")
+    assert words.mask not in pieces.encode("a <mask> b<mask> </s> <pad>")
+    assert words.size == config.vocabulary.size
+    assert json.loads(open(f"{config.workdir}/vocabulary/training.json").read())["trainer"]["vocab_size"] == words.size
+
+
+def test_plain_seqio_reads_the_cache_and_makes_the_same_from_text(prepared):
+    seqio = pytest.importorskip("seqio")
+    from mlm_jax.prepare import tasks
+
+    config, made = prepared
+    (name,) = tasks.register(config.workdir)
+    assert tasks.register(config.workdir) == [name]
+    words = vocabulary.read(f"{config.workdir}/vocabulary")
+    for stream in made.streams:
+        task = seqio.get_mixture_or_task(stream.task)
+        for split, part in (("train", stream.train), ("validation", stream.validation)):
+            read = {
+                cached: list(
+                    task.get_dataset(
+                        sequence_length=None, split=split, use_cached=cached, shuffle=False
+                    ).as_numpy_iterator()
+                )
+                for cached in (True, False)
+            }
+            source = Blocks(f"{config.workdir}/corpus", part.shards, 32, words.pad)
+            assert len(read[True]) == len(read[False]) == len(source) == part.blocks
+            # SeqIO reads a cache's files in blocks of 16 in turn, so the order is compared without it.
+            ordered = {cached: sorted(x["tokens"].tolist() for x in examples) for cached, examples in read.items()}
+            ours = sorted(b["tokens"][b["segment_ids"] > 0].tolist() for b in (source[i] for i in range(len(source))))
+            assert ordered[True] == ordered[False] == ours
+            example = read[True][0]
+            assert set(example) == {"tokens", "segment_ids", "positions", "language_ids"}
+    mixture = seqio.get_mixture_or_task(name)
+    first = next(
+        iter(mixture.get_dataset(sequence_length=None, split="train", use_cached=True, seed=1).as_numpy_iterator())
+    )
+    assert first["tokens"][0] == words.bos
+    from mlm_jax import sampling
+
+    rates = sampling.stage_rates(config, made.monolingual)[0].rates
+    found = np.array([mixture.get_rate(seqio.get_mixture_or_task(s.task)) for s in made.monolingual])
+    np.testing.assert_allclose(found / found.sum(), rates)
+
+
+def test_tensorflow_agrees_on_records(prepared):
+    tf = pytest.importorskip("tensorflow")
+    config, made = prepared
+    shard = made.streams[0].train.shards[0]
+    path = f"{config.workdir}/corpus/{shard.file}"
+    payloads = [p.numpy() for p in tf.data.TFRecordDataset(path)]  # checks every checksum
+    assert len(payloads) == shard.blocks
+    offsets = np.fromfile(records.index_path(path), "<u8")
+    assert offsets[-1] == os.path.getsize(path) == shard.bytes
+
+
+def test_a_second_call_returns_at_once_and_a_killed_one_redoes_only_what_is_missing(prepared):
+    config, made = prepared
+    corpus = f"{config.workdir}/corpus"
+    assert prepare(config) == made
+    before = {s.file: os.stat(f"{corpus}/{s.file}").st_mtime_ns for x in made.streams for s in x.train.shards}
+    os.remove(f"{corpus}/manifest.json")
+    victim = made.streams[0].train.shards[1].file
+    os.remove(f"{corpus}/{victim}")
+    os.remove(f"{corpus}/mlm_jax_de/train-00001-of-{len(made.streams[0].train.shards):05d}.done")
+    again = prepare(config)
+    assert again == made
+    after = {file: os.stat(f"{corpus}/{file}").st_mtime_ns for file in before}
+    assert {file for file in before if before[file] != after[file]} == {victim}
+
+
+def test_text_that_changed_is_prepared_again(tmp_path):
+    write_text(tmp_path / "text", {"de": 300})
+    config = make_config(tmp_path)
+    first = prepare(config)
+    os.remove(f"{config.workdir}/corpus/manifest.json")
+    with open(tmp_path / "text" / "de.txt", "a") as file:
+        file.write("river river river\n" * 40)
+    assert prepare(config).streams[0].train.tokens > first.streams[0].train.tokens
+
+
+def test_several_processes_make_the_same_corpus(tmp_path):
+    write_text(tmp_path / "text", {"de": 200, "sw": 120})
+    one = prepare(make_config(tmp_path, shard_bytes=3_000))
+    config = make_config(tmp_path, shard_bytes=3_000, workers=2)
+    two = prepare(dataclasses.replace(config, workdir=f"{tmp_path}/two"))
+    assert one.sha256() == two.sha256()
+
+
+def test_segments_packing(tmp_path):
+    write_text(tmp_path / "text", {"de": 200})
+    made = prepare(make_config(tmp_path, packing="segments"))
+    source = Blocks(f"{tmp_path}/run/corpus", made.streams[0].train.shards, 32, 0)
+    blocks = [source[i] for i in range(len(source))]
+    assert max(block["segment_ids"].max() for block in blocks) > 1
+    for block in blocks:
+        assert (block["positions"][np.diff(block["segment_ids"], prepend=0) > 0] == 0).all()
+
+
+def _die(number):
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_a_process_that_dies_is_an_error_and_no_hang():
+    with pytest.raises(UserError, match="a preparation process died .testing., working on one of .*; often memory"):
+        list(pool.run_all(_die, [(i,) for i in range(8)], 2, "testing", lambda job: f"job {job[0]}"))
+
+
+def refused(config, message):
+    with pytest.raises(UserError, match=message) as caught:
+        prepare(config)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_sources_are_one_line(tmp_path):
+    write_text(tmp_path / "text", {"de": 300})
+    source = cfg.Source("de", f"{tmp_path}/text/de.txt")
+
+    def config(*sources, **options):
+        return make_config(tmp_path, sources=sources, **options)
+
+    refused(config(cfg.Source("sw", f"{tmp_path}/text/sw*.txt")), "language sw: no file matches .*sw.*txt; check the path")
+    refused(config(cfg.Source("*", f"{tmp_path}/none/{{language}}.txt")), "no file matches")
+    refused(config(cfg.Source("*", f"{tmp_path}/text/de.txt")), "put {language} into the path")
+    refused(config(source, source), "language de is named twice")
+    (tmp_path / "text" / "empty.txt").write_text("")
+    refused(config(cfg.Source("xx", f"{tmp_path}/text/empty.txt")), "empty.txt: empty; remove it")
+    (tmp_path / "text" / "blank.txt").write_text(" \n\t\n\u3000\n")
+    refused(config(cfg.Source("xx", f"{tmp_path}/text/blank.txt")), "language xx: only white space")
+    (tmp_path / "text" / "short.txt").write_text("river\nstone\n")
+    refused(
+        config(source, cfg.Source("xx", f"{tmp_path}/text/short.txt")),
+        r"language xx: \d+ training tokens are fewer than one block of 32",
+    )
+    (tmp_path / "text" / "x.pdf").write_text("x")
+    refused(config(cfg.Source("xx", f"{tmp_path}/text/x.pdf")), "not a format that is read")
+    refused(config(cfg.Source("xx", "seqio:nothing", module="no_such_module")), "module no_such_module cannot be imported")
+    refused(config(cfg.Source("xx", "seqio:nothing")), "no SeqIO task or mixture of this name")
+    refused(config(cfg.Source("xx", "sample:nothing")), "no such sample")
+
+
+def test_pairs_that_are_not_aligned_are_refused(tmp_path):
+    write_text(tmp_path / "text", {"de": 300, "sw": 300})
+    (tmp_path / "a").write_text("one\ntwo\n")
+    (tmp_path / "b").write_text("one\ntwo\nthree\n")
+    parallel = (cfg.Parallel(("de", "sw"), (f"{tmp_path}/a", f"{tmp_path}/b")),)
+    refused(make_config(tmp_path, parallel=parallel), "a and .*b: 2 lines against 3; aligned files need as many")
+    (tmp_path / "a").write_text("one\n\nthree\n")
+    piece = Piece(parallel[0], "both", parallel[0].paths)
+    assert [pair for batch in sources.pairs(piece) for pair in batch] == [("one", "one"), ("three", "three")]
+    (tmp_path / "t").write_text("one\tone\nno tab\n")
+    piece = Piece(cfg.Parallel(("de", "sw"), (f"{tmp_path}/t",)), "both", (f"{tmp_path}/t",))
+    with pytest.raises(UserError, match="t: line 2: no tab"):
+        list(sources.pairs(piece))
+
+
+@pytest.mark.parametrize("model", ["unigram", "bpe"])
+@pytest.mark.parametrize("size", [100_000, 265])
+def test_an_impossible_vocabulary_is_refused_with_a_size_that_works(tmp_path, model, size):
+    write_text(tmp_path / "text", {"de": 300})
+    config = make_config(tmp_path)
+    config = dataclasses.replace(config, vocabulary=dataclasses.replace(config.vocabulary, size=size, model=model))
+    with pytest.raises(UserError, match=r"the (largest|smallest) possible is ([\d,]+)") as caught:
+        prepare(config)
+    possible = int(str(caught.value).split("possible is ")[1].split(";")[0].replace(",", ""))
+    works = dataclasses.replace(config, vocabulary=dataclasses.replace(config.vocabulary, size=possible))
+    assert prepare(works).vocabulary_size == possible
+
+
+def test_an_existing_model_is_used_as_it_is(prepared, tmp_path):
+    config, made = prepared
+    model = f"{config.workdir}/vocabulary/sentencepiece.model"
+    taken = dataclasses.replace(config, workdir=str(tmp_path / "run"), vocabulary=cfg.Vocabulary(path=model))
+    assert prepare(taken).vocabulary_sha256 == made.vocabulary_sha256
+    refusing = dataclasses.replace(taken, workdir=str(tmp_path / "other"), vocabulary=cfg.Vocabulary(path=__file__))
+    refused(refusing, "not a SentencePiece model")
+
+
+def test_the_sample_keeps_to_its_budget_and_its_rates(tmp_path):
+    write_text(tmp_path / "text", {"de": 3000, "en": 3000, "sw": 40})
+    config = make_config(tmp_path)
+    pieces = sources.language_pieces(config.data)
+    budget = 60_000
+    config = dataclasses.replace(
+        config,
+        vocabulary=dataclasses.replace(config.vocabulary, sample_bytes=budget),
+        sampling=cfg.Sampling(exponent=0.5),
+    )
+    table, sentences = draw_sample(config, pieces, 1)
+    assert sum(len(s.encode()) for s in sentences) <= budget
+    for row in table:
+        if row["language"] == "sw":  # has less than its share: all of it, once
+            assert row["drawn_bytes"] == row["bytes"] < row["share_bytes"]
+        else:
+            assert 0.97 * row["share_bytes"] < row["drawn_bytes"] <= row["share_bytes"]
+    assert draw_sample(config, pieces, 1)[1] == sentences
+    cut = make_config(tmp_path, shard_bytes=9_000)
+    again = draw_sample(dataclasses.replace(config, data=cut.data), sources.language_pieces(cut.data), 1)[0]
+    assert [row["bytes"] for row in again] == [row["bytes"] for row in table]
+
+
+def test_the_sample_corpus_is_real_and_aligned():
+    pytest.importorskip("django")
+    languages = sample.languages()
+    assert len(languages) > 90 and {"en", "sw", "zh_Hans", "fy"} <= set(languages)
+    sizes = {name: sum(len(d.encode()) for d in sample.documents(name)) for name in languages}
+    assert 300 < min(sizes.values()) < 2_000 < 40_000 < max(sizes.values())
+    pairs = sample.pairs("en", "de")
+    assert ("Yes", "Ja") in [(a, b) for a, b in pairs] or any(b.startswith("Ja") for _, b in pairs)
+    assert [(b, a) for a, b in pairs] == sample.pairs("de", "en")
+    program = "import sys; from mlm_jax.prepare import sample; sample.documents('sw'); assert 'django' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_tfds_and_seqio_sources(tmp_path, monkeypatch):
+    seqio = pytest.importorskip("seqio")
+    tfds = pytest.importorskip("tensorflow_datasets")
+    from mlm_jax.prepare import named
+
+    monkeypatch.setattr("tensorflow_datasets.core.DatasetBuilder.download_and_prepare", lambda self: None)
+    with tfds.testing.mock_data(num_examples=7):
+        source = cfg.Source("sw", "tfds:wikipedia/20230601.sw")
+        found = [d for batch in named.documents(source, "train", 0, 1) for d in batch]
+        assert len(found) == 7 and all(isinstance(d, str) for d in found)
+        with pytest.raises(UserError, match="no field 'body'; it has"):
+            list(named.documents(dataclasses.replace(source, field="body"), "train", 0, 1))
+    named._builder.cache_clear()
+
+    (tmp_path / "x.txt").write_text("\n".join(f"line {i}" for i in range(20)))
+    import tensorflow as tf
+
+    seqio.TaskRegistry.add(
+        "mlm_jax_test_lines",
+        source=seqio.TextLineDataSource({"train": str(tmp_path / "x.txt")}),
+        preprocessors=[lambda ds: ds.map(lambda line: {"text": line, "n": tf.constant(1)})],
+        output_features={"n": seqio.Feature(seqio.PassThroughVocabulary(5), add_eos=False, rank=0)},
+    )
+    try:
+        source = cfg.Source("xx", "seqio:mlm_jax_test_lines")
+        assert named.shard_count(source, "train") == 1
+        assert [d for b in named.documents(source, "train", 0, 1) for d in b] == [f"line {i}" for i in range(20)]
+        with pytest.raises(UserError, match="holds .*int32.*, not text"):
+            list(named.documents(dataclasses.replace(source, field="n"), "train", 0, 1))
+    finally:
+        seqio.TaskRegistry.remove("mlm_jax_test_lines")

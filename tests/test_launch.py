@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The launch scripts, against a stand-in Python that makes environments and records what it is asked to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[1]
+
+# A Python as far as the scripts can see: it answers their questions about itself, makes a `.venv` of itself, and
+# writes the arguments of pip, mlm_jax and pytest to $LOG, one call a line.
+STAND_IN = """\
+#!/bin/bash
+case "$1 $2 $3" in
+    "-c import sys"*exit*) exit "${UNSUITABLE:-0}" ;;
+    "-c import venv"*) exit "${NO_VENV:-0}" ;;
+    "-c "*) echo "NAME"; exit ;;
+    "-m venv "*) mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; echo "venv of NAME" >>"$LOG"; exit ;;
+esac
+shift
+printf '%s' "$1" >>"$LOG"; printf ' <%s>' "${@:2}" >>"$LOG"; printf ' in %s\\n' "$PWD" >>"$LOG"
+case "$1" in
+    pip) exit "${PIP_EXIT:-0}" ;;
+    mlm_jax) if [[ -n $WAIT ]]; then trap 'exit 143' TERM; touch "$WAIT"; while :; do sleep 0.05; done; fi ;;
+esac
+exit "${RUN_EXIT:-0}"
+"""
+
+
+def make_python(path: Path, name: str) -> None:
+    path.write_text(STAND_IN.replace("NAME", name))
+    path.chmod(0o755)
+
+
+class Launch:
+    """A checkout with the real launch scripts, in a folder with a space in its name, and the stand-in as PYTHON."""
+
+    def __init__(self, folder: Path) -> None:
+        self.checkout = folder / "a check out"
+        self.log = folder / "log"
+        self.python = folder / "the python"
+        self.checkout.mkdir()
+        for name in ("launch", ".ci"):
+            shutil.copytree(CHECKOUT / name, self.checkout / name)
+        for name in ("setup.py", "constraints.txt"):
+            shutil.copy(CHECKOUT / name, self.checkout)
+        (self.checkout / "configs").mkdir()
+        (self.checkout / "configs/quickstart.py").touch()
+        make_python(self.python, "3.12")
+        self.environment = {"PATH": os.environ["PATH"], "LOG": str(self.log), "PYTHON": str(self.python)}
+
+    def start(self, script: str, *arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["bash", self.checkout / script, *arguments],
+            cwd=cwd or self.checkout,
+            env=self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(
+        self, script: str, *arguments: str, cwd: Path | None = None, **environment: str
+    ) -> tuple[int, list[str], str]:
+        """The exit status, the stand-in's calls and stderr."""
+        self.log.write_text("")
+        with self.start(script, *arguments, cwd=cwd, **environment) as process:
+            _, stderr = process.communicate(timeout=60)
+        return process.returncode, self.log.read_text().splitlines(), stderr
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Launch:
+    return Launch(tmp_path)
+
+
+def test_local_makes_an_environment_installs_and_pretrains(launch: Launch) -> None:
+    status, calls, stderr = launch.run("launch/local.sh", "configs/quickstart.py", "--workdir", "my run")
+    assert status == 0, stderr
+    venv, pip, run = calls
+    assert venv == "venv of 3.12"
+    assert pip.startswith("pip <install>")
+    assert f"<-c> <{launch.checkout}/constraints.txt> <-e> <{launch.checkout}[prepare,sample]>" in pip
+    assert run == f"mlm_jax <pretrain> <configs/quickstart.py> <--workdir> <my run> in {launch.checkout}"
+
+
+def test_a_second_run_does_without_pip(launch: Launch) -> None:
+    launch.run("launch/local.sh", "configs/quickstart.py")
+    _, calls, _ = launch.run("launch/local.sh", "configs/quickstart.py")
+    assert [c.split()[0] for c in calls] == ["mlm_jax"]
+
+
+@pytest.mark.parametrize("changed", ["setup.py", "constraints.txt"])
+def test_another_requirement_is_installed(launch: Launch, changed: str) -> None:
+    launch.run("launch/local.sh", "configs/quickstart.py")
+    with open(launch.checkout / changed, "a") as file:
+        file.write("# changed\n")
+    _, calls, _ = launch.run("launch/local.sh", "configs/quickstart.py")
+    assert [c.split()[0] for c in calls] == ["pip", "mlm_jax"]
+
+
+def test_a_moved_checkout_is_installed_again(launch: Launch) -> None:
+    launch.run("launch/local.sh", "configs/quickstart.py")
+    launch.checkout = launch.checkout.rename(launch.checkout.with_name("elsewhere"))
+    _, calls, _ = launch.run("launch/local.sh", "configs/quickstart.py")
+    assert [c.split()[0] for c in calls] == ["pip", "mlm_jax"]
+
+
+def test_an_installation_that_failed_is_tried_again(launch: Launch) -> None:
+    status, calls, stderr = launch.run("launch/local.sh", "configs/quickstart.py", PIP_EXIT="1")
+    assert status == 2
+    assert not any(c.startswith("mlm_jax") for c in calls)
+    assert "error: the installation failed" in stderr
+    _, calls, _ = launch.run("launch/local.sh", "configs/quickstart.py")
+    assert [c.split()[0] for c in calls] == ["pip", "mlm_jax"]
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(launch: Launch) -> None:
+    launch.run("launch/local.sh", "configs/quickstart.py")
+    (launch.checkout / ".venv/bin/python").unlink()
+    status, calls, _ = launch.run("launch/local.sh", "configs/quickstart.py")
+    assert status == 0
+    assert calls[0] == "venv of 3.12"
+
+
+def test_a_config_is_found_here_first_then_in_the_checkout(launch: Launch, tmp_path: Path) -> None:
+    here = tmp_path / "some where"
+    here.mkdir()
+    _, calls, _ = launch.run("launch/local.sh", "configs/quickstart.py", cwd=here)
+    assert calls[-1] == f"mlm_jax <pretrain> <{launch.checkout}/configs/quickstart.py> in {here}"
+    (here / "configs").mkdir()
+    (here / "configs/quickstart.py").touch()
+    _, calls, _ = launch.run("launch/local.sh", "configs/quickstart.py", cwd=here)
+    assert calls[-1] == f"mlm_jax <pretrain> <configs/quickstart.py> in {here}"
+
+
+def test_a_missing_config_is_refused_before_anything_is_installed(launch: Launch) -> None:
+    for missing in ("configs/none.py", "/none.py"):
+        status, calls, stderr = launch.run("launch/local.sh", missing)
+        assert status != 0
+        assert calls == []
+        assert stderr.startswith(f"error: {missing}: no such config file")
+        assert stderr.count("\n") == 1
+
+
+def test_local_without_a_config_says_how_it_is_used(launch: Launch) -> None:
+    status, calls, stderr = launch.run("launch/local.sh")
+    assert (status, calls) == (2, [])
+    assert "bash launch/local.sh configs/quickstart.py" in stderr
+
+
+def test_the_exit_status_is_the_run_s(launch: Launch) -> None:
+    assert launch.run("launch/local.sh", "configs/quickstart.py", RUN_EXIT="7")[0] == 7
+    assert launch.run("launch/test.sh", RUN_EXIT="7")[0] == 7
+    assert launch.run(".ci/run", RUN_EXIT="7")[0] == 7
+
+
+def test_a_signal_reaches_the_run(launch: Launch, tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    with launch.start("launch/local.sh", "configs/quickstart.py", WAIT=str(started)) as process:
+        for _ in range(600):
+            if started.exists() or process.poll() is not None:
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)  # to the script's process alone, as a scheduler does
+        process.communicate(timeout=30)
+    assert started.exists()
+    assert process.returncode == 143
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"PYTHON": "/no/such/python"}, "error: PYTHON=/no/such/python is not Python 3.11, 3.12 or 3.13"),
+        ({"UNSUITABLE": "1"}, "is not Python 3.11, 3.12 or 3.13"),
+        ({"NO_VENV": "1"}, "cannot make virtual environments; on Debian: apt install python3-venv"),
+    ],
+)
+def test_a_python_that_will_not_do_is_refused_in_one_line(
+    launch: Launch, environment: dict[str, str], expected: str
+) -> None:
+    status, calls, stderr = launch.run("launch/local.sh", "configs/quickstart.py", **environment)
+    assert status == 2
+    assert calls == []
+    assert expected in stderr
+    assert stderr.count("\n") == 1
+
+
+def test_no_python_at_all_is_refused_in_one_line(launch: Launch, tmp_path: Path) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("bash", "dirname", "cat", "cksum"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    status, calls, stderr = launch.run("launch/local.sh", "configs/quickstart.py", PYTHON="", PATH=str(programs))
+    assert (status, calls) == (2, [])
+    assert stderr.startswith("error: no Python 3.11, 3.12 or 3.13 found")
+    assert stderr.count("\n") == 1
+
+
+def test_the_newest_suitable_python_is_taken(launch: Launch, tmp_path: Path) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    # 3.13 is there and does not run, as a shim of a version manager that has no such version.
+    (programs / "python3.13").write_text("#!/bin/sh\nexit 127\n")
+    (programs / "python3.13").chmod(0o755)
+    make_python(programs / "python3.12", "3.12")
+    make_python(programs / "python3.11", "3.11")
+    path = f"{programs}:{os.environ['PATH']}"
+    _, calls, stderr = launch.run("launch/local.sh", "configs/quickstart.py", PYTHON="", PATH=path)
+    assert calls[0] == "venv of 3.12", stderr
+
+
+def test_tests_run_on_cpu_without_the_slow_ones(launch: Launch) -> None:
+    status, calls, stderr = launch.run("launch/test.sh", "-k", "a b")
+    assert status == 0, stderr
+    assert f"<{launch.checkout}[prepare,sample,test]>" in calls[1]
+    assert calls[2:] == [f"pytest <-m> <not slow> <-k> <a b> in {launch.checkout}"]
+
+
+def test_ci_runs_everything_from_anywhere(launch: Launch, tmp_path: Path) -> None:
+    status, calls, stderr = launch.run(".ci/run", cwd=tmp_path, CI="true")
+    assert status == 0, stderr
+    assert f"<{launch.checkout}[prepare,sample,test,parity]>" in calls[-2]
+    assert calls[-1] == f"pytest <-m> <slow or not slow> in {launch.checkout}"
+
+
+def test_who_asks_for_parity_gets_it(launch: Launch) -> None:
+    _, calls, _ = launch.run("launch/test.sh", "--parity")
+    assert f"<{launch.checkout}[prepare,sample,test,parity]>" in calls[-2]
+    assert "--parity" not in calls[-1]
+
+
+def test_another_python_makes_another_environment(launch: Launch, tmp_path: Path) -> None:
+    launch.run("launch/local.sh", "configs/quickstart.py")
+    make_python(tmp_path / "newer", "3.13")
+    _, calls, _ = launch.run("launch/local.sh", "configs/quickstart.py", PYTHON=str(tmp_path / "newer"))
+    assert calls[0] == "venv of 3.13"
+    # Without PYTHON, the environment that is there will do.
+    _, calls, _ = launch.run("launch/local.sh", "configs/quickstart.py", PYTHON="")
+    assert [c.split()[0] for c in calls] == ["mlm_jax"]
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_shellcheck() -> None:
+    scripts = [*CHECKOUT.glob("launch/*.sh"), CHECKOUT / ".ci/run"]
+    done = subprocess.run(["shellcheck", "-x", *scripts], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_requirement_is_pinned(tmp_path: Path) -> None:
+    """Whatever setup.py names, constraints.txt gives an exact version of on the Pythons we support."""
+    names = subprocess.run(
+        [sys.executable, "-c", REQUIREMENTS], cwd=CHECKOUT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    pins = [line.split(";") for line in (CHECKOUT / "constraints.txt").read_text().splitlines() if line[:1] != "#"]
+    assert all("==" in pin[0] for pin in pins)
+    assert len(names) > 20
+    assert {name.lower() for name in names} <= {pin[0].split("==")[0] for pin in pins}
+
+
+REQUIREMENTS = """
+import re, runpy, setuptools
+def setup(install_requires, extras_require, **_):
+    for requirement in [*install_requires, *sum(extras_require.values(), [])]:
+        print(re.match(r"[A-Za-z0-9_.-]+", requirement)[0])
+setuptools.setup = setup
+runpy.run_path("setup.py")
+"""
