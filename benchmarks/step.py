@@ -56,7 +56,7 @@ def ours(vocabulary: int, steps: int) -> list[float]:
     )
     words = Vocabulary(vocabulary, 0, 1, 2, 3, 4, tuple(range(SPECIALS)), "")
     mesh = meshes.make_mesh(config.mesh, BATCH, jax.devices()[:1])
-    model = Encoder(config.model, padded_rows(vocabulary), jax.numpy.float32)
+    model = Encoder(config.model, padded_rows(vocabulary), jax.numpy.float32, LAYERS)
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     initialize, plan = make_initializer(config, model, optimizer, mesh)
     sharding = meshes.batch_sharding(mesh)

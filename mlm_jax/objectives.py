@@ -12,7 +12,7 @@ import numpy as np
 
 from mlm_jax.config import Objective
 from mlm_jax.model.encoder import Encoder
-from mlm_jax.model.head import cross_entropy, output_parameters
+from mlm_jax.model.head import cross_entropy
 from mlm_jax.vocabulary import Vocabulary
 
 Tables = dict[str, np.ndarray]
@@ -143,7 +143,7 @@ def masked_lm_loss(
     Returns:
       Sums over each block's scored tokens: loss in nats, and how many scored highest, float32 [batch].
     """
-    features = model.apply(
+    features, matrix, bias = model.apply(
         {"params": params},
         hidden["tokens"],
         hidden["positions"],
@@ -154,7 +154,7 @@ def masked_lm_loss(
     )
     shape = hidden["targets"].shape
     loss, correct = cross_entropy(
-        features.reshape(-1, features.shape[-1]), *output_parameters(params), hidden["targets"].reshape(-1), size, chunk
+        features.reshape(-1, features.shape[-1]), matrix, bias, hidden["targets"].reshape(-1), size, chunk
     )
     weights = hidden["weights"]
     return jnp.sum(loss.reshape(shape) * weights, axis=1), jnp.sum(correct.reshape(shape) * weights, axis=1)

@@ -76,7 +76,8 @@ class Encoder(nn.Module):
       config: shape and dropout.
       rows: of the token embedding, `padded_rows(vocabulary size)`.
       dtype: of matrix products and activations; norms, softmax and loss are float32.
-      unroll: layers that the compiler sees at once; the parameters are stacked all the same.
+      unroll: layers that the compiler sees at once; the parameters are stacked all the same. Counts as 1
+        where `config.remat` is on.
     """
 
     config: cfg.Model
@@ -95,7 +96,8 @@ class Encoder(nn.Module):
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=self.config.layers,
-            unroll=self.unroll,
+            # Without a loop XLA finds what is computed twice, and keeps it after all.
+            unroll=self.unroll if self.config.remat == "none" else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(self.config, self.dtype)
         self.head = Head(self.config, self.rows, self.dtype)
@@ -112,12 +114,18 @@ class Encoder(nn.Module):
         Returns:
           [batch, length, width] in the compute dtype.
         """
-        x = self.embedding(tokens, positions, keys)
+        return self._encode(tokens, positions, segment_ids, keys)[0]
+
+    def _encode(
+        self, tokens: jax.Array, positions: jax.Array, segment_ids: jax.Array, keys: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """What `__call__` returns, and the token embedding."""
+        x, matrix = self.embedding(tokens, positions, keys)
         x = nn.with_logical_constraint(x, ("act_batch", "act_length", "act_embed"))
         same_segment = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
         numbers = jnp.arange(self.config.layers, dtype=jnp.uint32)
         x, _ = self.layers(x, numbers, same_segment, keys)
-        return x
+        return x, matrix
 
     def features(
         self,
@@ -126,14 +134,16 @@ class Encoder(nn.Module):
         segment_ids: jax.Array,
         scored: jax.Array,
         keys: jax.Array | None = None,
-    ) -> jax.Array:
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """What the language model's output layer sees at the scored positions only.
 
         Args:
           scored: int32 [batch, bound], places in the block.
 
         Returns:
-          [batch, bound, width]; scores are its product with the token embedding, plus the head's bias.
+          features [batch, bound, width], and the output layer's matrix [rows, width], which is the token
+          embedding, and bias [rows]: scores are features · matrixᵀ + bias.
         """
-        x = self(tokens, positions, segment_ids, keys)
-        return self.head(jnp.take_along_axis(x, scored[:, :, None], axis=1))
+        x, matrix = self._encode(tokens, positions, segment_ids, keys)
+        features, bias = self.head(jnp.take_along_axis(x, scored[:, :, None], axis=1))
+        return features, matrix, bias

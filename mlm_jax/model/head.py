@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,29 +14,21 @@ from mlm_jax.model.layers import LayerNorm, gelu, part
 
 
 class Head(nn.Module):
-    """Dense, GELU and layer norm (Devlin et al. 2019); the output matrix is the token embedding.
-
-    Holds the output bias too, which `cross_entropy` reads from the parameters.
-    """
+    """Dense, GELU and layer norm (Devlin et al. 2019); the output matrix is the token embedding."""
 
     config: cfg.Model
     rows: int
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[batch, bound, width] → the same."""
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """[batch, bound, width] → the same, and the output layer's bias, float32 [rows]."""
         width = self.config.width
         kernel = part(self, "dense_kernel", ("embed", "embed_out"), (width, width))
         bias = part(self, "dense_bias", ("embed_out",), (width,), zeros=True)
-        part(self, "output_bias", ("vocab",), (self.rows,), zeros=True)
+        output_bias = part(self, "output_bias", ("vocab",), (self.rows,), zeros=True)
         h = jnp.einsum("bsw,wv->bsv", x, kernel.astype(self.dtype)) + bias.astype(self.dtype)[None, None]
-        return LayerNorm(self.config.norm_epsilon, name="norm")(gelu(h))
-
-
-def output_parameters(params: Any) -> tuple[jax.Array, jax.Array]:
-    """The output layer's matrix [rows, width] and bias [rows], from an Encoder's parameters."""
-    return params["embedding"]["token_embedding"], params["head"]["output_bias"]
+        return LayerNorm(self.config.norm_epsilon, name="norm")(gelu(h)), output_bias
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -97,7 +88,7 @@ def _forward(features, matrix, bias, targets, size, chunk):  # type: ignore[no-u
         shifted = jnp.exp(scores - top[:, None])
         total = jnp.sum(shifted, axis=1)
         log_sum = top + jnp.log(total)
-        kept = shifted, total
+        kept = shifted.astype(features.dtype), total
     else:
 
         def body(carry, first):  # type: ignore[no-untyped-def]
@@ -124,30 +115,31 @@ def _forward(features, matrix, bias, targets, size, chunk):  # type: ignore[no-u
 def _backward(size, chunk, residuals, cotangents):  # type: ignore[no-untyped-def]
     features, matrix, bias, targets, (shifted, normaliser) = residuals
     weights = cotangents[0]  # [n]; being the highest has no gradient
-    n, rows = features.shape[0], matrix.shape[0]
+    rows = matrix.shape[0]
     number, chunk = _chunks(rows, chunk)
 
-    def products(d_scores, matrix):  # type: ignore[no-untyped-def]
-        d_scores = d_scores.astype(features.dtype)
-        d_features = jnp.einsum("nv,vw->nw", d_scores, matrix.astype(features.dtype), preferred_element_type=jnp.float32)
-        d_matrix = jnp.einsum("nv,nw->vw", d_scores, features, preferred_element_type=jnp.float32)
-        # A product and not a sum over rows, which XLA's CPU backend is slow at.
-        d_bias = jnp.einsum("nv,n->v", d_scores, jnp.ones(n, d_scores.dtype), preferred_element_type=jnp.float32)
-        return d_features, d_matrix, d_bias
+    def products(exponentials, factor, matrix):  # type: ignore[no-untyped-def]
+        """Gradients from d_scores = exponentials * factor: the factor [n] goes to the small side of each product."""
+        exponentials = exponentials.astype(features.dtype)
+        scaled = (features * factor[:, None]).astype(features.dtype)
+        product = partial(jnp.einsum, preferred_element_type=jnp.float32)
+        d_features = product("nv,vw->nw", exponentials, matrix.astype(features.dtype)) * factor[:, None]
+        # A product for the bias too, and not a sum over rows, which XLA's CPU backend is slow at.
+        d_bias = product("nv,n->v", exponentials, factor.astype(features.dtype))
+        return d_features, product("nv,nw->vw", exponentials, scaled), d_bias
 
     if number == 1:
-        probabilities = shifted * (weights / normaliser)[:, None]
-        d_features, d_matrix, d_bias = products(probabilities, matrix)
+        d_features, d_matrix, d_bias = products(shifted, weights / normaliser, matrix)
     else:
 
         def body(carry, first):  # type: ignore[no-untyped-def]
             d_features, d_matrix, d_bias = carry
             start = jnp.minimum(first, rows - chunk)
             part_matrix, part_bias = _cut(matrix, bias, start, chunk)
-            scores = _scores(features, part_matrix, part_bias, start, size)
-            probabilities = jnp.exp(scores - normaliser[:, None]) * weights[:, None]
+            probabilities = jnp.exp(_scores(features, part_matrix, part_bias, start, size) - normaliser[:, None])
+            # What the chunk before had already.
             probabilities = jnp.where((start + jnp.arange(chunk) < first)[None], 0.0, probabilities)
-            more_features, more_matrix, more_bias = products(probabilities, part_matrix)
+            more_features, more_matrix, more_bias = products(probabilities, weights, part_matrix)
             old = jax.lax.dynamic_slice_in_dim(d_matrix, start, chunk)
             d_matrix = jax.lax.dynamic_update_slice_in_dim(d_matrix, old + more_matrix, start, 0)
             old = jax.lax.dynamic_slice_in_dim(d_bias, start, chunk)

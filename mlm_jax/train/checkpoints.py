@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import orbax.checkpoint as ocp
@@ -15,6 +16,10 @@ from mlm_jax.config import Config, to_json
 from mlm_jax.errors import UserError
 from mlm_jax.manifest import Manifest
 from mlm_jax.train.state import State
+
+
+# Orbax logs, with the stack of its threads, what it also raises.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 class Checkpoints:
@@ -140,11 +145,12 @@ class Checkpoints:
                 )
 
     def _not_written(self, error: Exception) -> UserError:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # The cause is what comes last of what TensorStore says.
+        reason = ": ".join(str(error).strip().split(": ")[-2:]) or type(error).__name__
         latest = self._manager.latest_step()
         last = "there is no earlier one" if latest is None else f"the last good one is {self._folder / str(latest)}"
         return UserError(
-            f"{self._folder}: checkpoint could not be written ({reason[:300]}); {last}; "
+            f"{self._folder}: checkpoint could not be written ({reason[-300:]}); {last}; "
             "free space or mend permissions, then run the same command to continue"
         )
 
