@@ -152,8 +152,12 @@ def main() -> None:
         runs = [(in_a_process("ours", folder), in_a_process("theirs", folder)) for _ in range(3)]
     mine, other = ({k: statistics.median(run[i][k] for run in runs) for k in runs[0][i]} for i in (0, 1))
     print(f"{'':34}{'mlm_jax':>14}{'SeqIO':>14}{'ratio':>10}")
-    print(f"{'first batch, 100 languages (s)':34}{mine['ready']:14.3f}{other['ready']:14.3f}{other['ready'] / mine['ready']:9.1f}x")
-    print(f"{'tokens/s at 512':34}{mine['tokens/s']:14,.0f}{other['tokens/s']:14,.0f}{mine['tokens/s'] / other['tokens/s']:9.1f}x")
+    print(
+        f"{'first batch, 100 languages (s)':34}{mine['ready']:14.3f}{other['ready']:14.3f}{other['ready'] / mine['ready']:9.1f}x"
+    )
+    print(
+        f"{'tokens/s at 512':34}{mine['tokens/s']:14,.0f}{other['tokens/s']:14,.0f}{mine['tokens/s'] / other['tokens/s']:9.1f}x"
+    )
     print(f"{'state in a checkpoint (bytes)':34}{mine['state']:14,.0f}{other['state']:14,.0f}")
     late, early = mine["first at 1,000,000"], mine["first at 0"]
     print(f"{'first batch at step 1,000,000 (s)':34}{late:14.3f}{'':14}{late / early:9.2f}x step 0")

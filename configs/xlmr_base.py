@@ -17,9 +17,7 @@ from mlm_jax.config import Config, Data, Mesh, Model, Optimizer, Sampling, Sourc
 
 def get_config() -> Config:
     return Config(
-        data=Data(
-            sources=(Source("*", "text/{language}/*.txt.gz"),), sequence_length=512, validation_fraction=0.001
-        ),
+        data=Data(sources=(Source("*", "text/{language}/*.txt.gz"),), sequence_length=512, validation_fraction=0.001),
         vocabulary=Vocabulary(size=250_002, byte_fallback=False, sample_bytes=500_000_000),
         sampling=Sampling(exponent=0.3, count="documents"),
         model=Model(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import math
 from dataclasses import dataclass
@@ -339,7 +340,7 @@ def validate(config: Config) -> None:
     )
     starts = [0] + [s.start for s in sampling.stages]
     require(
-        all(a < b for a, b in zip(starts, starts[1:], strict=False)),
+        all(a < b for a, b in itertools.pairwise(starts)),
         f"sampling.stages: starts {starts[1:]} must increase from a step after 0",
     )
     for name, rate in [("objective.mask_rate", objective.mask_rate)] + [

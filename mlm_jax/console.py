@@ -47,7 +47,9 @@ def progress(title: str, total: int, start: int = 0, unit: str = "") -> Iterator
             task = bar.add_task(title, total=total, completed=start, note="")
 
             def advance(amount: int = 1, note: str = "") -> None:
-                bar.update(task, advance=amount, **({"note": note} if note else {}))
+                bar.advance(task, amount)
+                if note:
+                    bar.update(task, note=note)
 
             yield advance
         return
@@ -69,7 +71,9 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(r[i]) for r in [headings, *rows]) for i in range(len(headings))]
 
     def line(cells: Sequence[str]) -> str:
-        first, *rest = (c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
+        first, *rest = (
+            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
+        )
         return "  ".join([first, *rest]).rstrip()
 
     return "\n".join([line(headings), "  ".join("-" * w for w in widths), *map(line, rows)])

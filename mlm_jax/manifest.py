@@ -115,9 +115,7 @@ def read(corpus: epath.PathLike) -> Manifest:
     except (ValueError, KeyError, TypeError) as e:
         raise UserError(f"{path}: not a manifest ({e}); delete it and run: mlm-jax prepare CONFIG") from e
     if schema > SCHEMA:
-        raise UserError(
-            f"{path}: schema {schema} is newer than the {SCHEMA} that this mlm_jax reads; upgrade mlm_jax"
-        )
+        raise UserError(f"{path}: schema {schema} is newer than the {SCHEMA} that this mlm_jax reads; upgrade mlm_jax")
     try:
         return Manifest(
             **stored

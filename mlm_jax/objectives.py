@@ -15,7 +15,7 @@ from mlm_jax.model.encoder import Encoder
 from mlm_jax.model.head import cross_entropy
 from mlm_jax.vocabulary import Vocabulary
 
-Tables = dict[str, np.ndarray]
+Tables = dict[str, Any]
 
 
 def make_tables(vocabulary: Vocabulary, starts_word: np.ndarray | None) -> Tables:
@@ -64,7 +64,12 @@ def row_keys(seed: int, step: jax.Array | int, rows: jax.Array) -> jax.Array:
 
 
 def hide(
-    keys: jax.Array, batch: dict[str, jax.Array], rate: jax.Array | float, objective: Objective, tables: Tables, bound: int
+    keys: jax.Array,
+    batch: dict[str, jax.Array],
+    rate: jax.Array | float,
+    objective: Objective,
+    tables: Tables,
+    bound: int,
 ) -> dict[str, jax.Array]:
     """Choose the tokens to score and show something else in most of their places.
 
@@ -143,7 +148,7 @@ def masked_lm_loss(
     Returns:
       Sums over each block's scored tokens: loss in nats, and how many scored highest, float32 [batch].
     """
-    features, matrix, bias = model.apply(
+    features, matrix, bias = model.apply(  # type: ignore[misc]  # flax does not type other methods
         {"params": params},
         hidden["tokens"],
         hidden["positions"],

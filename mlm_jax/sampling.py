@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
@@ -21,7 +22,7 @@ from mlm_jax.manifest import Stream
 PERIOD = 10_000  # draws after which the order of languages repeats, unless some language is very rare
 
 
-def exponent_rates(counts: Sequence[float], exponent: float) -> np.ndarray:
+def exponent_rates(counts: ArrayLike, exponent: float) -> np.ndarray:
     """Smoothed shares, p ** exponent over their sum (Conneau and Lample 2019, section 3.1).
 
     Args:
@@ -31,12 +32,12 @@ def exponent_rates(counts: Sequence[float], exponent: float) -> np.ndarray:
     Returns:
       Rates, float64 [languages], that sum to 1.
     """
-    counts = np.asarray(counts, np.float64)
-    smoothed = (counts / counts.sum()) ** exponent
+    sizes = np.asarray(counts, np.float64)
+    smoothed = (sizes / sizes.sum()) ** exponent
     return smoothed / smoothed.sum()
 
 
-def unimax_rates(counts: Sequence[float], budget: float, max_epochs: float) -> np.ndarray:
+def unimax_rates(counts: ArrayLike, budget: float, max_epochs: float) -> np.ndarray:
     """UniMax (Chung et al. 2023, algorithm 1): even shares, no language beyond `max_epochs` times itself.
 
     Args:
@@ -47,16 +48,16 @@ def unimax_rates(counts: Sequence[float], budget: float, max_epochs: float) -> n
     Returns:
       Rates, float64 [languages], that sum to 1.
     """
-    counts = np.asarray(counts, np.float64)
-    drawn = np.zeros_like(counts)
+    sizes = np.asarray(counts, np.float64)
+    drawn = np.zeros_like(sizes)
     left = float(budget)
-    for done, i in enumerate(np.argsort(counts, kind="stable")):
-        drawn[i] = min(left / (len(counts) - done), max_epochs * counts[i])
+    for done, i in enumerate(np.argsort(sizes, kind="stable")):
+        drawn[i] = min(left / (len(sizes) - done), max_epochs * sizes[i])
         left -= drawn[i]
     return drawn / drawn.sum()
 
 
-def language_rates(sampling: cfg.Sampling, counts: Sequence[float], budget: float) -> np.ndarray:
+def language_rates(sampling: cfg.Sampling, counts: ArrayLike, budget: float) -> np.ndarray:
     """Rates by the configured strategy, float64 [languages].
 
     Args:
@@ -90,7 +91,7 @@ class Period:
         return periods * self.counts + np.bincount(self.languages[:rest], minlength=len(self.counts))
 
 
-def arrange(rates: Sequence[float], seed: int) -> Period:
+def arrange(rates: ArrayLike, seed: int) -> Period:
     """Spread draws so evenly that no language is ever a whole draw ahead of its rate or behind it.
 
     Rates become whole counts of a period; each language's k-th draw must then lie between k and k + 1
@@ -103,13 +104,13 @@ def arrange(rates: Sequence[float], seed: int) -> Period:
       rates: [languages], sum 1; a rate of 0 is never drawn.
       seed: breaks ties.
     """
-    rates = np.asarray(rates, np.float64)
+    shares = np.asarray(rates, np.float64)
     period = PERIOD
     # A language drawn fewer than five times a period would have its rate rounded by over 10 %.
-    while rates[rates > 0].min() * period < 5 and period < 100 * PERIOD:
+    while shares[shares > 0].min() * period < 5 and period < 100 * PERIOD:
         period *= 10
-    counts = _round_to_sum(rates, period)
-    priority = np.random.default_rng(seed).permutation(len(rates)).tolist()
+    counts = _round_to_sum(shares, period)
+    priority = np.random.default_rng(seed).permutation(len(shares)).tolist()
 
     n = counts.tolist()
     waiting = [(0, priority[i], i, 0) for i in range(len(n)) if n[i]]  # (release, priority, language, k)
@@ -188,10 +189,10 @@ def stage_rates(config: cfg.Config, streams: Sequence[Stream]) -> list[StageRate
 def draws(stages: Sequence[StageRates], steps: int, batch_size: int) -> np.ndarray:
     """Blocks a run is expected to draw of each stream, float64 [streams]."""
     starts = [s.start for s in stages] + [steps]
-    return sum(
-        stage.rates * batch_size * max(0, min(end, steps) - stage.start)
-        for stage, end in zip(stages, starts[1:], strict=True)
-    )
+    total = np.zeros_like(stages[0].rates)
+    for stage, end in zip(stages, starts[1:], strict=True):
+        total += stage.rates * batch_size * max(0, min(end, steps) - stage.start)
+    return total
 
 
 def table(config: cfg.Config, streams: Sequence[Stream]) -> list[dict[str, object]]:

@@ -129,5 +129,7 @@ def tiny_config(workdir: str, **sections) -> Config:
 
 def write_config(path: Path, config: Config) -> Path:
     """A config file that returns just this config."""
-    path.write_text(f"from mlm_jax.config import *\nfrom mlm_jax.config import Source, Stage\n\n\ndef get_config():\n    return {config!r}\n")
+    path.write_text(
+        f"from mlm_jax.config import *\nfrom mlm_jax.config import Source, Stage\n\n\ndef get_config():\n    return {config!r}\n"
+    )
     return path

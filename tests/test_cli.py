@@ -59,9 +59,22 @@ def test_bad_commands(arguments, message, capsys):
 def test_options_reach_the_config(config_file):
     config, _ = cli.parse(
         "pretrain",
-        [str(config_file), "--train.steps", "7", "--sampling.strategy=temperature", "--objective.whole-words", "--seed", "3"],
+        [
+            str(config_file),
+            "--train.steps",
+            "7",
+            "--sampling.strategy=temperature",
+            "--objective.whole-words",
+            "--seed",
+            "3",
+        ],
     )
-    assert (config.train.steps, config.sampling.strategy, config.objective.whole_words, config.seed) == (7, "temperature", True, 3)
+    assert (config.train.steps, config.sampling.strategy, config.objective.whole_words, config.seed) == (
+        7,
+        "temperature",
+        True,
+        3,
+    )
     assert config.model == tiny_config("").model
 
 

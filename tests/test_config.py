@@ -61,7 +61,10 @@ def test_json_holds_everything_and_differences_are_named():
     stored = json.loads(cfg.to_json(config))
     assert cfg.differences(stored, config) == []
     other = changed(model__layers=6, sampling__exponent=0.7, train__steps=5, mesh__data=2)
-    assert cfg.differences(stored, other) == ["model.layers: 12 there, 6 here", "sampling.exponent: 0.3 there, 0.7 here"]
+    assert cfg.differences(stored, other) == [
+        "model.layers: 12 there, 6 here",
+        "sampling.exponent: 0.3 there, 0.7 here",
+    ]
     missing = {k: v for k, v in stored.items() if k != "seed"}
     assert cfg.differences(missing, config) == ["seed: null there, 0 here"]
 

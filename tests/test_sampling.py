@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlm_jax import sampling
-from mlm_jax.config import Config, Sampling, Source, Data, Stage, Train
+from mlm_jax.config import Config, Data, Sampling, Source, Stage, Train
 from mlm_jax.errors import UserError
 from mlm_jax.manifest import Split, Stream
 
@@ -25,7 +25,7 @@ def run_config(**sections) -> Config:
 
 def test_mbert_smoothing_of_the_paper():
     # google-research/bert multilingual.md: English, 21 % of the text, smoothed with S = 0.7.
-    assert 0.21**0.7 == pytest.approx(0.335, abs=5e-4)
+    assert pytest.approx(0.335, abs=5e-4) == 0.21**0.7
     rest = np.full(103, 0.79 / 103)
     p = np.array([0.21, *rest])
     want = p**0.7 / (p**0.7).sum()
@@ -131,7 +131,9 @@ def test_repeats_beyond_the_cap_are_refused():
         sampling.stage_rates(run_config(sampling=Sampling(exponent=0, max_epochs=4), train=train), streams)
     # UniMax keeps within it by itself, until there is nothing left to draw from.
     unimax = Sampling(strategy="unimax", max_epochs=4)
-    np.testing.assert_allclose(sampling.stage_rates(run_config(sampling=unimax, train=train), streams)[0].rates, [0.96, 0.04])
+    np.testing.assert_allclose(
+        sampling.stage_rates(run_config(sampling=unimax, train=train), streams)[0].rates, [0.96, 0.04]
+    )
     with pytest.raises(UserError, match="would be repeated"):
         sampling.stage_rates(run_config(sampling=unimax, train=Train(steps=1000, batch_size=10)), streams)
 

@@ -36,9 +36,9 @@ class Attention(nn.Module):
         head = width // heads
         # One product for queries, keys and values.
         kernel = part(self, "qkv_kernel", ("embed", "qkv", "heads", "head"), (width, 3, heads, head))
-        bias = part(self, "qkv_bias", ("qkv", "heads", "head"), (3, heads, head), zeros=True)
+        bias = part(self, "qkv_bias", ("qkv", "heads", "head"), (3, heads, head), nn.initializers.zeros)
         out_kernel = part(self, "out_kernel", ("heads", "head", "embed"), (heads, head, width))
-        out_bias = part(self, "out_bias", ("embed",), (width,), zeros=True)
+        out_bias = part(self, "out_bias", ("embed",), (width,), nn.initializers.zeros)
 
         qkv = jnp.einsum("blw,wchd->cbhld", x, kernel.astype(self.dtype))
         qkv = qkv + bias.astype(self.dtype)[:, None, :, None, :]  # [3, batch, heads, length, head]
@@ -49,6 +49,6 @@ class Attention(nn.Module):
         weights = dropout(weights, self.config.attention_dropout, None if keys is None else site_keys(keys, 0))
         mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, value)
         mixed = nn.with_logical_constraint(mixed, ("act_batch", "act_heads", "act_length", "act_head"))
-        return jnp.einsum("bhld,hdw->blw", mixed, out_kernel.astype(self.dtype)) + out_bias.astype(
-            self.dtype
-        )[None, None]
+        return (
+            jnp.einsum("bhld,hdw->blw", mixed, out_kernel.astype(self.dtype)) + out_bias.astype(self.dtype)[None, None]
+        )

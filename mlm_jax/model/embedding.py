@@ -45,9 +45,7 @@ class Embedding(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(
-        self, tokens: jax.Array, positions: jax.Array, keys: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, tokens: jax.Array, positions: jax.Array, keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """int32 [batch, length] twice → [batch, length, width], and the token embedding for the output layer."""
         width = self.config.width
         token = part(self, "token_embedding", ("vocab", "embed"), (self.rows, width))

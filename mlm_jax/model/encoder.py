@@ -36,9 +36,9 @@ class Mlp(nn.Module):
         """[batch, length, width] → the same."""
         width, inner = self.config.width, self.config.mlp_width
         in_kernel = part(self, "in_kernel", ("embed", "mlp"), (width, inner))
-        in_bias = part(self, "in_bias", ("mlp",), (inner,), zeros=True)
+        in_bias = part(self, "in_bias", ("mlp",), (inner,), nn.initializers.zeros)
         out_kernel = part(self, "out_kernel", ("mlp", "embed"), (inner, width))
-        out_bias = part(self, "out_bias", ("embed",), (width,), zeros=True)
+        out_bias = part(self, "out_bias", ("embed",), (width,), nn.initializers.zeros)
         h = jnp.einsum("blw,wm->blm", x, in_kernel.astype(self.dtype)) + in_bias.astype(self.dtype)[None, None]
         h = nn.with_logical_constraint(gelu(h), ("act_batch", "act_length", "act_mlp"))
         return jnp.einsum("blm,mw->blw", h, out_kernel.astype(self.dtype)) + out_bias.astype(self.dtype)[None, None]

@@ -25,8 +25,8 @@ class Head(nn.Module):
         """[batch, bound, width] → the same, and the output layer's bias, float32 [rows]."""
         width = self.config.width
         kernel = part(self, "dense_kernel", ("embed", "embed_out"), (width, width))
-        bias = part(self, "dense_bias", ("embed_out",), (width,), zeros=True)
-        output_bias = part(self, "output_bias", ("vocab",), (self.rows,), zeros=True)
+        bias = part(self, "dense_bias", ("embed_out",), (width,), nn.initializers.zeros)
+        output_bias = part(self, "output_bias", ("vocab",), (self.rows,), nn.initializers.zeros)
         h = jnp.einsum("bsw,wv->bsv", x, kernel.astype(self.dtype)) + bias.astype(self.dtype)[None, None]
         return LayerNorm(self.config.norm_epsilon, name="norm")(gelu(h)), output_bias
 
@@ -79,7 +79,10 @@ def _forward(features, matrix, bias, targets, size, chunk):  # type: ignore[no-u
     number, chunk = _chunks(rows, chunk)
     # The target's own score, from its row.
     own = jnp.einsum(
-        "nw,nw->n", features, jnp.take(matrix, targets, axis=0).astype(features.dtype), preferred_element_type=jnp.float32
+        "nw,nw->n",
+        features,
+        jnp.take(matrix, targets, axis=0).astype(features.dtype),
+        preferred_element_type=jnp.float32,
     )
     own = own + jnp.take(bias, targets)
     if number == 1:
@@ -88,7 +91,7 @@ def _forward(features, matrix, bias, targets, size, chunk):  # type: ignore[no-u
         shifted = jnp.exp(scores - top[:, None])
         total = jnp.sum(shifted, axis=1)
         log_sum = top + jnp.log(total)
-        kept = shifted.astype(features.dtype), total
+        kept: tuple[jax.Array | None, jax.Array] = (shifted.astype(features.dtype), total)
     else:
 
         def body(carry, first):  # type: ignore[no-untyped-def]
@@ -146,7 +149,11 @@ def _backward(size, chunk, residuals, cotangents):  # type: ignore[no-untyped-de
             d_bias = jax.lax.dynamic_update_slice_in_dim(d_bias, old + more_bias, start, 0)
             return (d_features + more_features, d_matrix, d_bias), None
 
-        zeros = jnp.zeros(features.shape, jnp.float32), jnp.zeros(matrix.shape, jnp.float32), jnp.zeros(rows, jnp.float32)
+        zeros = (
+            jnp.zeros(features.shape, jnp.float32),
+            jnp.zeros(matrix.shape, jnp.float32),
+            jnp.zeros(rows, jnp.float32),
+        )
         (d_features, d_matrix, d_bias), _ = jax.lax.scan(body, zeros, jnp.arange(number, dtype=jnp.int32) * chunk)
     d_features = d_features - weights[:, None] * jnp.take(matrix, targets, axis=0)
     d_matrix = d_matrix.at[targets].add(-weights[:, None] * features.astype(jnp.float32))

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -10,10 +12,16 @@ from flax import linen as nn
 initializer = nn.initializers.normal(0.02)  # Devlin et al. 2019, section A.2, without the truncation
 
 
-def part(module: nn.Module, name: str, axes: tuple[str, ...], shape: tuple[int, ...], zeros: bool = False) -> jax.Array:
-    """A float32 parameter with its logical axes: normal(0.02), or zeros."""
-    init = nn.initializers.zeros if zeros else initializer
-    return module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32)
+def part(
+    module: nn.Module,
+    name: str,
+    axes: tuple[str, ...],
+    shape: tuple[int, ...],
+    init: nn.initializers.Initializer = initializer,
+) -> jax.Array:
+    """A float32 parameter with its logical axes."""
+    # Flax types the box that `init` returns; inside a module the parameter is the array.
+    return cast(jax.Array, module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32))
 
 
 class LayerNorm(nn.Module):
@@ -25,8 +33,8 @@ class LayerNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., width] → the same shape and dtype."""
         width = x.shape[-1]
-        scale = self.param("scale", nn.with_logical_partitioning(nn.initializers.ones, ("norm",)), (width,), jnp.float32)
-        bias = part(self, "bias", ("norm",), (width,), zeros=True)
+        scale = part(self, "scale", ("norm",), (width,), nn.initializers.ones)
+        bias = part(self, "bias", ("norm",), (width,), nn.initializers.zeros)
         y = x.astype(jnp.float32)
         mean = jnp.mean(y, axis=-1, keepdims=True)
         centred = y - mean

@@ -14,9 +14,7 @@ from etils import epath
 from mlm_jax.errors import UserError
 
 
-def run_all_in_beam(
-    function: Callable[[Any], Any], jobs: Sequence[Any], options: str
-) -> Iterator[tuple[int, Any]]:
+def run_all_in_beam(function: Callable[[Any], Any], jobs: Sequence[Any], options: str) -> Iterator[tuple[int, Any]]:
     """Yield (number of the job, what the function returned) once the pipeline is done.
 
     Args:

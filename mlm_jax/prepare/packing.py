@@ -11,7 +11,9 @@ Block = dict[str, np.ndarray]
 OPEN_BLOCKS = 1_000  # blocks that best fit chooses among
 
 
-def concatenate(documents: Iterable[list[list[int]]], length: int, bos: int, eos: int, language: int) -> Iterator[Block]:
+def concatenate(
+    documents: Iterable[list[list[int]]], length: int, bos: int, eos: int, language: int
+) -> Iterator[Block]:
     """Running text cut into blocks, as XLM-R (fairseq's full-sentence blocks): `<s>` and `length - 1` tokens.
 
     Each document ends with `</s>` and the next follows in the same block; a block is one segment. The

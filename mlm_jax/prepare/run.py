@@ -51,7 +51,7 @@ def prepare(config: cfg.Config) -> Manifest:
         languages = language_pieces(config.data)
         pairs = pair_pieces(config.data)
         words = make_vocabulary(config, languages, workdir / "vocabulary", workers)
-        ids = {name: i for i, name in enumerate(sorted({*languages, *(l for pair in pairs for l in pair)}))}
+        ids = {name: i for i, name in enumerate(sorted({*languages, *(name for pair in pairs for name in pair)}))}
         named = {(name,): pieces for name, pieces in languages.items()} | pairs
         tasks = Counter(map(task_name, named))
         if len(tasks) < len(named):
@@ -80,11 +80,13 @@ def prepare(config: cfg.Config) -> Manifest:
                     }
                 )
             ),
-            tools={name: version for name, version in tool_versions()},
+            tools=dict(tool_versions()),
         )
         manifest.write(made, corpus)
     except OSError as e:
-        raise UserError(f"{e.filename or workdir}: {e.strerror or e}; free space or mend permissions, then run again") from e
+        raise UserError(
+            f"{e.filename or workdir}: {e.strerror or e}; free space or mend permissions, then run again"
+        ) from e
     return made
 
 
@@ -146,10 +148,15 @@ def finish_stream(
     task = task_name(names)
     splits = {}
     for split in SPLITS:
-        made = [(job.shards[split], result["splits"][split]) for job, result in zip(jobs, results, strict=True) if split in job.shards]
+        made = [
+            (job.shards[split], result["splits"][split])
+            for job, result in zip(jobs, results, strict=True)
+            if split in job.shards
+        ]
         total = {name: sum(counts[name] for _, counts in made) for name in ("documents", "bytes", "tokens", "blocks")}
         shards = tuple(
-            Shard(f"{task}/{file_name(split, *place)}", counts["blocks"], counts["file_bytes"]) for place, counts in made
+            Shard(f"{task}/{file_name(split, *place)}", counts["blocks"], counts["file_bytes"])
+            for place, counts in made
         )
         splits[split] = Split(**total, shards=shards)
         write_seqio_info(corpus / task, split, splits[split])

@@ -172,9 +172,7 @@ def _pieces(model_path: str) -> sentencepiece.SentencePieceProcessor:
     return load_pieces(model_path)
 
 
-def pack(
-    batches: Iterable[list[Any]], settings: Settings, language_ids: tuple[int, ...]
-) -> Iterator[packing.Block]:
+def pack(batches: Iterable[list[Any]], settings: Settings, language_ids: tuple[int, ...]) -> Iterator[packing.Block]:
     """Batches of encoded documents (or pairs) → blocks."""
     length, bos, eos = settings.sequence_length, settings.vocabulary.bos, settings.vocabulary.eos
     if len(language_ids) == 2:

@@ -111,7 +111,7 @@ def _pieces(source: cfg.Source, data: cfg.Data) -> list[Piece]:
     if source.path.startswith(("tfds:", "seqio:")):
         from mlm_jax.prepare import named  # imports TensorFlow
 
-        train = "train" if source.validation else "both"
+        train: Literal["train", "both"] = "train" if source.validation else "both"
         count = named.shard_count(source, "train")
         pieces = [Piece(source, train, (source.path,), index=i, count=count) for i in range(count)]
         if source.validation:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
+
 import numpy as np
 import seqio
 import tensorflow as tf

@@ -29,7 +29,9 @@ class Lines:
     byte: int
 
 
-def read_documents(file: str, documents: str, field: str, start: int = 0, end: int | None = None) -> Iterator[list[str]]:
+def read_documents(
+    file: str, documents: str, field: str, start: int = 0, end: int | None = None
+) -> Iterator[list[str]]:
     """The documents that begin in a range of a file, in batches, without those that are only white space.
 
     Args:
@@ -66,7 +68,9 @@ def _json_documents(file: str, field: str, chunk: Lines) -> list[str]:
             text = value.get(field) if isinstance(value, dict) else None
             if not isinstance(text, str):
                 has = ", ".join(value) if isinstance(value, dict) else type(value).__name__
-                raise UserError(f"{file}: byte {byte}: no text in field {field!r} (the line has {has}); set Source.field")
+                raise UserError(
+                    f"{file}: byte {byte}: no text in field {field!r} (the line has {has}); set Source.field"
+                )
             if text := " ".join(text.split()):
                 found.append(text)
         byte += len(line.encode()) + 1

@@ -8,7 +8,7 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import sentencepiece
@@ -92,7 +92,12 @@ def draw_sample(
     keyed: dict[str, list[tuple[float, str]]] = {language: [] for language in pieces}
     # A little more than the share is kept of each piece, so that chance cannot leave it unfilled.
     arguments = [
-        (piece, fraction, f"{config.seed}/{language}/{piece}", min(1.0, 1.2 * share[language] / bytes_of[language] + 1e-4))
+        (
+            piece,
+            fraction,
+            f"{config.seed}/{language}/{piece}",
+            min(1.0, 1.2 * share[language] / bytes_of[language] + 1e-4),
+        )
         for language, piece in jobs
     ]
     drawn = run_all(_draw, arguments, workers, "drawing the vocabulary's sample", lambda j: str(j[0]))
@@ -100,7 +105,8 @@ def draw_sample(
     for number, found in sorted(drawn, key=lambda result: result[0]):
         keyed[jobs[number][0]] += found
 
-    table, sentences = [], []
+    table: list[dict[str, Any]] = []
+    sentences: list[str] = []
     for language, rate in zip(pieces, rates.tolist(), strict=True):
         taken = 0
         for _, document in sorted(keyed.pop(language)):

@@ -150,7 +150,9 @@ def _cards(run: Run) -> str:
 def _table(run: Run) -> str:
     rows = language_rows(run)
     head = "".join(f"<th>{label}</th>" for label, _ in COLUMNS.values())
-    body = "".join("<tr>" + "".join(_cell(row[name], form) for name, (_, form) in COLUMNS.items()) + "</tr>" for row in rows)
+    body = "".join(
+        "<tr>" + "".join(_cell(row[name], form) for name, (_, form) in COLUMNS.items()) + "</tr>" for row in rows
+    )
     validated = [row for row in rows if row["loss"] is not None]
     means = {n: mean([row[n] for row in validated]) for n in ("loss", "bits_per_byte", "unigram", "gain")}
     foot = "".join(_cell(means.get(n, "mean" if n == "language" else None), form) for n, (_, form) in COLUMNS.items())

@@ -17,7 +17,6 @@ from mlm_jax.errors import UserError
 from mlm_jax.manifest import Manifest
 from mlm_jax.train.state import State
 
-
 # Orbax logs, with the stack of its threads, what it also raises.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 
@@ -117,7 +116,9 @@ class Checkpoints:
                 raise
             except Exception as e:
                 reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-                console.warn(f"{self._folder / str(step)}: checkpoint cannot be read ({reason[:200]}); trying the one before")
+                console.warn(
+                    f"{self._folder / str(step)}: checkpoint cannot be read ({reason[:200]}); trying the one before"
+                )
                 unreadable.append(step)
                 continue
             for bad in unreadable:

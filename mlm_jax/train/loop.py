@@ -63,14 +63,16 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
     prepared = manifest.read(corpus)
     words = vocabulary.read(workdir / "vocabulary")
     if words.sha256 != prepared.vocabulary_sha256:
-        raise UserError(f"{workdir}: corpus/ was prepared with another vocabulary than vocabulary/ holds; prepare again")
+        raise UserError(
+            f"{workdir}: corpus/ was prepared with another vocabulary than vocabulary/ holds; prepare again"
+        )
     streams = prepared.monolingual
 
     # 2. Devices, and this process's part of each batch.
     mesh = meshes.make_mesh(config.mesh, config.train.batch_size // config.train.accumulate, devices)
     sharding = meshes.batch_sharding(mesh)
     batch_size = config.train.batch_size
-    rows = local_rows(sharding, batch_size)
+    rows = local_rows(sharding, batch_size).tolist()
     mixture = training_mixture(config, streams, rows)
 
     # 3. Model, optimizer and the jitted functions.
@@ -147,7 +149,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
             config.train.validation_blocks,
             batch_size // config.train.accumulate,
             sharding,
-            local_rows(sharding, batch_size // config.train.accumulate),
+            local_rows(sharding, batch_size // config.train.accumulate).tolist(),
         )
         writer.write({"kind": "validation", "step": step, "seconds": clock.total, **result})
         return result["macro_loss"]
@@ -160,12 +162,12 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
             catch_signals() as caught,
             console.progress("training", config.train.steps, start, "steps") as advance,
         ):
-            train_step = train_step.lower(plan, batch_shapes(config, sharding)).compile()
+            compiled_step = train_step.lower(plan, batch_shapes(config, sharding)).compile()
             clock.start()
             while step < config.train.steps and stop is None:
                 with clock.waiting():
                     batch = next(batches)
-                state, window = train_step(state, to_global(batch, batch_size, sharding))
+                state, window = compiled_step(state, to_global(batch, batch_size, sharding))
                 step += 1
                 in_flight.append(window["steps"])
                 if len(in_flight) > AHEAD:

@@ -31,7 +31,7 @@ def make_train_step(
     starts_word: np.ndarray | None,
     mesh: jax.sharding.Mesh,
     plan: State,
-) -> Callable[[State, dict[str, jax.Array]], tuple[State, dict[str, jax.Array]]]:
+) -> jax.stages.Wrapped:
     """Build the training step for one mesh.
 
     The loss is the sum over all scored tokens of the global batch over their number, however the batch
@@ -123,9 +123,7 @@ def make_validation_step(
     def step(params: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         keys = objectives.row_keys(VALIDATION_SEED, 0, batch["block_keys"])
         hidden = objectives.hide(keys, batch, VALIDATION.mask_rate, VALIDATION, tables, bound)
-        loss, correct = objectives.masked_lm_loss(
-            model, params, hidden, None, vocabulary.size, config.model.loss_chunk
-        )
+        loss, correct = objectives.masked_lm_loss(model, params, hidden, None, vocabulary.size, config.model.loss_chunk)
         return {"loss": loss, "correct": correct, "targets": hidden["weights"].sum(axis=1)}
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, plan.params)

@@ -134,7 +134,9 @@ def test_validation_batches_do_not_depend_on_the_batch_size(corpus):
 
     def collect(batch_size):
         found = {}
-        for batch, owners in validation_batches(folder, manifest, manifest.streams, 0, 2, batch_size, range(batch_size)):
+        for batch, owners in validation_batches(
+            folder, manifest, manifest.streams, 0, 2, batch_size, range(batch_size)
+        ):
             for row, owner in enumerate(owners):
                 if owner >= 0:
                     found[int(batch["block_keys"][row])] = (int(owner), batch["tokens"][row].tolist())

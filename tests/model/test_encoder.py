@@ -75,9 +75,7 @@ def test_a_document_is_encoded_as_it_would_be_alone():
     model, variables = initialized()
     tokens, positions, segments = blocks([[7, 9]])
     together = np.asarray(model.apply(variables, tokens, positions, segments))[0, 7:16]
-    alone = np.asarray(
-        model.apply(variables, tokens[:, 7:16], positions[:, 7:16], np.ones((1, 9), np.int32))
-    )[0]
+    alone = np.asarray(model.apply(variables, tokens[:, 7:16], positions[:, 7:16], np.ones((1, 9), np.int32)))[0]
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 

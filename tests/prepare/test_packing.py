@@ -48,14 +48,24 @@ def test_segments_hold_whole_documents(docs, length):
     assert sorted(found) == sorted(want)
 
 
-@given(st.lists(st.tuples(st.lists(st.integers(5, 99), min_size=1, max_size=40), st.lists(st.integers(5, 99), min_size=1, max_size=40)), max_size=20), length)
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.integers(5, 99), min_size=1, max_size=40), st.lists(st.integers(5, 99), min_size=1, max_size=40)
+        ),
+        max_size=20,
+    ),
+    length,
+)
 def test_pairs_share_a_segment_and_restart_positions(pairs, length):
     blocks = list(packing.best_fit(packing.pair_segments(batches(pairs), length, BOS, EOS, (0, 5)), length))
     count = 0
     for block in blocks:
         check(block, length)
         assert block["span_languages"].tolist() == [0, 5] * (len(block["span_lengths"]) // 2)
-        assert block["span_segments"].tolist() == np.repeat(np.arange(1, len(block["span_lengths"]) // 2 + 1), 2).tolist()
+        assert (
+            block["span_segments"].tolist() == np.repeat(np.arange(1, len(block["span_lengths"]) // 2 + 1), 2).tolist()
+        )
         expanded = records.expand(records.decode(records.encode(block)), length, 0)
         starts = np.cumsum(block["span_lengths"]) - block["span_lengths"]
         assert (expanded["positions"][starts] == 0).all() and (expanded["tokens"][starts] == BOS).all()

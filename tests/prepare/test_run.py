@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +50,10 @@ def make_config(folder, **data):
     )
 
 
+def text_of(config, language):
+    return Path(config.data.sources[0].path.replace("{language}", language)).read_text().splitlines()
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepare")
@@ -65,7 +70,7 @@ def test_the_manifest_counts_what_is_there(prepared):
     assert made == manifest.read(f"{config.workdir}/corpus")
     assert made.languages == ("de", "sw") and [s.name for s in made.streams] == ["de", "sw", "de-sw"]
     for stream in made.monolingual:
-        lines = open(config.data.sources[0].path.replace("{language}", stream.name)).read().splitlines()
+        lines = text_of(config, stream.name)
         held_out = [line for line in lines if is_held_out(line, 0.1)]
         assert stream.validation.documents == len(held_out)
         assert stream.train.documents == len(lines) - len(held_out)
@@ -79,7 +84,7 @@ def test_blocks_spell_the_text(prepared):
     words = vocabulary.read(f"{config.workdir}/vocabulary")
     pieces = vocabulary.load_pieces(f"{config.workdir}/vocabulary/sentencepiece.model")
     for stream in made.monolingual:
-        lines = open(config.data.sources[0].path.replace("{language}", stream.name)).read().splitlines()
+        lines = text_of(config, stream.name)
         for split, part in (("train", stream.train), ("validation", stream.validation)):
             found = []
             for one in part.shards:
@@ -120,7 +125,10 @@ def test_specials_have_their_ids_and_text_never_holds_the_mask(prepared):
     pieces = vocabulary.load_pieces(f"{config.workdir}/vocabulary/sentencepiece.model")
     assert words.mask not in pieces.encode("a <mask> b<mask> </s> <pad>")
     assert words.size == config.vocabulary.size
-    assert json.loads(open(f"{config.workdir}/vocabulary/training.json").read())["trainer"]["vocab_size"] == words.size
+    assert (
+        json.loads(Path(config.workdir, "vocabulary", "training.json").read_text())["trainer"]["vocab_size"]
+        == words.size
+    )
 
 
 def test_plain_seqio_reads_the_cache_and_makes_the_same_from_text(prepared):
@@ -223,7 +231,7 @@ def _die(number):
 
 
 def test_a_process_that_dies_is_an_error_and_no_hang():
-    with pytest.raises(UserError, match="a preparation process died .testing., working on one of .*; often memory"):
+    with pytest.raises(UserError, match=r"a preparation process died .testing., working on one of .*; often memory"):
         list(pool.run_all(_die, [(i,) for i in range(8)], 2, "testing", lambda job: f"job {job[0]}"))
 
 
@@ -240,7 +248,9 @@ def test_bad_sources_are_one_line(tmp_path):
     def config(*sources, **options):
         return make_config(tmp_path, sources=sources, **options)
 
-    refused(config(cfg.Source("sw", f"{tmp_path}/text/sw*.txt")), "language sw: no file matches .*sw.*txt; check the path")
+    refused(
+        config(cfg.Source("sw", f"{tmp_path}/text/sw*.txt")), "language sw: no file matches .*sw.*txt; check the path"
+    )
     refused(config(cfg.Source("*", f"{tmp_path}/none/{{language}}.txt")), "no file matches")
     refused(config(cfg.Source("*", f"{tmp_path}/text/de.txt")), "put {language} into the path")
     refused(config(source, source), "language de is named twice")
@@ -255,7 +265,9 @@ def test_bad_sources_are_one_line(tmp_path):
     )
     (tmp_path / "text" / "x.pdf").write_text("x")
     refused(config(cfg.Source("xx", f"{tmp_path}/text/x.pdf")), "not a format that is read")
-    refused(config(cfg.Source("xx", "seqio:nothing", module="no_such_module")), "module no_such_module cannot be imported")
+    refused(
+        config(cfg.Source("xx", "seqio:nothing", module="no_such_module")), "module no_such_module cannot be imported"
+    )
     refused(config(cfg.Source("xx", "seqio:nothing")), "no SeqIO task or mixture of this name")
     refused(config(cfg.Source("xx", "sample:nothing")), "no such sample")
 
@@ -329,7 +341,9 @@ def test_the_sample_corpus_is_real_and_aligned():
     pairs = sample.pairs("en", "de")
     assert ("Yes", "Ja") in [(a, b) for a, b in pairs] or any(b.startswith("Ja") for _, b in pairs)
     assert [(b, a) for a, b in pairs] == sample.pairs("de", "en")
-    program = "import sys; from mlm_jax.prepare import sample; sample.documents('sw'); assert 'django' not in sys.modules"
+    program = (
+        "import sys; from mlm_jax.prepare import sample; sample.documents('sw'); assert 'django' not in sys.modules"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
@@ -360,7 +374,7 @@ def test_tfds_and_seqio_sources(tmp_path, monkeypatch):
         source = cfg.Source("xx", "seqio:mlm_jax_test_lines")
         assert named.shard_count(source, "train") == 1
         assert [d for b in named.documents(source, "train", 0, 1) for d in b] == [f"line {i}" for i in range(20)]
-        with pytest.raises(UserError, match="holds .*int32.*, not text"):
+        with pytest.raises(UserError, match=r"holds .*int32.*, not text"):
             list(named.documents(dataclasses.replace(source, field="n"), "train", 0, 1))
     finally:
         seqio.TaskRegistry.remove("mlm_jax_test_lines")

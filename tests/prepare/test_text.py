@@ -20,7 +20,9 @@ def read(path, documents="line", field="text", **range_):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(line, min_size=1, max_size=60), st.integers(1, 200), st.sampled_from(["line", "paragraph"]), st.booleans())
+@given(
+    st.lists(line, min_size=1, max_size=60), st.integers(1, 200), st.sampled_from(["line", "paragraph"]), st.booleans()
+)
 def test_a_file_in_ranges_gives_what_the_whole_file_gives(tmp_path_factory, lines, size, documents, crlf):
     path = tmp_path_factory.mktemp("t") / "a.txt"
     path.write_bytes(("\r\n" if crlf else "\n").join(lines).encode())
@@ -58,7 +60,7 @@ def test_json_lines(tmp_path):
     with pytest.raises(UserError, match=r"a.jsonl: byte 0: no text in field 'text' \(the line has body, n\)"):
         read(tmp_path / "a.jsonl")
     (tmp_path / "b.jsonl").write_text('{"text": "fine"}\n{"text": ')
-    with pytest.raises(UserError, match="b.jsonl: byte 17: not JSON"):
+    with pytest.raises(UserError, match=r"b.jsonl: byte 17: not JSON"):
         read(tmp_path / "b.jsonl")
 
 

@@ -112,7 +112,9 @@ def test_sigterm_saves_and_says_how_to_continue(tmp_path):
     assert int(checkpoint(config.workdir, step)["step"]) == step
 
 
-@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow), 8])
+@pytest.mark.parametrize(
+    "devices", [pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow), 8]
+)
 def test_any_number_of_devices_gives_the_same_losses(tmp_path, devices):
     one, many = (make_workdir(tmp_path / str(n), SIZES, train={"log_every": 1}) for n in (1, devices))
     train(one, jax.devices()[:1])
@@ -122,7 +124,8 @@ def test_any_number_of_devices_gives_the_same_losses(tmp_path, devices):
 
 def test_accumulation_gives_the_same_losses(tmp_path):
     whole, pieces = (
-        make_workdir(tmp_path / str(n), SIZES, train={"log_every": 1, "accumulate": n, "batch_size": 16}) for n in (1, 4)
+        make_workdir(tmp_path / str(n), SIZES, train={"log_every": 1, "accumulate": n, "batch_size": 16})
+        for n in (1, 4)
     )
     train(whole, jax.devices()[:2])
     train(pieces, jax.devices()[:2])
@@ -172,12 +175,19 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     config = make_workdir(
         tmp_path / "run", SIZES, optimizer={"learning_rate": 1e30, "clip_norm": 0.0, "warmup_steps": 0}
     )
-    with pytest.raises(UserError, match=r"step \d+: the loss or its gradient is not finite \(languages in the batch: de"):
+    with pytest.raises(
+        UserError, match=r"step \d+: the loss or its gradient is not finite \(languages in the batch: de"
+    ):
         train(config)
     for path in (tmp_path / "run" / "checkpoints").iterdir():
-        assert not path.name.isdigit() or np.isfinite(
-            np.concatenate([np.ravel(x) for x in jax.tree.leaves(checkpoint(config.workdir, int(path.name))["params"])])
-        ).all()
+        assert (
+            not path.name.isdigit()
+            or np.isfinite(
+                np.concatenate(
+                    [np.ravel(x) for x in jax.tree.leaves(checkpoint(config.workdir, int(path.name))["params"])]
+                )
+            ).all()
+        )
 
 
 def test_a_corrupt_newest_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
@@ -204,7 +214,7 @@ def test_checkpoints_of_another_vocabulary_are_refused(tmp_path):
         stored = json.loads(path.read_text())
         key = "sha256" if name.startswith("vocabulary") else "vocabulary_sha256"
         path.write_text(json.dumps(stored | {key: "f" * 64}))
-    with pytest.raises(UserError, match="not the model that .* describes"):
+    with pytest.raises(UserError, match=r"not the model that .* describes"):
         train(config)
     model = tmp_path / "run" / "vocabulary" / "sentencepiece.model"
     import hashlib
@@ -215,7 +225,12 @@ def test_checkpoints_of_another_vocabulary_are_refused(tmp_path):
     with pytest.raises(UserError, match="prepared with another vocabulary"):
         train(config)
     manifest_path = tmp_path / "run" / "corpus" / "manifest.json"
-    manifest_path.write_text(json.dumps(json.loads(manifest_path.read_text()) | {"vocabulary_sha256": json.loads(described.read_text())["sha256"], "sequence_length": 15}))
+    manifest_path.write_text(
+        json.dumps(
+            json.loads(manifest_path.read_text())
+            | {"vocabulary_sha256": json.loads(described.read_text())["sha256"], "sequence_length": 15}
+        )
+    )
     with pytest.raises(UserError, match="trained with another corpus"):
         train(config)
 

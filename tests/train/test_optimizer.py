@@ -32,12 +32,14 @@ def test_after_the_warm_up():
 
 def test_biases_and_norms_are_not_decayed():
     params = {
-        "layers": {"mlp": {"kernel": jnp.ones((2, 3, 4)), "bias": jnp.ones((2, 4))}, "norm": {"scale": jnp.ones((2, 3))}},
+        "layers": {
+            "mlp": {"kernel": jnp.ones((2, 3, 4)), "bias": jnp.ones((2, 4))},
+            "norm": {"scale": jnp.ones((2, 3))},
+        },
         "tokens": {"embedding": jnp.ones((5, 3))},
     }
     optimizer = make_optimizer(Optimizer(learning_rate=0.1, warmup_steps=0, weight_decay=0.5, schedule="linear"), 10)
-    zeros = {k: v for k, v in params.items()}
-    zeros = optax.tree_utils.tree_zeros_like(zeros)
+    zeros = optax.tree_utils.tree_zeros_like(params)
     updates, _ = optimizer.update(zeros, optimizer.init(params), params)
     decayed = updates["layers"]["mlp"]["kernel"], updates["tokens"]["embedding"]
     kept = updates["layers"]["mlp"]["bias"], updates["layers"]["norm"]["scale"]
