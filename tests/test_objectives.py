@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masking: how much, what, in whose place, and that nothing but (seed, step, row) decides it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlm_jax import config as cfg
+from mlm_jax import mesh as meshes
+from mlm_jax import objectives
+from mlm_jax.model.encoder import Encoder
+from mlm_jax.vocabulary import Vocabulary
+
+SPECIALS = (0, 1, 2, 3, 4)
+WORDS = Vocabulary(1_000, 0, 1, 2, 3, 4, SPECIALS, "")
+MASK = 4
+OBJECTIVE = cfg.Objective()
+
+
+def batch_of(rows, length, seed=0, specials=0.05, padding=0.0):
+    """Random blocks with some specials among the tokens, and padding at the end of some."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(5, WORDS.size, (rows, length))
+    tokens = np.where(rng.random(tokens.shape) < specials, rng.integers(1, 4, tokens.shape), tokens)
+    real = np.arange(length) < np.ceil(length * (1 - padding * rng.random((rows, 1))))
+    segments = np.where(real, 1 + (np.arange(length) > length // 2), 0)
+    positions = np.broadcast_to(np.arange(length), tokens.shape)
+    arrays = {"tokens": np.where(real, tokens, 0), "segment_ids": segments, "positions": positions}
+    return {name: jnp.asarray(array, jnp.int32) for name, array in arrays.items()}
+
+
+def hide(batch, objective=OBJECTIVE, seed=0, step=0, first=0, starts_word=None, rate=None):
+    rows, length = batch["tokens"].shape
+    keys = objectives.row_keys(seed, step, jnp.arange(first, first + rows))
+    out = objectives.hide(
+        keys,
+        batch,
+        objective.mask_rate if rate is None else rate,
+        objective,
+        objectives.make_tables(WORDS, starts_word),
+        objectives.scored_bound(length, objective),
+    )
+    return {name: np.asarray(value) for name, value in out.items()}
+
+
+def scored_places(out):
+    """bool [batch, length]; fails where a place is scored twice."""
+    places = np.zeros(out["tokens"].shape, int)
+    for row in range(len(places)):
+        np.add.at(places[row], out["scored"][row][out["weights"][row] > 0], 1)
+    assert places.max() <= 1
+    return places > 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**31 - 1), padding=st.sampled_from([0.0, 0.5, 1.0]), specials=st.sampled_from([0.0, 0.1, 1.0])
+)
+def test_only_ordinary_tokens_are_hidden_and_targets_are_what_stood_there(seed, padding, specials):
+    batch = batch_of(4, 40, seed, specials, padding)
+    out = hide(batch, seed=seed)
+    before = np.asarray(batch["tokens"])
+    places = scored_places(out)
+    assert not places[np.isin(before, SPECIALS)].any() and not places[np.asarray(batch["segment_ids"]) == 0].any()
+    np.testing.assert_array_equal(out["tokens"][~places], before[~places])
+    np.testing.assert_array_equal(np.take_along_axis(before, out["scored"], 1), out["targets"])
+    assert set(np.unique(out["weights"])) <= {0.0, 1.0}
+    changed = out["tokens"] != before
+    assert not np.isin(out["tokens"][changed & (out["tokens"] != MASK)], SPECIALS).any()
+
+
+@pytest.mark.parametrize("rate", [0.15, 0.3])
+@pytest.mark.parametrize("length", [10, 128, 512])
+def test_share_of_the_candidates_in_short_blocks_too(rate, length):
+    batch = batch_of(60_000 // length, length, padding=0.5)
+    objective = cfg.Objective(mask_rate=rate)
+    out = hide(batch, objective)
+    candidates = ((np.asarray(batch["tokens"]) >= 5) & (np.asarray(batch["segment_ids"]) > 0)).sum(axis=1)
+    number = out["weights"].sum(axis=1)
+    # In each block the share, rounded up or down ...
+    assert (number >= np.floor(rate * candidates)).all() and (number <= np.ceil(rate * candidates)).all()
+    # ... and which of the two is drawn without bias.
+    assert abs((number - rate * candidates).sum()) < 5 * np.sqrt(len(number)) / 2
+
+
+def test_eighty_ten_ten():
+    batch = batch_of(400, 512)
+    out = hide(batch)
+    before, places = np.asarray(batch["tokens"]), scored_places(out)
+    shown, stood = out["tokens"][places], before[places]
+    n = len(shown)
+    assert n > 25_000
+
+    def near(share, expected):
+        return abs(share - expected) < 5 * np.sqrt(expected * (1 - expected) / n)
+
+    ordinary = WORDS.size - len(SPECIALS)
+    assert near((shown == MASK).mean(), 0.8)
+    assert near((shown == stood).mean(), 0.1 + 0.1 / ordinary)
+    other = shown[(shown != MASK) & (shown != stood)]
+    assert near(len(other) / n, 0.1 * (1 - 1 / ordinary))
+    # Replacements are even over the ordinary ids: chi-squared has mean and variance k and 2k.
+    counts = np.bincount(other, minlength=WORDS.size)
+    assert not counts[list(SPECIALS)].any()
+    expected = len(other) / ordinary
+    chi = ((counts[5:] - expected) ** 2 / expected).sum()
+    assert abs(chi - ordinary) < 5 * np.sqrt(2 * ordinary)
+
+
+def test_places_are_even_over_the_block():
+    places = np.concatenate([scored_places(hide(batch_of(2_000, 40, specials=0), step=s)) for s in range(5)])
+    share = places.mean(axis=0)
+    assert (np.abs(share - 0.15) < 5 * np.sqrt(0.15 * 0.85 / len(places))).all()
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 4, 8])
+def test_masks_do_not_depend_on_how_the_batch_is_cut(pieces):
+    batch = batch_of(16, 64, padding=0.5)
+    whole = hide(batch, step=3)
+    size = 16 // pieces
+    cut = [hide({k: v[i : i + size] for k, v in batch.items()}, step=3, first=i) for i in range(0, 16, size)]
+    for name, value in whole.items():
+        np.testing.assert_array_equal(value, np.concatenate([part[name] for part in cut]))
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_masks_are_the_same_on_any_number_of_devices(devices):
+    batch = batch_of(16, 64)
+    sharding = meshes.batch_sharding(meshes.make_mesh(cfg.Mesh(), 16, jax.devices()[:devices]))
+    tables = objectives.make_tables(WORDS, None)
+
+    @jax.jit
+    def masked(batch):
+        keys = objectives.row_keys(0, 0, jnp.arange(16))
+        return objectives.hide(keys, batch, 0.15, OBJECTIVE, tables, 10)
+
+    spread = masked(jax.device_put(batch, sharding))
+    for name, value in hide(batch).items():
+        np.testing.assert_array_equal(value, np.asarray(spread[name]))
+
+
+def test_masks_are_the_same_under_every_default_generator():
+    batch = batch_of(4, 64)
+    expected = hide(batch)
+    with jax.default_prng_impl("rbg"):
+        again = hide(batch)
+    for name in expected:
+        np.testing.assert_array_equal(expected[name], again[name])
+
+
+def test_steps_seeds_and_rows_differ():
+    batch = {k: jnp.repeat(v, 8, axis=0) for k, v in batch_of(1, 128, specials=0).items()}
+    base = scored_places(hide(batch))
+    assert len({row.tobytes() for row in base}) == 8
+    for other in ({"step": 1}, {"seed": 1}, {"first": 8}):
+        both = (base & scored_places(hide(batch, **other))).sum() / base.sum()
+        assert both < 0.35  # 0.15 where they are independent
+
+
+def test_the_lowest_ordinary_id_can_be_a_target_even_if_it_is_zero():
+    words = Vocabulary(50, 45, 46, 47, 48, 49, (45, 46, 47, 48, 49), "")
+    batch = {"tokens": jnp.zeros((8, 40), jnp.int32), "segment_ids": jnp.ones((8, 40), jnp.int32)}
+    batch["positions"] = batch["segment_ids"]
+    keys = objectives.row_keys(0, 0, jnp.arange(8))
+    out = objectives.hide(keys, batch, 0.15, OBJECTIVE, objectives.make_tables(words, None), 6)
+    assert out["weights"].sum() == 8 * 6
+    assert not np.asarray(out["targets"]).any() and (np.asarray(out["tokens"]) == 49).any()
+
+
+def test_mask_rate_schedule():
+    objective = cfg.Objective(mask_rate=0.3, mask_rate_schedule=((100, 0.15), (200, 0.05)))
+    rates = [float(objectives.mask_rate(objective, jnp.int32(step))) for step in (0, 99, 100, 199, 200, 10**6)]
+    assert rates == pytest.approx([0.3, 0.3, 0.15, 0.15, 0.05, 0.05])
+    assert objectives.scored_bound(512, objective) == 154  # of the highest rate
+    assert objectives.scored_bound(128, OBJECTIVE) == 20
+    out = hide(batch_of(64, 512, specials=0), objective, rate=0.05)
+    assert set(out["weights"].sum(axis=1)) == {25, 26}  # of 25.6
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whole_words_are_hidden_together_and_never_across_segments(seed):
+    rng = np.random.default_rng(seed)
+    starts = rng.random(WORDS.size) < 0.4
+    starts[list(SPECIALS)] = True
+    batch = batch_of(64, 60, seed)
+    out = hide(batch, seed=seed, starts_word=starts)
+    places = scored_places(out)
+    tokens, segments = np.asarray(batch["tokens"]), np.asarray(batch["segment_ids"])
+    begins = starts[tokens] | (np.diff(segments, axis=1, prepend=-1) != 0)
+    parts = 0
+    for row in range(64):
+        word = np.cumsum(begins[row])
+        # Pieces without a word's beginning that follow a special belong to it, and it is never hidden.
+        for number in np.unique(word):
+            mine = places[row][(word == number) & ~np.isin(tokens[row], SPECIALS)]
+            parts += len(mine) > 0 and mine.any() and not mine.all()
+    # Only the word at which a block's number is reached is cut off.
+    assert parts <= 64
+    lone = sum(scored_places(hide(batch, seed=seed))[row, 1:][~begins[row, 1:]].sum() for row in range(64))
+    assert lone and places.sum() == pytest.approx(0.15 * (tokens >= 5).sum(), rel=0.03)
+    # A word is hidden as one: a piece within it nearly always has its predecessor's fate.
+    inside = ~begins[:, 1:] & (tokens[:, :-1] >= 5)
+    assert (places[:, 1:] == places[:, :-1])[inside].mean() > 0.95
+
+
+def test_a_block_with_nothing_to_hide_has_no_loss_and_no_nan():
+    model, params = tiny()
+    tokens = jnp.array([[3, 1, 0, 0, 0, 0, 0, 0], [0] * 8], jnp.int32)
+    batch = {"tokens": tokens, "segment_ids": (tokens > 0).astype(jnp.int32), "positions": jnp.zeros_like(tokens)}
+    hidden = objectives.hide(
+        objectives.row_keys(0, 0, jnp.arange(2)), batch, 0.15, OBJECTIVE, objectives.make_tables(WORDS, None), 2
+    )
+    assert not np.asarray(hidden["weights"]).any()
+    np.testing.assert_array_equal(hidden["tokens"], tokens)
+
+    @jax.jit
+    @jax.value_and_grad
+    def total(params):
+        return objectives.masked_lm_loss(model, params, hidden, None, WORDS.size, 10_000)[0].sum()
+
+    value, gradient = total(params)
+    assert value == 0
+    assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(gradient))
+
+
+def tiny(dtype=jnp.float32):
+    config = cfg.Model(layers=2, width=32, heads=2, mlp_width=64, positions=64)
+    model = Encoder(config, 1_024, dtype)
+    example = jnp.zeros((1, 8), jnp.int32)
+
+    @jax.jit
+    def init(key):
+        return nn.meta.unbox(model.init(key, example, example, example, example[:, :1], method="features"))
+
+    return model, init(jax.random.key(0))["params"]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_loss_of_a_block_is_its_own_scored_tokens(dtype):
+    model, params = tiny(dtype)
+    hidden = {k: jnp.asarray(v) for k, v in hide(batch_of(4, 40, padding=0.5)).items()}
+    loss_of = jax.jit(lambda params, hidden: objectives.masked_lm_loss(model, params, hidden, None, WORDS.size, 10_000))
+    loss, correct = loss_of(params, hidden)
+    assert loss.dtype == correct.dtype == jnp.float32 and loss.shape == correct.shape == (4,)
+
+    every = jnp.broadcast_to(jnp.arange(40), (4, 40))
+    arguments = hidden["tokens"], hidden["positions"], hidden["segment_ids"], every
+    features, matrix, bias = model.apply({"params": params}, *arguments, method="features")
+    scores = (features.astype(jnp.float32) @ matrix.T + bias[None, None])[..., : WORDS.size]
+    at = jnp.take_along_axis(jax.nn.log_softmax(scores), hidden["scored"][..., None], axis=1)
+    chosen = -jnp.take_along_axis(at, hidden["targets"][..., None], axis=2)[..., 0] * hidden["weights"]
+    np.testing.assert_allclose(loss, chosen.sum(axis=1), rtol=1e-5 if dtype == jnp.float32 else 1e-2)
+
+
+def test_words_of_one_piece_are_masked_as_pieces_are():
+    batch = batch_of(8, 64)
+    everywhere = np.ones(WORDS.size, bool)
+    np.testing.assert_array_equal(hide(batch)["scored"], hide(batch, starts_word=everywhere)["scored"])
+    none = dataclasses.replace(OBJECTIVE, replace_mask=0.0, replace_random=0.0)
+    np.testing.assert_array_equal(hide(batch, none)["tokens"], batch["tokens"])
