@@ -24,10 +24,11 @@ def figures(run: Run) -> dict[str, tuple[Figure, str]]:
     made = {"training": (training(run), "Training loss and learning rate, by step.")}
     if run.best is not None:
         made["validation"] = (validation(run), "Validation loss of every language at a fixed 15 % mask, by step.")
-        made["baseline"] = (baseline(run), "Validation loss of every language against its unigram baseline.")
     made["sampling"] = (sampling(run), "Share of every language in the text, and in what is drawn.")
     made["seen"] = (seen(run), "Tokens of every language drawn so far.")
     made["throughput"] = (throughput(run), "Real tokens a second, by step.")
+    if run.best is not None:  # last, because it is as tall as there are languages
+        made["baseline"] = (baseline(run), "Validation loss of every language against its unigram baseline.")
     return made
 
 
