@@ -164,7 +164,8 @@ def finish_stream(
     length, tokens = config.data.sequence_length, splits["train"].tokens
     if tokens < length:
         raise UserError(
-            f"language {'-'.join(names)}: {tokens:,} training tokens are fewer than one block of {length}; "
+            f"language {'-'.join(names)}: {splits['train'].documents:,} training documents hold {tokens:,} tokens, "
+            f"fewer than one block of {length}; "
             "give it more text, drop it, or lower data.sequence_length"
         )
     loss = unigram_loss(corpus, splits, words) if len(names) == 1 else None

@@ -27,7 +27,7 @@ from mlm_jax.model.encoder import Encoder, padded_rows
 from mlm_jax.model.flops import peak_flops, step_flops
 from mlm_jax.train.checkpoints import Checkpoints
 from mlm_jax.train.metrics import MetricsWriter
-from mlm_jax.train.optimizer import make_optimizer, make_schedule
+from mlm_jax.train.optimizer import make_optimizer
 from mlm_jax.train.state import State, make_initializer
 from mlm_jax.train.step import make_train_step, make_validation_step
 from mlm_jax.train.validate import validate
@@ -99,7 +99,6 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
     # 5. Train.
     writer = MetricsWriter(workdir, start)
     batches = training_batches(mixture, corpus, prepared, streams, words.pad, config.seed, start)
-    schedule = make_schedule(config.optimizer, config.train.steps)
     clock = Clock(writer.seconds)
     flops = step_flops(
         config.model,
@@ -127,7 +126,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
             "accuracy": float(window["correct"]) / scored,
             "perplexity": float(np.exp(min(loss, 700.0))),
             "gradient_norm": float(window["gradient_norm"]) / steps,
-            "learning_rate": float(jax.device_get(schedule(jnp.int32(step - 1)))),
+            "learning_rate": float(window["learning_rate"]),
             "tokens_per_second": int(window["tokens"]) / seconds,
             "model_flops_per_second": rate,
             "mfu": rate / (peak * mesh.size) if peak else None,
@@ -159,6 +158,8 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
     try:
         with (
             meshes.mesh_context(mesh),
+            # What moves between host and devices says so: a slip here would wait on every step.
+            jax.transfer_guard("disallow"),
             catch_signals() as caught,
             console.progress("training", config.train.steps, start, "steps") as advance,
         ):

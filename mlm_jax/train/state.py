@@ -38,7 +38,7 @@ def empty_window() -> dict[str, jax.Array]:
 
     Returns:
       loss and correct over `targets` scored tokens; `tokens` seen (padding left out); `gradient_norm`
-      over `steps`; and first_bad, the step whose loss or gradient was not finite, or -1.
+      over `steps`; the last step's learning_rate; and first_bad, the step whose loss or gradient was not finite, or -1.
     """
     zero = jnp.zeros((), jnp.float32)
     return {
@@ -47,6 +47,7 @@ def empty_window() -> dict[str, jax.Array]:
         "targets": zero,
         "tokens": jnp.zeros((), jnp.int32),
         "gradient_norm": zero,
+        "learning_rate": zero,
         "steps": jnp.zeros((), jnp.int32),
         "first_bad": jnp.full((), -1, jnp.int32),
     }

@@ -16,6 +16,7 @@ from mlm_jax import objectives
 from mlm_jax.config import Config, Objective
 from mlm_jax.model.dropout import row_keys as dropout_row_keys
 from mlm_jax.model.encoder import Encoder
+from mlm_jax.train.optimizer import make_schedule
 from mlm_jax.train.state import State, empty_window
 from mlm_jax.vocabulary import Vocabulary
 
@@ -47,6 +48,7 @@ def make_train_step(
     tables = objectives.make_tables(vocabulary, starts_word)
     bound = objectives.scored_bound(config.data.sequence_length, config.objective)
     pieces, batch_size = config.train.accumulate, config.train.batch_size
+    schedule = make_schedule(config.optimizer, config.train.steps)
     has_dropout = config.model.dropout > 0 or config.model.attention_dropout > 0
 
     def step(state: State, batch: dict[str, jax.Array]) -> tuple[State, dict[str, jax.Array]]:
@@ -93,6 +95,7 @@ def make_train_step(
             "targets": window["targets"] + targets,
             "tokens": window["tokens"] + jnp.sum(batch["segment_ids"] > 0, dtype=jnp.int32),
             "gradient_norm": window["gradient_norm"] + norm,
+            "learning_rate": schedule(state.step),
             "steps": window["steps"] + 1,
             # Kept over windows: once bad, always bad.
             "first_bad": jnp.where((state.window["first_bad"] < 0) & ~finite, state.step, state.window["first_bad"]),

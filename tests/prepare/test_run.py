@@ -261,7 +261,7 @@ def test_bad_sources_are_one_line(tmp_path):
     (tmp_path / "text" / "short.txt").write_text("river\nstone\n")
     refused(
         config(source, cfg.Source("xx", f"{tmp_path}/text/short.txt")),
-        r"language xx: \d+ training tokens are fewer than one block of 32",
+        r"language xx: \d+ training documents hold \d+ tokens, fewer than one block of 32",
     )
     (tmp_path / "text" / "x.pdf").write_text("x")
     refused(config(cfg.Source("xx", f"{tmp_path}/text/x.pdf")), "not a format that is read")
