@@ -25,7 +25,8 @@ from mlm_jax.prepare.run import stream_jobs
 from mlm_jax.prepare.shard import make_shard
 from mlm_jax.prepare.sources import language_pieces
 from mlm_jax.prepare.vocabulary import train
-from mlm_jax.vocabulary import from_model, load_pieces
+from mlm_jax.tokenizers import load_pieces
+from mlm_jax.vocabulary import from_file
 
 WORKERS = os.cpu_count() or 1
 
@@ -43,7 +44,7 @@ def main() -> None:
         (folder / "vocabulary").mkdir()
         model = folder / "vocabulary" / "sentencepiece.model"
         model.write_bytes(train(cfg.Vocabulary(size=32_000), list(dict.fromkeys(lines))))
-        words, pieces = from_model(model), load_pieces(model)
+        words, pieces = from_file(model), load_pieces(model)
         data = cfg.Data(sources=(cfg.Source("xx", str(folder / "text.txt")),), shard_bytes=2 * 2**20)
         config = cfg.Config(workdir=name, data=data)
         ours, theirs = [], []

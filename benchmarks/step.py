@@ -42,6 +42,8 @@ def ours(vocabulary: int, steps: int) -> list[float]:
 
     from mlm_jax import config as cfg
     from mlm_jax import mesh as meshes
+    from mlm_jax import objectives
+    from mlm_jax.input.mixture import batch_shapes
     from mlm_jax.model.encoder import Encoder, padded_rows
     from mlm_jax.train.optimizer import make_optimizer
     from mlm_jax.train.state import make_initializer
@@ -60,13 +62,13 @@ def ours(vocabulary: int, steps: int) -> list[float]:
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     initialize, plan = make_initializer(config, model, optimizer, mesh)
     sharding = meshes.batch_sharding(mesh)
-    step = make_train_step(config, model, optimizer, words, None, mesh, plan)
+    step = make_train_step(config, model, optimizer, words, objectives.make_tables(words), mesh, plan)
     state = initialize()
     seconds = []
     with meshes.mesh_context(mesh):
         for tokens in batches(vocabulary, steps):
             start = time.perf_counter()
-            batch = {
+            batch = {name: np.zeros(shape, kind) for name, (shape, kind) in batch_shapes(BATCH, LENGTH).items()} | {
                 "tokens": tokens,
                 "segment_ids": np.ones_like(tokens),
                 "positions": np.broadcast_to(np.arange(LENGTH, dtype=np.int32), tokens.shape),

@@ -101,7 +101,7 @@ def pretrain(config: cfg.Config, arguments: list[str]) -> int:
     from mlm_jax.report.run import summary_table
     from mlm_jax.train.loop import train
 
-    streams = manifest.read(epath.Path(config.workdir) / "corpus").monolingual
+    streams = sampling.trained_streams(config, manifest.read(epath.Path(config.workdir) / "corpus").streams)
     rows = sampling.table(config, streams)
     write_text(config, "sampling.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
     console.say(sampling_text(config, rows))
@@ -231,7 +231,7 @@ def sampling_text(config: cfg.Config, rows: list[dict[str, typing.Any]]) -> str:
             *(f"{rate:.4f}" for rate in row["rates"]),
             f"{row['epochs']:.1f}",
         ]
-        for row in sorted(rows, key=lambda r: -r["natural"])
+        for row in sorted(rows, key=lambda r: (r["is_pair"], -r["natural"]))
     ]
     return console.table([*headings, "epochs"], cells)
 

@@ -47,7 +47,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Parallel:
-    """Sentence pairs of two languages: two aligned files, one two-column TSV, or `sample:django`."""
+    """Sentence pairs of two languages.
+
+    Attributes:
+      languages: their codes; with the sample, "*" for one of them is every other language.
+      paths: two aligned files, one two-column TSV, `tfds:NAME/CONFIG` of a TFDS translation data set whose
+        languages have these codes, or `sample:django`.
+    """
 
     languages: tuple[str, str]
     paths: tuple[str, ...]
@@ -63,9 +69,12 @@ class Data:
     """Share of a language's documents held out by the hash of their text, where no file is named."""
     sequence_length: int = 512
     """Tokens in a block, specials included (XLM-R: 512)."""
-    packing: Literal["concatenate", "segments"] = "concatenate"
+    packing: Literal["concatenate", "segments", "next_sentence"] = "concatenate"
     """concatenate: documents run on from block to block, as XLM-R; segments: whole documents packed
-    best-fit, each attending within itself."""
+    best-fit, each attending within itself; next_sentence: two parts a block, the second of which
+    follows the first or is a random one (BERT). Language pairs are packed best-fit whatever this says."""
+    pairings: int = 1
+    """next_sentence: times the text is cut into pairs anew (BERT's duplication factor: 10)."""
     shard_bytes: int = 64 * 2**20
     """Uncompressed text files are prepared in pieces of this many bytes, in parallel."""
     workers: int = 0
@@ -78,18 +87,21 @@ class Data:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The SentencePiece vocabulary."""
+    """The vocabulary."""
 
     path: str = ""
-    """An existing SentencePiece .model to use as it is; empty: train one."""
+    """An existing SentencePiece .model, tokenizer.json (Hugging Face tokenizers) or vocab.txt (BERT's WordPiece)
+    to use as it is; empty: train one."""
     size: int = 32_000
     """Pieces, specials and bytes included (XLM-R: 250,002)."""
-    model: Literal["unigram", "bpe"] = "unigram"
-    """SentencePiece model type."""
+    model: Literal["unigram", "bpe", "wordpiece"] = "unigram"
+    """unigram (XLM-R) or bpe by SentencePiece; wordpiece (BERT) by Hugging Face tokenizers."""
+    lowercase: bool = False
+    """wordpiece: lower-case and without accents (BERT's "uncased")."""
     character_coverage: float = 0.9995
     """Share of the sample's characters that get a piece of their own."""
     byte_fallback: bool = True
-    """Spell characters without a piece in UTF-8 bytes instead of <unk>."""
+    """Spell characters without a piece in UTF-8 bytes instead of <unk> (SentencePiece only)."""
     sample_bytes: int = 100_000_000
     """UTF-8 bytes of text to train on, shared out by the smoothed rates. Bounds the memory: the
     trainer takes roughly 70 times as much."""
@@ -122,11 +134,14 @@ class Sampling:
     """What a language's share is a share of (XLM-R: sentences). The vocabulary's sample counts bytes
     unless this is documents, because there are no tokens yet."""
     stages: tyro.conf.Suppress[tuple[Stage, ...]] = ()
+    parallel_share: float = 0.0
+    """Share of the blocks that hold language pairs (translation LM; XLM's MLM + TLM: 0.5). Among themselves
+    pairs are drawn by the same strategy as languages."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """The encoder; the default is XLM-R base (Conneau et al. 2020, table 7)."""
+    """The encoder; the default is XLM-R base (Conneau et al. 2020, table 7). `mlm_jax.model.families` names others."""
 
     layers: int = 12
     """Transformer layers."""
@@ -136,14 +151,51 @@ class Model:
     """Attention heads; divides width."""
     mlp_width: int = 3072
     """Width of the feed-forward layer."""
-    positions: int = 512
-    """Learned positions: the longest block the model can read."""
+    norm: Literal["post", "pre"] = "post"
+    """post: each sum is normalised (BERT, XLM, XLM-R); pre: what each sublayer reads is, and the sum is not
+    (XLM-R XL, ModernBERT)."""
+    embedding_norm: bool = True
+    """The residual stream begins with the normalised embedding; with pre-norm the first layer then has no
+    norm of its own (ModernBERT), without it it has (XLM-R XL)."""
     norm_epsilon: float = 1e-5
     """Layer norm epsilon (XLM-R 1e-5, BERT 1e-12)."""
+    bias: bool = True
+    """Biases in layers, norms and the head's transformation; the output layer always has one (ModernBERT: no)."""
+    gated: bool = False
+    """GeGLU instead of GELU (Shazeer 2020; ModernBERT): `mlp_width` is then of each of the two halves."""
+    position_embedding: Literal["learned", "rotary"] = "learned"
+    """learned: a row a position is added to the input; rotary: queries and keys are turned (Su et al. 2021)."""
+    positions: int = 512
+    """The longest block the model can read."""
+    position_offset: int = 2
+    """Rows of the learned positions before position 0 (XLM-R 2, others 0); never read, kept for other software."""
+    rope_theta: float = 160_000.0
+    """Base of the rotary wavelengths in layers that attend globally (ModernBERT)."""
+    rope_local_theta: float = 10_000.0
+    """The same in layers that attend locally."""
+    global_every: int = 1
+    """Every n-th layer, from the first on, attends globally, the others within `window` (ModernBERT 3)."""
+    window: int = 128
+    """Tokens a local layer sees around each: half of them on either side."""
+    token_types: int = 1
+    """Rows of the token type (segment A/B) embedding (BERT 2; XLM-R 1, the same for every token; XLM 0)."""
+    language_embedding: bool = False
+    """Add an embedding of each token's language (XLM with 15 languages)."""
+    causal: bool = False
+    """Attend to earlier tokens only, and predict the next one (XLM's CLM) instead of the hidden ones."""
+    head: Literal["transform", "plain"] = "transform"
+    """Before the tied output layer: dense, GELU and norm (BERT), or nothing (XLM)."""
+    pooler: bool = False
+    """Dense and tanh of each block's first token (BERT)."""
+    next_sentence: bool = False
+    """Learn to tell, from the pooler, whether a block's second part follows its first (BERT); the data must be
+    packed as next_sentence."""
     dropout: float = 0.1
     """Share of residual units dropped."""
     attention_dropout: float = 0.1
     """Share of attention probabilities dropped."""
+    initializer_std: float = 0.02
+    """Standard deviation of new weights."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type; auto: bfloat16 on GPU and TPU, float32 on CPU. Parameters are float32."""
     remat: Literal["none", "dots", "full"] = "none"
@@ -155,7 +207,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Objective:
-    """Masked language modelling (Devlin et al. 2019, section 3.1)."""
+    """Masked language modelling (Devlin et al. 2019, section 3.1). Of no effect where `model.causal`."""
 
     mask_rate: float = 0.15
     """Share of the tokens that may be hidden that are scored."""
@@ -167,12 +219,23 @@ class Objective:
     """Of the scored, the share shown as another piece; the rest are shown as they are."""
     whole_words: bool = False
     """Hide all pieces of a word together."""
+    span_length: float = 1.0
+    """Hide spans of pieces (of words, with whole_words), as many on average: lengths are geometric (SpanBERT,
+    Joshi et al. 2020: 3.8)."""
+    frequency_exponent: float = 0.0
+    """Hide a piece in proportion to its frequency to the power of minus this (XLM's paper: 0.5). Not with
+    whole words or spans."""
+    static_masks: int = 0
+    """0: new masks every time; n: each block has n masks, seen in turn (BERT's duplication factor: 10)."""
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW (Loshchilov and Hutter 2019); biases and norms are not decayed."""
+    """AdamW (Loshchilov and Hutter 2019) or its relatives; biases and norms are not decayed."""
 
+    name: Literal["adamw", "stable_adamw"] = "adamw"
+    """stable_adamw: each matrix's step is divided by how much its gradient outgrew its average (Wortsman et al.
+    2023), which replaces clipping (ModernBERT, mmBERT)."""
     learning_rate: float = 7e-4
     """Peak (RoBERTa's table for batch 8,192; XLM-R's own is not published)."""
     schedule: Literal["linear", "inverse_sqrt", "cosine", "wsd"] = "linear"
@@ -184,6 +247,7 @@ class Optimizer:
     final_share: float = 0.0
     """Share of the peak at the end (linear, cosine, wsd)."""
     weight_decay: float = 0.01
+    """A step's shrinkage of the weights over the learning rate."""
     b1: float = 0.9
     b2: float = 0.98
     epsilon: float = 1e-6
@@ -233,6 +297,9 @@ class Config:
 
     workdir: str = ""
     """Folder of the run, local or gs://; empty: runs/NAME-OF-CONFIG."""
+    init: str = ""
+    """A run or a Hugging Face folder to start from: its encoder and vocabulary take the place of `model` and
+    `vocabulary`."""
     seed: int = 0
     """Seeds initialisation, data order, masks and dropout."""
     data: Data = Data()
@@ -335,6 +402,18 @@ def validate(config: Config) -> None:
         )
     require(sampling.temperature >= 1, f"sampling.temperature: {sampling.temperature} is less than 1")
     require(
+        0 <= sampling.parallel_share <= 1,
+        f"sampling.parallel_share: {sampling.parallel_share} is outside 0 to 1",
+    )
+    require(
+        sampling.parallel_share == 0 or bool(data.parallel),
+        f"sampling.parallel_share: {sampling.parallel_share}, but data.parallel names no sentence pairs",
+    )
+    require(
+        not (model.causal and sampling.parallel_share),
+        "sampling.parallel_share: a causal model learns no translation LM; set it to 0, or model.causal to False",
+    )
+    require(
         sampling.strategy != "unimax" or sampling.max_epochs > 0,
         "sampling.max_epochs: UniMax needs the most epochs a language may be repeated, e.g. 5",
     )
@@ -347,6 +426,33 @@ def validate(config: Config) -> None:
         (f"objective.mask_rate_schedule[{i}]", r) for i, (_, r) in enumerate(objective.mask_rate_schedule)
     ]:
         require(0 < rate < 1, f"{name}: {rate} is outside 0 to 1")
+    require(objective.span_length >= 1, f"objective.span_length: {objective.span_length} is less than 1")
+    require(objective.static_masks >= 0, f"objective.static_masks: {objective.static_masks} is less than 0")
+    require(
+        0 <= objective.frequency_exponent <= 1,
+        f"objective.frequency_exponent: {objective.frequency_exponent} is outside 0 to 1",
+    )
+    require(
+        not (objective.frequency_exponent and (objective.whole_words or objective.span_length > 1)),
+        "objective.frequency_exponent: chooses single pieces; not with whole_words or span_length",
+    )
+    require(
+        model.next_sentence == (data.packing == "next_sentence"),
+        f"model.next_sentence: {model.next_sentence}, but data.packing is {data.packing}; next-sentence prediction "
+        "needs both or neither",
+    )
+    require(
+        not model.next_sentence or (model.pooler and model.token_types >= 2 and not model.causal),
+        "model.next_sentence: needs model.pooler, model.token_types 2 and an encoder that is not causal",
+    )
+    require(
+        model.position_embedding == "learned" or (model.width // model.heads) % 2 == 0,
+        f"model.heads: {model.heads} heads of width {model.width // model.heads}; rotary positions need an even width",
+    )
+    require(
+        not (model.norm == "post" and not model.embedding_norm),
+        "model.embedding_norm: post-norm needs it",
+    )
     require(
         objective.replace_mask >= 0
         and objective.replace_random >= 0
@@ -357,10 +463,10 @@ def validate(config: Config) -> None:
     for name in ("dropout", "attention_dropout"):
         require(0 <= getattr(model, name) < 1, f"model.{name}: {getattr(model, name)} is outside 0 to 1")
     for section, names in {
-        "model": ("layers", "width", "heads", "mlp_width", "positions", "loss_chunk"),
+        "model": ("layers", "width", "heads", "mlp_width", "positions", "global_every", "window", "loss_chunk"),
         "train": ("steps", "batch_size", "accumulate", "log_every", "validate_every", "save_every", "keep_last"),
         "vocabulary": ("size", "sample_bytes"),
-        "data": ("shard_bytes",),
+        "data": ("shard_bytes", "pairings"),
     }.items():
         for name in names:
             value = getattr(getattr(config, section), name)
@@ -393,7 +499,7 @@ def to_json(config: Config) -> str:
 def data_from_json(stored: dict[str, Any]) -> Data:
     """The data options of a stored config or manifest."""
     sources = tuple(Source(**source) for source in stored["sources"])
-    parallel = tuple(Parallel(tuple(p["languages"]), tuple(p["paths"])) for p in stored["parallel"])
+    parallel = tuple(Parallel((p["languages"][0], p["languages"][1]), tuple(p["paths"])) for p in stored["parallel"])
     return Data(**stored | {"sources": sources, "parallel": parallel})
 
 

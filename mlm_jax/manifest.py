@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
 
-SCHEMA = 1
+SCHEMA = 2
+TOKEN_COUNTS = "token_counts.npy"
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,8 @@ def read(corpus: epath.PathLike) -> Manifest:
         raise UserError(f"{path}: not a manifest ({e}); delete it and run: mlm-jax prepare CONFIG") from e
     if schema > SCHEMA:
         raise UserError(f"{path}: schema {schema} is newer than the {SCHEMA} that this mlm_jax reads; upgrade mlm_jax")
+    if schema < SCHEMA:
+        raise UserError(f"{path}: schema {schema} is older than this mlm_jax's {SCHEMA}; prepare into a new workdir")
     try:
         return Manifest(
             **stored
@@ -136,6 +141,25 @@ def read(corpus: epath.PathLike) -> Manifest:
         )
     except (KeyError, TypeError) as e:
         raise UserError(f"{path}: damaged ({e}); delete it and run: mlm-jax prepare CONFIG") from e
+
+
+def write_token_counts(counts: np.ndarray, corpus: epath.PathLike) -> None:
+    """Write how often each token id occurs in the training blocks, int64 [vocabulary_size]."""
+    file = io.BytesIO()
+    np.save(file, counts)
+    write_whole(epath.Path(corpus) / TOKEN_COUNTS, file.getvalue())
+
+
+def read_token_counts(corpus: epath.PathLike) -> np.ndarray:
+    """How often each token id occurs in the training blocks, int64 [vocabulary_size].
+
+    Raises:
+      UserError: they are not there.
+    """
+    path = epath.Path(corpus) / TOKEN_COUNTS
+    if not path.exists():
+        raise UserError(f"{path}: missing; delete {path.parent / 'manifest.json'} and run: mlm-jax prepare CONFIG")
+    return np.load(io.BytesIO(path.read_bytes()))
 
 
 def _split(stored: dict[str, Any]) -> Split:

@@ -34,6 +34,10 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("head", None),
     ("mlp", "tensor"),
     ("norm", None),
+    ("half", None),
+    ("token_type", None),
+    ("language", None),
+    ("class", None),
     ("layers", None),
 )
 

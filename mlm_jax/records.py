@@ -5,10 +5,11 @@ SeqIO and T5X read the TFRecord files as an ordinary SeqIO cache and never look 
 reads single records by the index, without TensorFlow: tf.Example is rebuilt here as a protobuf
 message of the same wire format.
 
-A record holds the block's tokens and its *spans*: runs of tokens whose positions count up from 0.
-A span has a length, a segment id (attention stays within a segment) and a language id, from which
-`expand` makes the per-token features. A block of running text is one span; a packed block has one
-a document; a translation pair is two spans of one segment.
+A record holds the block's tokens and its *spans*: runs of tokens whose positions count up. A span has
+a length, a segment id (attention stays within a segment), a language id, a token type and a first
+position, from which `expand` makes the per-token features. A block of running text is one span; a
+packed block has one a document; a translation pair is two spans of one segment, both from position 0;
+a sentence pair is two spans of one segment and two types, whose positions run on.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from __future__ import annotations
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-FEATURES = ("tokens", "span_lengths", "span_segments", "span_languages")
+SPANS = ("span_lengths", "span_segments", "span_languages", "span_types", "span_positions")
+FEATURES = ("tokens", *SPANS, "next_sentence")
 
 
 def _example_class():  # -> type[Message]; protobuf's factory is not typed
@@ -47,6 +49,9 @@ def _example_class():  # -> type[Message]; protobuf's factory is not typed
 _Example = _example_class()
 
 
+TOKEN_FEATURES = ("tokens", "segment_ids", "positions", "language_ids", "token_types")  # of `expand`
+
+
 def encode(block: dict[str, np.ndarray]) -> bytes:
     """Serialise a block's features (`FEATURES`, integer arrays of rank 1) as a tf.Example."""
     example = _Example()
@@ -62,7 +67,7 @@ def decode(record: bytes) -> dict[str, np.ndarray]:
 
 
 def expand(block: dict[str, np.ndarray], length: int, pad: int) -> dict[str, np.ndarray]:
-    """A block's per-token features, each int32 [length].
+    """A block's features as training sees them: per-token ones are int32 [length].
 
     Args:
       block: `FEATURES` of one record, at most `length` tokens.
@@ -70,7 +75,9 @@ def expand(block: dict[str, np.ndarray], length: int, pad: int) -> dict[str, np.
       pad: id of the padding token.
 
     Returns:
-      tokens; segment_ids, from 1, and 0 on padding; positions, from 0 in each span; language_ids.
+      tokens; segment_ids, from 1, and 0 on padding; positions; language_ids; token_types. And, int32 [],
+      next_sentence: 0 where the second sentence follows the first, 1 where it is a random one, -1 where
+      the block is no sentence pair.
     """
     spans, used = block["span_lengths"], len(block["tokens"])
 
@@ -83,8 +90,10 @@ def expand(block: dict[str, np.ndarray], length: int, pad: int) -> dict[str, np.
     return {
         "tokens": fill(block["tokens"], pad),
         "segment_ids": fill(np.repeat(block["span_segments"], spans)),
-        "positions": fill(np.arange(used, dtype=np.int32) - starts),
+        "positions": fill(np.arange(used, dtype=np.int32) - starts + np.repeat(block["span_positions"], spans)),
         "language_ids": fill(np.repeat(block["span_languages"], spans)),
+        "token_types": fill(np.repeat(block["span_types"], spans)),
+        "next_sentence": np.asarray(block["next_sentence"][0] if len(block["next_sentence"]) else -1, np.int32),
     }
 
 

@@ -162,17 +162,36 @@ def stage_rates(config: cfg.Config, streams: Sequence[Stream]) -> list[StageRate
     blocks = np.array([s.train.blocks for s in streams], np.float64)
     count = "blocks" if sampling.strategy == "unimax" else sampling.count
     counts = np.array([getattr(s.train, count) for s in streams], np.float64)
-    stages = [StageRates(0, language_rates(sampling, counts, train.steps * train.batch_size))]
+    is_pair = np.array([len(s.languages) == 2 for s in streams])
+    # Languages and pairs share out the blocks by `parallel_share`, and among themselves by the strategy.
+    kinds = ((~is_pair, 1 - sampling.parallel_share), (is_pair, sampling.parallel_share))
+
+    def first_rates() -> np.ndarray:
+        rates = np.zeros(len(streams))
+        for members, share in kinds:
+            if share and members.any():
+                budget = train.steps * train.batch_size * share
+                rates[members] = share * language_rates(sampling, counts[members], budget)
+        return rates
+
+    stages = [StageRates(0, first_rates())]
     names = [s.name for s in streams]
+    languages = {language for s in streams for language in s.languages}
     for i, stage in enumerate(sampling.stages):
-        unknown = sorted(set(stage.languages) - set(names))
+        unknown = sorted(set(stage.languages) - languages)
         if unknown:
             raise UserError(
-                f"sampling.stages[{i}].languages: {', '.join(unknown)} not in the corpus; it has {', '.join(names)}"
+                f"sampling.stages[{i}].languages: {', '.join(unknown)} not in the corpus; "
+                f"it has {', '.join(sorted(languages))}"
             )
-        included = np.array([not stage.languages or name in stage.languages for name in names])
+        # A pair takes part when both of its languages do.
+        included = np.array([not stage.languages or set(s.languages) <= set(stage.languages) for s in streams])
         rates = np.zeros(len(names))
-        rates[included] = exponent_rates(counts[included], stage.exponent)
+        for members, share in kinds:
+            if share and not (members & included).any():
+                raise UserError(f"sampling.stages[{i}].languages: no language pair among them, but a parallel_share")
+            if share:
+                rates[members & included] = share * exponent_rates(counts[members & included], stage.exponent)
         stages.append(StageRates(stage.start, rates))
     if sampling.max_epochs:
         epochs = draws(stages, train.steps, train.batch_size) / blocks
@@ -195,24 +214,31 @@ def draws(stages: Sequence[StageRates], steps: int, batch_size: int) -> np.ndarr
     return total
 
 
+def trained_streams(config: cfg.Config, streams: Sequence[Stream]) -> tuple[Stream, ...]:
+    """Of a corpus' streams, those that a run trains on and validates: pairs where they have a share."""
+    return tuple(s for s in streams if len(s.languages) == 1 or config.sampling.parallel_share)
+
+
 def table(config: cfg.Config, streams: Sequence[Stream]) -> list[dict[str, object]]:
-    """The sampling table, a row a language, that every run prints and stores.
+    """The sampling table, a row a language (or language pair), that every run prints and stores.
 
     Returns:
-      Rows with language, documents, bytes, tokens, blocks, natural (share of what
-      `sampling.count` names), rates (share of draws, one a stage), draws, epochs, unigram_loss.
+      Rows with language, is_pair, documents, bytes, tokens, blocks, natural (share of what
+      `sampling.count` names, among languages or among pairs), rates (share of draws, one a stage), draws, epochs, unigram_loss.
     """
     stages = stage_rates(config, streams)
     counts = np.array([getattr(s.train, config.sampling.count) for s in streams], np.float64)
+    is_pair = np.array([len(s.languages) == 2 for s in streams])
     drawn = draws(stages, config.train.steps, config.train.batch_size)
     return [
         {
             "language": s.name,
+            "is_pair": bool(is_pair[i]),
             "documents": s.train.documents,
             "bytes": s.train.bytes,
             "tokens": s.train.tokens,
             "blocks": s.train.blocks,
-            "natural": float(counts[i] / counts.sum()),
+            "natural": float(counts[i] / counts[is_pair == is_pair[i]].sum()),
             "rates": [float(stage.rates[i]) for stage in stages],
             "draws": float(drawn[i]),
             "epochs": float(drawn[i] / s.train.blocks),

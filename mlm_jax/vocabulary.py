@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The vocabulary as both halves see it: `vocabulary/sentencepiece.model` and `vocabulary.json`."""
+"""The vocabulary as both halves see it: `vocabulary.json`, and `sentencepiece.model` or `tokenizer.json` beside it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,23 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
-import sentencepiece
 from etils import epath
 
 from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
+from mlm_jax.tokenizers import load_json, load_pieces, load_tokenizer
 
 # Ids of a vocabulary that we train. Padding is 0 because SeqIO and T5X take 0 for padding.
 PAD, EOS, UNK, BOS, MASK = 0, 1, 2, 3, 4
+
+# What the specials are called in a tokenizer.json (BERT's names, SentencePiece's and Gemma's).
+NAMES = {
+    "pad": ("[PAD]", "<pad>"),
+    "bos": ("[CLS]", "<s>", "<bos>", "<cls>"),
+    "eos": ("[SEP]", "</s>", "<eos>", "<sep>"),
+    "unk": ("[UNK]", "<unk>"),
+    "mask": ("[MASK]", "<mask>"),
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,8 @@ class Vocabulary:
       size: ids in use; all ids are below it.
       pad, eos, unk, bos, mask: ids of the specials. `mask` is never the id of raw text.
       special_ids: ids never hidden, and never shown in place of another.
-      sha256: of the .model file.
+      sha256: of the tokenizer's file.
+      file: the tokenizer's, in the `vocabulary/` folder.
     """
 
     size: int
@@ -38,6 +48,7 @@ class Vocabulary:
     mask: int
     special_ids: tuple[int, ...]
     sha256: str
+    file: str = "sentencepiece.model"
 
     @property
     def ordinary_ids(self) -> np.ndarray:
@@ -45,50 +56,58 @@ class Vocabulary:
         return np.setdiff1d(np.arange(self.size, dtype=np.int32), np.asarray(self.special_ids, np.int32))
 
 
-def from_model(model_path: epath.PathLike) -> Vocabulary:
-    """Describe a SentencePiece model: ours, or any other.
+def from_file(path: epath.PathLike) -> Vocabulary:
+    """Describe a SentencePiece model or a tokenizer.json: ours, or any other.
 
-    A model without `<pad>`, `<s>`, `</s>` or `<mask>` gets them as new ids after its last piece.
+    One without padding, begin, end or mask token gets them as new ids after its last piece.
 
     Raises:
-      UserError: the file is no SentencePiece model.
+      UserError: the file is neither.
     """
-    data = epath.Path(model_path).read_bytes()
-    pieces = load_pieces(model_path)
-    size = pieces.get_piece_size()
+    path = epath.Path(path)
+    described = _from_pieces(path) if path.suffix == ".model" else _from_json(path)
+    return dataclasses.replace(described, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), file=path.name)
+
+
+def _from_pieces(path: epath.Path) -> Vocabulary:
+    pieces = load_pieces(path)
     # A <mask> that raw text can produce (user-defined, or an ordinary piece) would let text hold the mask id.
     mask = pieces.piece_to_id("<mask>")
     if mask == pieces.unk_id() or not pieces.is_control(mask):
         mask = -1
     ids = {"pad": pieces.pad_id(), "bos": pieces.bos_id(), "eos": pieces.eos_id(), "mask": mask}
+    ids["unk"] = pieces.unk_id()
+    control = {i for i in range(pieces.get_piece_size()) if pieces.is_control(i)}
+    return with_specials(pieces.get_piece_size(), ids, control)
+
+
+def _from_json(path: epath.Path) -> Vocabulary:
+    loaded = load_json(path)
+    found = loaded.get_vocab(with_added_tokens=True)
+    ids = {name: next((found[c] for c in called if c in found), -1) for name, called in NAMES.items()}
+    special = {i for i, token in loaded.get_added_tokens_decoder().items() if token.special}
+    # Ids may have holes; no piece has those, so they are never hidden or shown either.
+    size = max(found.values()) + 1
+    return with_specials(size, ids, special | (set(range(size)) - set(found.values())))
+
+
+def with_specials(size: int, ids: dict[str, int], special: set[int]) -> Vocabulary:
+    """A vocabulary of `size` pieces whose specials have these ids; -1 gets a new id after the last."""
+    ids = dict(ids)
     for name in ids:
         if ids[name] < 0:
             ids[name] = size
             size += 1
-    special = set(ids.values()) | {pieces.unk_id()}
-    special |= {i for i in range(pieces.get_piece_size()) if pieces.is_control(i)}
     return Vocabulary(
-        size=size,
-        unk=pieces.unk_id(),
-        special_ids=tuple(sorted(special)),
-        sha256=hashlib.sha256(data).hexdigest(),
-        **ids,
+        size,
+        ids["pad"],
+        ids["eos"],
+        ids["unk"],
+        ids["bos"],
+        ids["mask"],
+        tuple(sorted(special | set(ids.values()))),
+        "",
     )
-
-
-def load_pieces(model_path: epath.PathLike) -> sentencepiece.SentencePieceProcessor:
-    """Load a SentencePiece model file.
-
-    Raises:
-      UserError: there is no such file or it is no SentencePiece model.
-    """
-    path = epath.Path(model_path)
-    if not path.exists():
-        raise UserError(f"{path}: no such vocabulary; give a SentencePiece .model file")
-    try:
-        return sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
-    except RuntimeError as e:
-        raise UserError(f"{path}: not a SentencePiece model; give a .model file that spm_train wrote") from e
 
 
 def write(vocabulary: Vocabulary, folder: epath.PathLike) -> None:
@@ -103,24 +122,30 @@ def read(folder: epath.PathLike) -> Vocabulary:
       UserError: a file is missing, or the model is another one.
     """
     description = epath.Path(folder) / "vocabulary.json"
-    model = epath.Path(folder) / "sentencepiece.model"
-    if not description.exists() or not model.exists():
+    if not description.exists():
         raise UserError(f"{folder}: no vocabulary there; run: mlm-jax prepare CONFIG")
     stored = json.loads(description.read_text())
-    found = hashlib.sha256(model.read_bytes()).hexdigest()
-    if found != stored["sha256"]:
+    described = Vocabulary(**stored | {"special_ids": tuple(stored["special_ids"])})
+    file = epath.Path(folder) / described.file
+    found = hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else "no such file"
+    if found != described.sha256:
         raise UserError(
-            f"{model}: not the model that {description} describes (sha256 {found[:12]}, not "
-            f"{stored['sha256'][:12]}); put the right one back, or prepare into an empty workdir"
+            f"{file}: not the one that {description} describes (sha256 {found[:12]}, not {described.sha256[:12]}); "
+            "put the right one back, or prepare into an empty workdir"
         )
-    return Vocabulary(**stored | {"special_ids": tuple(stored["special_ids"])})
+    return described
 
 
 def word_starts(folder: epath.PathLike, vocabulary: Vocabulary) -> np.ndarray:
-    """Which ids begin a word, bool [vocabulary.size]: pieces that begin with U+2581, and the specials."""
-    pieces = load_pieces(epath.Path(folder) / "sentencepiece.model")
+    """Which ids begin a word, bool [vocabulary.size]: see `Tokenizer.starts_word`; specials do.
+
+    Raises:
+      UserError: the vocabulary's pieces do not say where a word begins.
+    """
+    tokenizer = load_tokenizer(epath.Path(folder) / vocabulary.file)
+    if tokenizer.starts_word is None:
+        raise UserError(f"{folder}: its pieces do not say where words begin; set objective.whole_words to False")
     starts = np.ones(vocabulary.size, bool)
-    for i in range(pieces.get_piece_size()):
-        starts[i] = pieces.id_to_piece(i).startswith("\u2581")
+    starts[: len(tokenizer.pieces)] = [tokenizer.starts_word(piece) for piece in tokenizer.pieces]
     starts[list(vocabulary.special_ids)] = True
     return starts

@@ -36,6 +36,9 @@ def block(tokens: np.ndarray, language: int, lengths: list[int] | None = None) -
         "span_lengths": np.array(lengths),
         "span_segments": np.arange(1, len(lengths) + 1),
         "span_languages": np.full(len(lengths), language),
+        "span_types": np.zeros(len(lengths), int),
+        "span_positions": np.zeros(len(lengths), int),
+        "next_sentence": np.array([], int),
     }
 
 
@@ -107,7 +110,7 @@ def make_workdir(folder: Path, sizes: dict[str, int], **sections) -> Config:
     )
     (folder / "vocabulary").mkdir(parents=True)
     (folder / "vocabulary" / "sentencepiece.model").write_bytes(model.getvalue())
-    described = vocabulary.from_model(folder / "vocabulary" / "sentencepiece.model")
+    described = vocabulary.from_file(folder / "vocabulary" / "sentencepiece.model")
     vocabulary.write(described, folder / "vocabulary")
     make_corpus(folder / "corpus", sizes, vocabulary_size=described.size, sha256=described.sha256)
     return tiny_config(str(folder), **sections)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The mesh, and where every parameter lies on it: a change of `tests/golden/shardings.json` is to be read."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -15,7 +16,7 @@ from jax.sharding import PartitionSpec
 from mlm_jax import config as cfg
 from mlm_jax import mesh as meshes
 from mlm_jax.errors import UserError
-from mlm_jax.model.encoder import Encoder
+from mlm_jax.model.encoder import Encoder, example_batch
 
 GOLDEN = Path(__file__).parent / "golden" / "shardings.json"
 MODEL = cfg.Model(layers=2, width=32, heads=4, mlp_width=64, positions=16)
@@ -23,10 +24,9 @@ MODEL = cfg.Model(layers=2, width=32, heads=4, mlp_width=64, positions=16)
 
 def boxed(model=None):
     model = model or Encoder(MODEL, 256, jnp.float32)
-    example = jax.ShapeDtypeStruct((2, 16), jnp.int32)
-    scored = jax.ShapeDtypeStruct((2, 3), jnp.int32)
+    scored = jnp.zeros((1, 3), jnp.int32)
     return jax.eval_shape(
-        lambda key, x, s: model.init(key, x, x, x, s, method="features")["params"], jax.random.key(0), example, scored
+        lambda key: model.init(key, example_batch(16), scored, method="features")["params"], jax.random.key(0)
     )
 
 
@@ -74,7 +74,10 @@ def test_every_parameter_lies_where_the_golden_file_says():
 
 
 def test_every_axis_of_every_parameter_has_a_rule_and_every_rule_a_use():
-    tree = boxed()
+    everything = dataclasses.replace(
+        MODEL, gated=True, token_types=2, language_embedding=True, pooler=True, next_sentence=True
+    )
+    tree = boxed(Encoder(everything, 256, jnp.float32, languages=3))
     names = [leaf.names for leaf in jax.tree.leaves(tree, is_leaf=lambda x: hasattr(x, "names"))]
     for axes, leaf in zip(names, jax.tree.leaves(nn.meta.unbox(tree)), strict=True):
         assert len(axes) == leaf.ndim
@@ -104,7 +107,8 @@ def test_the_encoder_computes_the_same_on_every_mesh(sizes):
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) * 0.2, shapes)
 
     def loss(params, tokens, positions, segments, scored):
-        features, matrix, bias = model.apply({"params": params}, tokens, positions, segments, scored, method="features")
+        batch = {"tokens": tokens, "positions": positions, "segment_ids": segments}
+        features, matrix, bias, _ = model.apply({"params": params}, batch, scored, method="features")
         return jnp.sum(jnp.sin(jnp.einsum("bsw,vw->bsv", features, matrix) + bias[None, None])) / 100
 
     batch = tokens, positions, segments, scored

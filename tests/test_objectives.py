@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mlm_jax import config as cfg
 from mlm_jax import mesh as meshes
 from mlm_jax import objectives
-from mlm_jax.model.encoder import Encoder
+from mlm_jax.model.encoder import Encoder, example_batch
 from mlm_jax.vocabulary import Vocabulary
 
 SPECIALS = (0, 1, 2, 3, 4)
@@ -43,7 +43,7 @@ def hide(batch, objective=OBJECTIVE, seed=0, step=0, first=0, starts_word=None, 
         batch,
         objective.mask_rate if rate is None else rate,
         objective,
-        objectives.make_tables(WORDS, starts_word),
+        objectives.make_tables(WORDS, objective, starts_word),
         objectives.scored_bound(length, objective),
     )
     return {name: np.asarray(value) for name, value in out.items()}
@@ -133,7 +133,7 @@ def test_masks_do_not_depend_on_how_the_batch_is_cut(pieces):
 def test_masks_are_the_same_on_any_number_of_devices(devices):
     batch = batch_of(16, 64)
     sharding = meshes.batch_sharding(meshes.make_mesh(cfg.Mesh(), 16, jax.devices()[:devices]))
-    tables = objectives.make_tables(WORDS, None)
+    tables = objectives.make_tables(WORDS)
 
     @jax.jit
     def masked(batch):
@@ -168,7 +168,7 @@ def test_the_lowest_ordinary_id_can_be_a_target_even_if_it_is_zero():
     batch = {"tokens": jnp.zeros((8, 40), jnp.int32), "segment_ids": jnp.ones((8, 40), jnp.int32)}
     batch["positions"] = batch["segment_ids"]
     keys = objectives.row_keys(0, 0, jnp.arange(8))
-    out = objectives.hide(keys, batch, 0.15, OBJECTIVE, objectives.make_tables(words, None), 6)
+    out = objectives.hide(keys, batch, 0.15, OBJECTIVE, objectives.make_tables(words), 6)
     assert out["weights"].sum() == 8 * 6
     assert not np.asarray(out["targets"]).any() and (np.asarray(out["tokens"]) == 49).any()
 
@@ -214,7 +214,7 @@ def test_a_block_with_nothing_to_hide_has_no_loss_and_no_nan():
     tokens = jnp.array([[3, 1, 0, 0, 0, 0, 0, 0], [0] * 8], jnp.int32)
     batch = {"tokens": tokens, "segment_ids": (tokens > 0).astype(jnp.int32), "positions": jnp.zeros_like(tokens)}
     hidden = objectives.hide(
-        objectives.row_keys(0, 0, jnp.arange(2)), batch, 0.15, OBJECTIVE, objectives.make_tables(WORDS, None), 2
+        objectives.row_keys(0, 0, jnp.arange(2)), batch, 0.15, OBJECTIVE, objectives.make_tables(WORDS), 2
     )
     assert not np.asarray(hidden["weights"]).any()
     np.testing.assert_array_equal(hidden["tokens"], tokens)
@@ -222,7 +222,7 @@ def test_a_block_with_nothing_to_hide_has_no_loss_and_no_nan():
     @jax.jit
     @jax.value_and_grad
     def total(params):
-        return objectives.masked_lm_loss(model, params, hidden, None, WORDS.size, 10_000)[0].sum()
+        return objectives.score(model, params, hidden, None, WORDS.size, 10_000)["loss"].sum()
 
     value, gradient = total(params)
     assert value == 0
@@ -232,11 +232,11 @@ def test_a_block_with_nothing_to_hide_has_no_loss_and_no_nan():
 def tiny(dtype=jnp.float32):
     config = cfg.Model(layers=2, width=32, heads=2, mlp_width=64, positions=64)
     model = Encoder(config, 1_024, dtype)
-    example = jnp.zeros((1, 8), jnp.int32)
+    scored = jnp.zeros((1, 1), jnp.int32)
 
     @jax.jit
     def init(key):
-        return nn.meta.unbox(model.init(key, example, example, example, example[:, :1], method="features"))
+        return nn.meta.unbox(model.init(key, example_batch(8), scored, method="features"))
 
     return model, init(jax.random.key(0))["params"]
 
@@ -245,13 +245,12 @@ def tiny(dtype=jnp.float32):
 def test_the_loss_of_a_block_is_its_own_scored_tokens(dtype):
     model, params = tiny(dtype)
     hidden = {k: jnp.asarray(v) for k, v in hide(batch_of(4, 40, padding=0.5)).items()}
-    loss_of = jax.jit(lambda params, hidden: objectives.masked_lm_loss(model, params, hidden, None, WORDS.size, 10_000))
-    loss, correct = loss_of(params, hidden)
+    sums = jax.jit(lambda p, h: objectives.score(model, p, h, None, WORDS.size, 10_000))(params, hidden)
+    loss, correct = sums["loss"], sums["correct"]
     assert loss.dtype == correct.dtype == jnp.float32 and loss.shape == correct.shape == (4,)
 
     every = jnp.broadcast_to(jnp.arange(40), (4, 40))
-    arguments = hidden["tokens"], hidden["positions"], hidden["segment_ids"], every
-    features, matrix, bias = model.apply({"params": params}, *arguments, method="features")
+    features, matrix, bias, _ = model.apply({"params": params}, hidden, every, method="features")
     scores = (features.astype(jnp.float32) @ matrix.T + bias[None, None])[..., : WORDS.size]
     at = jnp.take_along_axis(jax.nn.log_softmax(scores), hidden["scored"][..., None], axis=1)
     chosen = -jnp.take_along_axis(at, hidden["targets"][..., None], axis=2)[..., 0] * hidden["weights"]

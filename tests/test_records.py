@@ -18,6 +18,9 @@ def make(spans, seed):
         "span_lengths": lengths,
         "span_segments": np.arange(len(spans)) // 2 + 1,
         "span_languages": np.array([language for _, language in spans]),
+        "span_types": np.arange(len(spans)) % 2,
+        "span_positions": 7 * np.arange(len(spans)),
+        "next_sentence": np.array([1] if seed % 2 else [], int),
     }
 
 
@@ -36,12 +39,15 @@ def test_expand_restarts_positions_and_pads(spans, seed):
     used = len(block["tokens"])
     out = records.expand(block, 80, pad=1)
     np.testing.assert_array_equal(out["tokens"], [*block["tokens"], *[1] * (80 - used)])
-    positions, segments, languages = [], [], []
+    positions, segments, languages, types = [], [], [], []
     for number, (length, language) in enumerate(spans):
-        positions += range(length)
+        positions += range(7 * number, 7 * number + length)
+        types += [number % 2] * length
         segments += [number // 2 + 1] * length
         languages += [language] * length
-    for name, want in (("positions", positions), ("segment_ids", segments), ("language_ids", languages)):
+    assert out["next_sentence"] == (1 if seed % 2 else -1)
+    wanted = {"positions": positions, "segment_ids": segments, "language_ids": languages, "token_types": types}
+    for name, want in wanted.items():
         np.testing.assert_array_equal(out[name], want + [0] * (80 - used))
 
 

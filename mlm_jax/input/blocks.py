@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,6 +26,7 @@ class Blocks:
 
     Args:
       corpus: folder that the shards' names are relative to.
+      name: of the stream, which with a block's number makes its key.
       shards: as the manifest lists them.
       length: tokens to pad a block to.
       pad: id of the padding token.
@@ -33,7 +35,8 @@ class Blocks:
       UserError: a shard is missing or its size is not the manifest's.
     """
 
-    def __init__(self, corpus: epath.PathLike, shards: Sequence[Shard], length: int, pad: int):
+    def __init__(self, corpus: epath.PathLike, name: str, shards: Sequence[Shard], length: int, pad: int):
+        self._name = name
         self._paths = [epath.Path(corpus) / s.file for s in shards]
         self._ends = list(itertools.accumulate(s.blocks for s in shards))
         self._length, self._pad = length, pad
@@ -51,7 +54,7 @@ class Blocks:
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """Features of a block, each int32 [length]: see `records.expand`."""
+        """Features of a block (`records.expand`), and `block_key`, uint32 []: a number that names it wherever it stands."""
         shard = bisect.bisect_right(self._ends, index)
         offsets, data = self._file(shard)
         row = index - (self._ends[shard - 1] if shard else 0)
@@ -62,7 +65,8 @@ class Blocks:
             with data.open("rb") as file:
                 file.seek(start)
                 payload = file.read(end - start)
-        return records.expand(records.decode(payload), self._length, self._pad)
+        key = np.asarray(zlib.crc32(f"{self._name}/{index}".encode()), np.uint32)
+        return records.expand(records.decode(payload), self._length, self._pad) | {"block_key": key}
 
     def __repr__(self) -> str:
         return f"Blocks({len(self._paths)} shards, {len(self)} blocks)"

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import grain
 import numpy as np
 from etils import epath
 
-from mlm_jax import sampling
+from mlm_jax import records, sampling
 from mlm_jax.config import Config
 from mlm_jax.input.blocks import Blocks
 from mlm_jax.manifest import Manifest, Stream
@@ -96,17 +97,18 @@ def training_batches(
     """This process's rows of the batch of `start_step` and of every later step.
 
     Yields:
-      Features of `records.expand`, each int32 [rows, length].
+      What `batch_shapes` says, this process's rows of it.
 
     Raises:
       UserError: a shard is missing or truncated.
     """
     sources = [
         # The seed hangs on the name, so that a language's order stays when others are added.
-        grain.MapDataset.source(Blocks(corpus, s.train.shards, manifest.sequence_length, pad))
+        grain.MapDataset.source(Blocks(corpus, s.name, s.train.shards, manifest.sequence_length, pad))
         .seed(_stream_seed(seed, s.name))
         .shuffle()
         .repeat()
+        .map_with_index(partial(_count_repeats, s.train.blocks))
         for s in streams
     ]
     rows = len(mixture._rows)
@@ -118,6 +120,23 @@ def training_batches(
     iterator = iter(batches)
     iterator.set_state({"next_index": start_step})
     return iterator
+
+
+def _count_repeats(blocks: int, draw: int, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return block | {"repeat": np.asarray(draw // blocks % 2**31, np.int32)}
+
+
+def batch_shapes(batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...], type]]:
+    """Feature → shape and type of a batch over all processes.
+
+    The per-token features are those of `records.expand`; next_sentence is of the block; block_key names it;
+    and repeat is how often it was drawn before.
+    """
+    shapes: dict[str, tuple[tuple[int, ...], type]] = dict.fromkeys(
+        records.TOKEN_FEATURES, ((batch_size, length), np.int32)
+    )
+    blocks = {"next_sentence": np.int32, "block_key": np.uint32, "repeat": np.int32}
+    return shapes | {name: ((batch_size,), kind) for name, kind in blocks.items()}
 
 
 def _stream_seed(seed: int, name: str) -> int:

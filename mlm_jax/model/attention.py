@@ -1,54 +1,108 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Multi-head self-attention within segments."""
+"""Multi-head self-attention: who sees whom, and where everyone stands."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from mlm_jax import config as cfg
 from mlm_jax.model.dropout import dropout, site_keys
-from mlm_jax.model.layers import part
+from mlm_jax.model.layers import matrix, zeros
+
+# What all layers share: `allowed`, bool [batch, 1, length, length]; with local layers `near`, bool
+# [1, 1, length, length]; with rotary positions `angles` and `local_angles`, float32 [batch, 1, length, head / 2].
+Context = dict[str, jax.Array]
+
+
+def make_context(config: cfg.Model, segment_ids: jax.Array, positions: jax.Array) -> Context:
+    """What attention needs to know of a batch, computed once for all layers.
+
+    A token sees the tokens of its own segment; padding, segment 0, sees padding, so that no row is
+    without anything to see. In a causal encoder it sees no later token.
+
+    Args:
+      segment_ids, positions: int32 [batch, length].
+    """
+    places = jnp.arange(segment_ids.shape[1])
+    allowed = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
+    if config.causal:
+        allowed = allowed & (places[:, None] >= places[None, :])[None, None]
+    context = {"allowed": allowed}
+    if config.global_every > 1:
+        # By place in the block, which differs from position only by where the segment begins.
+        context["near"] = (jnp.abs(places[:, None] - places[None, :]) <= config.window // 2)[None, None]
+    if config.position_embedding == "rotary":
+        size = config.width // config.heads
+        exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
+        for name, theta in (("angles", config.rope_theta), ("local_angles", config.rope_local_theta)):
+            frequencies = np.float32(1) / np.float32(theta) ** exponents
+            context[name] = positions[:, None, :, None].astype(jnp.float32) * frequencies[None, None, None, :]
+    return context
+
+
+def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
+    """Turn each pair (i, i + half) of a head's units by the token's angle (RoPE, Su et al. 2021, section 3.2).
+
+    Args:
+      x: [..., batch, heads, length, head].
+      angles: float32 [batch, 1, length, head / 2].
+
+    Returns:
+      The same shape and dtype; computed in float32.
+    """
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    angles = angles.reshape(*[1] * (x.ndim - angles.ndim), *angles.shape)
+    cosine, sine = jnp.cos(angles), jnp.sin(angles)
+    return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1).astype(x.dtype)
 
 
 class Attention(nn.Module):
-    """Self-attention (Vaswani et al. 2017, section 3.2), block-diagonal over segments.
-
-    A token attends to the tokens of its own segment only; padding, segment 0, attends to padding, so
-    that no row is without anything to attend to.
-    """
+    """Self-attention (Vaswani et al. 2017, section 3.2)."""
 
     config: cfg.Model
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array, same_segment: jax.Array, keys: jax.Array | None) -> jax.Array:
+    def __call__(self, x: jax.Array, number: jax.Array, context: Context, keys: jax.Array | None) -> jax.Array:
         """Args:
           x: [batch, length, width].
-          same_segment: bool [batch, 1, length, length].
+          number: of the layer, uint32 [].
+          context: of `make_context`.
           keys: dropout keys of this layer, uint32 [batch], or None.
 
         Returns:
           [batch, length, width], before dropout and residual.
         """
-        width, heads = self.config.width, self.config.heads
+        config, dtype = self.config, self.dtype
+        width, heads, std = config.width, config.heads, config.initializer_std
         head = width // heads
         # One product for queries, keys and values.
-        kernel = part(self, "qkv_kernel", ("embed", "qkv", "heads", "head"), (width, 3, heads, head))
-        bias = part(self, "qkv_bias", ("qkv", "heads", "head"), (3, heads, head), nn.initializers.zeros)
-        out_kernel = part(self, "out_kernel", ("heads", "head", "embed"), (heads, head, width))
-        out_bias = part(self, "out_bias", ("embed",), (width,), nn.initializers.zeros)
+        kernel = matrix(self, "qkv_kernel", ("embed", "qkv", "heads", "head"), (width, 3, heads, head), std, dtype)
+        qkv = jnp.einsum("blw,wchd->cbhld", x, kernel)  # [3, batch, heads, length, head]
+        if config.bias:
+            bias = zeros(self, "qkv_bias", ("qkv", "heads", "head"), (3, heads, head), dtype)
+            qkv = qkv + bias[:, None, :, None, :]
 
-        qkv = jnp.einsum("blw,wchd->cbhld", x, kernel.astype(self.dtype))
-        qkv = qkv + bias.astype(self.dtype)[:, None, :, None, :]  # [3, batch, heads, length, head]
-        query, key, value = qkv[0], qkv[1], qkv[2]  # [batch, heads, length, head]
+        is_global = number % config.global_every == 0
+        allowed = context["allowed"]
+        if "near" in context:
+            allowed = allowed & (context["near"] | is_global)
+        query_key, value = qkv[:2], qkv[2]
+        if "angles" in context:
+            query_key = rotate(query_key, jnp.where(is_global, context["angles"], context["local_angles"]))
+        query, key = query_key[0], query_key[1]  # [batch, heads, length, head]
+
         scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
-        scores = jnp.where(same_segment, scores * head**-0.5, jnp.finfo(jnp.float32).min)
-        weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
-        weights = dropout(weights, self.config.attention_dropout, None if keys is None else site_keys(keys, 0))
+        scores = jnp.where(allowed, scores * head**-0.5, jnp.finfo(jnp.float32).min)
+        weights = jax.nn.softmax(scores, axis=-1).astype(dtype)
+        weights = dropout(weights, config.attention_dropout, None if keys is None else site_keys(keys, 0))
         mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, value)
         mixed = nn.with_logical_constraint(mixed, ("act_batch", "act_heads", "act_length", "act_head"))
-        return (
-            jnp.einsum("bhld,hdw->blw", mixed, out_kernel.astype(self.dtype)) + out_bias.astype(self.dtype)[None, None]
-        )
+        out_kernel = matrix(self, "out_kernel", ("heads", "head", "embed"), (heads, head, width), std, dtype)
+        out = jnp.einsum("bhld,hdw->blw", mixed, out_kernel)
+        if config.bias:
+            out = out + zeros(self, "out_bias", ("embed",), (width,), dtype)[None, None]
+        return out

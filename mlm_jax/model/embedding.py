@@ -38,19 +38,50 @@ look_up.defvjp(lambda matrix, ids: (look_up(matrix, ids), ids), _look_up_backwar
 
 
 class Embedding(nn.Module):
-    """Sum of token and position embeddings, normalised."""
+    """Sum of token, position, token type and language embeddings, and its norm.
+
+    Attributes:
+      rows: of the token embedding.
+      languages: of the language embedding.
+    """
 
     config: cfg.Model
     rows: int
+    languages: int
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, positions: jax.Array, keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """int32 [batch, length] twice → [batch, length, width], and the token embedding for the output layer."""
-        width = self.config.width
-        token = part(self, "token_embedding", ("vocab", "embed"), (self.rows, width))
-        position = part(self, "position_embedding", ("position", "embed"), (self.config.positions, width))
-        x, token = look_up(token, tokens)
-        x = x + jnp.take(position, positions, axis=0)
-        x = LayerNorm(self.config.norm_epsilon, name="norm")(x).astype(self.dtype)
-        return dropout(x, self.config.dropout, None if keys is None else site_keys(keys, 0)), token
+    def __call__(self, batch: dict[str, jax.Array], keys: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Args:
+          batch: see `Encoder.__call__`.
+          keys: dropout keys, uint32 [batch], or None.
+
+        Returns:
+          The residual stream and what the first layer reads, [batch, length, width] each and the same but
+          in a pre-norm encoder without `embedding_norm`; and the token embedding, for the output layer.
+        """
+        config = self.config
+
+        def table(name: str, axis: str, rows: int) -> jax.Array:
+            init = nn.initializers.normal(config.initializer_std)
+            return part(self, name, (axis, "embed"), (rows, config.width), init)
+
+        x, token = look_up(table("token_embedding", "vocab", self.rows), batch["tokens"])
+        if config.position_embedding == "learned":
+            position = table("position_embedding", "position", config.positions + config.position_offset)
+            x = x + jnp.take(position, batch["positions"] + config.position_offset, axis=0)
+        if config.token_types:
+            kind = table("token_type_embedding", "token_type", config.token_types)
+            # A table of one row is the same for every token.
+            x = x + (jnp.take(kind, batch["token_types"], axis=0) if config.token_types > 1 else kind[0][None, None])
+        if config.language_embedding:
+            language = table("language_embedding", "language", self.languages)
+            x = x + jnp.take(language, batch["language_ids"], axis=0)
+
+        norm = LayerNorm(config.norm_epsilon, config.bias, name="norm")
+        dropout_keys = None if keys is None else site_keys(keys, 0)
+        if config.embedding_norm:
+            x = dropout(norm(x).astype(self.dtype), config.dropout, dropout_keys)
+            return x, x, token
+        x = dropout(x.astype(self.dtype), config.dropout, dropout_keys)
+        return x, norm(x), token

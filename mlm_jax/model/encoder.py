@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mlm_jax import config as cfg
-from mlm_jax.model.attention import Attention
+from mlm_jax.model.attention import Attention, Context, make_context
 from mlm_jax.model.dropout import dropout, site_keys
 from mlm_jax.model.embedding import Embedding
-from mlm_jax.model.head import Head
-from mlm_jax.model.layers import LayerNorm, gelu, part
+from mlm_jax.model.head import Head, Pooler
+from mlm_jax.model.layers import LayerNorm, gelu, matrix, zeros
 
 REMAT = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -25,8 +25,14 @@ def padded_rows(vocabulary_size: int) -> int:
     return -(-vocabulary_size // 128) * 128
 
 
+def example_batch(length: int) -> dict[str, jax.Array]:
+    """A batch of one block of zeros, to initialise an encoder with."""
+    names = ("tokens", "positions", "segment_ids", "token_types", "language_ids")
+    return dict.fromkeys(names, jnp.zeros((1, length), jnp.int32))
+
+
 class Mlp(nn.Module):
-    """Two matrix products with a GELU between."""
+    """Two matrix products with a GELU between; gated, the first gives GELU's input and a factor of its output."""
 
     config: cfg.Model
     dtype: jnp.dtype
@@ -34,43 +40,63 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[batch, length, width] → the same."""
-        width, inner = self.config.width, self.config.mlp_width
-        in_kernel = part(self, "in_kernel", ("embed", "mlp"), (width, inner))
-        in_bias = part(self, "in_bias", ("mlp",), (inner,), nn.initializers.zeros)
-        out_kernel = part(self, "out_kernel", ("mlp", "embed"), (inner, width))
-        out_bias = part(self, "out_bias", ("embed",), (width,), nn.initializers.zeros)
-        h = jnp.einsum("blw,wm->blm", x, in_kernel.astype(self.dtype)) + in_bias.astype(self.dtype)[None, None]
-        h = nn.with_logical_constraint(gelu(h), ("act_batch", "act_length", "act_mlp"))
-        return jnp.einsum("blm,mw->blw", h, out_kernel.astype(self.dtype)) + out_bias.astype(self.dtype)[None, None]
+        config, dtype = self.config, self.dtype
+        width, inner, std = config.width, config.mlp_width, config.initializer_std
+        halves, axes = ((2,), ("half",)) if config.gated else ((), ())
+        in_kernel = matrix(self, "in_kernel", ("embed", *axes, "mlp"), (width, *halves, inner), std, dtype)
+        h = jnp.einsum("blw,wcm->cblm" if config.gated else "blw,wm->blm", x, in_kernel)
+        if config.bias:
+            bias = zeros(self, "in_bias", (*axes, "mlp"), (*halves, inner), dtype)
+            h = h + jnp.expand_dims(bias, (-2, -3))
+        h = gelu(h[0]) * h[1] if config.gated else gelu(h)
+        h = nn.with_logical_constraint(h, ("act_batch", "act_length", "act_mlp"))
+        out_kernel = matrix(self, "out_kernel", ("mlp", "embed"), (inner, width), std, dtype)
+        out = jnp.einsum("blm,mw->blw", h, out_kernel)
+        if config.bias:
+            out = out + zeros(self, "out_bias", ("embed",), (width,), dtype)[None, None]
+        return out
 
 
 class Layer(nn.Module):
-    """Attention and MLP, each added to its input and then normalised (post-norm)."""
+    """Attention and MLP, each added to the residual stream and followed by a norm.
+
+    A norm's output is what the next sublayer reads, so that the norms of a pre-norm layer are counted from
+    its attention's output to the next layer's attention, and the last is the encoder's final norm. In a
+    post-norm layer the normalised sum is also the residual stream.
+    """
 
     config: cfg.Model
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, number: jax.Array, same_segment: jax.Array, keys: jax.Array | None
-    ) -> tuple[jax.Array, None]:
-        """The body of a scan over layers: carry [batch, length, width], the layer's number uint32 []."""
+        self, carry: tuple[jax.Array, jax.Array], number: jax.Array, context: Context, keys: jax.Array | None
+    ) -> tuple[tuple[jax.Array, jax.Array], None]:
+        """The body of a scan over layers.
+
+        Args:
+          carry: the residual stream and what the layer reads, [batch, length, width] each.
+          number: of the layer, uint32 [].
+        """
+        config = self.config
         if keys is not None:
             keys = site_keys(keys, number + 1)
-        epsilon, rate = self.config.norm_epsilon, self.config.dropout
 
-        def site(place: int) -> jax.Array | None:
-            return None if keys is None else site_keys(keys, place)
+        def add(x: jax.Array, out: jax.Array, place: int, name: str) -> tuple[jax.Array, jax.Array]:
+            x = x + dropout(out, config.dropout, None if keys is None else site_keys(keys, place))
+            read = LayerNorm(config.norm_epsilon, config.bias, name=name)(x)
+            return (read if config.norm == "post" else x), read
 
-        attended = Attention(self.config, self.dtype, name="attention")(x, same_segment, keys)
-        x = LayerNorm(epsilon, name="attention_norm")(x + dropout(attended, rate, site(1)))
-        mapped = Mlp(self.config, self.dtype, name="mlp")(x)
-        x = LayerNorm(epsilon, name="mlp_norm")(x + dropout(mapped, rate, site(2)))
-        return nn.with_logical_constraint(x, ("act_batch", "act_length", "act_embed")), None
+        x, read = carry
+        attended = Attention(config, self.dtype, name="attention")(read, number, context, keys)
+        x, read = add(x, attended, 1, "attention_norm")
+        x, read = add(x, Mlp(config, self.dtype, name="mlp")(read), 2, "mlp_norm")
+        read = nn.with_logical_constraint(read, ("act_batch", "act_length", "act_embed"))
+        return (read if config.norm == "post" else x, read), None
 
 
 class Encoder(nn.Module):
-    """A stack of identical layers over an embedding, and the head's transformation.
+    """A stack of identical layers over an embedding, and the heads.
 
     Attributes:
       config: shape and dropout.
@@ -78,18 +104,20 @@ class Encoder(nn.Module):
       dtype: of matrix products and activations; norms, softmax and loss are float32.
       unroll: layers that the compiler sees at once; the parameters are stacked all the same. Counts as 1
         where `config.remat` is on.
+      languages: rows of the language embedding, where there is one.
     """
 
     config: cfg.Model
     rows: int
     dtype: jnp.dtype
     unroll: int = 1
+    languages: int = 1
 
     def setup(self) -> None:
         layer = Layer
         if self.config.remat != "none":
             layer = nn.remat(layer, policy=REMAT[self.config.remat], prevent_cse=False)
-        self.embedding = Embedding(self.config, self.rows, self.dtype)
+        self.embedding = Embedding(self.config, self.rows, self.languages, self.dtype)
         self.layers = nn.scan(
             layer,
             variable_axes={"params": 0},
@@ -101,49 +129,46 @@ class Encoder(nn.Module):
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(self.config, self.dtype)
         self.head = Head(self.config, self.rows, self.dtype)
+        if self.config.pooler:
+            self.pooler = Pooler(self.config, self.dtype)
 
-    def __call__(
-        self, tokens: jax.Array, positions: jax.Array, segment_ids: jax.Array, keys: jax.Array | None = None
-    ) -> jax.Array:
+    def __call__(self, batch: dict[str, jax.Array], keys: jax.Array | None = None) -> jax.Array:
         """Encode a batch.
 
         Args:
-          tokens, positions, segment_ids: int32 [batch, length]; segment 0 is padding.
+          batch: tokens, positions, segment_ids (0 is padding) and, where the config has such embeddings,
+            token_types and language_ids: int32 [batch, length] each.
           keys: dropout keys, uint32 [batch] (`dropout.row_keys`); None: no dropout.
 
         Returns:
           [batch, length, width] in the compute dtype.
         """
-        return self._encode(tokens, positions, segment_ids, keys)[0]
+        return self._encode(batch, keys)[0]
 
-    def _encode(
-        self, tokens: jax.Array, positions: jax.Array, segment_ids: jax.Array, keys: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array]:
+    def _encode(self, batch: dict[str, jax.Array], keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """What `__call__` returns, and the token embedding."""
-        x, matrix = self.embedding(tokens, positions, keys)
-        x = nn.with_logical_constraint(x, ("act_batch", "act_length", "act_embed"))
-        same_segment = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
+        x, read, token = self.embedding(batch, keys)
+        x, read = (nn.with_logical_constraint(y, ("act_batch", "act_length", "act_embed")) for y in (x, read))
+        context = make_context(self.config, batch["segment_ids"], batch["positions"])
         numbers = jnp.arange(self.config.layers, dtype=jnp.uint32)
-        x, _ = self.layers(x, numbers, same_segment, keys)
-        return x, matrix
+        (_, read), _ = self.layers((x, read), numbers, context, keys)
+        return read, token
 
     def features(
-        self,
-        tokens: jax.Array,
-        positions: jax.Array,
-        segment_ids: jax.Array,
-        scored: jax.Array,
-        keys: jax.Array | None = None,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """What the language model's output layer sees at the scored positions only.
+        self, batch: dict[str, jax.Array], scored: jax.Array, keys: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
+        """What the output layers see, at the scored positions only.
 
         Args:
+          batch, keys: as in `__call__`.
           scored: int32 [batch, bound], places in the block.
 
         Returns:
           features [batch, bound, width], and the output layer's matrix [rows, width], which is the token
-          embedding, and bias [rows]: scores are features · matrixᵀ + bias.
+          embedding, and bias [rows]: scores are features · matrixᵀ + bias. And, where the config has a
+          pooler, its float32 [batch, 2] scores of (next sentence, random sentence), or its [batch, width]
+          where there is no such task; else None.
         """
-        x, matrix = self._encode(tokens, positions, segment_ids, keys)
+        x, token = self._encode(batch, keys)
         features, bias = self.head(jnp.take_along_axis(x, scored[:, :, None], axis=1))
-        return features, matrix, bias
+        return features, token, bias, self.pooler(x[:, 0]) if self.config.pooler else None

@@ -35,8 +35,9 @@ def step_flops(config: cfg.Model, rows: int, batch: int, length: int, scored: in
       scored: positions a block that reach the head.
     """
     width, tokens, targets = config.width, batch * length, batch * scored
-    layer = tokens * (4 * width * width + 2 * width * config.mlp_width + 2 * length * width)
-    head = targets * (width * width + width * rows)
+    mlp = (3 if config.gated else 2) * width * config.mlp_width
+    layer = tokens * (4 * width * width + mlp + 2 * length * width)
+    head = targets * ((width * width if config.head == "transform" else 0) + width * rows)
     return 3 * 2 * (config.layers * layer + head)
 
 

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mlm_jax import config as cfg
-from mlm_jax.model.layers import LayerNorm, gelu, part
+from mlm_jax.model.layers import LayerNorm, gelu, matrix, zeros
 
 
 class Head(nn.Module):
-    """Dense, GELU and layer norm (Devlin et al. 2019); the output matrix is the token embedding."""
+    """Dense, GELU and layer norm (Devlin et al. 2019), or nothing; the output matrix is the token embedding."""
 
     config: cfg.Model
     rows: int
@@ -23,12 +23,36 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[batch, bound, width] → the same, and the output layer's bias, float32 [rows]."""
-        width = self.config.width
-        kernel = part(self, "dense_kernel", ("embed", "embed_out"), (width, width))
-        bias = part(self, "dense_bias", ("embed_out",), (width,), nn.initializers.zeros)
-        output_bias = part(self, "output_bias", ("vocab",), (self.rows,), nn.initializers.zeros)
-        h = jnp.einsum("bsw,wv->bsv", x, kernel.astype(self.dtype)) + bias.astype(self.dtype)[None, None]
-        return LayerNorm(self.config.norm_epsilon, name="norm")(gelu(h)), output_bias
+        config, dtype = self.config, self.dtype
+        output_bias = zeros(self, "output_bias", ("vocab",), (self.rows,), jnp.dtype(jnp.float32))
+        if config.head == "plain":
+            return x, output_bias
+        shape = (config.width, config.width)
+        kernel = matrix(self, "dense_kernel", ("embed", "embed_out"), shape, config.initializer_std, dtype)
+        h = jnp.einsum("bsw,wv->bsv", x, kernel)
+        if config.bias:
+            h = h + zeros(self, "dense_bias", ("embed_out",), (config.width,), dtype)[None, None]
+        return LayerNorm(config.norm_epsilon, config.bias, name="norm")(gelu(h)), output_bias
+
+
+class Pooler(nn.Module):
+    """Dense and tanh of the first token, and what it says of the next sentence (Devlin et al. 2019, section 3.1)."""
+
+    config: cfg.Model
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[batch, width] → the same; with `next_sentence`, float32 [batch, 2] of is-next and is-random."""
+        width, std = self.config.width, self.config.initializer_std
+        kernel = matrix(self, "dense_kernel", ("embed", "embed_out"), (width, width), std, self.dtype)
+        bias = zeros(self, "dense_bias", ("embed_out",), (width,), self.dtype)
+        pooled = jnp.tanh(x @ kernel + bias[None])
+        if not self.config.next_sentence:
+            return pooled
+        kernel = matrix(self, "next_sentence_kernel", ("embed", "class"), (width, 2), std, self.dtype)
+        bias = zeros(self, "next_sentence_bias", ("class",), (2,), self.dtype)
+        return (pooled @ kernel + bias[None]).astype(jnp.float32)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))

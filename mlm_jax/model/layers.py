@@ -9,39 +9,51 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-initializer = nn.initializers.normal(0.02)  # Devlin et al. 2019, section A.2, without the truncation
-
 
 def part(
     module: nn.Module,
     name: str,
     axes: tuple[str, ...],
     shape: tuple[int, ...],
-    init: nn.initializers.Initializer = initializer,
+    init: nn.initializers.Initializer,
 ) -> jax.Array:
     """A float32 parameter with its logical axes."""
     # Flax types the box that `init` returns; inside a module the parameter is the array.
     return cast(jax.Array, module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32))
 
 
+def matrix(
+    module: nn.Module, name: str, axes: tuple[str, ...], shape: tuple[int, ...], std: float, dtype: jnp.dtype
+) -> jax.Array:
+    """A weight matrix, normal with standard deviation `std` at the start, in the compute dtype."""
+    return part(module, name, axes, shape, nn.initializers.normal(std)).astype(dtype)
+
+
+def zeros(module: nn.Module, name: str, axes: tuple[str, ...], shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+    """A bias, zero at the start, in the compute dtype."""
+    return part(module, name, axes, shape, nn.initializers.zeros).astype(dtype)
+
+
 class LayerNorm(nn.Module):
     """Layer normalisation over the last axis (Ba et al. 2016), computed in float32."""
 
     epsilon: float
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., width] → the same shape and dtype."""
         width = x.shape[-1]
+        shape = (1,) * (x.ndim - 1) + (width,)
         scale = part(self, "scale", ("norm",), (width,), nn.initializers.ones)
-        bias = part(self, "bias", ("norm",), (width,), nn.initializers.zeros)
         y = x.astype(jnp.float32)
         mean = jnp.mean(y, axis=-1, keepdims=True)
         centred = y - mean
         variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
-        normal = centred * jax.lax.rsqrt(variance + self.epsilon)
-        shape = (1,) * (x.ndim - 1) + (width,)
-        return (normal * scale.reshape(shape) + bias.reshape(shape)).astype(x.dtype)
+        normal = centred * jax.lax.rsqrt(variance + self.epsilon) * scale.reshape(shape)
+        if self.bias:
+            normal = normal + zeros(self, "bias", ("norm",), (width,), jnp.dtype(jnp.float32)).reshape(shape)
+        return normal.astype(x.dtype)
 
 
 def gelu(x: jax.Array) -> jax.Array:

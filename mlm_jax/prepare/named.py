@@ -10,6 +10,7 @@ from typing import Any
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.prepare.sources import BATCH, import_module
+from mlm_jax.prepare.text import tidy
 
 
 def shard_count(source: cfg.Source, split: str) -> int:
@@ -55,7 +56,57 @@ def documents(source: cfg.Source, split: str, index: int, count: int) -> Iterato
         texts = dataset.map(lambda example: {source.field: example[source.field]})
         batches = texts.batch(BATCH).as_numpy_iterator()
     for batch in batches:
-        yield [text for value in batch[source.field] if (text := " ".join(value.decode().split()))]
+        yield [text for value in batch[source.field] if (text := tidy(value.decode()))]
+
+
+def pair_shard_count(source: cfg.Parallel) -> int:
+    """Shards of a TFDS translation data set's training split.
+
+    Raises:
+      UserError: no such data set, or it does not have both languages.
+    """
+    info = _builder(source.paths[0]).info
+    _pair_field(source, info.features)
+    return max(1, info.splits["train"].num_shards)
+
+
+def pairs(source: cfg.Parallel, index: int, count: int) -> Iterator[list[tuple[str, str]]]:
+    """The sentence pairs of one shard of a TFDS translation data set, in batches, in a fixed order.
+
+    Its examples hold a sentence a language (`tfds.features.Translation`: wmt, opus, para_crawl), or a list of
+    languages and one of sentences (`TranslationVariableLanguages`: ted_multi_translate).
+    """
+    import tensorflow_datasets as tfds
+
+    builder = _builder(source.paths[0])
+    field = _pair_field(source, builder.info.features)
+    part = tfds.even_splits("train", n=count)[index] if count > 1 else "train"
+    batch = []
+    for example in builder.as_dataset(split=part, shuffle_files=False).as_numpy_iterator():
+        found = example[field] if field else example
+        if "translation" in found:
+            listed = zip(found["language"], found["translation"], strict=True)
+            found = {language.decode(): sentence for language, sentence in listed}
+        sides = [" ".join(found.get(language, b"").decode().split()) for language in source.languages]
+        if all(sides):
+            batch.append((sides[0], sides[1]))
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    yield batch
+
+
+def _pair_field(source: cfg.Parallel, features: Any) -> str | None:
+    """The feature that holds the translations, or None where the example itself does."""
+    first, second = source.languages
+    for field, feature in [(None, features), *features.items()]:
+        names = getattr(feature, "languages", None) or (tuple(feature) if field is None else ())
+        if first in names and second in names:
+            return field
+    raise UserError(
+        f"{source.paths[0]}: no sentences in {first} and {second}; it has {', '.join(features)}; "
+        "name languages as the data set does"
+    )
 
 
 def _check_field(source: cfg.Source, features: Any) -> None:

@@ -3,12 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 Block = dict[str, np.ndarray]
 OPEN_BLOCKS = 1_000  # blocks that best fit chooses among
+
+
+class Span(NamedTuple):
+    """A run of tokens of one language and token type, whose positions count up from `position`."""
+
+    language: int
+    tokens: Sequence[int] | np.ndarray
+    type: int = 0
+    position: int = 0
 
 
 def concatenate(
@@ -35,34 +45,39 @@ def concatenate(
             rows = np.array(stream[:whole], np.int64).reshape(-1, step)
             del stream[:whole]
             for row in rows:
-                yield _one_span(row, bos, language)
+                yield to_block([[Span(language, np.concatenate([[bos], row]))]])
     if stream:
-        yield _one_span(np.array(stream, np.int64), bos, language)
+        yield to_block([[Span(language, [bos, *stream])]])
 
 
-def _one_span(tokens: np.ndarray, bos: int, language: int) -> Block:
+def to_block(segments: list[list[Span]], next_sentence: int | None = None) -> Block:
+    """Segments, each a list of spans → one block, `records.FEATURES`."""
+    spans = [(number, span) for number, segment in enumerate(segments, 1) for span in segment]
     return {
-        "tokens": np.concatenate([[bos], tokens]),
-        "span_lengths": np.array([len(tokens) + 1]),
-        "span_segments": np.array([1]),
-        "span_languages": np.array([language]),
+        "tokens": np.concatenate([span.tokens for _, span in spans]),
+        "span_lengths": np.array([len(span.tokens) for _, span in spans]),
+        "span_segments": np.array([number for number, _ in spans]),
+        "span_languages": np.array([span.language for _, span in spans]),
+        "span_types": np.array([span.type for _, span in spans]),
+        "span_positions": np.array([span.position for _, span in spans]),
+        "next_sentence": np.array([] if next_sentence is None else [next_sentence], np.int64),
     }
 
 
 def document_segments(
     documents: Iterable[list[list[int]]], length: int, bos: int, eos: int, language: int
-) -> Iterator[list[tuple[int, list[int]]]]:
+) -> Iterator[list[Span]]:
     """Each document as a segment `<s> … </s>` of one span; one that is too long as several."""
     room = length - 2
     for batch in documents:
         for tokens in batch:
             for start in range(0, max(len(tokens), 1), room):
-                yield [(language, [bos, *tokens[start : start + room], eos])]
+                yield [Span(language, [bos, *tokens[start : start + room], eos])]
 
 
 def pair_segments(
     pairs: Iterable[list[tuple[list[int], list[int]]]], length: int, bos: int, eos: int, languages: tuple[int, int]
-) -> Iterator[list[tuple[int, list[int]]]]:
+) -> Iterator[list[Span]]:
     """Each sentence pair as a segment of two spans, whose positions both count from 0 (Conneau and Lample 2019).
 
     A pair that does not fit a block has the ends of its longer side, then of both, cut off.
@@ -73,22 +88,22 @@ def pair_segments(
             half = room // 2
             long = max(half, room - min(len(first), len(second)))
             sides = (first[:long], second[:long]) if len(first) + len(second) > room else (first, second)
-            yield [(language, [bos, *side, eos]) for language, side in zip(languages, sides, strict=True)]
+            yield [Span(language, [bos, *side, eos]) for language, side in zip(languages, sides, strict=True)]
 
 
-def best_fit(segments: Iterable[list[tuple[int, list[int]]]], length: int) -> Iterator[Block]:
+def best_fit(segments: Iterable[list[Span]], length: int) -> Iterator[Block]:
     """Pack segments into blocks, each into the fullest of the open blocks that has room.
 
     A block is closed when it is full, or when `OPEN_BLOCKS` others are open and it is the fullest.
 
     Args:
-      segments: each a list of spans (language id, tokens), no longer than `length` in all.
+      segments: each a list of spans, no longer than `length` in all.
     """
     # Room left → open blocks with it; bit r of `rooms` says that there is one with room r.
-    open_blocks: dict[int, list[list[list[tuple[int, list[int]]]]]] = {}
+    open_blocks: dict[int, list[list[list[Span]]]] = {}
     rooms, number = 0, 0
 
-    def take(room: int) -> list[list[tuple[int, list[int]]]]:
+    def take(room: int) -> list[list[Span]]:
         nonlocal rooms, number
         block = open_blocks[room].pop()
         number -= 1
@@ -97,7 +112,7 @@ def best_fit(segments: Iterable[list[tuple[int, list[int]]]], length: int) -> It
         return block
 
     for segment in segments:
-        need = sum(len(tokens) for _, tokens in segment)
+        need = sum(len(span.tokens) for span in segment)
         fitting = rooms >> need
         if fitting:
             room = need + (fitting & -fitting).bit_length() - 1  # the smallest room that is enough
@@ -107,22 +122,12 @@ def best_fit(segments: Iterable[list[tuple[int, list[int]]]], length: int) -> It
         block.append(segment)
         left = room - need
         if left < 4:  # nothing fits in less
-            yield _spans(block)
+            yield to_block(block)
             continue
         open_blocks.setdefault(left, []).append(block)
         rooms |= 1 << left
         number += 1
         if number > OPEN_BLOCKS:
-            yield _spans(take((rooms & -rooms).bit_length() - 1))
+            yield to_block(take((rooms & -rooms).bit_length() - 1))
     while rooms:
-        yield _spans(take((rooms & -rooms).bit_length() - 1))
-
-
-def _spans(block: list[list[tuple[int, list[int]]]]) -> Block:
-    spans = [(number, language, tokens) for number, segment in enumerate(block, 1) for language, tokens in segment]
-    return {
-        "tokens": np.array([token for _, _, tokens in spans for token in tokens]),
-        "span_lengths": np.array([len(tokens) for _, _, tokens in spans]),
-        "span_segments": np.array([number for number, _, _ in spans]),
-        "span_languages": np.array([language for _, language, _ in spans]),
-    }
+        yield to_block(take((rooms & -rooms).bit_length() - 1))

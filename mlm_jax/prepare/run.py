@@ -63,6 +63,8 @@ def prepare(config: cfg.Config) -> Manifest:
             finish_stream(corpus, names, mine, [results[id(job)] for job in mine], words, config)
             for names, mine in jobs.items()
         ]
+        counts = sum(token_counts(corpus, s.train, words.size) for s in streams)
+        manifest.write_token_counts(np.asarray(counts), corpus)
         made = Manifest(
             schema=manifest.SCHEMA,
             sequence_length=config.data.sequence_length,
@@ -106,7 +108,8 @@ def stream_jobs(
         config.data.packing,
         config.data.validation_fraction,
         words,
-        str(epath.Path(config.workdir) / "vocabulary" / "sentencepiece.model"),
+        str(epath.Path(config.workdir) / "vocabulary"),
+        config.data.pairings,
     )
     of = {split: [p for p in pieces if p.part in (split, "both")] for split in SPLITS}
     return [
@@ -181,18 +184,22 @@ def write_seqio_info(folder: epath.Path, split: str, made: Split) -> None:
     write_whole(folder / f"stats.{split}.json", json.dumps(stats))
 
 
+def token_counts(corpus: epath.Path, split: Split, size: int) -> np.ndarray:
+    """How often each token id occurs in a split's blocks, int64 [size]."""
+    counts = np.zeros(size, np.int64)
+    for shard in split.shards:
+        with (corpus / f"{shard.file}.histogram.npz").open("rb") as file:
+            stored = np.load(file)
+            counts[stored["ids"]] += stored["counts"]
+    return counts
+
+
 def unigram_loss(corpus: epath.Path, splits: dict[str, Split], words: Vocabulary) -> float | None:
     """Nats a validation token costs a model that knows only how often each piece occurs in the training text.
 
     Add-one smoothed over the pieces that can be hidden; specials, which never are, are left out.
     """
-    counts = {}
-    for split, made in splits.items():
-        counts[split] = np.zeros(words.size)
-        for shard in made.shards:
-            stored = np.load(corpus / f"{shard.file}.histogram.npz")
-            counts[split][stored["ids"]] += stored["counts"]
-        counts[split] = counts[split][words.ordinary_ids]
+    counts = {name: token_counts(corpus, split, words.size)[words.ordinary_ids] for name, split in splits.items()}
     held_out = counts["validation"].sum()
     if not held_out:
         return None

@@ -6,24 +6,26 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
 import google_crc32c
 import numpy as np
-import sentencepiece
 from etils import epath
 
+from mlm_jax import config as cfg
 from mlm_jax import records
 from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
 from mlm_jax.prepare import packing, sources
+from mlm_jax.prepare.sentence_pairs import sentence_pairs, sentences
 from mlm_jax.prepare.sources import Piece
-from mlm_jax.vocabulary import Vocabulary, load_pieces
+from mlm_jax.tokenizers import Tokenizer, load_tokenizer
+from mlm_jax.vocabulary import Vocabulary
 
-VERSION = 1  # of the blocks that the same text gives
+VERSION = 2  # of the blocks that the same text gives
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Settings:
     packing: str
     validation_fraction: float
     vocabulary: Vocabulary
-    model_path: str
+    folder: str  # of the vocabulary
+    pairings: int = 1
 
 
 @dataclass(frozen=True)
@@ -134,17 +137,49 @@ def blocks(
     counts: dict[str, int] | None = None,
 ) -> Iterator[packing.Block]:
     """The blocks of a piece's documents of one split; `counts` gets their documents and bytes added."""
-    counts = {"documents": 0, "bytes": 0} if counts is None else counts
+    encode = _tokenizer(settings.folder).encode
+    length, bos, eos = settings.sequence_length, settings.vocabulary.bos, settings.vocabulary.eos
+    texts = _texts(piece, split, settings.validation_fraction, counts)
+    if len(language_ids) == 2:
+        pair = (language_ids[0], language_ids[1])
+        pairs = (list(zip(*(encode([p[i] for p in batch]) for i in (0, 1)), strict=True)) for batch in texts)
+        yield from packing.best_fit(packing.pair_segments(pairs, length, bos, eos, pair), length)
+        return
+    (language,) = language_ids
+    if settings.packing == "concatenate":
+        yield from packing.concatenate(map(encode, texts), length, bos, eos, language)
+    elif settings.packing == "segments":
+        yield from packing.best_fit(packing.document_segments(map(encode, texts), length, bos, eos, language), length)
+    else:
+        # Validation pairs are made once: more would be the same text again.
+        for number in range(settings.pairings if split == "train" else 1):
+            # The text is counted once, its blocks as often as they are made.
+            again = texts if number == 0 else _texts(piece, split, settings.validation_fraction, None)
+            encoded = (_encode_sentences(encode, batch) for batch in again)
+            yield from sentence_pairs(encoded, length, bos, eos, language, f"{piece}/{split}/{number}")
 
-    def encoded() -> Iterator[list[Any]]:
-        for batch in sources.pairs(piece) if len(language_ids) == 2 else sources.documents(piece):
-            part = sources.divide(piece, batch, settings.validation_fraction).get(split, [])
-            if part:
+
+def _texts(piece: Piece, split: str, fraction: float, counts: dict[str, int] | None) -> Iterator[list[Any]]:
+    """A piece's documents (or pairs) of one split, in batches."""
+    for batch in sources.pairs(piece) if isinstance(piece.source, cfg.Parallel) else sources.documents(piece):
+        part = sources.divide(piece, batch, fraction).get(split, [])
+        if part:
+            if counts is not None:
                 counts["documents"] += len(part)
                 counts["bytes"] += len("".join("".join(document) for document in part).encode())
-                yield encode(settings.model_path, part)
+            yield part
 
-    return pack(encoded(), settings, language_ids)
+
+def _encode_sentences(encode: Callable[[list[str]], list[list[int]]], batch: list[str]) -> list[list[list[int]]]:
+    """Documents → their sentences' token ids."""
+    cut = [sentences(document) for document in batch]
+    tokens = iter(encode([sentence for document in cut for sentence in document]))
+    return [[next(tokens) for _ in document] for document in cut]
+
+
+@cache
+def _tokenizer(folder: str) -> Tokenizer:
+    return load_tokenizer(folder)
 
 
 def frame(payload: bytes) -> bytes:
@@ -156,28 +191,3 @@ def frame(payload: bytes) -> bytes:
 
     length = struct.pack("<Q", len(payload))
     return length + checksum(length) + payload + checksum(payload)
-
-
-def encode(model_path: str, batch: list[Any]) -> list[Any]:
-    """Token ids of documents, or of both sides of pairs, without specials."""
-    pieces = _pieces(model_path)
-    if isinstance(batch[0], str):
-        return pieces.encode(batch, num_threads=1)
-    first, second = (pieces.encode([pair[i] for pair in batch], num_threads=1) for i in (0, 1))
-    return list(zip(first, second, strict=True))
-
-
-@cache
-def _pieces(model_path: str) -> sentencepiece.SentencePieceProcessor:
-    return load_pieces(model_path)
-
-
-def pack(batches: Iterable[list[Any]], settings: Settings, language_ids: tuple[int, ...]) -> Iterator[packing.Block]:
-    """Batches of encoded documents (or pairs) → blocks."""
-    length, bos, eos = settings.sequence_length, settings.vocabulary.bos, settings.vocabulary.eos
-    if len(language_ids) == 2:
-        pair = (language_ids[0], language_ids[1])
-        return packing.best_fit(packing.pair_segments(batches, length, bos, eos, pair), length)
-    if settings.packing == "concatenate":
-        return packing.concatenate(batches, length, bos, eos, language_ids[0])
-    return packing.best_fit(packing.document_segments(batches, length, bos, eos, language_ids[0]), length)

@@ -166,17 +166,35 @@ def pair_pieces(data: cfg.Data) -> dict[tuple[str, str], list[Piece]]:
       UserError: a file is missing or empty, or a pair is named twice.
     """
     pieces: dict[tuple[str, str], list[Piece]] = {}
-    for parallel in data.parallel:
+    for parallel in (resolved for named in data.parallel for resolved in _resolve_pair(named)):
         pair = (parallel.languages[0], parallel.languages[1])
         if pair in pieces or pair[::-1] in pieces:
             raise UserError(f"data.parallel: pair {pair[0]}-{pair[1]} is named twice; name it once")
         if not 1 <= len(parallel.paths) <= 2:
             raise UserError(f"data.parallel: pair {pair[0]}-{pair[1]}: give two aligned files, or one TSV")
+        count = 1
+        if parallel.paths[0].startswith("tfds:"):
+            from mlm_jax.prepare import named as tfds  # imports TensorFlow
+
+            count = tfds.pair_shard_count(parallel)
         for path in parallel.paths:
             if not _is_named(path) and (not epath.Path(path).exists() or epath.Path(path).stat().length == 0):
                 raise UserError(f"data.parallel: {path}: no such file, or empty; check the path")
-        pieces[pair] = [Piece(parallel, "both", parallel.paths)]
+        pieces[pair] = [Piece(parallel, "both", parallel.paths, index=i, count=count) for i in range(count)]
     return dict(sorted(pieces.items()))
+
+
+def _resolve_pair(parallel: cfg.Parallel) -> Iterator[cfg.Parallel]:
+    """The sample's pairs of one language with all others ("*") → one each."""
+    if "*" not in parallel.languages:
+        yield parallel
+        return
+    if parallel.paths != ("sample:django",):
+        raise UserError(f"data.parallel: {'-'.join(parallel.languages)}: only sample:django takes '*' for a language")
+    for other in sample.languages():
+        if other not in parallel.languages:
+            first, second = (other if language == "*" else language for language in parallel.languages)
+            yield dataclasses.replace(parallel, languages=(first, second))
 
 
 def documents(piece: Piece) -> Iterator[list[str]]:
@@ -208,6 +226,11 @@ def pairs(piece: Piece) -> Iterator[list[tuple[str, str]]]:
     assert isinstance(source, cfg.Parallel)
     if source.paths == ("sample:django",):
         yield sample.pairs(*source.languages)
+        return
+    if source.paths[0].startswith("tfds:"):
+        from mlm_jax.prepare import named
+
+        yield from named.pairs(source, piece.index, piece.count)
         return
     if len(source.paths) == 2:
         yield from _aligned(*source.paths)

@@ -27,7 +27,7 @@ from mlm_jax.prepare import shard, sources
 from mlm_jax.prepare.run import SPLITS
 from mlm_jax.vocabulary import read as read_vocabulary
 
-OUTPUTS = ("tokens", "segment_ids", "positions", "language_ids")
+OUTPUTS = (*records.TOKEN_FEATURES, "next_sentence")
 
 
 class TextSource(seqio.DataSource):
@@ -76,7 +76,7 @@ class TextSource(seqio.DataSource):
 
 
 def expand_spans(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The per-token features of `records.expand`, without padding, in TensorFlow."""
+    """The features of `records.expand`, without padding, in TensorFlow; next_sentence has rank 1."""
 
     def expand(block: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         lengths = block["span_lengths"]
@@ -84,8 +84,10 @@ def expand_spans(dataset: tf.data.Dataset) -> tf.data.Dataset:
         return {
             "tokens": block["tokens"],
             "segment_ids": tf.repeat(block["span_segments"], lengths),
-            "positions": tf.range(tf.size(block["tokens"])) - starts,
+            "positions": tf.range(tf.size(block["tokens"])) - starts + tf.repeat(block["span_positions"], lengths),
             "language_ids": tf.repeat(block["span_languages"], lengths),
+            "token_types": tf.repeat(block["span_types"], lengths),
+            "next_sentence": block["next_sentence"],
         }
 
     return dataset.map(expand, num_parallel_calls=tf.data.AUTOTUNE)
@@ -114,7 +116,8 @@ def register(workdir: epath.PathLike, prefix: str = "mlm_jax") -> list[str]:
         prepared.packing,
         data.validation_fraction,
         words,
-        str(workdir / "vocabulary" / "sentencepiece.model"),
+        str(workdir / "vocabulary"),
+        data.pairings,
     )
     # First, because SeqIO takes the first that has a task of the name.
     others = [folder for folder in seqio.get_global_cache_dirs() if folder != str(corpus)]
@@ -135,8 +138,10 @@ def _pieces(data: cfg.Data) -> dict[str, list[sources.Piece]]:
 
 
 def _register_task(stream: Stream, source: TextSource, settings: shard.Settings) -> None:
-    vocabulary = seqio.SentencePieceVocabulary(settings.model_path)
     numbers = seqio.PassThroughVocabulary(settings.vocabulary.size)
+    vocabulary = numbers
+    if settings.vocabulary.file == "sentencepiece.model":
+        vocabulary = seqio.SentencePieceVocabulary(f"{settings.folder}/{settings.vocabulary.file}")
     seqio.TaskRegistry.add(
         stream.task,
         source=source,
@@ -149,9 +154,10 @@ def _register_task(stream: Stream, source: TextSource, settings: shard.Settings)
 
 
 def _register_mixtures(workdir: epath.Path, prepared: Manifest, prefix: str) -> list[str]:
-    streams = prepared.monolingual
+    config = _run_config(workdir, prepared)
+    streams = sampling.trained_streams(config, prepared.streams)
     names = []
-    for number, stage in enumerate(sampling.stage_rates(_run_config(workdir, prepared), streams), 1):
+    for number, stage in enumerate(sampling.stage_rates(config, streams), 1):
         name = prefix if number == 1 else f"{prefix}_stage{number}"
         if name in seqio.MixtureRegistry.names():
             seqio.MixtureRegistry.remove(name)

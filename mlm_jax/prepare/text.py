@@ -56,6 +56,11 @@ def read_documents(
         yield from _paragraphs(chunks)
 
 
+def tidy(text: str) -> str:
+    """A document's lines without blank ones and without double spaces: lines may be sentences, so they stay."""
+    return "\n".join(tidied for line in text.splitlines() if (tidied := " ".join(line.split())))
+
+
 def _json_documents(file: str, field: str, chunk: Lines) -> list[str]:
     found = []
     byte = chunk.byte
@@ -71,7 +76,7 @@ def _json_documents(file: str, field: str, chunk: Lines) -> list[str]:
                 raise UserError(
                     f"{file}: byte {byte}: no text in field {field!r} (the line has {has}); set Source.field"
                 )
-            if text := " ".join(text.split()):
+            if text := tidy(text):
                 found.append(text)
         byte += len(line.encode()) + 1
     return found
@@ -86,11 +91,11 @@ def _paragraphs(chunks: Iterator[Lines]) -> Iterator[list[str]]:
             if text := line.strip():
                 current.append(text)
             elif current:
-                found.append(" ".join(current))
+                found.append("\n".join(current))
                 current = []
         yield found
     if current:
-        yield [" ".join(current)]
+        yield ["\n".join(current)]
 
 
 def cut_file(file: str, documents: str, size: int) -> list[tuple[int, int | None]]:

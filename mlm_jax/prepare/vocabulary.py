@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train the SentencePiece vocabulary on a sample drawn at the smoothed rates, or take an existing one."""
+"""Train the vocabulary (SentencePiece, or WordPiece) on a sample drawn at the smoothed rates, or take an existing one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import json
 import random
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 import sentencepiece
 from etils import epath
+from tokenizers import trainers
 
 from mlm_jax import config as cfg
 from mlm_jax import console, sampling
@@ -21,8 +23,10 @@ from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
 from mlm_jax.prepare.pool import run_all
 from mlm_jax.prepare.sources import Piece, divide, documents
+from mlm_jax.tokenizers import load_json, load_pieces, read_vocab_txt, word_piece
 
 LONGEST_SENTENCE = 4_000  # bytes; SentencePiece would leave longer ones out without a word
+BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 THREADS = 16  # fixed: the trainer's sums depend on their number
 
 
@@ -33,7 +37,7 @@ def make_vocabulary(
 
     Args:
       pieces: each language's text.
-      folder: gets sentencepiece.model, training.json (the exact settings and the sample's table) and
+      folder: gets sentencepiece.model or tokenizer.json, training.json (the exact settings and the sample's table) and
         vocabulary.json, which is written last.
 
     Raises:
@@ -44,18 +48,39 @@ def make_vocabulary(
     folder.mkdir(parents=True, exist_ok=True)
     options = config.vocabulary
     if options.path:
-        described = vocabularies.from_model(options.path)
-        write_whole(folder / "sentencepiece.model", epath.Path(options.path).read_bytes())
+        name, content = take(options)
         settings: dict[str, Any] = {"taken_from": options.path}
     else:
         table, sentences = draw_sample(config, pieces, workers)
         settings = {"trainer": trainer_settings(options), "sample": table}
-        model = train(options, sentences)
-        write_whole(folder / "sentencepiece.model", model)
-        described = vocabularies.from_model(folder / "sentencepiece.model")
+        name, content = train(options, sentences)
+    write_whole(folder / name, content)
+    described = vocabularies.from_file(folder / name)
     write_whole(folder / "training.json", json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
     vocabularies.write(described, folder)
     return described
+
+
+def take(options: cfg.Vocabulary) -> tuple[str, bytes]:
+    """An existing vocabulary's file name in a `vocabulary/` folder, and its content.
+
+    Raises:
+      UserError: there is no such file, or it is of no known kind.
+    """
+    path = epath.Path(options.path)
+    if not path.exists():
+        raise UserError(f"{path}: no such vocabulary; give a SentencePiece .model, a tokenizer.json or a vocab.txt")
+    if path.suffix == ".model":
+        load_pieces(path)
+        return "sentencepiece.model", path.read_bytes()
+    if path.suffix == ".json":
+        load_json(path)
+        return "tokenizer.json", path.read_bytes()
+    if path.suffix == ".txt":
+        return "tokenizer.json", word_piece_json(read_vocab_txt(path), options.lowercase)
+    raise UserError(
+        f"{path}: not a vocabulary that is read; give a SentencePiece .model, a tokenizer.json or a vocab.txt"
+    )
 
 
 def draw_sample(
@@ -153,7 +178,15 @@ def cut_long(document: str) -> Iterable[str]:
 
 
 def trainer_settings(options: cfg.Vocabulary) -> dict[str, Any]:
-    """All that SentencePiece's trainer is told."""
+    """All that the trainer is told."""
+    if options.model == "wordpiece":
+        return {
+            "vocab_size": options.size,
+            "character_coverage": options.character_coverage,
+            "lowercase": options.lowercase,
+            "special_tokens": list(BERT_SPECIALS),
+            "min_frequency": 2,
+        }
     return {
         "model_type": options.model,
         "vocab_size": options.size,
@@ -171,35 +204,90 @@ def trainer_settings(options: cfg.Vocabulary) -> dict[str, Any]:
     }
 
 
-def train(options: cfg.Vocabulary, sentences: list[str]) -> bytes:
-    """Train, and return the model's bytes.
+def train(options: cfg.Vocabulary, sentences: list[str]) -> tuple[str, bytes]:
+    """Train, and return the file's name and content.
 
     Raises:
       UserError: no vocabulary of this size can be made of the sample; says which size can.
     """
     size = sum(len(s.encode()) for s in sentences)
+    memory = f" (may take {size * 70 / 1e9:.1f} GB of memory)" if options.model != "wordpiece" else ""
     console.say(
         f"training a {options.model} vocabulary of {options.size:,} pieces on {size / 1e6:.1f} MB in "
-        f"{len(sentences):,} pieces of text (may take {size * 70 / 1e9:.1f} GB of memory)"
+        f"{len(sentences):,} pieces of text{memory}"
     )
     begin = time.perf_counter()
-    try:
-        model = _run_trainer(options, sentences)
-    except RuntimeError as e:
-        raise _impossible(options, sentences, str(e)) from e
+    if options.model == "wordpiece":
+        made = "tokenizer.json", train_word_piece(options, sentences)
+    else:
+        made = "sentencepiece.model", train_sentencepiece(options, sentences)
     console.say(f"trained in {time.perf_counter() - begin:.1f} s")
-    return model
+    return made
 
 
-def _run_trainer(options: cfg.Vocabulary, sentences: list[str]) -> bytes:
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences), model_writer=model, minloglevel=2, **trainer_settings(options)
+def train_word_piece(options: cfg.Vocabulary, sentences: list[str]) -> bytes:
+    """BERT's kind of vocabulary, as tokenizer.json.
+
+    Raises:
+      UserError: no vocabulary of this size can be made of the sample; says which size can.
+    """
+    settings = trainer_settings(options)
+    trained = word_piece({"[UNK]": 0}, options.lowercase)
+    # Characters beyond the coverage are left to [UNK], the rarest first.
+    counts = Counter(c for s in sentences for c in trained.normalizer.normalize_str(s) if not c.isspace())
+    covered, kept = 0, 0
+    for _, count in counts.most_common():
+        if covered >= options.character_coverage * counts.total():
+            break
+        covered, kept = covered + count, kept + 1
+    # A character may begin a word or go on one, and is then another piece.
+    smallest = len(BERT_SPECIALS) + 2 * kept
+    if options.size < smallest:
+        raise UserError(
+            f"vocabulary.size: {options.size:,} is less than the specials and the text's {kept:,} characters, each alone "
+            f"and within a word, may need; take {smallest:,} or more, or lower vocabulary.character_coverage"
+        )
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=options.size,
+        min_frequency=settings["min_frequency"],
+        limit_alphabet=kept,
+        special_tokens=settings["special_tokens"],
+        continuing_subword_prefix="##",
+        show_progress=False,
     )
+    trained.train_from_iterator(sentences, trainer)
+    vocabulary = trained.get_vocab(with_added_tokens=True)
+    if len(vocabulary) < options.size:
+        raise UserError(
+            f"vocabulary.size: {options.size:,} is more than the text can give; the largest possible is {len(vocabulary):,}"
+        )
+    return word_piece_json(vocabulary, options.lowercase)
+
+
+def word_piece_json(vocabulary: dict[str, int], lowercase: bool) -> bytes:
+    """A WordPiece vocabulary as the content of a tokenizer.json, with the specials that it has."""
+    made = word_piece(vocabulary, lowercase)
+    made.add_special_tokens([name for name in BERT_SPECIALS if name in vocabulary])
+    return made.to_str(pretty=False).encode()
+
+
+def train_sentencepiece(options: cfg.Vocabulary, sentences: list[str]) -> bytes:
+    """A SentencePiece .model.
+
+    Raises:
+      UserError: no vocabulary of this size can be made of the sample; says which size can.
+    """
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences), model_writer=model, minloglevel=2, **trainer_settings(options)
+        )
+    except RuntimeError as e:
+        raise _impossible(options, str(e)) from e
     return model.getvalue()
 
 
-def _impossible(options: cfg.Vocabulary, sentences: list[str], reason: str) -> UserError:
+def _impossible(options: cfg.Vocabulary, reason: str) -> UserError:
     """What SentencePiece says of a size it cannot make, as our one line."""
     high = re.search(r"set it to a value <= (\d+)", reason)
     if high:
@@ -212,5 +300,4 @@ def _impossible(options: cfg.Vocabulary, sentences: list[str], reason: str) -> U
             f"vocabulary.size: {options.size:,} is less than the characters of the text, the specials and bytes need; "
             f"the smallest possible is {int(low[2])}; or lower vocabulary.character_coverage"
         )
-    del sentences
     return UserError(f"vocabulary: SentencePiece cannot train ({reason.strip().splitlines()[-1][:300]})")

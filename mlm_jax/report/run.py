@@ -75,20 +75,21 @@ def read_run(workdir: epath.PathLike) -> Run:
 
 
 def language_rows(run: Run) -> list[dict[str, Any]]:
-    """A row a language, the largest first: its share before and after smoothing, epochs, and losses.
+    """A row a language, the largest first, and then a row a language pair: its share before and after smoothing, epochs, and losses.
 
     Returns:
-      Rows with language, natural, rate (of the last stage), tokens, seen, epochs, loss, bits_per_byte,
+      Rows with language, is_pair, natural, rate (of the last stage), tokens, seen, epochs, loss, bits_per_byte,
       unigram and gain (unigram minus loss); None where nothing was held out.
     """
-    last = run.validation[-1]["languages"] if run.validation else {}
+    last = run.validation[-1]["languages"] | run.validation[-1].get("pairs", {}) if run.validation else {}
     seen = run.tokens_seen()
     rows = []
-    for r in sorted(run.sampling, key=lambda r: -r["natural"]):
+    for r in sorted(run.sampling, key=lambda r: (r["is_pair"], -r["natural"])):
         found, unigram = last.get(r["language"]), r["unigram_loss"]
         rows.append(
             {
                 "language": r["language"],
+                "is_pair": r["is_pair"],
                 "natural": r["natural"],
                 "rate": r["rates"][-1],
                 "tokens": r["tokens"],
@@ -126,7 +127,7 @@ def summary_table(workdir: epath.PathLike) -> str:
         ]
         for row in rows
     ]
-    validated = [row for row in rows if row["loss"] is not None]
+    validated = [row for row in rows if row["loss"] is not None and not row["is_pair"]]
     means = [_number(mean([row[name] for row in validated])) for name in ("loss", "unigram", "gain")]
     cells.append(["mean", "", "", "", *means])
     headings = ["language", "natural", "smoothed", "epochs", "validation", "unigram", "gained"]

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from mlm_jax import console, manifest, objectives, vocabulary
+from mlm_jax import console, manifest, objectives, sampling, vocabulary
 from mlm_jax import mesh as meshes
 from mlm_jax.config import Config
 from mlm_jax.errors import UserError
 from mlm_jax.input.arrays import local_rows, to_global
-from mlm_jax.input.mixture import Mixture, training_batches, training_mixture
+from mlm_jax.input.mixture import Mixture, batch_shapes, training_batches, training_mixture
 from mlm_jax.manifest import Stream
 from mlm_jax.model.encoder import Encoder, padded_rows
 from mlm_jax.model.flops import peak_flops, step_flops
@@ -66,7 +66,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
         raise UserError(
             f"{workdir}: corpus/ was prepared with another vocabulary than vocabulary/ holds; prepare again"
         )
-    streams = prepared.monolingual
+    streams = sampling.trained_streams(config, prepared.streams)
 
     # 2. Devices, and this process's part of each batch.
     mesh = meshes.make_mesh(config.mesh, config.train.batch_size // config.train.accumulate, devices)
@@ -78,11 +78,13 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
     # 3. Model, optimizer and the jitted functions.
     # XLA's CPU backend is faster without a loop over layers; elsewhere the loop keeps compilation short.
     unroll = config.model.layers if jax.default_backend() == "cpu" else 1
-    model = Encoder(config.model, padded_rows(words.size), compute_dtype(config), unroll)
+    model = Encoder(config.model, padded_rows(words.size), compute_dtype(config), unroll, len(prepared.languages))
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     initialize, plan = make_initializer(config, model, optimizer, mesh)
     starts_word = vocabulary.word_starts(workdir / "vocabulary", words) if config.objective.whole_words else None
-    train_step = make_train_step(config, model, optimizer, words, starts_word, mesh, plan)
+    counts = manifest.read_token_counts(corpus) if config.objective.frequency_exponent else None
+    tables = objectives.make_tables(words, config.objective, starts_word, counts)
+    train_step = make_train_step(config, model, optimizer, words, tables, mesh, plan)
     validation_step = make_validation_step(config, model, words, mesh, plan)
 
     # 4. Resume where the workdir stands, or start from seed.
@@ -105,7 +107,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
         padded_rows(words.size),
         batch_size,
         config.data.sequence_length,
-        objectives.scored_bound(config.data.sequence_length, config.objective),
+        objectives.scored_bound(config.data.sequence_length, config.objective, config.model.causal),
     )
     peak = peak_flops(mesh.devices.flat[0])
 
@@ -125,6 +127,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
             "loss": loss,
             "accuracy": float(window["correct"]) / scored,
             "perplexity": float(np.exp(min(loss, 700.0))),
+            **next_sentence(window),
             "gradient_norm": float(window["gradient_norm"]) / steps,
             "learning_rate": float(window["learning_rate"]),
             "tokens_per_second": int(window["tokens"]) / seconds,
@@ -163,7 +166,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
             catch_signals() as caught,
             console.progress("training", config.train.steps, start, "steps") as advance,
         ):
-            compiled_step = train_step.lower(plan, batch_shapes(config, sharding)).compile()
+            compiled_step = train_step.lower(plan, abstract_batch(config, sharding)).compile()
             clock.start()
             while step < config.train.steps and stop is None:
                 with clock.waiting():
@@ -205,11 +208,18 @@ def compute_dtype(config: Config) -> Any:
     return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
 
 
-def batch_shapes(config: Config, sharding: jax.sharding.NamedSharding) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of a training batch, each int32 [batch_size, length]."""
-    shape = (config.train.batch_size, config.data.sequence_length)
-    names = ("tokens", "segment_ids", "positions", "language_ids")
-    return {name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding) for name in names}
+def abstract_batch(config: Config, sharding: jax.sharding.NamedSharding) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, types and sharding of a training batch."""
+    shapes = batch_shapes(config.train.batch_size, config.data.sequence_length)
+    return {name: jax.ShapeDtypeStruct(shape, kind, sharding=sharding) for name, (shape, kind) in shapes.items()}
+
+
+def next_sentence(window: dict[str, Any]) -> dict[str, float]:
+    """What a line of metrics says of next-sentence prediction, where there is some."""
+    pairs = float(window["pairs"])
+    if not pairs:
+        return {}
+    return {"pair_loss": float(window["pair_loss"]) / pairs, "pair_accuracy": float(window["pair_correct"]) / pairs}
 
 
 def describe(
@@ -219,8 +229,10 @@ def describe(
     count = sum(leaf.size for leaf in jax.tree.leaves(plan.params))
     axes = " × ".join(f"{name} {size}" for name, size in mesh.shape.items() if size > 1) or "one device"
     where = f"continuing at step {start:,}" if start else "from step 0"
+    pairs = sum(len(s.languages) == 2 for s in streams)
+    shown = f"{len(streams) - pairs} languages" + (f" and {pairs} pairs" if pairs else "")
     return (
-        f"{count:,} parameters, {vocabulary_size:,} pieces, {len(streams)} languages, "
+        f"{count:,} parameters, {vocabulary_size:,} pieces, {shown}, "
         f"{mesh.devices.flat[0].device_kind} ({axes}), {where} of {config.train.steps:,} in {config.workdir}"
     )
 

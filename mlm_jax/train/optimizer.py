@@ -50,24 +50,51 @@ def make_schedule(config: cfg.Optimizer, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: cfg.Optimizer, steps: int) -> optax.GradientTransformation:
-    """AdamW with clipping by the global norm; weight decay on `DECAYED` only."""
-
-    def is_decayed(path: Any, _: Any) -> bool:
-        # Inside a flax box, where one is, the path goes on with the box's field.
-        names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
-        return names[-1].endswith(DECAYED)
-
-    def decayed(params: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(is_decayed, params)
-
-    adamw = optax.adamw(
-        make_schedule(config, steps),
-        b1=config.b1,
-        b2=config.b2,
-        eps=config.epsilon,
-        weight_decay=config.weight_decay,
-        mask=decayed,
-    )
+    """The configured optimizer with clipping by the global norm; weight decay on `DECAYED` only."""
+    schedule = make_schedule(config, steps)
+    if config.name == "stable_adamw":
+        made = stable_adamw(schedule, config.b1, config.b2, config.epsilon, config.weight_decay)
+    else:
+        made = optax.adamw(
+            schedule, config.b1, config.b2, config.epsilon, weight_decay=config.weight_decay, mask=decayed
+        )
     if not config.clip_norm:
-        return adamw
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
+        return made
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), made)
+
+
+def decayed(params: Any) -> Any:
+    """Which parameters are decayed: a tree of bool."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: _names(path)[-1].endswith(DECAYED), params)
+
+
+def _names(path: Any) -> list[str]:
+    # Inside a flax box, where one is, the path goes on with the box's field.
+    return [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
+
+
+def stable_adamw(
+    schedule: optax.Schedule, b1: float, b2: float, epsilon: float, weight_decay: float
+) -> optax.GradientTransformation:
+    """AdamW whose learning rate falls, parameter by parameter, when gradients outgrow their average.
+
+    The rate is schedule / max(1, RMS), with RMS the root of the mean of g² / max(v, epsilon²) over a
+    parameter, for gradient g and bias-corrected second moment v (Wortsman et al. 2023, algorithm 2). Each of
+    the stacked layers has its own.
+    """
+    adam = optax.scale_by_adam(b1, b2, epsilon)
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, after = adam.update(grads, state, params)
+        moments = optax.tree.bias_correction(after.nu, b2, after.count)
+        rate = schedule(state.count)
+
+        def scale(path: Any, u: jax.Array, g: jax.Array, v: jax.Array, p: jax.Array, decay: bool) -> jax.Array:
+            axes = tuple(range(1 if "layers" in _names(path) else 0, g.ndim))
+            rms = jnp.sqrt(jnp.mean(g * g / jnp.maximum(v, epsilon**2), axis=axes, keepdims=True))
+            return -rate / jnp.maximum(1, rms) * (u + weight_decay * p if decay else u)
+
+        scaled = jax.tree_util.tree_map_with_path(scale, updates, grads, moments, params, decayed(params))
+        return scaled, after
+
+    return optax.GradientTransformation(adam.init, update)

@@ -13,7 +13,8 @@ from flax import linen as nn
 
 from mlm_jax import mesh as meshes
 from mlm_jax.config import Config
-from mlm_jax.model.encoder import Encoder
+from mlm_jax.model.encoder import Encoder, example_batch
+from mlm_jax.objectives import SUMS
 
 
 @jax.tree_util.register_dataclass
@@ -37,14 +38,12 @@ def empty_window() -> dict[str, jax.Array]:
     """Sums over the steps since the last line of metrics.
 
     Returns:
-      loss and correct over `targets` scored tokens; `tokens` seen (padding left out); `gradient_norm`
+      `objectives.SUMS`; `tokens` seen (padding left out); `gradient_norm`
       over `steps`; the last step's learning_rate; and first_bad, the step whose loss or gradient was not finite, or -1.
     """
     zero = jnp.zeros((), jnp.float32)
     return {
-        "loss": zero,
-        "correct": zero,
-        "targets": zero,
+        **dict.fromkeys(SUMS, zero),
         "tokens": jnp.zeros((), jnp.int32),
         "gradient_norm": zero,
         "learning_rate": zero,
@@ -60,10 +59,10 @@ def make_initializer(config: Config, model: Encoder, optimizer: optax.GradientTr
       init() → State on the mesh, jitted; and the State of shapes, dtypes and shardings, for restoring.
     """
 
+    scored = jnp.zeros((1, 1), jnp.int32)
+
     def boxed(key: jax.Array) -> State:
-        example = jnp.zeros((1, config.data.sequence_length), jnp.int32)
-        scored = jnp.zeros((1, 1), jnp.int32)
-        params = model.init(key, example, example, example, scored, method="features")["params"]
+        params = model.init(key, example_batch(config.data.sequence_length), scored, method="features")["params"]
         return State(jnp.zeros((), jnp.int32), params, optimizer.init(params), empty_window())
 
     key = jax.random.key(config.seed, impl="threefry2x32")

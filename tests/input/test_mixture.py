@@ -107,7 +107,7 @@ def test_the_state_of_the_input_is_small_and_a_far_step_is_at_hand(corpus):
 
 def test_blocks_are_what_was_written(corpus):
     folder, manifest = corpus
-    source = Blocks(folder, manifest.streams[1].train.shards, 20, pad=0)
+    source = Blocks(folder, "bb", manifest.streams[1].train.shards, 20, pad=0)
     assert len(source) == 90
     for index in (0, 44, 45, 89):
         block = source[index]
@@ -123,10 +123,10 @@ def test_a_truncated_shard_is_refused(tmp_path):
     victim = tmp_path / manifest.streams[0].train.shards[1].file
     victim.write_bytes(victim.read_bytes()[:-5])
     with pytest.raises(UserError, match=r"00001-of-00002: truncated or changed: .* bytes, the manifest says"):
-        Blocks(tmp_path, manifest.streams[0].train.shards, 16, 0)
+        Blocks(tmp_path, "aa", manifest.streams[0].train.shards, 16, 0)
     victim.unlink()
     with pytest.raises(UserError, match="missing"):
-        Blocks(tmp_path, manifest.streams[0].train.shards, 16, 0)
+        Blocks(tmp_path, "aa", manifest.streams[0].train.shards, 16, 0)
 
 
 def test_validation_batches_do_not_depend_on_the_batch_size(corpus):
@@ -139,7 +139,7 @@ def test_validation_batches_do_not_depend_on_the_batch_size(corpus):
         ):
             for row, owner in enumerate(owners):
                 if owner >= 0:
-                    found[int(batch["block_keys"][row])] = (int(owner), batch["tokens"][row].tolist())
+                    found[int(batch["block_key"][row])] = (int(owner), batch["tokens"][row].tolist())
         return found
 
     assert collect(4) == collect(7)

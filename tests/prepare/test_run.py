@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mlm_jax import config as cfg
-from mlm_jax import manifest, records, vocabulary
+from mlm_jax import manifest, records, tokenizers, vocabulary
 from mlm_jax.errors import UserError
 from mlm_jax.input.blocks import Blocks
 from mlm_jax.prepare import pool, sample, sources
@@ -82,7 +82,7 @@ def test_the_manifest_counts_what_is_there(prepared):
 def test_blocks_spell_the_text(prepared):
     config, made = prepared
     words = vocabulary.read(f"{config.workdir}/vocabulary")
-    pieces = vocabulary.load_pieces(f"{config.workdir}/vocabulary/sentencepiece.model")
+    pieces = tokenizers.load_pieces(f"{config.workdir}/vocabulary/sentencepiece.model")
     for stream in made.monolingual:
         lines = text_of(config, stream.name)
         for split, part in (("train", stream.train), ("validation", stream.validation)):
@@ -90,7 +90,7 @@ def test_blocks_spell_the_text(prepared):
             for one in part.shards:
                 tokens = []
                 for i in range(one.blocks):
-                    block = Blocks(f"{config.workdir}/corpus", [one], 32, words.pad)[i]
+                    block = Blocks(f"{config.workdir}/corpus", "xx", [one], 32, words.pad)[i]
                     tokens += block["tokens"][block["segment_ids"] > 0][1:].tolist()
                 assert tokens[-1] == words.eos
                 document = []
@@ -109,7 +109,7 @@ def test_unigram_loss_by_hand(prepared):
     stream = made.monolingual[1]
 
     def tokens(split):
-        source = Blocks(f"{config.workdir}/corpus", split.shards, 32, words.pad)
+        source = Blocks(f"{config.workdir}/corpus", "xx", split.shards, 32, words.pad)
         found = np.concatenate([source[i]["tokens"] for i in range(len(source))])
         return found[np.isin(found, words.ordinary_ids)]
 
@@ -122,7 +122,7 @@ def test_specials_have_their_ids_and_text_never_holds_the_mask(prepared):
     config, _ = prepared
     words = vocabulary.read(f"{config.workdir}/vocabulary")
     assert (words.pad, words.eos, words.unk, words.bos, words.mask) == (0, 1, 2, 3, 4)
-    pieces = vocabulary.load_pieces(f"{config.workdir}/vocabulary/sentencepiece.model")
+    pieces = tokenizers.load_pieces(f"{config.workdir}/vocabulary/sentencepiece.model")
     assert words.mask not in pieces.encode("a <mask> b<mask> </s> <pad>")
     assert words.size == config.vocabulary.size
     assert (
@@ -150,14 +150,14 @@ def test_plain_seqio_reads_the_cache_and_makes_the_same_from_text(prepared):
                 )
                 for cached in (True, False)
             }
-            source = Blocks(f"{config.workdir}/corpus", part.shards, 32, words.pad)
+            source = Blocks(f"{config.workdir}/corpus", "xx", part.shards, 32, words.pad)
             assert len(read[True]) == len(read[False]) == len(source) == part.blocks
             # SeqIO reads a cache's files in blocks of 16 in turn, so the order is compared without it.
             ordered = {cached: sorted(x["tokens"].tolist() for x in examples) for cached, examples in read.items()}
             ours = sorted(b["tokens"][b["segment_ids"] > 0].tolist() for b in (source[i] for i in range(len(source))))
             assert ordered[True] == ordered[False] == ours
             example = read[True][0]
-            assert set(example) == {"tokens", "segment_ids", "positions", "language_ids"}
+            assert set(example) == {*records.TOKEN_FEATURES, "next_sentence"}
     mixture = seqio.get_mixture_or_task(name)
     first = next(
         iter(mixture.get_dataset(sequence_length=None, split="train", use_cached=True, seed=1).as_numpy_iterator())
@@ -217,7 +217,7 @@ def test_several_processes_make_the_same_corpus(tmp_path):
 def test_segments_packing(tmp_path):
     write_text(tmp_path / "text", {"de": 200})
     made = prepare(make_config(tmp_path, packing="segments"))
-    source = Blocks(f"{tmp_path}/run/corpus", made.streams[0].train.shards, 32, 0)
+    source = Blocks(f"{tmp_path}/run/corpus", "xx", made.streams[0].train.shards, 32, 0)
     blocks = [source[i] for i in range(len(source))]
     assert max(block["segment_ids"].max() for block in blocks) > 1
     for block in blocks:
@@ -305,8 +305,14 @@ def test_an_existing_model_is_used_as_it_is(prepared, tmp_path):
     model = f"{config.workdir}/vocabulary/sentencepiece.model"
     taken = dataclasses.replace(config, workdir=str(tmp_path / "run"), vocabulary=cfg.Vocabulary(path=model))
     assert prepare(taken).vocabulary_sha256 == made.vocabulary_sha256
-    refusing = dataclasses.replace(taken, workdir=str(tmp_path / "other"), vocabulary=cfg.Vocabulary(path=__file__))
-    refused(refusing, "not a SentencePiece model")
+    for name, said in (
+        ("a.model", "not a SentencePiece model"),
+        ("a.json", "not a tokenizer"),
+        ("a.py", "not a vocab"),
+    ):
+        (tmp_path / name).write_text("{}")
+        options = cfg.Vocabulary(path=str(tmp_path / name))
+        refused(dataclasses.replace(taken, workdir=str(tmp_path / "other"), vocabulary=options), said)
 
 
 def test_the_sample_keeps_to_its_budget_and_its_rates(tmp_path):

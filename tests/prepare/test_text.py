@@ -37,7 +37,7 @@ def test_a_file_in_ranges_gives_what_the_whole_file_gives(tmp_path_factory, line
 
 def test_paragraphs(tmp_path):
     (tmp_path / "a.txt").write_text("one\ntwo\n\n \nthree\n\nfour\nfive")
-    assert read(tmp_path / "a.txt", "paragraph") == ["one two", "three", "four five"]
+    assert read(tmp_path / "a.txt", "paragraph") == ["one\ntwo", "three", "four\nfive"]
 
 
 def test_compressed_files_and_a_byte_order_mark(tmp_path, monkeypatch):
@@ -56,7 +56,7 @@ def test_compressed_files_and_a_byte_order_mark(tmp_path, monkeypatch):
 
 def test_json_lines(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"body": f"text {i}\nmore", "n": i}) for i in range(3)))
-    assert read(tmp_path / "a.jsonl", field="body") == [f"text {i} more" for i in range(3)]
+    assert read(tmp_path / "a.jsonl", field="body") == [f"text {i}\nmore" for i in range(3)]
     with pytest.raises(UserError, match=r"a.jsonl: byte 0: no text in field 'text' \(the line has body, n\)"):
         read(tmp_path / "a.jsonl")
     (tmp_path / "b.jsonl").write_text('{"text": "fine"}\n{"text": ')

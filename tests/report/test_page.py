@@ -20,6 +20,7 @@ def make_run(folder, languages, validations=2):
     rows = [
         {
             "language": name,
+            "is_pair": False,
             "documents": 9,
             "bytes": 900,
             "tokens": 100 * (i + 1),

@@ -214,7 +214,7 @@ def test_checkpoints_of_another_vocabulary_are_refused(tmp_path):
         stored = json.loads(path.read_text())
         key = "sha256" if name.startswith("vocabulary") else "vocabulary_sha256"
         path.write_text(json.dumps(stored | {key: "f" * 64}))
-    with pytest.raises(UserError, match=r"not the model that .* describes"):
+    with pytest.raises(UserError, match=r"not the one that .* describes"):
         train(config)
     model = tmp_path / "run" / "vocabulary" / "sentencepiece.model"
     import hashlib

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text → token ids, by SentencePiece (`.model`) or Hugging Face tokenizers (`tokenizer.json`, BERT's `vocab.txt`)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import sentencepiece
+import tokenizers
+from etils import epath
+from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+from mlm_jax.errors import UserError
+
+FILES = ("sentencepiece.model", "tokenizer.json")  # a `vocabulary/` folder holds one of them
+
+# Processes, not threads, share the work; and a pool forked from a process with these threads would hang.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Attributes:
+    encode: texts → their token ids, without specials; text that spells a special is ordinary text.
+    pieces: each id's piece.
+    starts_word: whether a piece begins a word; None where that cannot be told from the piece.
+    """
+
+    encode: Callable[[list[str]], list[list[int]]]
+    pieces: tuple[str, ...]
+    starts_word: Callable[[str], bool] | None
+
+
+def load_tokenizer(path: epath.PathLike) -> Tokenizer:
+    """Load a tokenizer file, or the one in a `vocabulary/` folder.
+
+    Raises:
+      UserError: there is no such file, or it is not what its name says.
+    """
+    path = epath.Path(path)
+    if path.is_dir():
+        found = [path / name for name in FILES if (path / name).exists()]
+        if not found:
+            raise UserError(f"{path}: no vocabulary there; run: mlm-jax prepare CONFIG")
+        path = found[0]
+    if path.suffix == ".model":
+        pieces = load_pieces(path)
+        return Tokenizer(
+            encode=lambda batch: pieces.encode(batch, num_threads=1),
+            pieces=tuple(pieces.id_to_piece(i) for i in range(pieces.get_piece_size())),
+            starts_word=lambda piece: piece.startswith("\u2581"),
+        )
+    loaded = load_json(path)
+    vocabulary = loaded.get_vocab(with_added_tokens=True)
+    by_id = {number: piece for piece, number in vocabulary.items()}
+    return Tokenizer(
+        encode=lambda batch: [e.ids for e in loaded.encode_batch(batch, add_special_tokens=False)],
+        pieces=tuple(by_id.get(i, "") for i in range(max(by_id) + 1)),
+        starts_word=_word_rule(loaded),
+    )
+
+
+def load_pieces(path: epath.PathLike) -> sentencepiece.SentencePieceProcessor:
+    """Load a SentencePiece model file.
+
+    Raises:
+      UserError: there is no such file or it is no SentencePiece model.
+    """
+    path = epath.Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such vocabulary; give a SentencePiece .model file")
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
+    except RuntimeError as e:
+        raise UserError(f"{path}: not a SentencePiece model; give a .model file that spm_train wrote") from e
+
+
+def load_json(path: epath.PathLike) -> tokenizers.Tokenizer:
+    """Load a tokenizer.json so that raw text never becomes a special token.
+
+    Raises:
+      UserError: there is no such file or it is no tokenizer.
+    """
+    path = epath.Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such vocabulary; give a tokenizer.json, a vocab.txt or a SentencePiece .model")
+    try:
+        loaded = tokenizers.Tokenizer.from_str(path.read_text())
+    except Exception as e:  # the library raises bare ones
+        raise UserError(f"{path}: not a tokenizer of the Hugging Face tokenizers library ({e})") from e
+    loaded.no_truncation()
+    loaded.no_padding()
+    loaded.encode_special_tokens = True
+    return loaded
+
+
+def word_piece(vocabulary: dict[str, int], lowercase: bool) -> tokenizers.Tokenizer:
+    """BERT's tokenizer (Devlin et al. 2019, section 3): words at white space and punctuation, CJK characters
+    apart, then the longest pieces first.
+
+    Args:
+      vocabulary: piece → id, with "##" before pieces that go on a word.
+      lowercase: lower-case and without accents ("uncased").
+    """
+    made = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    made.normalizer = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=lowercase
+    )
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.decoder = decoders.WordPiece(prefix="##")
+    return made
+
+
+def read_vocab_txt(path: epath.PathLike) -> dict[str, int]:
+    """BERT's vocab.txt: a piece a line, its id the line's number from 0.
+
+    Raises:
+      UserError: a piece occurs twice, or there is no [UNK].
+    """
+    path = epath.Path(path)
+    pieces = path.read_text().split("\n")
+    if pieces[-1] == "":
+        pieces.pop()
+    vocabulary = {piece.rstrip("\r"): number for number, piece in enumerate(pieces)}
+    if len(vocabulary) != len(pieces):
+        raise UserError(f"{path}: {len(pieces) - len(vocabulary)} pieces occur twice; a vocab.txt has one a line")
+    if "[UNK]" not in vocabulary:
+        raise UserError(f"{path}: no [UNK]; give BERT's vocab.txt, a tokenizer.json or a SentencePiece .model")
+    return vocabulary
+
+
+def _word_rule(loaded: tokenizers.Tokenizer) -> Callable[[str], bool] | None:
+    description = json.loads(loaded.to_str())
+    if description["model"]["type"] == "WordPiece":
+        prefix = description["model"]["continuing_subword_prefix"]
+        return lambda piece: not piece.startswith(prefix)
+    if description["model"].get("end_of_word_suffix"):
+        return None  # XLM's BPE marks where words end
+    # Metaspace, or the byte-level alphabet's space.
+    return lambda piece: piece.startswith(("\u2581", "\u0120"))
