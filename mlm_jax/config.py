@@ -183,8 +183,9 @@ class Model:
     """Add an embedding of each token's language (XLM with 15 languages)."""
     causal: bool = False
     """Attend to earlier tokens only, and predict the next one (XLM's CLM) instead of the hidden ones."""
-    head: Literal["transform", "plain"] = "transform"
-    """Before the tied output layer: dense, GELU and norm (BERT), or nothing (XLM)."""
+    head: Literal["transform", "plain", "none"] = "transform"
+    """Before the tied output layer: dense, GELU and norm (BERT), or nothing (XLM); none: no output layer, as in
+    imported encoders that came without; they cannot be pretrained."""
     pooler: bool = False
     """Dense and tanh of each block's first token (BERT)."""
     next_sentence: bool = False

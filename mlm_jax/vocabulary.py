@@ -65,8 +65,13 @@ def from_file(path: epath.PathLike) -> Vocabulary:
       UserError: the file is neither.
     """
     path = epath.Path(path)
-    described = _from_pieces(path) if path.suffix == ".model" else _from_json(path)
-    return dataclasses.replace(described, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), file=path.name)
+    return with_file(_from_pieces(path) if path.suffix == ".model" else _from_json(path), path)
+
+
+def with_file(vocabulary: Vocabulary, path: epath.PathLike) -> Vocabulary:
+    """The vocabulary with a tokenizer file's name and hash."""
+    path = epath.Path(path)
+    return dataclasses.replace(vocabulary, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), file=path.name)
 
 
 def _from_pieces(path: epath.Path) -> Vocabulary:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -29,6 +31,17 @@ def example_batch(length: int) -> dict[str, jax.Array]:
     """A batch of one block of zeros, to initialise an encoder with."""
     names = ("tokens", "positions", "segment_ids", "token_types", "language_ids")
     return dict.fromkeys(names, jnp.zeros((1, length), jnp.int32))
+
+
+def parameter_shapes(config: cfg.Model, rows: int, languages: int = 1) -> Any:
+    """Shapes and types of an encoder's parameters, unboxed, without making any."""
+    model = Encoder(config, rows, jnp.dtype(jnp.float32), languages=languages)
+    scored = jnp.zeros((1, 1), jnp.int32)
+
+    def init(key: jax.Array) -> Any:
+        return model.init(key, example_batch(8), scored, method="features")["params"]
+
+    return nn.meta.unbox(jax.eval_shape(init, jax.random.key(0)))
 
 
 class Mlp(nn.Module):
@@ -128,7 +141,8 @@ class Encoder(nn.Module):
             unroll=self.unroll if self.config.remat == "none" else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(self.config, self.dtype)
-        self.head = Head(self.config, self.rows, self.dtype)
+        if self.config.head != "none":
+            self.head = Head(self.config, self.rows, self.dtype)
         if self.config.pooler:
             self.pooler = Pooler(self.config, self.dtype)
 
@@ -156,7 +170,7 @@ class Encoder(nn.Module):
 
     def features(
         self, batch: dict[str, jax.Array], scored: jax.Array, keys: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
+    ) -> tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]:
         """What the output layers see, at the scored positions only.
 
         Args:
@@ -165,10 +179,12 @@ class Encoder(nn.Module):
 
         Returns:
           features [batch, bound, width], and the output layer's matrix [rows, width], which is the token
-          embedding, and bias [rows]: scores are features · matrixᵀ + bias. And, where the config has a
+          embedding, and bias [rows] (None without a head): scores are features · matrixᵀ + bias. And, where the config has a
           pooler, its float32 [batch, 2] scores of (next sentence, random sentence), or its [batch, width]
           where there is no such task; else None.
         """
         x, token = self._encode(batch, keys)
-        features, bias = self.head(jnp.take_along_axis(x, scored[:, :, None], axis=1))
+        features, bias = jnp.take_along_axis(x, scored[:, :, None], axis=1), None
+        if self.config.head != "none":
+            features, bias = self.head(features)
         return features, token, bias, self.pooler(x[:, 0]) if self.config.pooler else None

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An encoder's shape as Hugging Face's config.json, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from mlm_jax.config import Model
+from mlm_jax.errors import UserError
+from mlm_jax.interchange.tensors import NAMES
+from mlm_jax.vocabulary import Vocabulary
+
+CLASSES = {  # family → with a head, without
+    "bert": ("BertForMaskedLM", "BertModel"),
+    "xlm": ("XLMWithLMHeadModel", "XLMModel"),
+    "xlm-roberta": ("XLMRobertaForMaskedLM", "XLMRobertaModel"),
+    "xlm-roberta-xl": ("XLMRobertaXLForMaskedLM", "XLMRobertaXLModel"),
+    "modernbert": ("ModernBertForMaskedLM", "ModernBertModel"),
+}
+
+
+def family_of(model: Model) -> str:
+    """Which Hugging Face classes an encoder can be stored for.
+
+    Raises:
+      UserError: none; says what stands in the way.
+    """
+
+    def refuse(what: str) -> UserError:
+        return UserError(
+            f"export: no Hugging Face class has {what}; see docs/families.md for the encoders that have one"
+        )
+
+    if model.position_embedding == "rotary":
+        fits = {
+            "model.norm": (model.norm, "pre"),
+            "model.embedding_norm": (model.embedding_norm, True),
+            "model.gated": (model.gated, True),
+            "model.token_types": (model.token_types, 0),
+            "model.language_embedding": (model.language_embedding, False),
+            "model.causal": (model.causal, False),
+            "model.pooler": (model.pooler, False),
+        }
+        for name, (found, wanted) in fits.items():
+            if found != wanted:
+                raise refuse(f"rotary positions and {name} {found} (ModernBERT: {wanted})")
+        if model.head == "plain":
+            raise refuse("rotary positions and model.head plain")
+        return "modernbert"
+    if not model.bias or model.gated or model.global_every > 1:
+        raise refuse("learned positions without biases, with a gated MLP or with local attention")
+    if model.norm == "pre":
+        if model.embedding_norm or model.head == "plain" or model.causal or model.language_embedding:
+            raise refuse(
+                "pre-norm and learned positions with model.embedding_norm, causal, language_embedding or head plain"
+            )
+        if model.token_types < 1:
+            raise refuse("pre-norm and learned positions without model.token_types (XLM-R XL has 1)")
+        return "xlm-roberta-xl"
+    if model.head == "plain" or model.causal or model.language_embedding:
+        if model.head == "transform" or model.token_types or model.position_offset or model.pooler:
+            raise refuse(
+                "causal attention or language embeddings unless model.head is plain, without token types, pooler or position_offset"
+            )
+        if model.mlp_width != 4 * model.width:
+            raise refuse(f"an XLM encoder whose model.mlp_width {model.mlp_width} is not 4 times its width")
+        return "xlm"
+    if model.token_types < 1:
+        raise refuse("learned positions and a transforming head without model.token_types (XLM-R has 1, BERT 2)")
+    return "xlm-roberta" if model.position_offset and not model.next_sentence else "bert"
+
+
+def to_settings(model: Model, vocabulary: Vocabulary, family: str, languages: Iterable[str]) -> dict[str, Any]:
+    """The content of config.json.
+
+    Args:
+      languages: in the order of the language embedding's rows.
+    """
+    names = list(languages)
+    headed, bare = CLASSES[family]
+    architecture = "BertForPreTraining" if model.next_sentence else bare if model.head == "none" else headed
+    common: dict[str, Any] = {
+        "architectures": [architecture],
+        "model_type": family,
+        "vocab_size": vocabulary.size,
+        "pad_token_id": vocabulary.pad,
+        "bos_token_id": vocabulary.bos,
+        "eos_token_id": vocabulary.eos,
+        "dtype": "float32",
+        "tie_word_embeddings": True,
+    }
+    if family == "xlm":
+        return common | {
+            "n_words": vocabulary.size,
+            "emb_dim": model.width,
+            "n_layers": model.layers,
+            "n_heads": model.heads,
+            "dropout": model.dropout,
+            "attention_dropout": model.attention_dropout,
+            "gelu_activation": True,
+            "sinusoidal_embeddings": False,
+            "causal": model.causal,
+            "asm": False,
+            "n_langs": len(names) if model.language_embedding else 1,
+            "use_lang_emb": model.language_embedding,
+            "lang2id": {name: i for i, name in enumerate(names)},
+            "id2lang": {str(i): name for i, name in enumerate(names)},
+            "max_position_embeddings": model.positions,
+            "layer_norm_eps": model.norm_epsilon,
+            "embed_init_std": model.initializer_std,
+            "init_std": model.initializer_std,
+            "bos_index": vocabulary.bos,
+            "eos_index": vocabulary.eos,
+            "pad_index": vocabulary.pad,
+            "unk_index": vocabulary.unk,
+            "mask_index": vocabulary.mask,
+            "mask_token_id": vocabulary.mask,
+            "is_encoder": True,
+        }
+    common |= {
+        "hidden_size": model.width,
+        "num_hidden_layers": model.layers,
+        "num_attention_heads": model.heads,
+        "intermediate_size": model.mlp_width,
+        "initializer_range": model.initializer_std,
+        "cls_token_id": vocabulary.bos,
+        "sep_token_id": vocabulary.eos,
+        "mask_token_id": vocabulary.mask,
+    }
+    if family == "modernbert":
+        kinds = ["sliding_attention" if i % model.global_every else "full_attention" for i in range(model.layers)]
+        return common | {
+            "hidden_activation": "gelu",
+            "classifier_activation": "gelu",
+            "max_position_embeddings": model.positions,
+            "norm_eps": model.norm_epsilon,
+            "norm_bias": model.bias,
+            "attention_bias": model.bias,
+            "mlp_bias": model.bias,
+            "classifier_bias": model.bias,
+            "decoder_bias": True,
+            "attention_dropout": model.attention_dropout,
+            "embedding_dropout": model.dropout,
+            "mlp_dropout": model.dropout,
+            "local_attention": model.window,
+            "global_attn_every_n_layers": model.global_every,
+            "layer_types": kinds,
+            "global_rope_theta": model.rope_theta,
+            "local_rope_theta": model.rope_local_theta,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": model.rope_theta},
+                "sliding_attention": {"rope_type": "default", "rope_theta": model.rope_local_theta},
+            },
+        }
+    return common | {
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": model.dropout,
+        "attention_probs_dropout_prob": model.attention_dropout,
+        "max_position_embeddings": model.positions + (0 if family == "bert" else vocabulary.pad + 1),
+        "type_vocab_size": model.token_types,
+        "layer_norm_eps": model.norm_epsilon,
+        "position_embedding_type": "absolute",
+    }
+
+
+def from_settings(settings: dict[str, Any], names: Iterable[str], where: str) -> tuple[str, Model, tuple[str, ...]]:
+    """An encoder from a config.json and the names of its checkpoint's tensors, which say what heads it has.
+
+    Args:
+      settings: content of config.json.
+      names: of the tensors.
+      where: the folder, for messages.
+
+    Returns:
+      Family, encoder, and the languages in the order of the language embedding's rows.
+
+    Raises:
+      UserError: an encoder that ours cannot express; names the field.
+    """
+    family = settings.get("model_type", "")
+    family = "xlm-roberta" if family == "roberta" else family
+    if family not in NAMES:
+        raise UserError(f"{where}: model_type {family or 'missing'}; those that can be imported are {', '.join(NAMES)}")
+
+    def require(field: str, default: Any, *wanted: Any) -> None:
+        found = settings.get(field, default)
+        if found not in wanted:
+            raise UserError(
+                f"{where}: config.json has {field} {found!r}; only {' or '.join(map(repr, wanted))} can be imported"
+            )
+
+    require("tie_word_embeddings", True, True)
+    has = set(names)
+    parts = NAMES[family]
+    head = "none" if parts["head_bias"] not in has else "transform" if "head_dense" in parts else "plain"
+    common: dict[str, Any] = {"head": head}
+    if family == "xlm":
+        require("gelu_activation", True, True)
+        require("sinusoidal_embeddings", False, False)
+        require("asm", False, False)
+        require("is_encoder", True, True)
+        languages = settings.get("lang2id") or {}
+        embedded = bool(settings.get("use_lang_emb", True)) and settings.get("n_langs", 1) > 1
+        return (
+            family,
+            Model(
+                layers=settings["n_layers"],
+                width=settings["emb_dim"],
+                heads=settings["n_heads"],
+                mlp_width=4 * settings["emb_dim"],
+                norm_epsilon=settings.get("layer_norm_eps", 1e-12),
+                positions=settings["max_position_embeddings"],
+                position_offset=0,
+                token_types=0,
+                language_embedding=embedded,
+                causal=bool(settings.get("causal", False)),
+                dropout=settings.get("dropout", 0.1),
+                attention_dropout=settings.get("attention_dropout", 0.1),
+                initializer_std=settings.get("embed_init_std", 0.02),
+                **common,
+            ),
+            tuple(sorted(languages, key=languages.__getitem__)),
+        )
+    common |= {
+        "layers": settings["num_hidden_layers"],
+        "width": settings["hidden_size"],
+        "heads": settings["num_attention_heads"],
+        "mlp_width": settings["intermediate_size"],
+        "initializer_std": settings.get("initializer_range", 0.02),
+    }
+    if family == "modernbert":
+        require("hidden_activation", "gelu", "gelu")
+        require("classifier_activation", "gelu", "gelu")
+        require("decoder_bias", True, True)
+        bias = settings.get("norm_bias", False)
+        for field in ("attention_bias", "mlp_bias", "classifier_bias"):
+            require(field, False, bias)
+        every = settings.get("global_attn_every_n_layers", 3)
+        kinds = settings.get("layer_types")
+        if kinds:
+            later = [i for i, kind in enumerate(kinds) if kind == "full_attention"][1:2]
+            every = later[0] if later else len(kinds)
+            if kinds != ["sliding_attention" if i % every else "full_attention" for i in range(len(kinds))]:
+                raise UserError(
+                    f"{where}: config.json has layer_types that are not global every n-th layer from the first"
+                )
+        ropes = settings.get("rope_parameters") or {}
+        for kind, rope in ropes.items():
+            if rope.get("rope_type", "default") != "default":
+                raise UserError(
+                    f"{where}: config.json has {kind} rope_type {rope['rope_type']!r}; only 'default' can be imported"
+                )
+
+        def theta(kind: str, field: str, default: float) -> float:
+            return float(ropes.get(kind, {}).get("rope_theta", settings.get(field, default)))
+
+        return (
+            family,
+            Model(
+                norm="pre",
+                bias=bias,
+                gated=True,
+                position_embedding="rotary",
+                positions=settings["max_position_embeddings"],
+                position_offset=0,
+                token_types=0,
+                norm_epsilon=settings.get("norm_eps", 1e-5),
+                global_every=every,
+                window=settings.get("local_attention", 128),
+                rope_theta=theta("full_attention", "global_rope_theta", 160_000.0),
+                rope_local_theta=theta("sliding_attention", "local_rope_theta", 10_000.0),
+                dropout=settings.get("mlp_dropout", 0.0),
+                attention_dropout=settings.get("attention_dropout", 0.0),
+                **common,
+            ),
+            (),
+        )
+    require("hidden_act", "gelu", "gelu")
+    require("position_embedding_type", "absolute", "absolute")
+    require("is_decoder", False, False)
+    offset = 0 if family == "bert" else settings.get("pad_token_id", 1) + 1
+    is_pre = family == "xlm-roberta-xl"
+    return (
+        family,
+        Model(
+            norm="pre" if is_pre else "post",
+            embedding_norm=not is_pre,
+            positions=settings["max_position_embeddings"] - offset,
+            position_offset=offset,
+            token_types=settings["type_vocab_size"],
+            norm_epsilon=settings.get("layer_norm_eps", 1e-12),
+            pooler=f"{parts['prefix']}{parts['pooler']}.weight" in has,
+            next_sentence=f"{parts['next_sentence']}.weight" in has,
+            dropout=settings.get("hidden_dropout_prob", 0.1),
+            attention_dropout=settings.get("attention_probs_dropout_prob", 0.1),
+            **common,
+        ),
+        (),
+    )
