@@ -12,15 +12,16 @@ fairseq's RoBERTa page advises at this batch size; b2 0.98, epsilon 1e-6, decay 
 RoBERTa's. Sampling counts documents there, and does here: with one sentence a line, sentences.
 """
 
-from mlm_jax.config import Config, Data, Mesh, Model, Optimizer, Sampling, Source, Train, Vocabulary
+from mlm_jax.config import Config, Data, Mesh, Optimizer, Sampling, Source, Train, Vocabulary
+from mlm_jax.model import families
 
 
 def get_config() -> Config:
     return Config(
         data=Data(sources=(Source("*", "text/{language}/*.txt.gz"),), sequence_length=512, validation_fraction=0.001),
-        vocabulary=Vocabulary(size=250_002, byte_fallback=False, sample_bytes=500_000_000),
+        vocabulary=Vocabulary(size=families.XLMR_VOCABULARY, byte_fallback=False, sample_bytes=500_000_000),
         sampling=Sampling(exponent=0.3, count="documents"),
-        model=Model(),
+        model=families.XLMR_BASE,
         optimizer=Optimizer(learning_rate=7e-4, schedule="linear", warmup_steps=10_000, clip_norm=0.0),
         train=Train(steps=1_500_000, batch_size=8_192, validate_every=10_000, save_every=2_000),
         mesh=Mesh(data=-1),

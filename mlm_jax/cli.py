@@ -37,6 +37,10 @@ commands:
 
 CONFIG.py defines get_config(); those that come with mlm_jax are in configs/.
 mlm-jax COMMAND CONFIG.py --help lists every option with the config's values as defaults.
+
+To and from Hugging Face folders:
+  mlm-jax import FOLDER WORKDIR [--step best|last|N]   make a workdir that starts from the folder's encoder (or a run's)
+  mlm-jax export WORKDIR FOLDER [--step best|last|N]   write a run's encoder and tokenizer as a folder
 """
 
 
@@ -49,9 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(USAGE)
             return 0
         name, *rest = arguments
+        if name in ("import", "export"):
+            return exchange(name, rest)
         if name not in commands:
-            near = difflib.get_close_matches(name, commands, 1)
-            hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(commands)}"
+            known = [*commands, "import", "export"]
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(known)}"
             raise UserError(f"{name}: no such command; {hint}")
         if not rest:
             raise UserError(f"{name}: name a config file, e.g. configs/quickstart.py")
@@ -75,6 +82,7 @@ def prepare(config: cfg.Config, arguments: list[str]) -> int:
 
     What is already prepared is kept; a run that was killed goes on with the shards it lacks.
     """
+    config = start_from(config)
     own_workdir(config)
     from mlm_jax.prepare.run import prepare as run  # TensorFlow, which the other commands do without
 
@@ -89,6 +97,7 @@ def pretrain(config: cfg.Config, arguments: list[str]) -> int:
 
     SIGTERM and Ctrl-C finish the step, save and exit; the same command continues the run.
     """
+    config = start_from(config)
     own_workdir(config)
     if not (epath.Path(config.workdir) / "corpus" / "manifest.json").exists():
         # A process of its own, so that TensorFlow never shares memory or threads with the training.
@@ -124,6 +133,51 @@ def report(config: cfg.Config, arguments: list[str]) -> int:
     console.say(summary_table(config.workdir))
     console.say(f"report: {write_report(config.workdir)}")
     return 0
+
+
+def exchange(command: str, arguments: list[str]) -> int:
+    """Import a Hugging Face folder (or another run) into a workdir, or export a run as a Hugging Face folder."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    which = "best"
+    if "--step" in arguments[:-1]:
+        place = arguments.index("--step")
+        which = arguments[place + 1]
+        arguments = arguments[:place] + arguments[place + 2 :]
+    if len(arguments) != 2 or any(a.startswith("--") for a in arguments):
+        order = "FOLDER WORKDIR" if command == "import" else "WORKDIR FOLDER"
+        raise UserError(
+            f"{command} {' '.join(arguments)}: cannot be read; mlm-jax {command} {order} [--step best|last|N]"
+        )
+    source, target = arguments
+    if not epath.Path(source).exists():
+        raise UserError(f"{source}: no such folder; mlm-jax {command} --help")
+    from mlm_jax.interchange.workdir import export_encoder, import_encoder
+
+    done = (import_encoder if command == "import" else export_encoder)(source, target, which)
+    console.say(f"{done}, in {target}")
+    return 0
+
+
+def start_from(config: cfg.Config) -> cfg.Config:
+    """The config with the encoder that its workdir starts from, imported from `init` where it is not there yet.
+
+    Raises:
+      UserError: the encoder cannot be imported, or does not fit the config.
+    """
+    from mlm_jax.train import initial
+
+    if config.init and not initial.exists(config.workdir):
+        # A process of its own, so that what reads it shares nothing with preparation.
+        done = subprocess.run([sys.executable, "-m", "mlm_jax", "import", config.init, config.workdir], check=False)
+        if done.returncode:
+            raise SystemExit(done.returncode)
+    if not initial.exists(config.workdir):
+        return config
+    adopted = initial.adopt(config)
+    cfg.validate(adopted)
+    return adopted
 
 
 def parse(command: str, arguments: list[str]) -> tuple[cfg.Config, list[str]]:

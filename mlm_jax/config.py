@@ -133,6 +133,8 @@ class Sampling:
     count: Literal["tokens", "bytes", "documents", "blocks"] = "tokens"
     """What a language's share is a share of (XLM-R: sentences). The vocabulary's sample counts bytes
     unless this is documents, because there are no tokens yet."""
+    languages: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Languages drawn before the first of `stages`; empty: all."""
     stages: tyro.conf.Suppress[tuple[Stage, ...]] = ()
     parallel_share: float = 0.0
     """Share of the blocks that hold language pairs (translation LM; XLM's MLM + TLM: 0.5). Among themselves
@@ -195,6 +197,8 @@ class Model:
     """Share of residual units dropped."""
     attention_dropout: float = 0.1
     """Share of attention probabilities dropped."""
+    attention_out_dropout: float = -1.0
+    """Share of attention's output dropped; -1: as `dropout`."""
     initializer_std: float = 0.02
     """Standard deviation of new weights."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -317,6 +321,7 @@ class Config:
 # train.steps, which moves the end of the run (and, with it, a schedule that decays towards the end).
 MAY_CHANGE = (
     "workdir",
+    "init",
     "data.workers",
     "data.runner",
     "data.beam_options",
@@ -461,6 +466,10 @@ def validate(config: Config) -> None:
         f"objective: replace_mask {objective.replace_mask} and replace_random {objective.replace_random} "
         "must be shares that sum to at most 1",
     )
+    require(
+        model.attention_out_dropout == -1 or 0 <= model.attention_out_dropout < 1,
+        f"model.attention_out_dropout: {model.attention_out_dropout} is neither -1 nor within 0 to 1",
+    )
     for name in ("dropout", "attention_dropout"):
         require(0 <= getattr(model, name) < 1, f"model.{name}: {getattr(model, name)} is outside 0 to 1")
     for section, names in {
@@ -475,6 +484,10 @@ def validate(config: Config) -> None:
     require(
         train.batch_size % train.accumulate == 0,
         f"train.batch_size: {train.batch_size} does not divide into train.accumulate {train.accumulate} pieces",
+    )
+    require(
+        model.head != "none" or bool(config.init),
+        "model.head: none has no output layer to pretrain; use transform or plain",
     )
     require(
         0 < config.vocabulary.character_coverage <= 1,
@@ -507,7 +520,35 @@ def data_from_json(stored: dict[str, Any]) -> Data:
 def sampling_from_json(stored: dict[str, Any]) -> Sampling:
     """The sampling options of a stored config or manifest."""
     stages = tuple(Stage(s["start"], s["exponent"], tuple(s["languages"])) for s in stored["stages"])
-    return Sampling(**stored | {"stages": stages})
+    return Sampling(**stored | {"stages": stages, "languages": tuple(stored["languages"])})
+
+
+def from_json(stored: dict[str, Any], where: str) -> Config:
+    """A workdir's stored config.
+
+    Raises:
+      UserError: another version of mlm_jax stored it.
+    """
+    try:
+        return Config(
+            workdir=where,
+            seed=stored["seed"],
+            data=data_from_json(stored["data"]),
+            vocabulary=Vocabulary(**stored["vocabulary"]),
+            sampling=sampling_from_json(stored["sampling"]),
+            model=Model(**stored["model"]),
+            objective=Objective(
+                **stored["objective"]
+                | {"mask_rate_schedule": tuple((s, r) for s, r in stored["objective"]["mask_rate_schedule"])}
+            ),
+            optimizer=Optimizer(**stored["optimizer"]),
+            train=Train(**stored["train"]),
+            mesh=Mesh(**stored["mesh"]),
+        )
+    except (KeyError, TypeError) as e:
+        raise UserError(
+            f"{where}/config.json: not a config of this mlm_jax ({e}); use the version that wrote it"
+        ) from e
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

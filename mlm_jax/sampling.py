@@ -166,32 +166,33 @@ def stage_rates(config: cfg.Config, streams: Sequence[Stream]) -> list[StageRate
     # Languages and pairs share out the blocks by `parallel_share`, and among themselves by the strategy.
     kinds = ((~is_pair, 1 - sampling.parallel_share), (is_pair, sampling.parallel_share))
 
-    def first_rates() -> np.ndarray:
+    names = [s.name for s in streams]
+    known = {language for s in streams for language in s.languages}
+
+    def rates_of(languages: Sequence[str], option: str, exponent: float | None) -> np.ndarray:
+        """Rates over some languages (all, where none is named) by an exponent, or by the strategy."""
+        unknown = sorted(set(languages) - known)
+        if unknown:
+            raise UserError(f"{option}: {', '.join(unknown)} not in the corpus; it has {', '.join(sorted(known))}")
+        # A pair takes part when both of its languages do.
+        included = np.array([not languages or set(s.languages) <= set(languages) for s in streams])
         rates = np.zeros(len(streams))
         for members, share in kinds:
-            if share and members.any():
-                budget = train.steps * train.batch_size * share
-                rates[members] = share * language_rates(sampling, counts[members], budget)
+            of = members & included
+            if not share:
+                continue
+            if not of.any():
+                raise UserError(f"{option}: no language pair among them, but a sampling.parallel_share {share:g}")
+            budget = train.steps * train.batch_size * share
+            if exponent is None:
+                rates[of] = share * language_rates(sampling, counts[of], budget)
+            else:
+                rates[of] = share * exponent_rates(counts[of], exponent)
         return rates
 
-    stages = [StageRates(0, first_rates())]
-    names = [s.name for s in streams]
-    languages = {language for s in streams for language in s.languages}
+    stages = [StageRates(0, rates_of(sampling.languages, "sampling.languages", None))]
     for i, stage in enumerate(sampling.stages):
-        unknown = sorted(set(stage.languages) - languages)
-        if unknown:
-            raise UserError(
-                f"sampling.stages[{i}].languages: {', '.join(unknown)} not in the corpus; "
-                f"it has {', '.join(sorted(languages))}"
-            )
-        # A pair takes part when both of its languages do.
-        included = np.array([not stage.languages or set(s.languages) <= set(stage.languages) for s in streams])
-        rates = np.zeros(len(names))
-        for members, share in kinds:
-            if share and not (members & included).any():
-                raise UserError(f"sampling.stages[{i}].languages: no language pair among them, but a parallel_share")
-            if share:
-                rates[members & included] = share * exponent_rates(counts[members & included], stage.exponent)
+        rates = rates_of(stage.languages, f"sampling.stages[{i}].languages", stage.exponent)
         stages.append(StageRates(stage.start, rates))
     if sampling.max_epochs:
         epochs = draws(stages, train.steps, train.batch_size) / blocks

@@ -169,8 +169,9 @@ def from_sentencepiece(path: Path, fairseq: bool = False) -> tokenizers.Tokenize
     Raises:
       UserError: the model is of another kind.
     """
-    proto = sentencepiece_model_pb2.ModelProto.FromString(path.read_bytes())
-    trainer, kinds = proto.trainer_spec, sentencepiece_model_pb2.ModelProto.SentencePiece
+    made_of: Any = sentencepiece_model_pb2  # its classes are made when it is imported
+    proto = made_of.ModelProto.FromString(path.read_bytes())
+    trainer, kinds = proto.trainer_spec, made_of.ModelProto.SentencePiece
     pieces = [(piece.piece, piece.score) for piece in proto.pieces]
     unknown = next(i for i, piece in enumerate(proto.pieces) if piece.type == kinds.UNKNOWN)
     special = [piece.piece for piece in proto.pieces if piece.type in (kinds.UNKNOWN, kinds.CONTROL)]

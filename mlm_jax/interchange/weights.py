@@ -61,7 +61,7 @@ def write(tensors: dict[str, np.ndarray], folder: Path, shard_bytes: int = SHARD
     if len(shards) == 1:
         write_whole(folder / "model.safetensors", save(shards[0], metadata={"format": "pt"}))
         return
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         write_whole(folder / file, save(shard, metadata={"format": "pt"}))

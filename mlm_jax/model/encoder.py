@@ -95,15 +95,16 @@ class Layer(nn.Module):
         if keys is not None:
             keys = site_keys(keys, number + 1)
 
-        def add(x: jax.Array, out: jax.Array, place: int, name: str) -> tuple[jax.Array, jax.Array]:
-            x = x + dropout(out, config.dropout, None if keys is None else site_keys(keys, place))
+        def add(x: jax.Array, out: jax.Array, rate: float, place: int, name: str) -> tuple[jax.Array, jax.Array]:
+            x = x + dropout(out, rate, None if keys is None else site_keys(keys, place))
             read = LayerNorm(config.norm_epsilon, config.bias, name=name)(x)
             return (read if config.norm == "post" else x), read
 
         x, read = carry
         attended = Attention(config, self.dtype, name="attention")(read, number, context, keys)
-        x, read = add(x, attended, 1, "attention_norm")
-        x, read = add(x, Mlp(config, self.dtype, name="mlp")(read), 2, "mlp_norm")
+        rate = config.dropout if config.attention_out_dropout < 0 else config.attention_out_dropout
+        x, read = add(x, attended, rate, 1, "attention_norm")
+        x, read = add(x, Mlp(config, self.dtype, name="mlp")(read), config.dropout, 2, "mlp_norm")
         read = nn.with_logical_constraint(read, ("act_batch", "act_length", "act_embed"))
         return (read if config.norm == "post" else x, read), None
 

@@ -95,15 +95,40 @@ class Checkpoints:
         """The newest checkpoint's step."""
         return self._manager.latest_step()
 
-    def restore(self, plan: State) -> State | None:
+    def choose(self, which: str) -> int | None:
+        """The step of a checkpoint by name: "best" by macro validation loss, "last", or the step itself.
+
+        Returns:
+          None where there is no checkpoint; the last, where none was validated.
+
+        Raises:
+          UserError: there are others, but not this one.
+        """
+        steps = sorted(self._manager.all_steps())
+        if not steps or which == "last":
+            return steps[-1] if steps else None
+        if which == "best":
+            metrics = {step: self._manager.metrics(step) for step in steps}
+            scored = {step: found["macro_loss"] for step, found in metrics.items() if found}
+            return min(scored, key=lambda step: scored[step]) if scored else steps[-1]
+        if not which.isdecimal() or int(which) not in steps:
+            raise UserError(
+                f"{self._folder}: no checkpoint {which}; there are best, last, {', '.join(map(str, steps))}"
+            )
+        return int(which)
+
+    def restore(self, plan: State, step: int | None = None) -> State | None:
         """The newest checkpoint that can be read, on the plan's mesh; None where there is none.
 
         A checkpoint that cannot be read is skipped with a warning, and removed: its step comes again.
 
+        Args:
+          step: take this one, or none.
+
         Raises:
           UserError: the checkpoints are of another vocabulary or corpus, or none can be read.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
+        steps = sorted(self._manager.all_steps(), reverse=True) if step is None else [step]
         unreadable = []
         for step in steps:
             try:

@@ -25,6 +25,7 @@ from mlm_jax.input.mixture import Mixture, batch_shapes, training_batches, train
 from mlm_jax.manifest import Stream
 from mlm_jax.model.encoder import Encoder, padded_rows
 from mlm_jax.model.flops import peak_flops, step_flops
+from mlm_jax.train import initial
 from mlm_jax.train.checkpoints import Checkpoints
 from mlm_jax.train.metrics import MetricsWriter
 from mlm_jax.train.optimizer import make_optimizer
@@ -87,7 +88,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
     train_step = make_train_step(config, model, optimizer, words, tables, mesh, plan)
     validation_step = make_validation_step(config, model, words, mesh, plan)
 
-    # 4. Resume where the workdir stands, or start from seed.
+    # 4. Resume where the workdir stands, or start from an encoder that is there, or from seed.
     checkpoints = Checkpoints(config, prepared)
     state = checkpoints.restore(plan)
     start = 0 if state is None else int(jax.device_get(state.step))
@@ -97,6 +98,10 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
         return Outcome(start, None)
     if state is None:
         state = initialize()
+        if initial.exists(workdir):
+            state, fresh = initial.load_into(state, workdir, prepared.languages)
+            new = f"; new: {', '.join(fresh)}" if fresh else ""
+            console.say(f"starting from {initial.read(workdir).source}{new}")
 
     # 5. Train.
     writer = MetricsWriter(workdir, start)

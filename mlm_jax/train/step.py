@@ -48,7 +48,7 @@ def make_train_step(
     bound = objectives.scored_bound(config.data.sequence_length, config.objective)
     pieces, batch_size = config.train.accumulate, config.train.batch_size
     schedule = make_schedule(config.optimizer, config.train.steps)
-    has_dropout = config.model.dropout > 0 or config.model.attention_dropout > 0
+    rates = (config.model.dropout, config.model.attention_dropout, config.model.attention_out_dropout)
 
     def step(state: State, batch: objectives.Batch) -> tuple[State, dict[str, jax.Array]]:
         if config.model.causal:
@@ -63,7 +63,7 @@ def make_train_step(
         pairs = jnp.maximum(jnp.sum(batch["next_sentence"] >= 0), 1)
 
         def loss_of(params: Any, piece: objectives.Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
-            keys = piece["dropout_keys"] if has_dropout else None
+            keys = piece["dropout_keys"] if max(rates) > 0 else None
             sums = objectives.score(model, params, piece, keys, vocabulary.size, config.model.loss_chunk)
             sums = {name: value.sum() for name, value in sums.items()}
             return sums["loss"] / targets + sums["pair_loss"] / pairs, sums

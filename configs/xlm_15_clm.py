@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""XLM, causal LM on 15 languages of Wikipedia (Conneau and Lample 2019, section 3.1).
+
+    mlm-jax pretrain configs/xlm_15_clm.py --workdir gs://BUCKET/xlm_15_clm
+
+As xlm_15_mlm.py, but each token is predicted from those before it; validation is perplexity a language.
+"""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+from mlm_jax.config import Config, Objective
+from mlm_jax.model import families
+
+
+def get_config() -> Config:
+    config: Config = runpy.run_path(str(Path(__file__).parent / "xlm_15_mlm.py"))["get_config"]()
+    return dataclasses.replace(config, model=families.XLM_15_CAUSAL, objective=Objective())
