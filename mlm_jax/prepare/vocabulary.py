@@ -14,6 +14,7 @@ from typing import Any
 
 import sentencepiece
 from etils import epath
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import trainers
 
 from mlm_jax import config as cfg
@@ -201,7 +202,7 @@ def trainer_settings(options: cfg.Vocabulary) -> dict[str, Any]:
         "max_sentence_length": LONGEST_SENTENCE + 100,
         "num_threads": THREADS,
         "shuffle_input_sentence": False,
-    }
+    }  # and unigram scores are rounded afterwards: `round_scores`
 
 
 def train(options: cfg.Vocabulary, sentences: list[str]) -> tuple[str, bytes]:
@@ -233,25 +234,26 @@ def train_word_piece(options: cfg.Vocabulary, sentences: list[str]) -> bytes:
     """
     settings = trainer_settings(options)
     trained = word_piece({"[UNK]": 0}, options.lowercase)
-    # Characters beyond the coverage are left to [UNK], the rarest first.
-    counts = Counter(c for s in sentences for c in trained.normalizer.normalize_str(s) if not c.isspace())
-    covered, kept = 0, 0
-    for _, count in counts.most_common():
-        if covered >= options.character_coverage * counts.total():
-            break
-        covered, kept = covered + count, kept + 1
-    # A character may begin a word or go on one, and is then another piece.
-    smallest = len(BERT_SPECIALS) + 2 * kept
+    words = Counter(
+        word
+        for sentence in sentences
+        for word, _ in trained.pre_tokenizer.pre_tokenize_str(trained.normalizer.normalize_str(sentence))
+    )
+    alphabet = _alphabet(words, options.character_coverage)
+    smallest = len(BERT_SPECIALS) + len(alphabet)
     if options.size < smallest:
         raise UserError(
-            f"vocabulary.size: {options.size:,} is less than the specials and the text's {kept:,} characters, each alone "
-            f"and within a word, may need; take {smallest:,} or more, or lower vocabulary.character_coverage"
+            f"vocabulary.size: {options.size:,} is less than the specials and the text's characters need, each alone and "
+            f"within a word; the smallest possible is {smallest:,}; or lower vocabulary.character_coverage"
         )
+    single = [piece for piece in alphabet if len(piece) == 1]
     trainer = trainers.WordPieceTrainer(
         vocab_size=options.size,
         min_frequency=settings["min_frequency"],
-        limit_alphabet=kept,
-        special_tokens=settings["special_tokens"],
+        initial_alphabet=single,
+        limit_alphabet=len(single),
+        # The alphabet too, because the trainer would number it in an order that changes from run to run.
+        special_tokens=[*settings["special_tokens"], *alphabet],
         continuing_subword_prefix="##",
         show_progress=False,
     )
@@ -262,6 +264,24 @@ def train_word_piece(options: cfg.Vocabulary, sentences: list[str]) -> bytes:
             f"vocabulary.size: {options.size:,} is more than the text can give; the largest possible is {len(vocabulary):,}"
         )
     return word_piece_json(vocabulary, options.lowercase)
+
+
+def _alphabet(words: Counter[str], coverage: float) -> list[str]:
+    """The characters that cover this share of the text, the most frequent first; as "##c" too where they go on a word."""
+    counts: Counter[str] = Counter()
+    for word, count in words.items():
+        for character in word:
+            counts[character] += count
+    kept: dict[str, None] = {}
+    covered = 0
+    for character, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        if covered >= coverage * counts.total():
+            break
+        covered += count
+        kept[character] = None
+    going_on = {character for word in words for character in word[1:]}
+    # A character that only goes on words is an initial piece as well: the trainer takes it for one.
+    return [*kept, *(f"##{character}" for character in kept if character in going_on)]
 
 
 def word_piece_json(vocabulary: dict[str, int], lowercase: bool) -> bytes:
@@ -284,7 +304,20 @@ def train_sentencepiece(options: cfg.Vocabulary, sentences: list[str]) -> bytes:
         )
     except RuntimeError as e:
         raise _impossible(options, str(e)) from e
-    return model.getvalue()
+    return round_scores(model.getvalue()) if options.model == "unigram" else model.getvalue()
+
+
+def round_scores(model: bytes) -> bytes:
+    """A unigram model with its scores rounded to 2**-7.
+
+    Sums of such scores are exact in float32 and float64 alike (up to some 10,000 pieces), so that SentencePiece and
+    the Hugging Face library cut every text the same way, ties included.
+    """
+    made_of: Any = sentencepiece_model_pb2  # its classes are made when it is imported
+    proto = made_of.ModelProto.FromString(model)
+    for piece in proto.pieces:
+        piece.score = round(piece.score * 2**7) / 2**7
+    return proto.SerializeToString()
 
 
 def _impossible(options: cfg.Vocabulary, reason: str) -> UserError:
