@@ -44,7 +44,7 @@ def ours(vocabulary: int, steps: int) -> list[float]:
     from mlm_jax import mesh as meshes
     from mlm_jax import objectives
     from mlm_jax.input.mixture import batch_shapes
-    from mlm_jax.model.encoder import Encoder, padded_rows
+    from mlm_jax.model.encoder import Encoder
     from mlm_jax.train.optimizer import make_optimizer
     from mlm_jax.train.state import make_initializer
     from mlm_jax.train.step import make_train_step
@@ -58,7 +58,7 @@ def ours(vocabulary: int, steps: int) -> list[float]:
     )
     words = Vocabulary(vocabulary, 0, 1, 2, 3, 4, tuple(range(SPECIALS)), "")
     mesh = meshes.make_mesh(config.mesh, BATCH, jax.devices()[:1])
-    model = Encoder(config.model, padded_rows(vocabulary), jax.numpy.float32, LAYERS)
+    model = Encoder(config.model, vocabulary, jax.numpy.float32, LAYERS)
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     initialize, plan = make_initializer(config, model, optimizer, mesh)
     sharding = meshes.batch_sharding(mesh)

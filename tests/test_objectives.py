@@ -263,3 +263,160 @@ def test_words_of_one_piece_are_masked_as_pieces_are():
     np.testing.assert_array_equal(hide(batch)["scored"], hide(batch, starts_word=everywhere)["scored"])
     none = dataclasses.replace(OBJECTIVE, replace_mask=0.0, replace_random=0.0)
     np.testing.assert_array_equal(hide(batch, none)["tokens"], batch["tokens"])
+
+
+def test_spans_are_hidden_whole_and_as_long_as_asked():
+    objective = dataclasses.replace(OBJECTIVE, span_length=4.0)
+    batch = batch_of(200, 128, specials=0.0) | {"segment_ids": jnp.ones((200, 128), jnp.int32)}
+    places = scored_places(hide(batch, objective))
+    assert abs(places.mean() - 0.15) < 0.003
+    edges = np.diff(np.pad(places, ((0, 0), (1, 1))).astype(int), axis=1)
+    runs = np.concatenate([np.flatnonzero(e == -1) - np.flatnonzero(e == 1) for e in edges])
+    # Geometric with mean 4, cut off at blocks' ends and budgets, and joined where spans touch.
+    assert 3.2 < runs.mean() < 5.5
+    assert np.diff(np.pad(scored_places(hide(batch)), ((0, 0), (1, 1))).astype(int), axis=1).clip(0).sum() > 2 * len(
+        runs
+    )
+
+
+def test_words_in_spans_begin_at_words():
+    starts = np.arange(WORDS.size) % 3 == 0
+    objective = dataclasses.replace(OBJECTIVE, span_length=3.0)
+    batch = batch_of(100, 96, specials=0.0) | {"segment_ids": jnp.ones((100, 96), jnp.int32)}
+    out = hide(batch, objective, starts_word=starts)
+    places, tokens = scored_places(out), np.asarray(batch["tokens"])
+    first = places & ~np.pad(places, ((0, 0), (1, 0)))[:, :-1]
+    begins = starts[tokens] | (np.arange(96) == 0)
+    # All but a unit that was cut off where the budget ended, at most one a block.
+    assert (first & ~begins).sum() == 0
+
+
+def test_pieces_are_hidden_in_proportion_to_a_power_of_their_frequency():
+    objective = dataclasses.replace(OBJECTIVE, frequency_exponent=0.5)
+    rng = np.random.default_rng(0)
+    frequent = rng.random((400, 128)) < 0.8
+    tokens = np.where(frequent, 10, 20)  # piece 10 is 16 times as frequent in the corpus as piece 20
+    counts = np.ones(WORDS.size)
+    counts[10], counts[20] = 16_000, 1_000
+    batch = {"tokens": jnp.asarray(tokens, jnp.int32), "segment_ids": jnp.ones((400, 128), jnp.int32)}
+    tables = objectives.make_tables(WORDS, objective, counts=counts)
+    keys = objectives.row_keys(0, 0, jnp.arange(400))
+    # Few places, so that drawing without replacement is nearly drawing with it.
+    out = objectives.hide(keys, batch, 0.02, objective, tables, objectives.scored_bound(128, objective))
+    hidden = np.asarray(out["targets"])[np.asarray(out["weights"]) > 0]
+    expected = 0.8 * 16**-0.5 / (0.8 * 16**-0.5 + 0.2)
+    share = (hidden == 10).mean()
+    assert abs(share - expected) < 4 * (expected * (1 - expected) / len(hidden)) ** 0.5 + 0.02
+
+
+def test_negative_log_is_the_logarithm_and_whole_numbers():
+    bits = np.random.default_rng(0).integers(0, 2**32, 10_000, dtype=np.uint32)
+    bits[:3] = 0, 1, 2**32 - 1
+    found = np.asarray(objectives._negative_log(jnp.asarray(bits)))
+    assert found.dtype == np.uint32 and found.min() >= 1 and found.max() < 2**18
+    expected = -np.log2(np.maximum(bits, 1) / 2**32)
+    np.testing.assert_allclose(found / 2**12, expected, atol=2e-3)
+
+
+def test_static_masks_are_a_blocks_own_and_seen_in_turn():
+    objective = dataclasses.replace(OBJECTIVE, static_masks=3)
+    batch = batch_of(8, 64) | {"block_key": jnp.arange(8, dtype=jnp.uint32) * 77, "repeat": jnp.zeros(8, jnp.int32)}
+
+    def places(step, repeat, order=None):
+        order = np.arange(8) if order is None else order
+        turned = {name: value[order] for name, value in batch.items()} | {"repeat": jnp.full(8, repeat, jnp.int32)}
+        keys = objectives.training_keys(0, jnp.int32(step), turned, objective)
+        out = objectives.hide(keys, turned, 0.15, objective, objectives.make_tables(WORDS), 10)
+        return np.asarray(out["scored"])
+
+    np.testing.assert_array_equal(places(0, 0), places(9, 3))  # whatever the step, the fourth time as the first
+    assert (places(0, 0) != places(0, 1)).any() and (places(0, 1) != places(0, 2)).any()
+    backwards = np.arange(8)[::-1]
+    np.testing.assert_array_equal(places(0, 0)[backwards], places(5, 0, backwards))  # wherever the block stands
+
+
+def test_the_next_token_is_predicted_within_its_segment():
+    batch = {
+        "tokens": jnp.asarray([[3, 10, 11, 1, 3, 12, 1, 0]], jnp.int32),
+        "segment_ids": jnp.asarray([[1, 1, 1, 1, 2, 2, 2, 0]], jnp.int32),
+    }
+    out = objectives.predict_next(batch)
+    assert out["targets"][0].tolist() == [10, 11, 1, 3, 12, 1, 0]
+    assert out["weights"][0].tolist() == [1, 1, 1, 0, 1, 1, 0]
+    assert out["scored"][0].tolist() == list(range(7))
+
+
+def pair_batch():
+    """Two sentence pairs in a block, each of two spans whose positions both begin at 0."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(5, WORDS.size, (1, 24))
+    positions = np.concatenate([np.arange(6)] * 4)[None]
+    features = {"tokens": tokens, "positions": positions, "segment_ids": np.repeat([1, 2], 12)[None]}
+    features["language_ids"] = np.tile(np.repeat([0, 1], 6), 2)[None]
+    return {name: jnp.asarray(value, jnp.int32) for name, value in features.items()}
+
+
+def test_translation_lm_sees_the_other_sentence_and_not_the_neighbouring_pair():
+    config = cfg.Model(
+        layers=2, width=32, heads=2, mlp_width=64, positions=24, head="plain", token_types=0, language_embedding=True
+    )
+    model = Encoder(config, 1_024, jnp.float32, languages=2)
+    batch = pair_batch()
+    scored = jnp.asarray([[2]])  # a word of the first pair's first sentence
+    params = model.init(jax.random.key(0), batch, scored, method="features")["params"]
+    params = nn.meta.unbox(params)
+
+    def loss(token_embedding_of_block):
+        # The gradient by what stands at each place: the embedding's rows, one for every place.
+        tokens = jnp.arange(24, dtype=jnp.int32)[None]
+        rows = params["embedding"]["token_embedding"].at[:24].set(token_embedding_of_block)
+        swapped = params | {"embedding": params["embedding"] | {"token_embedding": rows}}
+        features, _, bias, _ = model.apply({"params": swapped}, batch | {"tokens": tokens}, scored, method="features")
+        return jnp.sum(jnp.sin(features)) + bias[0]
+
+    start = params["embedding"]["token_embedding"][batch["tokens"][0]]
+    gradient = np.abs(np.asarray(jax.grad(loss)(start))).max(axis=1)
+    assert (gradient[:12] > 0).all()  # both sentences of its own pair
+    assert (gradient[12:] == 0).all()  # exactly nothing of the other
+
+
+def test_next_sentence_head_learns_a_separable_set():
+    import optax
+
+    config = cfg.Model(
+        layers=1, width=32, heads=2, mlp_width=64, positions=16, position_offset=0, token_types=2, pooler=True
+    )
+    config = dataclasses.replace(config, next_sentence=True)
+    model = Encoder(config, 1_024, jnp.float32)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 64)
+    tokens = rng.integers(5, 500, (64, 16))
+    tokens[:, 8:] += 400 * labels[:, None]  # a random second part is made of other pieces
+    batch = {
+        "tokens": jnp.asarray(tokens, jnp.int32),
+        "segment_ids": jnp.ones((64, 16), jnp.int32),
+        "positions": jnp.broadcast_to(jnp.arange(16), (64, 16)),
+        "token_types": jnp.broadcast_to(jnp.arange(16) // 8, (64, 16)),
+        "next_sentence": jnp.asarray(labels, jnp.int32),
+        "scored": jnp.zeros((64, 1), jnp.int32),
+        "targets": jnp.zeros((64, 1), jnp.int32),
+        "weights": jnp.zeros((64, 1), jnp.float32),
+    }
+    params = nn.meta.unbox(model.init(jax.random.key(0), batch, batch["scored"], method="features")["params"])
+    optimizer = optax.adam(3e-3)
+
+    @jax.jit
+    def step(params, state):
+        def loss(p):
+            sums = objectives.score(model, p, batch, None, WORDS.size, 2_000)
+            return sums["pair_loss"].mean(), sums
+
+        (_, sums), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, sums
+
+    state = optimizer.init(params)
+    for _ in range(60):
+        params, state, sums = step(params, state)
+    assert float(sums["pairs"].sum()) == 64 and float(sums["pair_correct"].sum()) == 64
+    assert float(sums["pair_loss"].mean()) < 0.1

@@ -18,7 +18,7 @@ from mlm_jax.files import write_whole
 from mlm_jax.interchange import weights
 from mlm_jax.interchange.settings import family_of, from_settings, to_settings
 from mlm_jax.interchange.tensors import BUFFERS, NAMES, TIED, Tensors, tensors
-from mlm_jax.model.encoder import padded_rows, parameter_shapes
+from mlm_jax.model.encoder import parameter_shapes
 from mlm_jax.vocabulary import Vocabulary
 
 
@@ -57,9 +57,7 @@ def read_folder(folder: Path) -> Checkpoint:
     family, model, languages = from_settings(settings, stored, str(folder))
     size = int(settings["n_words"] if family == "xlm" and "n_words" in settings else settings["vocab_size"])
     rows = settings.get("n_langs", 1) if model.language_embedding else 1
-    params = jax.tree.map(
-        lambda shape: np.zeros(shape.shape, np.float32), parameter_shapes(model, padded_rows(size), rows)
-    )
+    params = jax.tree.map(lambda shape: np.zeros(shape.shape, np.float32), parameter_shapes(model, size, rows))
     copy_in(stored, tensors(params, model, family, size), str(folder), names or {})
     return Checkpoint(model, params, size, languages)
 

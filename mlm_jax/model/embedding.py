@@ -41,11 +41,13 @@ class Embedding(nn.Module):
     """Sum of token, position, token type and language embeddings, and its norm.
 
     Attributes:
-      rows: of the token embedding.
+      size: ids in use.
+      rows: of the token embedding; those from `size` on stand for no piece, and begin and stay zero.
       languages: of the language embedding.
     """
 
     config: cfg.Model
+    size: int
     rows: int
     languages: int
     dtype: jnp.dtype
@@ -63,10 +65,16 @@ class Embedding(nn.Module):
         config = self.config
 
         def table(name: str, axis: str, rows: int) -> jax.Array:
-            init = nn.initializers.normal(config.initializer_std)
-            return part(self, name, (axis, "embed"), (rows, config.width), init)
+            return part(self, name, (axis, "embed"), (rows, config.width), random)
 
-        x, token = look_up(table("token_embedding", "vocab", self.rows), batch["tokens"])
+        def of_pieces(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+            return jnp.where(jnp.arange(self.rows)[:, None] < self.size, random(key, shape, dtype), 0)
+
+        random = nn.initializers.normal(config.initializer_std)
+
+        x, token = look_up(
+            part(self, "token_embedding", ("vocab", "embed"), (self.rows, config.width), of_pieces), batch["tokens"]
+        )
         if config.position_embedding == "learned":
             position = table("position_embedding", "position", config.positions + config.position_offset)
             x = x + jnp.take(position, batch["positions"] + config.position_offset, axis=0)

@@ -33,9 +33,9 @@ def example_batch(length: int) -> dict[str, jax.Array]:
     return dict.fromkeys(names, jnp.zeros((1, length), jnp.int32))
 
 
-def parameter_shapes(config: cfg.Model, rows: int, languages: int = 1) -> Any:
+def parameter_shapes(config: cfg.Model, size: int, languages: int = 1) -> Any:
     """Shapes and types of an encoder's parameters, unboxed, without making any."""
-    model = Encoder(config, rows, jnp.dtype(jnp.float32), languages=languages)
+    model = Encoder(config, size, jnp.dtype(jnp.float32), languages=languages)
     scored = jnp.zeros((1, 1), jnp.int32)
 
     def init(key: jax.Array) -> Any:
@@ -114,7 +114,7 @@ class Encoder(nn.Module):
 
     Attributes:
       config: shape and dropout.
-      rows: of the token embedding, `padded_rows(vocabulary size)`.
+      size: ids in use; the token embedding has `padded_rows(size)` rows, those beyond being zero.
       dtype: of matrix products and activations; norms, softmax and loss are float32.
       unroll: layers that the compiler sees at once; the parameters are stacked all the same. Counts as 1
         where `config.remat` is on.
@@ -122,7 +122,7 @@ class Encoder(nn.Module):
     """
 
     config: cfg.Model
-    rows: int
+    size: int
     dtype: jnp.dtype
     unroll: int = 1
     languages: int = 1
@@ -131,7 +131,7 @@ class Encoder(nn.Module):
         layer = Layer
         if self.config.remat != "none":
             layer = nn.remat(layer, policy=REMAT[self.config.remat], prevent_cse=False)
-        self.embedding = Embedding(self.config, self.rows, self.languages, self.dtype)
+        self.embedding = Embedding(self.config, self.size, padded_rows(self.size), self.languages, self.dtype)
         self.layers = nn.scan(
             layer,
             variable_axes={"params": 0},
@@ -143,7 +143,7 @@ class Encoder(nn.Module):
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(self.config, self.dtype)
         if self.config.head != "none":
-            self.head = Head(self.config, self.rows, self.dtype)
+            self.head = Head(self.config, padded_rows(self.size), self.dtype)
         if self.config.pooler:
             self.pooler = Pooler(self.config, self.dtype)
 

@@ -67,7 +67,7 @@ def pair_shard_count(source: cfg.Parallel) -> int:
     """
     info = _builder(source.paths[0]).info
     _pair_field(source, info.features)
-    return max(1, info.splits["train"].num_shards)
+    return max(1, info.splits["train"].num_shards) if "train" in info.splits else 1
 
 
 def pairs(source: cfg.Parallel, index: int, count: int) -> Iterator[list[tuple[str, str]]]:

@@ -65,6 +65,7 @@ COLUMNS = {
     "seen": ("tokens seen", "{:,.0f}"),
     "epochs": ("epochs", "{:.1f}"),
     "loss": ("validation loss", "{:.3f}"),
+    "perplexity": ("perplexity", "{:,.1f}"),
     "bits_per_byte": ("bits a byte", "{:.3f}"),
     "unigram": ("unigram loss", "{:.3f}"),
     "gain": ("gained", "{:+.3f}"),
@@ -96,7 +97,14 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
 
 
 def _page(run: Run, plots: list[str]) -> str:
-    title = html.escape(f"{run.name}: a multilingual encoder in {len(run.sampling)} languages")
+    pairs = sum(row["is_pair"] for row in run.sampling)
+    among = f" and {pairs} pairs" if pairs else ""
+    title = html.escape(f"{run.name}: a multilingual encoder in {len(run.sampling) - pairs} languages{among}")
+    scored = (
+        "a token, each from those before it"
+        if run.config["model"]["causal"]
+        else "a hidden token, at a fixed 15 % mask"
+    )
     steps = run.config["train"]["steps"]
     done = run.train[-1]["step"]
     progress = f"{done:,} steps" if done >= steps else f"{done:,} of {steps:,} steps"
@@ -106,7 +114,7 @@ def _page(run: Run, plots: list[str]) -> str:
         f"<style>{STYLE}</style></head><body>\n<h1>{title}</h1>"
         f"<p>{progress} in {_duration(run.train[-1]['seconds'])} of training. {html.escape(_finding(run))}</p>"
         f'\n<div class="cards">{_cards(run)}</div>\n<h2>Curves</h2><div class="plots">{"".join(plots)}</div>\n'
-        "<h2>Languages</h2><p>Click a heading to sort. Losses are in nats a hidden token, at a fixed 15 % mask; the "
+        f"<h2>Languages</h2><p>Click a heading to sort. Losses are in nats {scored}; the "
         "unigram loss is that of the language's own piece frequencies.</p>"
         f'<div class="scroll"><table>{_table(run)}</table></div>\n'
         f"<h2>Config</h2><details><summary>{len(flatten(run.config))} options</summary>{_config(run)}</details>\n"
@@ -131,7 +139,7 @@ def _cards(run: Run) -> str:
     last = run.validation[-1] if run.validation else None
     speeds = sorted(r["tokens_per_second"] for r in run.train)
     cards = [
-        (f"{len(run.sampling)}", "languages"),
+        (f"{sum(not row['is_pair'] for row in run.sampling)}", "languages"),
         (f"{sum(run.tokens_seen().values()) / 1e6:,.1f} M", "tokens seen"),
         (f"{speeds[len(speeds) // 2]:,.0f}", "tokens a second, median"),
     ]
@@ -153,8 +161,8 @@ def _table(run: Run) -> str:
     body = "".join(
         "<tr>" + "".join(_cell(row[name], form) for name, (_, form) in COLUMNS.items()) + "</tr>" for row in rows
     )
-    validated = [row for row in rows if row["loss"] is not None]
-    means = {n: mean([row[n] for row in validated]) for n in ("loss", "bits_per_byte", "unigram", "gain")}
+    validated = [row for row in rows if row["loss"] is not None and not row["is_pair"]]
+    means = {n: mean([row[n] for row in validated]) for n in ("loss", "perplexity", "bits_per_byte", "unigram", "gain")}
     foot = "".join(_cell(means.get(n, "mean" if n == "language" else None), form) for n, (_, form) in COLUMNS.items())
     return f'<thead><tr>{head}</tr></thead><tbody>{body}</tbody><tfoot><tr class="mean">{foot}</tr></tfoot>'
 

@@ -121,7 +121,9 @@ def baseline(run: Run) -> Figure:
 
 def sampling(run: Run) -> Figure:
     """Natural against smoothed share, on a logarithmic scale."""
-    rows = sorted(run.sampling, key=lambda r: -r["natural"])
+    rows = sorted((r for r in run.sampling if not r["is_pair"]), key=lambda r: -r["natural"])
+    if not rows or not any(r["rates"][-1] for r in rows):  # pairs alone
+        rows = sorted(run.sampling, key=lambda r: -r["natural"])
     big, small = rows[0], rows[-1]
     natural, drawn = big["natural"] / small["natural"], big["rates"][-1] / max(small["rates"][-1], 1e-12)
     title = f"Sampling narrows the gap of {big['language']} to {small['language']} from {natural:,.0f} to {drawn:,.0f} times"

@@ -78,7 +78,7 @@ def language_rows(run: Run) -> list[dict[str, Any]]:
     """A row a language, the largest first, and then a row a language pair: its share before and after smoothing, epochs, and losses.
 
     Returns:
-      Rows with language, is_pair, natural, rate (of the last stage), tokens, seen, epochs, loss, bits_per_byte,
+      Rows with language, is_pair, natural, rate (of the last stage), tokens, seen, epochs, loss, perplexity, bits_per_byte,
       unigram and gain (unigram minus loss); None where nothing was held out.
     """
     last = run.validation[-1]["languages"] | run.validation[-1].get("pairs", {}) if run.validation else {}
@@ -96,6 +96,7 @@ def language_rows(run: Run) -> list[dict[str, Any]]:
                 "seen": seen[r["language"]],
                 "epochs": seen[r["language"]] / r["tokens"],
                 "loss": found and found["loss"],
+                "perplexity": found and found["perplexity"],
                 "bits_per_byte": found and found["bits_per_byte"],
                 "unigram": unigram,
                 "gain": unigram - found["loss"] if found and unigram else None,
@@ -116,22 +117,25 @@ def summary_table(workdir: epath.PathLike) -> str:
     Raises:
       UserError: there is no run in the workdir.
     """
-    rows = language_rows(read_run(workdir))
+    run = read_run(workdir)
+    rows = language_rows(run)
+    # A hidden token's perplexity says little, a next token's is what causal LMs are compared by.
+    scores = {"loss": "validation", "unigram": "unigram", "gain": "gained"}
+    if run.config["model"]["causal"]:
+        scores = {"loss": "validation", "perplexity": "perplexity"} | scores
     cells = [
         [
             row["language"],
             f"{row['natural']:.4f}",
             f"{row['rate']:.4f}",
             f"{row['epochs']:.1f}",
-            *(_number(row[name]) for name in ("loss", "unigram", "gain")),
+            *(_number(row[name]) for name in scores),
         ]
         for row in rows
     ]
     validated = [row for row in rows if row["loss"] is not None and not row["is_pair"]]
-    means = [_number(mean([row[name] for row in validated])) for name in ("loss", "unigram", "gain")]
-    cells.append(["mean", "", "", "", *means])
-    headings = ["language", "natural", "smoothed", "epochs", "validation", "unigram", "gained"]
-    return console.table(headings, cells)
+    cells.append(["mean", "", "", "", *(_number(mean([row[name] for row in validated])) for name in scores)])
+    return console.table(["language", "natural", "smoothed", "epochs", *scores.values()], cells)
 
 
 def _number(value: float | None) -> str:

@@ -79,7 +79,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
     # 3. Model, optimizer and the jitted functions.
     # XLA's CPU backend is faster without a loop over layers; elsewhere the loop keeps compilation short.
     unroll = config.model.layers if jax.default_backend() == "cpu" else 1
-    model = Encoder(config.model, padded_rows(words.size), compute_dtype(config), unroll, len(prepared.languages))
+    model = Encoder(config.model, words.size, compute_dtype(config), unroll, len(prepared.languages))
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     initialize, plan = make_initializer(config, model, optimizer, mesh)
     starts_word = vocabulary.word_starts(workdir / "vocabulary", words) if config.objective.whole_words else None

@@ -15,7 +15,7 @@ from mlm_jax import config as cfg
 from mlm_jax import manifest, vocabulary
 from mlm_jax import mesh as meshes
 from mlm_jax.errors import UserError
-from mlm_jax.model.encoder import Encoder, padded_rows
+from mlm_jax.model.encoder import Encoder
 from mlm_jax.train import initial
 from mlm_jax.train.checkpoints import Checkpoints
 from mlm_jax.train.optimizer import make_optimizer
@@ -66,7 +66,7 @@ def read_trained(workdir: epath.PathLike, which: str = "best") -> Trained:
     config = cfg.from_json(json.loads((folder / "config.json").read_text()), str(folder))
     prepared = manifest.read(folder / "corpus")
     mesh = meshes.make_mesh(cfg.Mesh(), 1, jax.devices()[:1])
-    encoder = Encoder(config.model, padded_rows(words.size), jax.numpy.float32, languages=len(prepared.languages))
+    encoder = Encoder(config.model, words.size, jax.numpy.float32, languages=len(prepared.languages))
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     _, plan = make_initializer(config, encoder, optimizer, mesh)
     checkpoints = Checkpoints(config, prepared)

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.interchange.folder import read_folder, write_folder
-from mlm_jax.model.encoder import Encoder, padded_rows, parameter_shapes
+from mlm_jax.model.encoder import Encoder, parameter_shapes
 from mlm_jax.train.initial import flatten
 from mlm_jax.vocabulary import with_specials
 from tests.interchange import peers
@@ -51,7 +51,7 @@ def small(model):
 def random_params(model, seed=0):
     """Parameters with nothing zero but the rows that stand for no piece."""
     rng = np.random.default_rng(seed)
-    shapes = parameter_shapes(model, padded_rows(peers.SIZE), len(LANGUAGES))
+    shapes = parameter_shapes(model, peers.SIZE, len(LANGUAGES))
     params = jax.tree.map(lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32), shapes)
     params["embedding"]["token_embedding"][peers.SIZE :] = 0
     if "position_embedding" in params["embedding"]:
@@ -62,7 +62,7 @@ def random_params(model, seed=0):
 
 
 def compute(model, params, batch, size=peers.SIZE):
-    encoder = Encoder(model, padded_rows(size), jnp.float32, languages=len(LANGUAGES))
+    encoder = Encoder(model, size, jnp.float32, languages=len(LANGUAGES))
     hidden = encoder.apply({"params": params}, batch)
     features, matrix, bias, pooled = encoder.apply({"params": params}, batch, batch["positions"], method="features")
     logits = None if bias is None else (np.asarray(features) @ np.asarray(matrix).T + np.asarray(bias))[..., :size]

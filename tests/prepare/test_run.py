@@ -384,3 +384,91 @@ def test_tfds_and_seqio_sources(tmp_path, monkeypatch):
             list(named.documents(dataclasses.replace(source, field="n"), "train", 0, 1))
     finally:
         seqio.TaskRegistry.remove("mlm_jax_test_lines")
+
+
+@pytest.mark.parametrize(
+    ("path", "languages"),
+    [
+        ("tfds:wmt16_translate/ro-en", ("ro", "en")),
+        ("tfds:para_crawl/enbg", ("bg", "en")),
+        ("tfds:opus", ("de", "en")),
+        ("tfds:ted_multi_translate", ("en", "fr")),
+    ],
+)
+def test_tfds_sentence_pairs(path, languages, monkeypatch):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    from mlm_jax.prepare import named
+
+    monkeypatch.setattr("tensorflow_datasets.core.DatasetBuilder.download_and_prepare", lambda self: None)
+    named._builder.cache_clear()
+    is_ted = "ted" in path
+    with tfds.testing.mock_data(num_examples=5):
+        pieces = sources.pair_pieces(cfg.Data(parallel=(cfg.Parallel(languages, (path,)),)))[languages]
+        if is_ted:
+            monkeypatch.setattr(named, "_builder", lambda _: _Ted(tfds))
+        pairs = [pair for piece in pieces for batch in sources.pairs(piece) for pair in batch]
+        assert len(pairs) == 5 and all(isinstance(side, str) and side for pair in pairs for side in pair)
+        if is_ted:
+            assert pairs[0] == ("a", "b c")
+        with pytest.raises(UserError, match="no sentences in xx and en"):
+            named.pair_shard_count(cfg.Parallel(("xx", "en"), (path,)))
+    monkeypatch.undo()
+    named._builder.cache_clear()
+
+
+class _Ted:
+    """A data set of `TranslationVariableLanguages`, whose mocked languages would be random strings."""
+
+    def __init__(self, tfds):
+        import tensorflow as tf
+
+        self._tf = tf
+        feature = tfds.features.TranslationVariableLanguages(languages=["en", "fr", "de"])
+        features = tfds.features.FeaturesDict({"talk_name": tfds.features.Text(), "translations": feature})
+        self.info = type("Info", (), {"features": features, "splits": {"train": type("S", (), {"num_shards": 1})}})
+
+    def as_dataset(self, **_):
+        found = {"language": [["en", "fr"]] * 5, "translation": [["a", "b c"]] * 5}
+        return self._tf.data.Dataset.from_tensor_slices({"translations": found})
+
+
+def test_the_samples_pairs_of_one_language_with_all():
+    pytest.importorskip("django")
+    found = sources.pair_pieces(cfg.Data(parallel=(cfg.Parallel(("en", "*"), ("sample:django",)),)))
+    assert len(found) == len(sample.languages()) - 1 and all(pair[0] == "en" for pair in found)
+    with pytest.raises(UserError, match="only sample:django takes"):
+        sources.pair_pieces(cfg.Data(parallel=(cfg.Parallel(("en", "*"), ("a.tsv",)),)))
+
+
+def test_next_sentence_blocks_of_a_language_hold_that_language_only(tmp_path):
+    for language, word in (("de", "haus"), ("sw", "nyumba")):
+        text = "\n\n".join("\n".join(f"{word} {d} {s} {word}" for s in range(6)) for d in range(60))
+        (tmp_path / f"{language}.txt").write_text(text)
+    config = cfg.Config(
+        workdir=str(tmp_path / "run"),
+        data=cfg.Data(
+            sources=(cfg.Source("*", f"{tmp_path}/{{language}}.txt", documents="paragraph"),),
+            sequence_length=32,
+            packing="next_sentence",
+            pairings=3,
+            validation_fraction=0.2,
+        ),
+        vocabulary=cfg.Vocabulary(model="wordpiece", size=60, sample_bytes=100_000),
+    )
+    made = prepare(config)
+    pieces = tokenizers.load_tokenizer(f"{config.workdir}/vocabulary").pieces
+    for stream, other in zip(made.streams, ("nyumba", "haus"), strict=True):
+        source = Blocks(f"{config.workdir}/corpus", stream.name, stream.train.shards, 32, 0)
+        labels = []
+        for i in range(len(source)):
+            block = source[i]
+            text = "".join(pieces[t].removeprefix("##") for t in block["tokens"])
+            assert other not in text
+            assert set(block["token_types"][block["segment_ids"] > 0]) == {0, 1}
+            labels.append(int(block["next_sentence"]))
+        assert 0.35 < np.mean(labels) < 0.65 and set(labels) == {0, 1}
+        assert stream.train.documents < 60  # counted once, whatever the pairings
+    once = dataclasses.replace(
+        config, workdir=str(tmp_path / "once"), data=dataclasses.replace(config.data, pairings=1)
+    )
+    assert prepare(once).streams[0].train.blocks * 2 < made.streams[0].train.blocks

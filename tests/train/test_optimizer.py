@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Schedules against their formulas, and what is decayed."""
 
+import dataclasses
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -45,3 +48,53 @@ def test_biases_and_norms_are_not_decayed():
     kept = updates["layers"]["mlp"]["bias"], updates["layers"]["norm"]["scale"]
     assert all((np.asarray(u) < 0).all() for u in decayed)
     assert all((np.asarray(u) == 0).all() for u in kept)
+
+
+def stable_adamw_of_the_paper(gradients, start, rate, b1, b2, epsilon, decay):
+    """Wortsman et al. 2023, algorithm 2, on one parameter in float64."""
+    theta, v, u = start.astype(np.float64), 0.0, 0.0
+    for t, g in enumerate(gradients, 1):
+        b1_hat = b1 * (1 - b1 ** (t - 1)) / (1 - b1**t)
+        b2_hat = b2 * (1 - b2 ** (t - 1)) / (1 - b2**t)
+        v = b1_hat * v + (1 - b1_hat) * g
+        u = b2_hat * u + (1 - b2_hat) * g * g
+        rms = np.sqrt(np.mean(g * g / np.maximum(u, epsilon**2)))
+        eta = rate / max(1, rms)
+        theta = theta - eta * decay * theta - eta * v / (np.sqrt(u) + epsilon)
+    return theta
+
+
+def test_stable_adamw_is_the_papers():
+    rng = np.random.default_rng(0)
+    shapes = {"layers": {"kernel": (3, 4, 5)}, "head": {"bias": (6,)}}
+    params = {outer: {n: rng.normal(size=s) for n, s in inner.items()} for outer, inner in shapes.items()}
+    # A gradient that suddenly outgrows its average, in one of the stacked layers only.
+    gradients = [
+        {outer: {n: rng.normal(size=s) for n, s in inner.items()} for outer, inner in shapes.items()} for _ in range(6)
+    ]
+    gradients[4]["layers"]["kernel"][1] *= 50
+    options = Optimizer(
+        name="stable_adamw", learning_rate=0.1, warmup_steps=0, schedule="wsd", decay_steps=1, b1=0.9, b2=0.95
+    )
+    options = dataclasses.replace(options, epsilon=1e-8, weight_decay=0.1, clip_norm=0.0)
+    optimizer = make_optimizer(options, 1_000)
+    found = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), params)
+    state = optimizer.init(found)
+    for gradient in gradients:
+        updates, state = optimizer.update(jax.tree.map(jnp.asarray, gradient), state, found)
+        found = optax.apply_updates(found, updates)
+    for layer in range(3):
+        expected = stable_adamw_of_the_paper(
+            [g["layers"]["kernel"][layer] for g in gradients],
+            params["layers"]["kernel"][layer],
+            0.1,
+            0.9,
+            0.95,
+            1e-8,
+            0.1,
+        )
+        np.testing.assert_allclose(found["layers"]["kernel"][layer], expected, rtol=2e-4, atol=2e-5)
+    bias = stable_adamw_of_the_paper(
+        [g["head"]["bias"] for g in gradients], params["head"]["bias"], 0.1, 0.9, 0.95, 1e-8, 0
+    )
+    np.testing.assert_allclose(found["head"]["bias"], bias, rtol=2e-4, atol=2e-5)

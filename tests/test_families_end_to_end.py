@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every config file: it is valid, and the tiny ones train, go on, go out and come back."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlm_jax import cli
+from mlm_jax import config as cfg
+from mlm_jax.interchange.workdir import export_encoder
+from mlm_jax.model.encoder import Encoder, parameter_shapes
+from mlm_jax.train import loop
+from mlm_jax.train.initial import flatten
+from mlm_jax.train.metrics import TIMES, read_metrics
+from mlm_jax.train.trained import read_trained
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+TINY = [path for path in CONFIGS if path.stem.startswith("tiny_")]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_valid_and_opens_with_what_it_is_and_how_to_run_it(path):
+    config = cfg.load(str(path))
+    cfg.validate(config)
+    assert config.workdir == f"runs/{path.stem}"
+    said = path.read_text().split('"""')[1]
+    assert f"configs/{path.name}" in said
+    shapes = jax.tree.leaves(parameter_shapes(config.model, config.vocabulary.size, 100))
+    assert sum(math.prod(leaf.shape) for leaf in shapes) > 0
+
+
+def run(*arguments):
+    """The command line in a process of its own, on one CPU device."""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-m", "mlm_jax", *map(str, arguments)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", TINY, ids=lambda path: path.stem)
+def test_a_tiny_family_trains_resumes_bit_for_bit_exports_and_comes_back(path, tmp_path, monkeypatch):
+    pytest.importorskip("django")
+    monkeypatch.chdir(tmp_path)
+    run("prepare", path, "--workdir", "whole")
+    Path("broken").mkdir()
+    for part in ("corpus", "vocabulary"):
+        Path("broken", part).symlink_to(Path("whole", part).resolve())
+    config, _ = cli.parse("pretrain", [str(path)])
+    config = dataclasses.replace(
+        config,
+        train=dataclasses.replace(config.train, steps=20, log_every=5, validate_every=10, save_every=10),
+        optimizer=dataclasses.replace(config.optimizer, decay_steps=min(config.optimizer.decay_steps, 5)),
+    )
+    one = jax.devices()[:1]
+    for name in ("whole", "broken"):
+        (Path(name) / "config.json").write_text(cfg.to_json(dataclasses.replace(config, workdir=name)))
+    loop.train(dataclasses.replace(config, workdir="whole"), one)
+    with monkeypatch.context() as stopping:
+        stopping.setattr(loop, "catch_signals", terminated_at(10))
+        assert loop.train(dataclasses.replace(config, workdir="broken"), one).step == 10
+    assert loop.train(dataclasses.replace(config, workdir="broken"), one).step == 20
+
+    logged = [
+        [{k: v for k, v in r.items() if k not in TIMES} for r in read_metrics(name)] for name in ("whole", "broken")
+    ]
+    losses = [r["loss"] for r in logged[0] if r["kind"] == "train"]
+    assert losses[-1] < losses[0] - 0.02
+    assert logged[0] == logged[1]
+    whole, broken = read_trained("whole", "last"), read_trained("broken", "last")
+    for name, tensor in flatten(whole.params).items():
+        np.testing.assert_array_equal(tensor, flatten(broken.params)[name], err_msg=name)
+
+    run("export", "whole", "out", "--step", "last")
+    run("import", "out", "again")
+    again = read_trained("again")
+    assert again.step == 0 and whole.step == 20
+    for name, tensor in flatten(whole.params).items():
+        np.testing.assert_array_equal(tensor, flatten(again.params)[name], err_msg=name)
+    # And the imported encoder goes on, with its own shape and vocabulary.
+    few = ["--train.steps", 5, "--optimizer.decay_steps", 1]
+    said = run("pretrain", path, "--workdir", "more", "--init", "out", *few)
+    assert "starting from out" in said
+    assert json.loads(Path("more/config.json").read_text())["model"]["width"] == 64
+
+
+def terminated_at(step):
+    """A stand-in for `loop.catch_signals` that catches a SIGTERM during this step."""
+
+    class Stopping:
+        def __init__(self):
+            self.asked = 0
+
+        @property
+        def signal(self):
+            self.asked += 1
+            return loop.signal.SIGTERM if self.asked >= step else None
+
+    @contextlib.contextmanager
+    def catch():
+        yield Stopping()
+
+    return catch
+
+
+@pytest.mark.slow
+@pytest.mark.parity
+@pytest.mark.parametrize("path", TINY, ids=lambda path: path.stem)
+def test_transformers_loads_a_tiny_run_with_its_tokenizer(path, tmp_path, monkeypatch):
+    pytest.importorskip("django")
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.chdir(tmp_path)
+    run("pretrain", path, "--workdir", "run", "--train.steps", 2, "--optimizer.decay_steps", 1)
+    export_encoder("run", "out")
+    tokenizer = transformers.AutoTokenizer.from_pretrained("out")
+    theirs, said = transformers.AutoModelForMaskedLM.from_pretrained("out", output_loading_info=True)
+    # AutoModelForMaskedLM has no use for the pooler and the next-sentence classifier.
+    assert not said["missing_keys"] and not said["mismatched_keys"]
+    assert all("pooler" in key or "seq_relationship" in key for key in said["unexpected_keys"])
+    texts = ["Please correct the errors below.", "Veuillez corriger l’erreur ci-dessous.", "日本語"]
+    encoded = tokenizer(texts, padding=True, return_tensors="pt")
+    trained = read_trained("run")
+    languages = {"langs": torch.zeros_like(encoded["input_ids"])} if trained.model.language_embedding else {}
+    with torch.no_grad():
+        inputs = {n: encoded[n] for n in ("input_ids", "attention_mask")} | languages
+        expected = theirs.eval()(**inputs).logits.numpy()
+    tokens = encoded["input_ids"].numpy().astype(np.int32)
+    zeros = np.zeros_like(tokens)
+    batch = {
+        "tokens": tokens,
+        "segment_ids": encoded["attention_mask"].numpy().astype(np.int32),
+        "positions": np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape),
+        "token_types": zeros,
+        "language_ids": zeros,
+    }
+    size = trained.vocabulary.size
+    encoder = Encoder(trained.model, size, jnp.float32, languages=len(trained.languages))
+    features, matrix, bias, _ = encoder.apply({"params": trained.params}, batch, batch["positions"], method="features")
+    logits = (np.asarray(features) @ np.asarray(matrix).T + np.asarray(bias))[..., :size]
+    real = batch["segment_ids"] > 0
+    assert np.abs(logits - expected)[real].max() <= 1e-4
+
+
+def test_an_import_into_a_used_workdir_and_an_export_into_a_used_folder_are_refused(tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "file").touch()
+    assert cli.main(["export", str(tmp_path / "none"), str(tmp_path / "new")]) == 2
+    assert "no such folder" in capsys.readouterr().err
+    assert cli.main(["export", str(tmp_path), str(tmp_path / "out")]) == 2
+    assert "not empty; export into a new folder" in capsys.readouterr().err
+    assert cli.main(["import", str(tmp_path), str(tmp_path / "run")]) == 2
+    assert "no config.json there" in capsys.readouterr().err
+    assert cli.main(["import", "a"]) == 2
+    assert "mlm-jax import FOLDER WORKDIR" in capsys.readouterr().err
+    assert cli.main(["exprot", "a", "b"]) == 2
+    assert "did you mean export?" in capsys.readouterr().err
