@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from mlm_jax import vocabulary as vocabularies
 from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
-from mlm_jax.tokenizers import load_json, read_vocab_txt, word_piece
+from mlm_jax.tokenizers import load_json, load_tokenizer, read_vocab_txt, word_piece
 from mlm_jax.vocabulary import Vocabulary
 
 # What a folder may hold of a tokenizer; kept beside an imported vocabulary, for exporting it again.
@@ -129,6 +129,7 @@ def export_tokenizer(folder: epath.Path, vocabulary: Vocabulary, family: str, po
         for path in kept.iterdir():
             shutil.copyfile(path, out / path.name)
         if (out / "tokenizer.json").exists() or (out / "tokenizer_config.json").exists():
+            _name_mask(Path(folder), vocabulary, out)
             return
     if vocabulary.file == "sentencepiece.model":
         model = Path(folder) / vocabulary.file
@@ -157,6 +158,14 @@ def export_tokenizer(folder: epath.Path, vocabulary: Vocabulary, family: str, po
         "eos_token": names["eos"],
     }
     write_whole(out / "tokenizer_config.json", json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+
+
+def _name_mask(folder: Path, vocabulary: Vocabulary, out: Path) -> None:
+    """Name the mask in a tokenizer_config.json that names none, as encoders without a head come, for it has one now."""
+    pieces = load_tokenizer(folder / vocabulary.file).pieces
+    if "mask" not in _special_tokens(out) and vocabulary.mask < len(pieces):
+        settings = _json(out / "tokenizer_config.json") | {"mask_token": pieces[vocabulary.mask]}
+        write_whole(out / "tokenizer_config.json", json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
 
 
 def from_sentencepiece(path: Path, fairseq: bool = False) -> tokenizers.Tokenizer:

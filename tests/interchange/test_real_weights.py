@@ -19,7 +19,7 @@ from mlm_jax.train.trained import read_trained
 
 TATOEBA = Path(__file__).parents[3] / "shared" / "data" / "tatoeba"
 FOLDER = os.environ.get("MLM_JAX_E5", "")
-LANGUAGES = ("ces", "hin", "jpn")
+LANGUAGES = ("deu", "hin", "jpn")
 SENTENCES = 300
 
 

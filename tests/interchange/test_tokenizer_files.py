@@ -49,7 +49,7 @@ def gnome_help():
 
 def trained(tmp_path, sentences, **options):
     """A `vocabulary/` folder."""
-    name, content = train(cfg.Vocabulary(**{"size": 6_000, "character_coverage": 0.999} | options), sentences)
+    name, content = train(cfg.Vocabulary(**{"size": 4_000, "character_coverage": 0.99} | options), sentences[::4])
     folder = epath.Path(tmp_path / "vocabulary")
     folder.mkdir()
     (folder / name).write_bytes(content)
