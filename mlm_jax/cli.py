@@ -199,6 +199,7 @@ def parse(command: str, arguments: list[str]) -> tuple[cfg.Config, list[str]]:
         if on not in known:
             near = difflib.get_close_matches(name, known, 1, 0.5)
             raise UserError(f"{option}: no such option; " + (f"did you mean --{near[0]}?" if near else "see --help"))
+    options = list(_as_flags(options))
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -211,6 +212,16 @@ def parse(command: str, arguments: list[str]) -> tuple[cfg.Config, list[str]]:
         raise
     cfg.validate(config)
     return config, arguments
+
+
+def _as_flags(options: list[str]) -> Iterator[str]:
+    """`--a.b True` and `--a.b False` as tyro has them: `--a.b` and `--a.no_b`."""
+    for option, following in zip(options, [*options[1:], ""], strict=True):
+        section, dot, name = option.rpartition(".")
+        if following.lower() == "false" and dot and option.startswith("--"):
+            yield f"{section}.no_{name}"
+        elif option.lower() not in ("true", "false"):
+            yield option
 
 
 def option_names(section: type, prefix: str = "") -> Iterator[str]:

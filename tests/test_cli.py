@@ -109,3 +109,9 @@ def test_no_write_permission(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: /proc/mlm_jax_run/config.json: cannot be written")
     assert done.stderr.count("\n") == 1
+
+
+def test_flags_may_be_given_a_value(config_file):
+    for said, expected in ((["--objective.whole_words", "True"], True), (["--objective.whole_words", "false"], False)):
+        config, _ = cli.parse("prepare", [str(config_file), *said, "--train.steps", "7"])
+        assert config.objective.whole_words is expected and config.train.steps == 7

@@ -166,10 +166,14 @@ def finish_stream(
     write_whole(corpus / task / "COMPLETED", "")  # without it SeqIO takes the task for not cached
     length, tokens = config.data.sequence_length, splits["train"].tokens
     if tokens < length:
+        advice = "give it more text, drop it, or lower data.sequence_length"
+        if config.data.packing == "next_sentence" and len(names) == 1:
+            advice = (
+                "next_sentence takes documents of two sentences or more: lines of one, or Source(documents='paragraph')"
+            )
         raise UserError(
             f"language {'-'.join(names)}: {splits['train'].documents:,} training documents hold {tokens:,} tokens, "
-            f"fewer than one block of {length}; "
-            "give it more text, drop it, or lower data.sequence_length"
+            f"fewer than one block of {length}; {advice}"
         )
     loss = unigram_loss(corpus, splits, words) if len(names) == 1 else None
     return Stream("-".join(names), names, task, splits["train"], splits["validation"], loss)
