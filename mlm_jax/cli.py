@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import itertools
 import json
 import os
 import re
@@ -216,7 +217,7 @@ def parse(command: str, arguments: list[str]) -> tuple[cfg.Config, list[str]]:
 
 def _as_flags(options: list[str]) -> Iterator[str]:
     """`--a.b True` and `--a.b False` as tyro has them: `--a.b` and `--a.no_b`."""
-    for option, following in zip(options, [*options[1:], ""], strict=True):
+    for option, following in itertools.zip_longest(options, options[1:], fillvalue=""):
         section, dot, name = option.rpartition(".")
         if following.lower() == "false" and dot and option.startswith("--"):
             yield f"{section}.no_{name}"
