@@ -24,12 +24,17 @@ extras = {
         "hypothesis>=6.100",
         "import-linter>=2.3",
         "mypy>=1.15",
+        "networkx>=3",
         "pre-commit>=4",
         "pytest>=8.3",
         "ruff>=0.11",
     ],
     # What tests and benchmarks compare with, on the Python that PyTorch was tried on.
-    "parity": ["torch==2.13.0; python_version < '3.12'", "transformers>=5; python_version < '3.12'"],
+    "parity": [
+        "accelerate>=1.1; python_version < '3.12'",
+        "torch==2.13.0; python_version < '3.12'",
+        "transformers>=5; python_version < '3.12'",
+    ],
 }
 
 setup(
@@ -53,6 +58,8 @@ setup(
         "protobuf>=5",
         "rich>=13",
         "safetensors>=0.5",
+        "scikit-learn>=1.5",
+        "scipy>=1.13",
         "sentencepiece>=0.2",
         "tensorboardX>=2.6.2",
         "tokenizers>=0.21",

@@ -1,97 +1,151 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What translation LM adds: retrieval of held-out translations after masked LM alone, and after masked + translation LM.
+"""What translation LM adds: the probes of `analyze` after masked LM alone, and after masked + translation LM.
 
-    python benchmarks/translation_lm.py [--steps 3000] [--workdir FOLDER]
+    python benchmarks/translation_lm.py [--steps 3000] [--text FOLDER --languages en de cs] [--keep FOLDER]
 
 Both runs are configs/tiny_xlm_tlm.py, one with no blocks of sentence pairs and one with half; the same corpus, vocabulary,
-seed and number of updates. Sentences are the sample corpus' held-out messages in English and each of seven languages,
-as the mean of their tokens' last vectors; accuracy is the share whose nearest neighbour by cosine, among the held-out
-messages of the other language, is the translation, averaged over both directions.
+seed and number of updates. The text is the sample corpus, or `FOLDER/{language}.tsv`, lines of a key, a tab and a text, in which
+the same key is the same text translated. What is probed are the held-out pairs of English and each other language, which no training
+block holds: a third fits means and maps, two thirds are tested. Printed for either run are retrieval in the last layer, as the mean
+of the tokens, plain and centred, both ways; and every probe at its best layer. `--keep` names a folder for the runs and their pages.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from mlm_jax import config as cfg
-from mlm_jax.model.encoder import Encoder
+from mlm_jax import console
+from mlm_jax.neutrality.config import Aligned, Analyze
+from mlm_jax.neutrality.run import TRANSFORMATIONS, headlines
 from mlm_jax.prepare import sample
 from mlm_jax.prepare.sources import is_held_out
-from mlm_jax.tokenizers import load_tokenizer
-from mlm_jax.train.trained import read_trained
 
 CONFIG = Path(__file__).parents[1] / "configs" / "tiny_xlm_tlm.py"
 LENGTH = 64
+RUNS = {"masked LM": 0.0, "masked + translation LM": 0.5}  # share of blocks of pairs
 
 
 def main() -> None:
+    """Train and probe both runs, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=3_000)
-    parser.add_argument("--workdir", default="")
+    parser.add_argument("--text", default="")
+    parser.add_argument("--languages", nargs="+", default=["en", "ar", "cs", "de", "es", "fr", "ja", "ru"])
+    parser.add_argument("--keep", default="")
     options = parser.parse_args()
-    folder = Path(options.workdir or tempfile.mkdtemp())
-    accuracy = {}
-    for name, share in (("masked LM", 0.0), ("masked + translation LM", 0.5)):
-        workdir = folder / name.replace(" ", "_").replace("+", "and")
-        command = [sys.executable, "-m", "mlm_jax", "pretrain", str(CONFIG), "--workdir", str(workdir)]
+    folder = Path(options.keep or tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
+    config_file = write_config(folder, options.text, options.languages) if options.text else CONFIG
+    analysis = write_analysis(folder, options.text, [x for x in options.languages if x != "en"])
+    rows = {}
+    for name, share in RUNS.items():
+        workdir = folder / name.replace(" + ", "_and_").replace(" ", "_")
+        command = [sys.executable, "-m", "mlm_jax", "pretrain", str(config_file), "--workdir", str(workdir)]
         command += ["--sampling.parallel_share", str(share), "--train.steps", str(options.steps)]
+        # Enough to learn more than frequencies, which the twin's inverse square root from 20 steps on is not.
+        command += ["--optimizer.schedule", "linear", "--optimizer.learning_rate", "1e-3"]
+        command += ["--optimizer.warmup_steps", "300", "--train.batch_size", "32"]
         command += ["--train.log_every", "500", "--train.validate_every", "1000", "--train.save_every", "1000"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        accuracy[name] = retrieval(str(workdir))
-    languages = list(next(iter(accuracy.values())))
-    print(f"{options.steps:,} updates; retrieval accuracy with English, %")
-    print(f"{'':26}" + "".join(f"{language:>7}" for language in languages) + f"{'mean':>7}")
-    for name, found in accuracy.items():
-        mean = np.mean(list(found.values()))
-        print(f"{name:26}" + "".join(f"{100 * found[x]:7.1f}" for x in languages) + f"{100 * mean:7.1f}")
-    print(f"{'sentences':26}" + "".join(f"{len(held_out(language)):7}" for language in languages))
+        subprocess.run(command, check=True, stdout=sys.stderr)
+        probed = workdir.with_name(f"{workdir.name}_probed")
+        if not probed.exists():  # the last checkpoint, not the best: as many updates on both sides
+            command = [sys.executable, "-m", "mlm_jax", "import", str(workdir), str(probed), "--step", "last"]
+            subprocess.run(command, check=True, stdout=sys.stderr)
+        command = [sys.executable, "-m", "mlm_jax", "analyze", str(analysis), "--workdir", str(probed)]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+        rows[name] = json.loads((probed / "results.json").read_text())
+    print(f"{options.steps:,} updates\n\n{last_layer(rows)}\n\n{best_layers(rows)}")
 
 
-def held_out(language: str) -> list[tuple[str, str]]:
+def last_layer(rows: dict[str, list[dict]]) -> str:
+    """Retrieval in the last layer, a line a run and transformation."""
+    cells = []
+    sets = list(dict.fromkeys(r["set"] for r in rows["masked LM"]))
+    for name, found in rows.items():
+        last = max(r["layer"] for r in found)
+        for kind in ("plain", "centred"):
+            at = {"probe": "retrieval", "metric": "accuracy", "layer": last, "pooling": "mean", "transformation": kind}
+            mine = [r for r in found if all(r[k] == v for k, v in at.items())]
+            values = [100 * float(np.mean([r["value"] for r in mine if r["set"] == s])) for s in sets]
+            cells.append([f"{name}, {kind}", *(f"{v:.1f}" for v in values), f"{np.mean(values):.1f}"])
+    return console.table(["retrieval, last layer", *sets, "mean"], cells)
+
+
+def best_layers(rows: dict[str, list[dict]]) -> str:
+    """Every probe's mean over the sets, each at the layer and pooling that is best plain."""
+    cells = []
+    for name, found in rows.items():
+        heads = headlines(found)
+        for probe in dict.fromkeys(h["probe"] for h in heads):
+            mine = [h for h in heads if h["probe"] == probe]
+            values = [100 * float(np.mean([h[k] for h in mine])) if k in mine[0] else None for k in TRANSFORMATIONS]
+            cells.append([probe, name, *("" if v is None else f"{v:.1f}" for v in values)])
+    return console.table(["probe", "run", *TRANSFORMATIONS], sorted(cells, key=lambda c: c[0]))
+
+
+def write_analysis(folder: Path, text: str, languages: list[str]) -> Path:
+    """A config of `analyze` on the held-out pairs of English and each language, and the pairs' files."""
+    sets = []
+    for language in languages:
+        pairs = held_out(language, text)
+        files = tuple((x, f"{folder}/held_out.en-{language}.{x}") for x in ("en", language))
+        for side, (_, path) in enumerate(files):
+            Path(path).write_text("".join(f"{pair[side]}\n" for pair in pairs))
+        sets.append(Aligned(f"en-{language}", files, fit=len(pairs) // 3, test=len(pairs) - len(pairs) // 3))
+    path = folder / "analysis.py"
+    config = Analyze(pivot="en", aligned=tuple(sets), max_length=LENGTH)
+    path.write_text(f"from mlm_jax.neutrality.config import *\n\n\ndef get_config():\n    return {config!r}\n")
+    return path
+
+
+def write_config(folder: Path, text: str, languages: list[str]) -> Path:
+    """A config like tiny_xlm_tlm.py on the text of keyed files."""
+    for language in languages:
+        (folder / f"{language}.txt").write_text("\n".join(read_keyed(text, language).values()) + "\n")
+        if language != "en":
+            lines = [f"{a}\t{b}" for a, b in pairs_of(language, text)]
+            (folder / f"en-{language}.tsv").write_text("\n".join(lines) + "\n")
+    config = cfg.load(str(CONFIG))
+    data = dataclasses.replace(
+        config.data,
+        sources=tuple(cfg.Source(language, f"{folder}/{language}.txt") for language in languages),
+        parallel=tuple(cfg.Parallel(("en", x), (f"{folder}/en-{x}.tsv",)) for x in languages if x != "en"),
+    )
+    vocabulary = dataclasses.replace(config.vocabulary, size=6_000)
+    model = dataclasses.replace(config.model, width=128, mlp_width=512)
+    config = dataclasses.replace(config, data=data, vocabulary=vocabulary, model=model)
+    path = folder / "config.py"
+    path.write_text(f"from mlm_jax.config import *\n\n\ndef get_config():\n    return {config!r}\n")
+    return path
+
+
+def read_keyed(text: str, language: str) -> dict[str, str]:
+    """Key → text of `FOLDER/{language}.tsv`."""
+    lines = (Path(text) / f"{language}.tsv").read_text().splitlines()
+    return dict(line.split("\t")[:2] for line in lines if line.count("\t"))  # type: ignore[misc]
+
+
+def pairs_of(language: str, text: str) -> list[tuple[str, str]]:
+    """Texts in English and a language."""
+    if not text:
+        return sample.pairs("en", language)
+    english, other = read_keyed(text, "en"), read_keyed(text, language)
+    return [(english[key], other[key]) for key in english if key in other]
+
+
+def held_out(language: str, text: str) -> list[tuple[str, str]]:
     """The pairs of English and a language that no training block holds."""
     fraction = cfg.load(str(CONFIG)).data.validation_fraction
-    return [(a, b) for a, b in sample.pairs("en", language) if is_held_out(a, fraction)]
-
-
-def retrieval(workdir: str) -> dict[str, float]:
-    """Language → accuracy of finding translations, the mean of both directions."""
-    trained = read_trained(workdir, "last")
-    tokenizer = load_tokenizer(f"{workdir}/vocabulary")
-    encoder = Encoder(trained.model, trained.vocabulary.size, jax.numpy.float32, languages=len(trained.languages))
-    encode = jax.jit(lambda batch: encoder.apply({"params": trained.params}, batch))
-
-    def vectors(texts: list[str], language: str) -> np.ndarray:
-        words = trained.vocabulary
-        ids = [[words.bos, *tokens[: LENGTH - 2], words.eos] for tokens in tokenizer.encode(texts)]
-        tokens = np.full((len(ids), LENGTH), words.pad, np.int32)
-        for row, found in enumerate(ids):
-            tokens[row, : len(found)] = found
-        segments = (np.arange(LENGTH) < np.array([len(found) for found in ids])[:, None]).astype(np.int32)
-        batch = {
-            "tokens": tokens,
-            "segment_ids": segments,
-            "positions": np.broadcast_to(np.arange(LENGTH, dtype=np.int32), tokens.shape),
-            "token_types": np.zeros_like(tokens),
-            "language_ids": np.full_like(tokens, trained.languages.index(language)),
-        }
-        hidden = np.asarray(encode(batch))
-        means = (hidden * segments[..., None]).sum(axis=1) / segments.sum(axis=1)[:, None]
-        return means / np.linalg.norm(means, axis=1, keepdims=True)
-
-    found = {}
-    for language in (x for x in trained.languages if x != "en"):
-        english, other = (list(side) for side in zip(*held_out(language), strict=True))
-        similarity = vectors(english, "en") @ vectors(other, language).T
-        right = np.arange(len(english))
-        found[language] = float(np.mean([np.mean(similarity.argmax(axis) == right) for axis in (0, 1)]))
-    return found
+    return list(dict.fromkeys((a, b) for a, b in pairs_of(language, text) if is_held_out(a, fraction)))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,8 @@ import os
 import re
 import subprocess
 import sys
-import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import tyro
 from etils import epath
@@ -23,7 +22,13 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax.errors import UserError
+from mlm_jax.evaluate import config as evaluate_options
+from mlm_jax.evaluate.config import Evaluate
 from mlm_jax.files import write_whole
+from mlm_jax.finetune import config as finetune_options
+from mlm_jax.finetune.config import Finetune
+from mlm_jax.neutrality import config as analyze_options
+from mlm_jax.neutrality.config import Analyze
 
 USAGE = """\
 mlm-jax: pretrain multilingual text encoders in JAX
@@ -35,6 +40,9 @@ commands:
   prepare   train the vocabulary if there is none, and turn the text into blocks
   pretrain  prepare what is missing, then train; continues where the workdir stands
   report    write the run's page: curves, tables, plots
+  finetune  train a classifier, tagger or span finder on labelled data, and test it in every language
+  evaluate  an encoder on a suite of cross-lingual benchmarks: a table of tasks × languages
+  analyze   what an encoder's layers know of language: identification, retrieval, word alignment, plain and centred
 
 CONFIG.py defines get_config(); those that come with mlm_jax are in configs/.
 mlm-jax COMMAND CONFIG.py --help lists every option with the config's values as defaults.
@@ -42,13 +50,25 @@ mlm-jax COMMAND CONFIG.py --help lists every option with the config's values as 
 To and from Hugging Face folders:
   mlm-jax import FOLDER WORKDIR [--step best|last|N]   make a workdir that starts from the folder's encoder (or a run's)
   mlm-jax export WORKDIR FOLDER [--step best|last|N]   write a run's encoder and tokenizer as a folder
+
+With what finetune made (export too; --model NAME where there are several):
+  mlm-jax predict WORKDIR FILE OUT [--model NAME] [--language CODE]   label a file of text, as JSON lines
 """
+
+COMMANDS = ("prepare", "pretrain", "report", "finetune", "evaluate", "analyze", "import", "export", "predict")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0, 2 after bad input, or 128 + the signal that stopped a run."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"prepare": prepare, "pretrain": pretrain, "report": report}
+    commands: dict[str, Callable[..., int]] = {
+        "prepare": prepare,
+        "pretrain": pretrain,
+        "report": report,
+        "finetune": finetune,
+        "evaluate": evaluate,
+        "analyze": analyze,
+    }
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(USAGE)
@@ -56,10 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name, *rest = arguments
         if name in ("import", "export"):
             return exchange(name, rest)
+        if name == "predict":
+            return predict(rest)
         if name not in commands:
-            known = [*commands, "import", "export"]
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(known)}"
+            near = difflib.get_close_matches(name, COMMANDS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
             raise UserError(f"{name}: no such command; {hint}")
         if not rest:
             raise UserError(f"{name}: name a config file, e.g. configs/quickstart.py")
@@ -126,8 +147,128 @@ def pretrain(config: cfg.Config, arguments: list[str]) -> int:
     return 0
 
 
-def report(config: cfg.Config, arguments: list[str]) -> int:
-    """Write the run's page, report/index.html in its workdir, and print the table a language."""
+def finetune(config: Finetune, arguments: list[str]) -> int:
+    """Train the models of a transfer regime on labelled data, choose among their checkpoints, and test them.
+
+    SIGTERM and Ctrl-C finish the update, save and exit; the same command goes on. Prints a table a language, and leaves it
+    in the workdir as results.json, .csv and .html, beside the models and what they predicted.
+    """
+    own_workdir(config)
+    import_init(config)
+
+    from mlm_jax.finetune.run import run
+
+    _, stopped_by = run(config)
+    if stopped_by is not None:
+        console.say(f"stopped by {stopped_by.name}, saved; to continue: mlm-jax finetune {' '.join(arguments)}")
+        return 128 + stopped_by
+    return report(config, arguments)
+
+
+def evaluate(config: Evaluate, arguments: list[str]) -> int:
+    """Run a suite of benchmarks on an encoder: retrieval, mining, language-model loss, and what is fine-tuned first.
+
+    Prints tasks × languages with means and transfer gaps, and leaves results.json, results.csv and results.html in the workdir. What
+    is done already is not done again.
+    """
+    own_workdir(config)
+    import_init(config)
+
+    from mlm_jax.evaluate.run import run
+
+    _, stopped_by = run(config)
+    if stopped_by is not None:
+        console.say(f"stopped by {stopped_by.name}, saved; to continue: mlm-jax evaluate {' '.join(arguments)}")
+        return 128 + stopped_by
+    return report(config, arguments)
+
+
+def analyze(config: Analyze, arguments: list[str]) -> int:
+    """Probe every layer of an encoder for language: plain, centred, normalised and projected.
+
+    Prints the headline of each probe, and leaves results.json, results.csv and neutrality.html in the workdir. What is done already
+    is not done again.
+    """
+    own_workdir(config)
+    import_init(config)
+
+    from mlm_jax.neutrality.run import run
+
+    run(config)
+    return report(config, arguments)
+
+
+def import_init(config: Finetune | Evaluate | Analyze) -> None:
+    """Import the encoder of `init` into the workdir, where there is none yet.
+
+    Raises:
+      UserError: `init` is empty.
+      SystemExit: it cannot be imported.
+    """
+    from mlm_jax.train import initial
+
+    if initial.exists(config.workdir):
+        return
+    if not config.init:
+        raise UserError("init: empty; name a run or a Hugging Face folder to start from (--init FOLDER)")
+    # A process of its own, so that what reads it leaves its memory when it ends.
+    done = subprocess.run([sys.executable, "-m", "mlm_jax", "import", config.init, config.workdir], check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+def predict(arguments: list[str]) -> int:
+    """Label a file of text with a model that `finetune` made."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    found, rest = take_options(arguments, {"--model": "", "--language": ""})
+    if len(rest) != 3:
+        raise UserError(
+            f"predict {' '.join(arguments)}: cannot be read; mlm-jax predict WORKDIR FILE OUT [--model NAME] [--language CODE]"
+        )
+    from mlm_jax.finetune.predict import predict_file
+
+    count = predict_file(rest[0], rest[1], rest[2], found["--model"], found["--language"])
+    console.say(f"{count:,} predictions in {rest[2]}")
+    return 0
+
+
+def take_options(arguments: list[str], options: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Options and their values, wherever they stand among the arguments, and the other arguments.
+
+    Raises:
+      UserError: an unknown option, or one without a value.
+    """
+    found, rest, waiting = dict(options), [], iter(arguments)
+    for argument in waiting:
+        if not argument.startswith("--"):
+            rest.append(argument)
+            continue
+        name, _, value = argument.partition("=")
+        if name not in options:
+            raise UserError(f"{argument}: no such option; there are {', '.join(options)}")
+        value = value or next(waiting, "")
+        if not value:
+            raise UserError(f"{name}: needs a value")
+        found[name] = value
+    return found, rest
+
+
+def report(config: cfg.Config | Finetune | Evaluate | Analyze, arguments: list[str]) -> int:
+    """Write the run's page into its workdir (report/index.html; results.html of finetune and evaluate; neutrality.html of
+    analyze), and print its table."""
+    if isinstance(config, Analyze):
+        from mlm_jax.neutrality.run import table
+        from mlm_jax.report.neutrality import write_page
+        from mlm_jax.report.results import read_results
+
+        page = write_page(config.workdir)
+        console.say(table(read_results(config.workdir)))
+        console.say(f"page: {page}")
+        return 0
+    if isinstance(config, Finetune | Evaluate):
+        return report_results(config)
     from mlm_jax.report.page import write_report
     from mlm_jax.report.run import summary_table
 
@@ -136,27 +277,41 @@ def report(config: cfg.Config, arguments: list[str]) -> int:
     return 0
 
 
+def report_results(config: Finetune | Evaluate) -> int:
+    """Write results.html, and print the table."""
+    from mlm_jax.evaluate.run import pretraining_sizes
+    from mlm_jax.evaluate.run import table as tasks_table
+    from mlm_jax.finetune.run import table as languages_table
+    from mlm_jax.report.results import read_results, write_results
+
+    page, rows = write_results(config.workdir), read_results(config.workdir)
+    if isinstance(config, Finetune):
+        console.say(languages_table(rows, config.source))
+    else:
+        console.say(tasks_table(rows, config.source, pretraining_sizes(config.init)))
+    console.say(f"results: {page}")
+    return 0
+
+
 def exchange(command: str, arguments: list[str]) -> int:
     """Import a Hugging Face folder (or another run) into a workdir, or export a run as a Hugging Face folder."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0
-    which = "best"
-    if "--step" in arguments[:-1]:
-        place = arguments.index("--step")
-        which = arguments[place + 1]
-        arguments = arguments[:place] + arguments[place + 2 :]
-    if len(arguments) != 2 or any(a.startswith("--") for a in arguments):
+    found, rest = take_options(arguments, {"--step": "best", "--model": ""})
+    if len(rest) != 2:
         order = "FOLDER WORKDIR" if command == "import" else "WORKDIR FOLDER"
         raise UserError(
-            f"{command} {' '.join(arguments)}: cannot be read; mlm-jax {command} {order} [--step best|last|N]"
+            f"{command} {' '.join(arguments)}: cannot be read; mlm-jax {command} {order} [--step best|last|N] [--model NAME]"
         )
-    source, target = arguments
+    source, target = rest
     if not epath.Path(source).exists():
         raise UserError(f"{source}: no such folder; mlm-jax {command} --help")
     from mlm_jax.interchange.workdir import export_encoder, import_encoder
 
-    done = (import_encoder if command == "import" else export_encoder)(source, target, which)
+    done = (import_encoder if command == "import" else export_encoder)(
+        source, target, found["--step"], found["--model"]
+    )
     console.say(f"{done}, in {target}")
     return 0
 
@@ -181,7 +336,7 @@ def start_from(config: cfg.Config) -> cfg.Config:
     return adopted
 
 
-def parse(command: str, arguments: list[str]) -> tuple[cfg.Config, list[str]]:
+def parse(command: str, arguments: list[str]) -> tuple[typing.Any, list[str]]:
     """The config file's config with the command line's options, validated.
 
     Raises:
@@ -190,8 +345,11 @@ def parse(command: str, arguments: list[str]) -> tuple[cfg.Config, list[str]]:
     path, *options = arguments
     if path.startswith("-"):
         raise UserError(f"{path}: name the config file before any option")
-    base = cfg.load(path)
-    known = set(option_names(cfg.Config))
+    kinds: dict[str, tuple[type, ...]] = {"finetune": (Finetune,), "evaluate": (Evaluate,), "analyze": (Analyze,)}
+    kinds["report"] = (cfg.Config, Finetune, Evaluate, Analyze)
+    base = cfg.load(path, kinds.get(command, (cfg.Config,)))
+    kind = type(base)
+    known = set(option_names(kind))
     for option in options:
         name = option.split("=")[0].replace("-", "_").lstrip("_")
         if not option.startswith("--") or option == "--help" or name in known:
@@ -204,14 +362,18 @@ def parse(command: str, arguments: list[str]) -> tuple[cfg.Config, list[str]]:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            config = tyro.cli(
-                cfg.Config, prog=f"mlm-jax {command} {path}", args=options, default=base, use_underscores=True
-            )
+            config = tyro.cli(kind, prog=f"mlm-jax {command} {path}", args=options, default=base, use_underscores=True)
     except SystemExit as e:
         if e.code:
             raise UserError(f"{' '.join(options)}: {_first_sentence(said.getvalue())}; see --help") from None
         raise
-    cfg.validate(config)
+    validators: dict[type, Callable[[typing.Any], None]] = {
+        cfg.Config: cfg.validate,
+        Finetune: finetune_options.validate,
+        Evaluate: evaluate_options.validate,
+        Analyze: analyze_options.validate,
+    }
+    validators[kind](config)
     return config, arguments
 
 
@@ -227,11 +389,11 @@ def _as_flags(options: list[str]) -> Iterator[str]:
 
 def option_names(section: type, prefix: str = "") -> Iterator[str]:
     """The dotted names of a config dataclass's options."""
-    hints = typing.get_type_hints(section)
+    hints = typing.get_type_hints(section, include_extras=True)
     for field in dataclasses.fields(section):
         if dataclasses.is_dataclass(hints[field.name]):
             yield from option_names(typing.cast(type, hints[field.name]), f"{prefix}{field.name}.")
-        elif not isinstance(hints[field.name], types.GenericAlias):
+        elif typing.get_origin(hints[field.name]) is not typing.Annotated:  # those are for config files only
             yield prefix + field.name
 
 
@@ -249,7 +411,15 @@ def _first_sentence(box: str) -> str:
     return " ".join(message) or "cannot be read"
 
 
-def own_workdir(config: cfg.Config) -> None:
+MAY_CHANGE: dict[type, Sequence[str]] = {
+    cfg.Config: cfg.MAY_CHANGE,
+    Finetune: finetune_options.MAY_CHANGE,
+    Evaluate: evaluate_options.MAY_CHANGE,
+    Analyze: analyze_options.MAY_CHANGE,
+}
+
+
+def own_workdir(config: cfg.Config | Finetune | Evaluate | Analyze) -> None:
     """Make the workdir and store the config in it, or check that the one stored there agrees.
 
     Raises:
@@ -258,7 +428,7 @@ def own_workdir(config: cfg.Config) -> None:
     stored = epath.Path(config.workdir) / "config.json"
     if stored.exists():
         try:
-            different = cfg.differences(json.loads(stored.read_text()), config)
+            different = cfg.differences(json.loads(stored.read_text()), config, MAY_CHANGE[type(config)])
         except ValueError as e:
             raise UserError(f"{stored}: not JSON ({e}); delete it, or use another workdir") from e
         if different:
@@ -269,7 +439,7 @@ def own_workdir(config: cfg.Config) -> None:
     write_text(config, "config.json", cfg.to_json(config))
 
 
-def write_text(config: cfg.Config, name: str, text: str) -> None:
+def write_text(config: cfg.Config | Finetune | Evaluate | Analyze, name: str, text: str) -> None:
     """Write a file of the workdir, aside and then by rename.
 
     Raises:

@@ -12,6 +12,8 @@ import importlib.util
 import itertools
 import json
 import math
+import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -339,8 +341,8 @@ MAY_CHANGE = (
 )
 
 
-def load(path: str) -> Config:
-    """The config that a Python file's `get_config()` returns.
+def load(path: str, kinds: tuple[type, ...] = (Config,)) -> Any:
+    """The config, of one of the types, that a Python file's `get_config()` returns.
 
     Raises:
       UserError: no such file, no `get_config` in it, or it returns something else.
@@ -357,12 +359,14 @@ def load(path: str) -> Config:
         raise
     except Exception as e:
         raise UserError(f"{path}: {type(e).__name__}: {e}; mend the config file") from e
+    wanted = " or ".join(f"{kind.__module__}.{kind.__name__}" for kind in kinds)
     if not hasattr(module, "get_config"):
-        raise UserError(f"{path}: defines no get_config(); add one that returns mlm_jax.config.Config")
-    config = module.get_config()
-    if not isinstance(config, Config):
-        raise UserError(f"{path}: get_config() returned {type(config).__name__}, not mlm_jax.config.Config")
-    return config if config.workdir else dataclasses.replace(config, workdir=f"runs/{file.stem}")
+        raise UserError(f"{path}: defines no get_config(); add one that returns {wanted}")
+    config: Any = module.get_config()
+    if not isinstance(config, kinds):
+        raise UserError(f"{path}: get_config() returned {type(config).__name__}, not {wanted}")
+    named: Any = config
+    return named if named.workdir else dataclasses.replace(named, workdir=f"runs/{file.stem}")
 
 
 def validate(config: Config) -> None:
@@ -505,22 +509,9 @@ def validate(config: Config) -> None:
     )
 
 
-def to_json(config: Config) -> str:
+def to_json(config: Any) -> str:
     """The resolved config, as stored in a workdir."""
     return json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False) + "\n"
-
-
-def data_from_json(stored: dict[str, Any]) -> Data:
-    """The data options of a stored config or manifest."""
-    sources = tuple(Source(**source) for source in stored["sources"])
-    parallel = tuple(Parallel((p["languages"][0], p["languages"][1]), tuple(p["paths"])) for p in stored["parallel"])
-    return Data(**stored | {"sources": sources, "parallel": parallel})
-
-
-def sampling_from_json(stored: dict[str, Any]) -> Sampling:
-    """The sampling options of a stored config or manifest."""
-    stages = tuple(Stage(s["start"], s["exponent"], tuple(s["languages"])) for s in stored["stages"])
-    return Sampling(**stored | {"stages": stages, "languages": tuple(stored["languages"])})
 
 
 def from_json(stored: dict[str, Any], where: str) -> Config:
@@ -530,25 +521,24 @@ def from_json(stored: dict[str, Any], where: str) -> Config:
       UserError: another version of mlm_jax stored it.
     """
     try:
-        return Config(
-            workdir=where,
-            seed=stored["seed"],
-            data=data_from_json(stored["data"]),
-            vocabulary=Vocabulary(**stored["vocabulary"]),
-            sampling=sampling_from_json(stored["sampling"]),
-            model=Model(**stored["model"]),
-            objective=Objective(
-                **stored["objective"]
-                | {"mask_rate_schedule": tuple((s, r) for s, r in stored["objective"]["mask_rate_schedule"])}
-            ),
-            optimizer=Optimizer(**stored["optimizer"]),
-            train=Train(**stored["train"]),
-            mesh=Mesh(**stored["mesh"]),
-        )
+        return dataclasses.replace(build(Config, stored), workdir=where)
     except (KeyError, TypeError) as e:
         raise UserError(
             f"{where}/config.json: not a config of this mlm_jax ({e}); use the version that wrote it"
         ) from e
+
+
+def build(kind: Any, stored: Any) -> Any:
+    """A config dataclass from the JSON of its fields: nested dataclasses and tuples as their types say."""
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return typing.cast(type, kind)(**{name: build(hints[name], value) for name, value in stored.items()})
+    if typing.get_origin(kind) is tuple:
+        kinds = typing.get_args(kind)
+        if kinds[1:] == (Ellipsis,):
+            return tuple(build(kinds[0], value) for value in stored)
+        return tuple(build(k, value) for k, value in zip(kinds, stored, strict=True))
+    return stored
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -564,10 +554,10 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(stored: dict[str, Any], config: Config) -> list[str]:
+def differences(stored: dict[str, Any], config: Any, may_change: Sequence[str] = MAY_CHANGE) -> list[str]:
     """Options in which a config differs from a workdir's stored one, as lines `option: was, is now`.
 
-    Options of `MAY_CHANGE` are left out.
+    Options that may change are left out.
     """
     was, now = flatten(stored), flatten(config)
 
@@ -581,5 +571,5 @@ def differences(stored: dict[str, Any], config: Config) -> list[str]:
     return [
         f"{name}: {show(was.get(name))} there, {show(now.get(name))} here"
         for name in sorted(was.keys() | now.keys())
-        if name not in MAY_CHANGE and not same(was.get(name), now.get(name))
+        if name not in may_change and not same(was.get(name), now.get(name))
     ]

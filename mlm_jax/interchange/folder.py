@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ import numpy as np
 from mlm_jax.config import Model
 from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
-from mlm_jax.interchange import weights
+from mlm_jax.interchange import task_heads, weights
 from mlm_jax.interchange.settings import family_of, from_settings, to_settings
+from mlm_jax.interchange.task_heads import HeadOf
 from mlm_jax.interchange.tensors import BUFFERS, NAMES, TIED, Tensors, tensors
 from mlm_jax.model.encoder import parameter_shapes
 from mlm_jax.vocabulary import Vocabulary
@@ -31,12 +33,14 @@ class Checkpoint:
       params: tree of float32 NumPy arrays, unboxed.
       size: ids in use.
       languages: in the order of the language embedding's rows; empty where there is none.
+      head: of a fine-tuned encoder.
     """
 
     model: Model
     params: Any
     size: int
     languages: tuple[str, ...]
+    head: HeadOf | None = None
 
 
 def read_folder(folder: Path) -> Checkpoint:
@@ -57,9 +61,16 @@ def read_folder(folder: Path) -> Checkpoint:
     family, model, languages = from_settings(settings, stored, str(folder))
     size = int(settings["n_words"] if family == "xlm" and "n_words" in settings else settings["vocab_size"])
     rows = settings.get("n_langs", 1) if model.language_embedding else 1
+    task, head = task_heads.from_settings(settings, family, str(folder)), None
+    wanted: Tensors = {}
+    if task is not None:
+        model = dataclasses.replace(model, pooler=False)  # BERT's is a part of the head
+        outputs = {"regress": 1, "span": 2}.get(task.kind, len(task.labels))
+        made = task_heads.empty_head(model, family, task.kind, outputs)
+        wanted, head = task_heads.head_tensors(made, family, task.kind), HeadOf(task, made)
     params = jax.tree.map(lambda shape: np.zeros(shape.shape, np.float32), parameter_shapes(model, size, rows))
-    copy_in(stored, tensors(params, model, family, size), str(folder), names or {})
-    return Checkpoint(model, params, size, languages)
+    copy_in(stored, tensors(params, model, family, size) | wanted, str(folder), names or {})
+    return Checkpoint(model, params, size, languages, head)
 
 
 def copy_in(stored: Tensors, wanted: Tensors, where: str, names: dict[str, str]) -> None:
@@ -113,15 +124,17 @@ def write_folder(
     vocabulary: Vocabulary,
     languages: Iterable[str],
     shard_bytes: int = weights.SHARD_BYTES,
+    head: HeadOf | None = None,
 ) -> None:
     """Write config.json and the safetensors of a Hugging Face folder.
 
     Args:
       params: tree of float32 arrays, unboxed.
       languages: in the order of the language embedding's rows.
+      head: of a fine-tuned encoder, which has no other.
 
     Raises:
-      UserError: no Hugging Face class has this encoder.
+      UserError: no Hugging Face class has this encoder, or such a head on it.
     """
     family = family_of(model)
     names = NAMES[family]
@@ -130,12 +143,16 @@ def write_folder(
     if model.position_embedding == "learned":
         name = f"{names['prefix']}{names['position']}.weight"
         found[name] = _offset(found[name], model, 0 if family in ("bert", "xlm") else vocabulary.pad + 1)
-    if model.head == "none":
+    if head is not None:
+        found |= task_heads.head_tensors(head.params, family, head.task.kind)
+    elif model.head == "none":
         found = {name.removeprefix(names["prefix"]): tensor for name, tensor in found.items()}
     folder.mkdir(parents=True, exist_ok=True)
     weights.write(found, folder, shard_bytes)
     # Last: a folder with a config.json is whole.
     settings = to_settings(model, vocabulary, family, languages)
+    if head is not None:
+        settings |= task_heads.to_settings(family, head.task)
     write_whole(folder / "config.json", json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -58,7 +58,8 @@ def family_of(model: Model) -> str:
         if model.token_types < 1:
             raise refuse("pre-norm and learned positions without model.token_types (XLM-R XL has 1)")
         return "xlm-roberta-xl"
-    if model.head == "plain" or model.causal or model.language_embedding:
+    without_types = model.head == "none" and not model.token_types
+    if model.head == "plain" or model.causal or model.language_embedding or without_types:
         if model.head == "transform" or model.token_types or model.position_offset or model.pooler:
             raise refuse(
                 "causal attention or language embeddings unless model.head is plain, without token types, pooler or position_offset"

@@ -3,28 +3,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
 from etils import epath
 
+from mlm_jax import config as cfg
 from mlm_jax import vocabulary
 from mlm_jax.errors import UserError
+from mlm_jax.files import write_whole
+from mlm_jax.finetune import config as options
+from mlm_jax.finetune.models import choose, nested, save_model
 from mlm_jax.interchange.folder import read_folder, write_folder
 from mlm_jax.interchange.settings import family_of
+from mlm_jax.interchange.task_heads import HeadOf
 from mlm_jax.interchange.tokenizer_files import export_tokenizer, import_tokenizer
 from mlm_jax.train import initial
-from mlm_jax.train.trained import read_trained
+from mlm_jax.train.trained import Trained, read_trained
+
+TASK_HEAD = "task_head"
 
 
-def import_encoder(source: str, workdir: str, which: str = "best") -> str:
+def import_encoder(source: str, workdir: str, which: str = "best", model: str = "") -> str:
     """Make a workdir that starts from the encoder of a Hugging Face folder, or of another run.
+
+    A fine-tuned folder's head comes too, as the model `imported` that `predict` and `evaluate` read.
 
     Args:
       source: the folder, or the run's workdir.
       workdir: to be made; it may not hold an encoder yet.
       which: of a run's checkpoints: "best", "last" or a step.
+      model: of a workdir of `finetune` that has several.
 
     Returns:
       What was imported, in words.
@@ -44,43 +55,89 @@ def import_encoder(source: str, workdir: str, which: str = "best") -> str:
         found = read_folder(Path(source))
         import_tokenizer(Path(source), folder / "vocabulary", found.size)
         start = initial.Initial(source, found.model, found.params, found.languages)
+        # A workdir with a config is of an experiment that only starts from the encoder.
+        if found.head is not None and not (folder / "config.json").exists():
+            write_imported(folder, start, found.head)
     else:
-        trained = read_trained(source, which)
+        trained = read_tuned(source, model) if is_tuned(source) else read_trained(source, which)
         (folder / "vocabulary").mkdir(parents=True, exist_ok=True)
         for path in (epath.Path(source) / "vocabulary").iterdir():
             if path.is_file():
                 path.copy(folder / "vocabulary" / path.name)
-        start = initial.Initial(f"{source} at step {trained.step:,}", trained.model, trained.params, trained.languages)
+        params = {name: part for name, part in trained.params.items() if name != TASK_HEAD}
+        start = initial.Initial(f"{source} at step {trained.step:,}", trained.model, params, trained.languages)
     initial.write(folder, start)
     count = sum(tensor.size for tensor in initial.flatten(start.params).values())
     pieces = vocabulary.read(folder / "vocabulary").size
     return f"{start.model.layers} layers of width {start.model.width}, {count:,} parameters, {pieces:,} pieces"
 
 
-def export_encoder(workdir: str, out: str, which: str = "best") -> str:
-    """Write a run's encoder as a Hugging Face folder.
+def write_imported(folder: epath.Path, start: initial.Initial, head: HeadOf) -> None:
+    """Store a fine-tuned encoder as the model `imported` of a workdir."""
+    length = min(start.model.positions, 512)
+    config = options.Finetune(
+        workdir=str(folder),
+        task=dataclasses.replace(head.task, labels=()),
+        data=options.Data(max_length=length, pair=""),
+    )
+    params = {"encoder": start.params, "head": head.params}
+    save_model(folder / "models" / "imported", start.source, start.model, params, start.languages, head.task.labels, 0)
+    write_whole(folder / "config.json", cfg.to_json(config))
+
+
+def is_tuned(workdir: epath.PathLike) -> bool:
+    """Whether a workdir is of `finetune`."""
+    config = epath.Path(workdir) / "config.json"
+    return config.exists() and "task" in json.loads(config.read_text())
+
+
+def read_tuned(workdir: epath.PathLike, model: str = "") -> Trained:
+    """A fine-tuned encoder; its head is among the parameters as `task_head`.
+
+    Raises:
+      UserError: there is no such model.
+    """
+    folder = epath.Path(workdir)
+    chosen = choose(folder, model)
+    found = initial.read(chosen)
+    tree = nested(found.params)
+    step = json.loads((chosen / "model.json").read_text())["step"]
+    words = vocabulary.read(folder / "vocabulary")
+    return Trained(found.model, tree["encoder"] | {TASK_HEAD: tree["head"]}, words, found.languages, step)
+
+
+def export_encoder(workdir: str, out: str, which: str = "best", model: str = "") -> str:
+    """Write a run's encoder, or a fine-tuned one with its head, as a Hugging Face folder.
 
     Args:
       workdir: of the run.
       out: folder to be made; it may not exist, or be empty.
       which: "best", "last" or a step.
+      model: of a workdir of `finetune` that has several.
 
     Returns:
       What was exported, in words.
 
     Raises:
-      UserError: no such checkpoint, no Hugging Face class has this encoder, or the folder is in use.
+      UserError: no such checkpoint, no Hugging Face class has this encoder or head, or the folder is in use.
     """
     folder = Path(out)
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: not empty; export into a new folder")
-    trained = read_trained(workdir, which)
+    head = None
+    if is_tuned(workdir):
+        trained = read_tuned(workdir, model)
+        labels = tuple(json.loads((choose(epath.Path(workdir), model) / "model.json").read_text())["labels"])
+        task = dataclasses.replace(options.read(workdir).task, labels=labels)
+        head = HeadOf(task, trained.params.pop(TASK_HEAD))
+    else:
+        trained = read_trained(workdir, which)
     family = family_of(trained.model)
     aside = folder.parent / f"{folder.name}.partial"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     export_tokenizer(epath.Path(workdir) / "vocabulary", trained.vocabulary, family, trained.model.positions, aside)
-    write_folder(aside, trained.model, trained.params, trained.vocabulary, trained.languages)
+    write_folder(aside, trained.model, trained.params, trained.vocabulary, trained.languages, head=head)
     if folder.exists():
         folder.rmdir()
     aside.rename(folder)

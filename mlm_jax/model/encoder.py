@@ -16,6 +16,9 @@ from mlm_jax.model.embedding import Embedding
 from mlm_jax.model.head import Head, Pooler
 from mlm_jax.model.layers import LayerNorm, gelu, matrix, zeros
 
+# The residual stream and what the next layer reads, [batch, length, width] each.
+Carry = tuple[jax.Array, jax.Array]
+
 REMAT = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -82,9 +85,7 @@ class Layer(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(
-        self, carry: tuple[jax.Array, jax.Array], number: jax.Array, context: Context, keys: jax.Array | None
-    ) -> tuple[tuple[jax.Array, jax.Array], None]:
+    def __call__(self, carry: Carry, number: jax.Array, context: Context, keys: jax.Array | None) -> tuple[Carry, None]:
         """The body of a scan over layers.
 
         Args:
@@ -162,12 +163,28 @@ class Encoder(nn.Module):
 
     def _encode(self, batch: dict[str, jax.Array], keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """What `__call__` returns, and the token embedding."""
+        carry, token = self.begin(batch, keys)
+        return self.go_on(carry, batch, keys)[1], token
+
+    def begin(self, batch: dict[str, jax.Array], keys: jax.Array | None = None) -> tuple[Carry, jax.Array]:
+        """What the first layer begins with, and the token embedding; arguments as in `__call__`."""
         x, read, token = self.embedding(batch, keys)
         x, read = (nn.with_logical_constraint(y, ("act_batch", "act_length", "act_embed")) for y in (x, read))
+        return (x, read), token
+
+    def go_on(self, carry: Carry, batch: dict[str, jax.Array], keys: jax.Array | None = None, first: int = 0) -> Carry:
+        """The layers, all of this encoder's, as those of a deeper one from number `first` on.
+
+        Args:
+          carry: of `begin`, or of the layers below.
+          batch, keys: as in `__call__`.
+
+        Returns:
+          The carry for layers above; its second part is the encoder's output where there are none.
+        """
         context = make_context(self.config, batch["segment_ids"], batch["positions"])
-        numbers = jnp.arange(self.config.layers, dtype=jnp.uint32)
-        (_, read), _ = self.layers((x, read), numbers, context, keys)
-        return read, token
+        numbers = jnp.arange(first, first + self.config.layers, dtype=jnp.uint32)
+        return self.layers(carry, numbers, context, keys)[0]
 
     def features(
         self, batch: dict[str, jax.Array], scored: jax.Array, keys: jax.Array | None = None

@@ -20,7 +20,7 @@ def shard_count(source: cfg.Source, split: str) -> int:
       UserError: no such data set, task or split, or it is not there and cannot be downloaded.
     """
     if source.path.startswith("tfds:"):
-        info = _builder(source.path).info
+        info = builder_of(source.path).info
         if split.split("[")[0] not in info.splits:
             raise UserError(f"{source.path}: no split {split}; it has {', '.join(info.splits)}")
         return max(1, info.splits[split].num_shards) if split in info.splits else 1
@@ -43,7 +43,7 @@ def documents(source: cfg.Source, split: str, index: int, count: int) -> Iterato
     import tensorflow_datasets as tfds
 
     if source.path.startswith("tfds:"):
-        builder = _builder(source.path)
+        builder = builder_of(source.path)
         _check_field(source, builder.info.features)
         part = tfds.even_splits(split, n=count)[index] if count > 1 else split
         batches = builder.as_dataset(split=part, shuffle_files=False).batch(BATCH).as_numpy_iterator()
@@ -65,7 +65,7 @@ def pair_shard_count(source: cfg.Parallel) -> int:
     Raises:
       UserError: no such data set, or it does not have both languages.
     """
-    info = _builder(source.paths[0]).info
+    info = builder_of(source.paths[0]).info
     _pair_field(source, info.features)
     return max(1, info.splits["train"].num_shards) if "train" in info.splits else 1
 
@@ -78,7 +78,7 @@ def pairs(source: cfg.Parallel, index: int, count: int) -> Iterator[list[tuple[s
     """
     import tensorflow_datasets as tfds
 
-    builder = _builder(source.paths[0])
+    builder = builder_of(source.paths[0])
     field = _pair_field(source, builder.info.features)
     part = tfds.even_splits("train", n=count)[index] if count > 1 else "train"
     batch = []
@@ -121,7 +121,12 @@ def _check_field(source: cfg.Source, features: Any) -> None:
 
 
 @cache
-def _builder(path: str) -> Any:
+def builder_of(path: str) -> Any:
+    """The TFDS data set of `tfds:NAME`, downloaded and prepared where it is not yet.
+
+    Raises:
+      UserError: it is not to be had.
+    """
     import tensorflow_datasets as tfds
 
     name = path.removeprefix("tfds:")

@@ -110,7 +110,7 @@ def register(workdir: epath.PathLike, prefix: str = "mlm_jax") -> list[str]:
     corpus = workdir / "corpus"
     prepared = manifest.read(corpus)
     words = read_vocabulary(workdir / "vocabulary")
-    data = cfg.data_from_json(prepared.settings["data"])
+    data = cfg.build(cfg.Data, prepared.settings["data"])
     settings = shard.Settings(
         prepared.sequence_length,
         prepared.packing,
@@ -172,4 +172,4 @@ def _run_config(workdir: epath.Path, prepared: Manifest) -> cfg.Config:
     path = workdir / "config.json"
     stored = json.loads(path.read_text()) if path.exists() else {"sampling": prepared.settings["sampling"]}
     train = cfg.Train(**stored["train"]) if "train" in stored else cfg.Train()
-    return dataclasses.replace(cfg.Config(), sampling=cfg.sampling_from_json(stored["sampling"]), train=train)
+    return dataclasses.replace(cfg.Config(), sampling=cfg.build(cfg.Sampling, stored["sampling"]), train=train)

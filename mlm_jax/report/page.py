@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
 from typing import Any
 
@@ -13,7 +11,7 @@ from etils import epath
 
 from mlm_jax.config import flatten
 from mlm_jax.files import write_whole
-from mlm_jax.report.plots import figures
+from mlm_jax.report.plots import figures, inline, png
 from mlm_jax.report.run import Run, language_rows, mean, read_run
 
 STYLE = """
@@ -83,15 +81,9 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
     folder.mkdir(parents=True, exist_ok=True)
     plots = []
     for name, (figure, caption) in figures(run).items():
-        image = io.BytesIO()
-        figure.savefig(image, format="png", dpi=150)
-        write_whole(folder / f"{name}.png", image.getvalue())
-        encoded = base64.b64encode(image.getvalue()).decode()
-        alt = f"{figure.axes[0].get_title(loc='left')}. {caption}"
-        plots.append(
-            f'<figure><img alt="{html.escape(alt)}" src="data:image/png;base64,{encoded}">'
-            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-        )
+        image = png(figure, dpi=150)
+        write_whole(folder / f"{name}.png", image)
+        plots.append(inline(image, caption, f"{figure.axes[0].get_title(loc='left')}. {caption}"))
     write_whole(folder / "index.html", _page(run, plots))
     return folder / "index.html"
 

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 from typing import Any
 
 import matplotlib
@@ -32,7 +35,8 @@ def figures(run: Run) -> dict[str, tuple[Figure, str]]:
     return made
 
 
-def _axes(title: str, height: float = 3.6) -> tuple[Figure, Axes]:
+def new_axes(title: str, height: float = 3.6) -> tuple[Figure, Axes]:
+    """An empty plot in the style of the page, `height` inches tall."""
     figure = Figure(figsize=(7.2, height), layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
@@ -42,11 +46,31 @@ def _axes(title: str, height: float = 3.6) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def png(figure: Figure, dpi: int = 120) -> bytes:
+    """A figure as a PNG file."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=dpi)
+    return image.getvalue()
+
+
+def inline(image: bytes, caption: str, alt: str = "") -> str:
+    """A PNG file as an HTML figure that needs no other file.
+
+    Args:
+      alt: what is read aloud; empty: the caption.
+    """
+    data = base64.b64encode(image).decode()
+    return (
+        f'<figure><img alt="{html.escape(alt or caption)}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )
+
+
 def training(run: Run) -> Figure:
     """Loss by step, with the learning rate below it in grey."""
     steps = [r["step"] for r in run.train]
     losses = [r["loss"] for r in run.train]
-    figure, axes = _axes(f"Training loss fell from {losses[0]:.2f} to {losses[-1]:.2f} nats a token")
+    figure, axes = new_axes(f"Training loss fell from {losses[0]:.2f} to {losses[-1]:.2f} nats a token")
     axes.plot(steps, losses, color=BLUE, linewidth=1.8)
     axes.set_xlabel("step")
     axes.set_ylabel("loss (nats a hidden token)", color=BLUE)
@@ -63,7 +87,7 @@ def validation(run: Run) -> Figure:
     """A line a language, the macro average in bold, a few named at their ends."""
     steps = [v["step"] for v in run.validation]
     final = run.validation[-1]["macro_loss"]
-    figure, axes = _axes(f"Validation loss, mean over languages: {final:.2f} nats a token", 4.2)
+    figure, axes = new_axes(f"Validation loss, mean over languages: {final:.2f} nats a token", 4.2)
     names = [r["language"] for r in sorted(run.sampling, key=lambda r: -r["natural"])]
     names = [n for n in names if n in run.validation[-1]["languages"]]
     lines: dict[str, list[float]] = {n: [v["languages"][n]["loss"] for v in run.validation] for n in names}
@@ -96,7 +120,7 @@ def _label_ends(axes: Axes, x: float, labels: dict[str, tuple[float, str]]) -> N
 
 
 def _row_figure(rows: list[dict[str, Any]], title: str) -> tuple[Figure, Axes]:
-    figure, axes = _axes(title, max(2.4, 0.8 + 0.155 * len(rows)))
+    figure, axes = new_axes(title, max(2.4, 0.8 + 0.155 * len(rows)))
     axes.grid(visible=False)
     axes.grid(axis="x", color="#e6e9ec", linewidth=0.8)
     axes.set_yticks(range(len(rows)), [r["language"] for r in rows], fontsize=7)
@@ -127,7 +151,7 @@ def sampling(run: Run) -> Figure:
     big, small = rows[0], rows[-1]
     natural, drawn = big["natural"] / small["natural"], big["rates"][-1] / max(small["rates"][-1], 1e-12)
     title = f"Sampling narrows the gap of {big['language']} to {small['language']} from {natural:,.0f} to {drawn:,.0f} times"
-    figure, axes = _axes(title if len(rows) > 1 else "One language: nothing to smooth")
+    figure, axes = new_axes(title if len(rows) > 1 else "One language: nothing to smooth")
     x = range(len(rows))
     axes.plot(x, [r["natural"] for r in rows], color=ORANGE, linewidth=1.6, marker=".", label="natural share")
     stages = len(rows[0]["rates"])
@@ -147,7 +171,7 @@ def seen(run: Run) -> Figure:
     """Tokens drawn a language, and how many times its text that is."""
     rows = sorted(language_rows(run), key=lambda r: -r["seen"])
     most = max(rows, key=lambda r: r["epochs"])
-    figure, axes = _axes(f"Most repeated: {most['language']}, {most['epochs']:.1f} times its text")
+    figure, axes = new_axes(f"Most repeated: {most['language']}, {most['epochs']:.1f} times its text")
     x = range(len(rows))
     axes.bar(x, [r["seen"] for r in rows], color=BLUE, width=0.8)
     axes.set_ylabel("tokens seen", color=BLUE)
@@ -167,7 +191,7 @@ def throughput(run: Run) -> Figure:
     speeds = [r["tokens_per_second"] for r in run.train]
     middle = sorted(speeds)[len(speeds) // 2]
     waited = mean([r["input_wait"] for r in run.train]) or 0.0
-    figure, axes = _axes(f"{middle:,.0f} tokens a second (median); {waited:.1%} of the time waiting for input")
+    figure, axes = new_axes(f"{middle:,.0f} tokens a second (median); {waited:.1%} of the time waiting for input")
     axes.plot([r["step"] for r in run.train], speeds, color=BLUE, linewidth=1.6)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("step")

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import orbax.checkpoint as ocp
@@ -12,9 +12,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from mlm_jax import console
-from mlm_jax.config import Config, to_json
 from mlm_jax.errors import UserError
-from mlm_jax.manifest import Manifest
 from mlm_jax.train.state import State
 
 # Orbax logs, with the stack of its threads, what it also raises.
@@ -22,46 +20,54 @@ logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 class Checkpoints:
-    """A workdir's `checkpoints/`.
-
-    Each holds the state, the config and the identity of corpus and vocabulary.
+    """A folder of checkpoints, each with the state and what it was trained on.
 
     Args:
-      config: stored with each checkpoint.
-      manifest: of the corpus that is trained on.
+      folder: made where it is not there.
+      identity: stored with each checkpoint, JSON; what it names `..._sha256` has to be the same in a checkpoint that is
+        restored.
+      keep_last: newest checkpoints kept.
+      best: metrics by each of which the best checkpoint is kept besides.
+      highest: whether the best is the highest.
     """
 
-    def __init__(self, config: Config, manifest: Manifest):
-        self._folder = epath.Path(config.workdir).absolute() / "checkpoints"
-        self._identity = {
-            "config": json.loads(to_json(config)),
-            "manifest_sha256": manifest.sha256(),
-            "vocabulary_sha256": manifest.vocabulary_sha256,
-        }
+    def __init__(
+        self,
+        folder: epath.PathLike,
+        identity: dict[str, Any],
+        keep_last: int = 2,
+        best: Sequence[str] = ("macro_loss",),
+        highest: bool = False,
+    ):
+        self._folder = epath.Path(folder).absolute()
+        self._identity = identity
+        self._best, self._sign = best[0] if best else "", 1 if highest else -1
         policies = checkpoint_managers
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy(
                     [
-                        policies.LatestN(config.train.keep_last),
-                        # Descending, because Orbax keeps the last of its order.
-                        policies.BestN(
-                            get_metric_fn=lambda metrics: metrics["macro_loss"],
-                            reverse=True,
-                            n=1,
-                            keep_checkpoints_without_metrics=False,
+                        policies.LatestN(keep_last),
+                        *(
+                            policies.BestN(
+                                get_metric_fn=lambda metrics, name=name: self._sign * metrics[name],
+                                reverse=False,
+                                n=1,
+                                keep_checkpoints_without_metrics=False,
+                            )
+                            for name in best
                         ),
                     ]
                 ),
             ),
         )
 
-    def save(self, step: int, state: State, macro_loss: float | None) -> None:
+    def save(self, step: int, state: State, metrics: dict[str, float] | None) -> None:
         """Start to save; returns once the state is copied and the training may go on.
 
         Args:
-          macro_loss: of a validation at this very step, by which the best checkpoint is known.
+          metrics: of a validation at this very step, by which the best checkpoint is known.
 
         Raises:
           UserError: this save or the one before could not be written.
@@ -74,7 +80,7 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(_as_dict(state)), identity=ocp.args.JsonSave(self._identity)
                 ),
-                metrics=None if macro_loss is None else {"macro_loss": macro_loss},
+                metrics=metrics,
             )
         except Exception as e:
             raise self._not_written(e) from e
@@ -95,8 +101,12 @@ class Checkpoints:
         """The newest checkpoint's step."""
         return self._manager.latest_step()
 
+    def steps(self) -> list[int]:
+        """Those there are, ascending."""
+        return sorted(self._manager.all_steps())
+
     def choose(self, which: str) -> int | None:
-        """The step of a checkpoint by name: "best" by macro validation loss, "last", or the step itself.
+        """The step of a checkpoint by name: "best" by the first of the metrics, "last", or the step itself.
 
         Returns:
           None where there is no checkpoint; the last, where none was validated.
@@ -104,13 +114,13 @@ class Checkpoints:
         Raises:
           UserError: there are others, but not this one.
         """
-        steps = sorted(self._manager.all_steps())
+        steps = self.steps()
         if not steps or which == "last":
             return steps[-1] if steps else None
         if which == "best":
             metrics = {step: self._manager.metrics(step) for step in steps}
-            scored = {step: found["macro_loss"] for step, found in metrics.items() if found}
-            return min(scored, key=lambda step: scored[step]) if scored else steps[-1]
+            scored = {step: self._sign * found[self._best] for step, found in metrics.items() if found}
+            return max(scored, key=lambda step: scored[step]) if scored else steps[-1]
         if not which.isdecimal() or int(which) not in steps:
             raise UserError(
                 f"{self._folder}: no checkpoint {which}; there are best, last, {', '.join(map(str, steps))}"
@@ -163,8 +173,9 @@ class Checkpoints:
         self._manager.close()
 
     def _check(self, step: int, identity: dict[str, Any]) -> None:
-        for name, what in (("vocabulary_sha256", "vocabulary"), ("manifest_sha256", "corpus")):
+        for name in (name for name in self._identity if name.endswith("_sha256")):
             if identity[name] != self._identity[name]:
+                what = {"manifest_sha256": "corpus"}.get(name, name.removesuffix("_sha256").replace("_", " "))
                 raise UserError(
                     f"{self._folder / str(step)}: trained with another {what} ({name} {identity[name][:12]}, the "
                     f"workdir's is {self._identity[name][:12]}); use a new workdir, or put the {what} back"

@@ -65,6 +65,11 @@ def exists(workdir: epath.PathLike) -> bool:
     return (epath.Path(workdir) / "initial.json").exists()
 
 
+def read_source(workdir: epath.PathLike) -> str:
+    """Where the encoder of a workdir comes from, for messages."""
+    return json.loads((epath.Path(workdir) / "initial.json").read_text())["source"]
+
+
 def read(workdir: epath.PathLike) -> Initial:
     """The encoder that `write` stored, its parameters as a flat dict."""
     folder = epath.Path(workdir)

@@ -6,9 +6,8 @@ from __future__ import annotations
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -27,10 +26,12 @@ from mlm_jax.model.encoder import Encoder, padded_rows
 from mlm_jax.model.flops import peak_flops, step_flops
 from mlm_jax.train import initial
 from mlm_jax.train.checkpoints import Checkpoints
+from mlm_jax.train.clock import Clock, catch_signals
 from mlm_jax.train.metrics import MetricsWriter
 from mlm_jax.train.optimizer import make_optimizer
 from mlm_jax.train.state import State, make_initializer
 from mlm_jax.train.step import make_train_step, make_validation_step
+from mlm_jax.train.trained import run_checkpoints
 from mlm_jax.train.validate import validate
 
 AHEAD = 2  # steps handed to the devices before the oldest has to be done
@@ -89,7 +90,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
     validation_step = make_validation_step(config, model, words, mesh, plan)
 
     # 4. Resume where the workdir stands, or start from an encoder that is there, or from seed.
-    checkpoints = Checkpoints(config, prepared)
+    checkpoints = run_checkpoints(config, prepared)
     state = checkpoints.restore(plan)
     start = 0 if state is None else int(jax.device_get(state.step))
     console.say(describe(config, plan, words.size, mesh, streams, start))
@@ -197,7 +198,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
                     with clock.paused():
                         bad = int(jax.device_get(window["first_bad"]))
                         stop_if_bad(bad, mixture, streams, checkpoints)
-                        checkpoints.save(step, state, macro)
+                        checkpoints.save(step, state, None if macro is None else {"macro_loss": macro})
                 advance(1, note)
             checkpoints.wait()
     finally:
@@ -258,63 +259,3 @@ def stop_if_bad(first_bad: int, mixture: Mixture, streams: Sequence[Stream], che
         f"{'no checkpoint was saved' if good is None else f'the last good checkpoint is of step {good}'}; "
         "lower optimizer.learning_rate or set optimizer.clip_norm, and run again"
     )
-
-
-class Clock:
-    """Training time, without validation and saving, and the part of it spent waiting for input.
-
-    Attributes:
-      total: seconds of training so far, those before the run was continued included.
-    """
-
-    def __init__(self, total: float):
-        self.total = total
-        self._since = self._waited = self._paused = 0.0
-
-    def start(self) -> None:
-        self._since, self._waited, self._paused = time.perf_counter(), 0.0, 0.0
-
-    def lap(self) -> tuple[float, float]:
-        """Seconds of training, and of them waiting, since the last lap."""
-        now = time.perf_counter()
-        seconds, waited = max(now - self._since - self._paused, 1e-9), self._waited
-        self.total += seconds
-        self.start()
-        return seconds, waited
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - begin
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        self._paused += time.perf_counter() - begin
-
-
-@dataclass
-class Caught:
-    """The first SIGTERM or SIGINT since the handlers were set."""
-
-    signal: signal.Signals | None = field(default=None)
-
-
-@contextmanager
-def catch_signals() -> Iterator[Caught]:
-    """Note SIGTERM and SIGINT instead of dying of them; a second SIGINT interrupts at once."""
-    caught = Caught()
-
-    def handle(number: int, frame: Any) -> None:
-        if caught.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        caught.signal = signal.Signals(number)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

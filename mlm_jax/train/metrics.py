@@ -26,14 +26,16 @@ class MetricsWriter:
       step: the step that the run continues from.
 
     Attributes:
-      seconds: training time that the kept records account for.
+      kept: the records that were there already, up to `step`.
+      seconds: training time that they account for.
     """
 
     def __init__(self, workdir: epath.PathLike, step: int):
         path = epath.Path(workdir) / "metrics.jsonl"
-        kept = [record for record in read_metrics(workdir) if record["step"] <= step]
-        self.seconds = max((record["seconds"] for record in kept), default=0.0)
-        write_whole(path, "".join(map(_line, kept)))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.kept = [record for record in read_metrics(workdir) if record["step"] <= step]
+        self.seconds = max((record["seconds"] for record in self.kept), default=0.0)
+        write_whole(path, "".join(map(_line, self.kept)))
         self._file = path.open("a")
         self._board = SummaryWriter(str(epath.Path(workdir) / "tensorboard"), purge_step=step + 1)
 
@@ -46,7 +48,8 @@ class MetricsWriter:
             if isinstance(value, int | float) and name != "step":
                 self._board.add_scalar(f"{kind}/{name}", value, step)
         for language, values in record.get("languages", {}).items():
-            self._board.add_scalar(f"{kind}_loss/{language}", values["loss"], step)
+            name = record.get("metric", "loss")
+            self._board.add_scalar(f"{kind}_{name}/{language}", values[name], step)
 
     def close(self) -> None:
         self._file.close()

@@ -69,7 +69,7 @@ def read_trained(workdir: epath.PathLike, which: str = "best") -> Trained:
     encoder = Encoder(config.model, words.size, jax.numpy.float32, languages=len(prepared.languages))
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     _, plan = make_initializer(config, encoder, optimizer, mesh)
-    checkpoints = Checkpoints(config, prepared)
+    checkpoints = run_checkpoints(config, prepared)
     try:
         state = checkpoints.restore(plan, checkpoints.choose(which))
     finally:
@@ -78,3 +78,33 @@ def read_trained(workdir: epath.PathLike, which: str = "best") -> Trained:
         raise UserError(f"{folder / 'checkpoints'}: no checkpoint there; train first")
     params = jax.tree.map(np.asarray, state.params)
     return Trained(config.model, params, words, prepared.languages, int(state.step))
+
+
+def checkpoint_steps(workdir: epath.PathLike) -> list[int]:
+    """The steps of the checkpoints that a run has kept, ascending.
+
+    Raises:
+      UserError: there is no such run, or it has none.
+    """
+    folder = epath.Path(workdir)
+    if not (folder / "checkpoints").exists():
+        raise UserError(f"{folder}: no checkpoints there; give the workdir of a run")
+    config = cfg.from_json(json.loads((folder / "config.json").read_text()), str(folder))
+    checkpoints = run_checkpoints(config, manifest.read(folder / "corpus"))
+    try:
+        steps = checkpoints.steps()
+    finally:
+        checkpoints.close()
+    if not steps:
+        raise UserError(f"{folder / 'checkpoints'}: no checkpoint there; train first")
+    return steps
+
+
+def run_checkpoints(config: cfg.Config, prepared: manifest.Manifest) -> Checkpoints:
+    """The `checkpoints/` of a pretraining run: the last few, and the best by macro validation loss."""
+    identity = {
+        "config": json.loads(cfg.to_json(config)),
+        "manifest_sha256": prepared.sha256(),
+        "vocabulary_sha256": prepared.vocabulary_sha256,
+    }
+    return Checkpoints(f"{config.workdir}/checkpoints", identity, config.train.keep_last)

@@ -365,7 +365,7 @@ def test_tfds_and_seqio_sources(tmp_path, monkeypatch):
         assert len(found) == 7 and all(isinstance(d, str) for d in found)
         with pytest.raises(UserError, match="no field 'body'; it has"):
             list(named.documents(dataclasses.replace(source, field="body"), "train", 0, 1))
-    named._builder.cache_clear()
+    named.builder_of.cache_clear()
 
     (tmp_path / "x.txt").write_text("\n".join(f"line {i}" for i in range(20)))
     import tensorflow as tf
@@ -400,12 +400,12 @@ def test_tfds_sentence_pairs(path, languages, monkeypatch):
     from mlm_jax.prepare import named
 
     monkeypatch.setattr("tensorflow_datasets.core.DatasetBuilder.download_and_prepare", lambda self: None)
-    named._builder.cache_clear()
+    named.builder_of.cache_clear()
     is_ted = "ted" in path
     with tfds.testing.mock_data(num_examples=5):
         pieces = sources.pair_pieces(cfg.Data(parallel=(cfg.Parallel(languages, (path,)),)))[languages]
         if is_ted:
-            monkeypatch.setattr(named, "_builder", lambda _: _Ted(tfds))
+            monkeypatch.setattr(named, "builder_of", lambda _: _Ted(tfds))
         pairs = [pair for piece in pieces for batch in sources.pairs(piece) for pair in batch]
         assert len(pairs) == 5 and all(isinstance(side, str) and side for pair in pairs for side in pair)
         if is_ted:
@@ -413,7 +413,7 @@ def test_tfds_sentence_pairs(path, languages, monkeypatch):
         with pytest.raises(UserError, match="no sentences in xx and en"):
             named.pair_shard_count(cfg.Parallel(("xx", "en"), (path,)))
     monkeypatch.undo()
-    named._builder.cache_clear()
+    named.builder_of.cache_clear()
 
 
 class _Ted:

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sentence vectors of every layer against transformers on the same sentences: sentences/s.
+
+    python benchmarks/embedding.py                   # about 3 minutes on two cores
+    python benchmarks/embedding.py --rounds 1 --sentences 256
+
+Both sides: an encoder of multilingual-e5-small's shape (12 layers of width 384, 12 heads, 250,002 pieces) in float32, which of every
+sentence and layer gives the first token's vector and the mean of all, as `analyze` asks for. The sentences are random pieces; their lengths,
+log-normal with a median of 34 tokens, are those of NTREX's English in XLM-R's vocabulary. Ours is `analyze`'s own path: packed into rows,
+written to disk. Theirs is XLMRobertaModel in PyTorch (sdpa attention, inference mode) on batches of 32 in the order they come,
+padded to the longest. Each run is a process of its own, and the sides take turns; the first batches, which compile, are left out.
+
+Needs the extra `[parity]` (torch and transformers).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+LAYERS, WIDTH, HEADS, MLP, PIECES = 12, 384, 12, 1536, 250_002
+LENGTH, BATCH, WARM = 128, 32, 64
+SIDES = ("ours", "transformers")
+
+
+def sentences(count: int) -> list[np.ndarray]:
+    """Token ids of each sentence, without specials."""
+    rng = np.random.default_rng(0)
+    lengths = rng.lognormal(np.log(32), 0.5, count).astype(int).clip(2, LENGTH - 2)
+    return [rng.integers(5, PIECES, n, dtype=np.int32) for n in lengths]
+
+
+def ours(count: int) -> float:
+    """Sentences a second of `mlm_jax.neutrality.vectors`."""
+    from mlm_jax import config as cfg
+    from mlm_jax.finetune.loop import Start, random_start
+    from mlm_jax.neutrality.vectors import make_vectors
+    from mlm_jax.train.trained import Trained
+    from mlm_jax.vocabulary import Vocabulary
+
+    ids = sentences(count)
+    model = cfg.Model(layers=LAYERS, width=WIDTH, heads=HEADS, mlp_width=MLP, positions=512, head="none")
+    words = Vocabulary(PIECES, 0, 1, 2, 3, 4, tuple(range(5)), "")
+    params = random_start(Start(model, {}, words, ("en",), "random weights"), 0).params
+    tokenizer = SimpleNamespace(encode=lambda texts: [ids[int(text)].tolist() for text in texts])
+    with tempfile.TemporaryDirectory() as folder:
+        made = make_vectors(Trained(model, params, words, ("en",), 0), tokenizer, LENGTH, folder)  # type: ignore[arg-type]
+        made.sentences([str(i) for i in range(WARM)], "en")
+        start = time.perf_counter()
+        made.sentences([str(i) for i in range(count)], "en")
+        return count / (time.perf_counter() - start)
+
+
+def transformers(count: int) -> float:
+    """Sentences a second of XLMRobertaModel."""
+    import torch
+    from transformers import XLMRobertaConfig, XLMRobertaModel
+
+    ids, pad = sentences(count), 1
+    torch.manual_seed(0)
+    model = XLMRobertaModel(
+        XLMRobertaConfig(
+            vocab_size=PIECES, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
+            intermediate_size=MLP, max_position_embeddings=514, pad_token_id=pad,
+        ),
+        add_pooling_layer=False,
+    ).eval()  # fmt: skip
+
+    def embed(part: list[np.ndarray]) -> np.ndarray:
+        length = max(map(len, part)) + 2
+        tokens = torch.full((len(part), length), pad)
+        for row, found in enumerate(part):
+            tokens[row, : len(found) + 2] = torch.tensor([0, *found.tolist(), 2])
+        mask = (tokens != pad).long()
+        with torch.inference_mode():
+            hidden = torch.stack(model(tokens, attention_mask=mask, output_hidden_states=True).hidden_states)
+            weight = mask[None, :, :, None].float()
+            return torch.stack([hidden[:, :, 0], (hidden * weight).sum(2) / weight.sum(2)]).numpy()
+
+    embed(ids[:BATCH])
+    start = time.perf_counter()
+    for begin in range(0, count, BATCH):
+        embed(ids[begin : begin + BATCH])
+    return count / (time.perf_counter() - start)
+
+
+def main() -> None:
+    """Run both sides in turns and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sentences", type=int, default=768)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        print({"ours": ours, "transformers": transformers}[options.side](options.sentences))
+        return
+    found: dict[str, list[float]] = {side: [] for side in SIDES}
+    for number in range(options.rounds):
+        for side in SIDES:
+            command = [sys.executable, str(Path(__file__)), "--side", side, "--sentences", str(options.sentences)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(done.stderr)
+            found[side].append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"round {number + 1}, {side}: {found[side][-1]:.1f} sentences/s", flush=True)
+    speed = {side: statistics.median(values) for side, values in found.items()}
+    print("\n| | sentences/s | ratio | wanted |\n| --- | --- | --- | --- |")
+    print(f"| mlm_jax | {speed['ours']:.1f} | {speed['ours'] / speed['transformers']:.2f} × | 2 × |")
+    print(f"| transformers | {speed['transformers']:.1f} | | |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every option of `evaluate`: which benchmarks, on which languages, by which protocol."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from typing import Literal
+
+import tyro
+
+from mlm_jax.errors import UserError
+from mlm_jax.finetune import config as finetune_config
+from mlm_jax.finetune.config import Finetune
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A benchmark that fine-tunes: XNLI, PAWS-X, NER, POS, XQuAD, MLQA, TyDi QA, GLUE.
+
+    Attributes:
+      name: in the table.
+      config: the experiment; its workdir and init are set by `evaluate`.
+    """
+
+    name: str
+    config: Finetune
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Aligned sentences of two languages: two files, line n with line n.
+
+    Attributes:
+      languages: of the first and the second file.
+      paths: of the files; or fields of a TFDS data set, `tfds:NAME/CONFIG:SPLIT#FIELD`.
+    """
+
+    languages: tuple[str, str]
+    paths: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """For each sentence of the first language, which of the second is nearest (Tatoeba; Artetxe and Schwenk 2019).
+
+    Attributes:
+      name: in the table.
+      pairs: one a language, the language of the table first (XTREME: the foreign sentence looks for the English one).
+      layer: whose vectors are compared, counted from 1; 0: the last.
+      pooling: mean of the tokens, or the first.
+      score: cosine; or margin, the cosine over the mean of those with the nearest `neighbours` on either side (Artetxe and Schwenk 2019a).
+      neighbours: k of the margin.
+      both_ways: average with the other direction.
+    """
+
+    name: str
+    pairs: tuple[Pairs, ...]
+    layer: int = 0
+    pooling: Literal["first", "mean"] = "mean"
+    score: Literal["cosine", "margin"] = "cosine"
+    neighbours: int = 4
+    both_ways: bool = False
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """Two corpora that hold some translations of each other, and which (BUCC).
+
+    Attributes:
+      languages: of the two.
+      dev, test: (first, second, gold) files each; the first two have lines of an id, a tab and a sentence, gold those of a
+        pair's two ids with a tab between.
+    """
+
+    languages: tuple[str, str]
+    dev: tuple[str, str, str]
+    test: tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Mining:
+    """Find the translations in two corpora: F1 with the threshold that is best on dev (BUCC; Zweigenbaum et al. 2017).
+
+    Attributes:
+      corpora: one a language, the language of the table first.
+      others: see `Retrieval`.
+    """
+
+    name: str
+    corpora: tuple[Corpora, ...]
+    layer: int = 0
+    pooling: Literal["first", "mean"] = "mean"
+    neighbours: int = 4
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text of a language to measure the language model on: a glob of .txt files, a text a line."""
+
+    language: str
+    path: str
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """Masked-LM loss, perplexity and bits a byte of held-out text, 15 % of it hidden, always the same.
+
+    Attributes:
+      name: in the table.
+      texts: one a language.
+      lines: read of each, at most.
+    """
+
+    name: str
+    texts: tuple[Text, ...]
+    lines: int = 1_000
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """A suite of benchmarks on one encoder."""
+
+    workdir: str = ""
+    """Folder of the evaluation; empty: runs/NAME-OF-CONFIG."""
+    init: str = ""
+    """A run or a Hugging Face folder whose encoder is evaluated."""
+    source: str = "en"
+    """Language that the transfer gap is measured from."""
+    max_length: int = 128
+    """Tokens of a sentence that retrieval and mining read."""
+    tuned: tyro.conf.Suppress[tuple[Tuned, ...]] = ()
+    retrieval: tyro.conf.Suppress[tuple[Retrieval, ...]] = ()
+    mining: tyro.conf.Suppress[tuple[Mining, ...]] = ()
+    language_model: tyro.conf.Suppress[tuple[LanguageModel, ...]] = ()
+
+
+MAY_CHANGE = ("workdir", "init")
+
+
+def validate(config: Evaluate) -> None:
+    """Refuse a config that cannot work, before anything is loaded.
+
+    Raises:
+      UserError: naming the option, its value and what would be right.
+    """
+    names = [
+        part.name
+        for parts in (config.tuned, config.retrieval, config.mining, config.language_model)
+        for part in typing.cast(tuple[Retrieval, ...], parts)
+    ]
+    if not names:
+        raise UserError("tuned, retrieval, mining, language_model: all empty; name at least one benchmark")
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise UserError(f"benchmarks: {', '.join(sorted(twice))} twice; each needs a name of its own")
+    for tuned in config.tuned:
+        finetune_config.validate(tuned.config)
+    for name, neighbours in [(p.name, p.neighbours) for p in config.retrieval] + [
+        (p.name, p.neighbours) for p in config.mining
+    ]:
+        if neighbours < 1:
+            raise UserError(f"{name}: neighbours {neighbours} is less than 1")
+
+
+def experiment(config: Evaluate, part: Tuned) -> Finetune:
+    """The fine-tuning experiment of a benchmark, in the evaluation's workdir."""
+    return dataclasses.replace(part.config, workdir=f"{config.workdir}/{part.name}", init=config.init)

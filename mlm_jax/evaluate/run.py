@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A suite of benchmarks: what `evaluate` does, and its table of tasks × languages."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from mlm_jax import config as cfg
+from mlm_jax import console, manifest
+from mlm_jax.errors import UserError
+from mlm_jax.evaluate import language_model, retrieval
+from mlm_jax.evaluate.config import Evaluate, Mining, Pairs, Retrieval, experiment
+from mlm_jax.evaluate.sentences import Embed, make_embedder
+from mlm_jax.files import write_whole
+from mlm_jax.finetune import run as finetuning
+from mlm_jax.finetune.examples import json_lines, lines
+from mlm_jax.finetune.named import PREFIX, local_file
+from mlm_jax.metrics.labels import spearman
+from mlm_jax.tokenizers import Tokenizer, load_tokenizer
+from mlm_jax.train.trained import Trained, read_trained
+
+LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
+
+
+def run(config: Evaluate) -> tuple[list[dict[str, Any]], signal.Signals | None]:
+    """Run every benchmark that is not done yet.
+
+    Returns:
+      The rows of results.json so far, a task and language each: task, language, metric, value, every metric, examples, and
+      the protocol. And the signal that stopped the run, if one did.
+
+    Raises:
+      UserError: bad input.
+    """
+    workdir = epath.Path(config.workdir)
+    trained = read_trained(workdir)
+    tokenizer = load_tokenizer(workdir / "vocabulary")
+    rows: list[dict[str, Any]] = []
+    embedder = functools.cache(
+        lambda layer, pooling: remembering(make_embedder(trained, tokenizer, layer, pooling, config.max_length))
+    )
+    for part in config.retrieval:
+        rows += kept(workdir, part.name, retrieve, part, embedder, config.workdir)
+    for mining in config.mining:
+        rows += kept(workdir, mining.name, mine, mining, trained, tokenizer, config.max_length)
+    for texts in config.language_model:
+        rows += kept(workdir, texts.name, measure_texts, texts, trained, tokenizer, config.max_length)
+    for tuned in config.tuned:
+        made = experiment(config, tuned)
+        share_encoder(workdir, epath.Path(made.workdir), cfg.to_json(made))
+        console.say(f"{tuned.name}:")
+        found, stopped_by = finetuning.run(made)
+        if stopped_by is not None:
+            return rows, stopped_by
+        console.say(finetuning.table(found, made.source))
+        rows += from_experiment(tuned.name, found)
+    sizes = pretraining_sizes(config.init)
+    write_whole(workdir / "results.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    write_whole(workdir / "results.csv", as_csv(rows))
+    write_whole(
+        workdir / "summary.json", json.dumps(summary(rows, config.source, sizes), indent=1, ensure_ascii=False) + "\n"
+    )
+    return rows, None
+
+
+def kept(workdir: epath.Path, name: str, make: Callable[..., Any], *arguments: Any) -> Any:
+    """What `make` returns of the arguments: as a run before left it, or made now and left for the next."""
+    path = workdir / "done" / f"{name}.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    console.say(f"{name}:")
+    made = make(*arguments)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+    return made
+
+
+def remembering(embed: Embed) -> Embed:
+    """The same, embedding once what several benchmarks or pairs of languages share."""
+    known: dict[tuple[str, tuple[str, ...]], np.ndarray] = {}
+
+    def embed_new(sentences: Sequence[str], language: str) -> np.ndarray:
+        key = (language, tuple(sentences))
+        if key not in known:
+            known[key] = embed(sentences, language)
+        return known[key]
+
+    return embed_new
+
+
+def retrieve(part: Retrieval, embedder: Callable[[int, str], Embed], workdir: str) -> list[dict[str, Any]]:
+    """Retrieval accuracy a language."""
+    embed = embedder(part.layer, part.pooling)
+    margin = part.neighbours if part.score == "margin" else 0
+    rows = []
+    protocol = {name: getattr(part, name) for name in ("layer", "pooling", "score", "neighbours", "both_ways")}
+    with console.progress(part.name, len(part.pairs), unit="languages") as advance:
+        for pairs in part.pairs:
+            first, second = read_aligned(pairs, workdir)
+            a, b = embed(first, pairs.languages[0]), embed(second, pairs.languages[1])
+            value = retrieval.accuracy(a, b, margin, part.both_ways)
+            rows.append(row(part.name, pairs.languages[0], "accuracy", {"accuracy": value}, len(first), protocol))
+            advance(1, f"{pairs.languages[0]} {100 * value:.1f}")
+    return rows
+
+
+def read_aligned(pairs: Pairs, workdir: str) -> tuple[list[str], list[str]]:
+    """The sentences of two aligned files, or fields of a TFDS data set (`tfds:NAME/CONFIG:SPLIT#FIELD`).
+
+    Raises:
+      UserError: a file is missing, they have different numbers of lines, or a line is empty.
+    """
+    sides = []
+    for language, path in zip(pairs.languages, pairs.paths, strict=True):
+        if path.startswith(PREFIX):
+            name, _, field = path.partition("#")
+            rows = [row for _, row in json_lines(local_file(name, language, workdir))]
+            if not rows or not isinstance(rows[0].get(field), str):
+                raise UserError(
+                    f"{path}: no text in {field or 'no field'}; there are {', '.join(rows[0] if rows else [])}"
+                )
+            side = [row[field] for row in rows]
+        elif Path(path).is_file():
+            side = [line for _, line in lines(path)]
+        else:
+            raise UserError(f"{path}: no such file ({'-'.join(pairs.languages)})")
+        empty = [number for number, line in enumerate(side, 1) if not line.strip()]
+        if empty:
+            raise UserError(f"{path}:{empty[0]}: empty; line n of one file is the translation of line n of the other")
+        sides.append(side)
+    if len(sides[0]) != len(sides[1]):
+        raise UserError(
+            f"{pairs.paths[0]}: {len(sides[0]):,} lines, {pairs.paths[1]} has {len(sides[1]):,}; they are not aligned"
+        )
+    if not sides[0]:
+        raise UserError(f"{pairs.paths[0]}: no lines")
+    return sides[0], sides[1]
+
+
+def mine(part: Mining, trained: Trained, tokenizer: Tokenizer, max_length: int) -> list[dict[str, Any]]:
+    """F1 of mined pairs a language, at the threshold that is best on dev."""
+    embed = make_embedder(trained, tokenizer, part.layer, part.pooling, max_length)
+    rows = []
+    with console.progress(part.name, len(part.corpora), unit="languages") as advance:
+        for corpora in part.corpora:
+            found, gold = mine_one(embed, corpora.dev, corpora.languages, part.neighbours)
+            threshold = retrieval.best_threshold(found, gold)
+            found, gold = mine_one(embed, corpora.test, corpora.languages, part.neighbours)
+            scores = retrieval.mined_scores(found, gold, threshold)
+            protocol = {
+                "threshold": threshold,
+                "neighbours": part.neighbours,
+                "layer": part.layer,
+                "pooling": part.pooling,
+            }
+            rows.append(row(part.name, corpora.languages[0], "f1", scores, len(gold), protocol))
+            advance(1, f"{corpora.languages[0]} {100 * scores['f1']:.1f}")
+    return rows
+
+
+def mine_one(
+    embed: Embed, paths: tuple[str, str, str], languages: tuple[str, str], k: int
+) -> tuple[list[tuple[float, int, int]], set[tuple[int, int]]]:
+    """Candidates of two corpora by falling score, and the gold pairs, both by the sentences' numbers.
+
+    Raises:
+      UserError: a line without a tab, or a gold pair of an id that is not there.
+    """
+    numbers: list[dict[str, int]] = []
+    vectors = []
+    for path, language in zip(paths[:2], languages, strict=True):
+        sentences = [parts for _, parts in two_columns(path)]
+        numbers.append({key: i for i, (key, _) in enumerate(sentences)})
+        vectors.append(embed([sentence for _, sentence in sentences], language))
+    gold = set()
+    for where, (a, b) in two_columns(paths[2]):
+        for key, known, path in ((a, numbers[0], paths[0]), (b, numbers[1], paths[1])):
+            if key not in known:
+                raise UserError(f"{where}: {key} is not an id of {path}")
+        gold.add((numbers[0][a], numbers[1][b]))
+    return retrieval.candidates(vectors[0], vectors[1], k), gold
+
+
+def two_columns(path: str) -> Iterator[tuple[str, tuple[str, str]]]:
+    """(file:line, (first, rest)) of a file of two columns with a tab between."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file")
+    for number, line in lines(path):
+        first, tab, rest = line.partition("\t")
+        if not tab or not rest.strip():
+            raise UserError(f"{path}:{number}: not two columns with a tab between")
+        yield f"{path}:{number}", (first, rest)
+
+
+def measure_texts(part: Any, trained: Trained, tokenizer: Tokenizer, max_length: int) -> list[dict[str, Any]]:
+    """Language-model measures a language."""
+    rows = []
+    with console.progress(part.name, len(part.texts), unit="languages") as advance:
+        for text in part.texts:
+            found = language_model.measure(trained, tokenizer, text, part.lines, max_length)
+            examples = found.pop("examples")
+            rows.append(row(part.name, text.language, "bits_per_byte", found, examples, {"lines": part.lines}))
+            advance(1, f"{text.language} {found['bits_per_byte']:.3f}")
+    return rows
+
+
+def row(
+    task: str, language: str, metric: str, every: dict[str, float], examples: int, protocol: dict[str, Any]
+) -> dict[str, Any]:
+    """A row of results.json."""
+    return {
+        "task": task,
+        "language": language,
+        "metric": metric,
+        "value": every[metric],
+        "every": every,
+        "examples": examples,
+        "protocol": protocol,
+    }
+
+
+def from_experiment(name: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A fine-tuning experiment's results: a row a language, the mean over seeds."""
+    out = []
+    for language in dict.fromkeys(r["language"] for r in rows):
+        mine = [r for r in rows if r["language"] == language]
+        every = {m: float(np.mean([r["test"][m] for r in mine])) for m in mine[0]["test"]}
+        protocol = {x: mine[0][x] for x in ("regime", "model", "trained_on", "select")}
+        protocol |= {"seeds": [r["seed"] for r in mine], "updates": [r["step"] for r in mine]}
+        out.append(row(name, language, mine[0]["metric"], every, mine[0]["examples"], protocol))
+    return out
+
+
+def share_encoder(source: epath.Path, target: epath.Path, config: str) -> None:
+    """Let an experiment's workdir start from the evaluation's encoder, without a copy where links can be made.
+
+    Raises:
+      UserError: it holds an experiment with another config.
+    """
+    stored = target / "config.json"
+    if stored.exists() and json.loads(stored.read_text()) != json.loads(config):
+        raise UserError(f"{target}: holds another experiment; move it away, or use another --workdir")
+    (target / "vocabulary").mkdir(parents=True, exist_ok=True)
+    for name in ("initial.safetensors", "initial.json"):
+        if not (target / name).exists():
+            try:
+                os.link(source / name, target / name)
+            except OSError:
+                (source / name).copy(target / name)
+    for path in (source / "vocabulary").iterdir():
+        if path.is_file() and not (target / "vocabulary" / path.name).exists():
+            path.copy(target / "vocabulary" / path.name)
+    write_whole(stored, config)
+
+
+def pretraining_sizes(init: str) -> dict[str, int]:
+    """Language → tokens it was pretrained on, where `init` is a run that has its corpus still."""
+    corpus = epath.Path(init or ".") / "corpus"
+    if not init or not (corpus / "manifest.json").exists():
+        return {}
+    return {s.name: s.train.tokens for s in manifest.read(corpus).monolingual}
+
+
+def summary(rows: Sequence[dict[str, Any]], source: str, sizes: dict[str, int]) -> dict[str, dict[str, float]]:
+    """Of each task: its mean over languages; the transfer gap, the source's value less the mean of the others'; and Spearman's correlation
+    of value and pretraining tokens over the languages both are known of (at least three)."""
+    out: dict[str, dict[str, float]] = {}
+    for task in dict.fromkeys(r["task"] for r in rows):
+        values = {r["language"]: r["value"] for r in rows if r["task"] == task}
+        found = {"mean": float(np.mean(list(values.values())))}
+        others = [value for language, value in values.items() if language != source]
+        if source in values and others:
+            found["gap"] = values[source] - float(np.mean(others))
+        known = [language for language in values if language in sizes]
+        if len(known) > 2:
+            found["size_correlation"] = spearman([sizes[x] for x in known], [values[x] for x in known])
+        out[task] = found
+    return out
+
+
+def table(rows: Sequence[dict[str, Any]], source: str, sizes: dict[str, int]) -> str:
+    """Tasks × languages, with mean, transfer gap and correlation with pretraining size."""
+    languages = list(dict.fromkeys(r["language"] for r in rows))
+    summaries = summary(rows, source, sizes)
+    cells = []
+    for task, found in summaries.items():
+        mine = {r["language"]: r for r in rows if r["task"] == task}
+        metric = next(iter(mine.values()))["metric"]
+        scale = 1 if metric in LOWER_IS_BETTER else 100
+
+        def show(value: float | None, factor: float = scale) -> str:
+            return "" if value is None else f"{factor * value:.{1 if factor == 100 else 3}f}"
+
+        correlation = found.get("size_correlation")
+        cells.append(
+            [
+                task,
+                metric,
+                *(show(mine[x]["value"]) if x in mine else "" for x in languages),
+                show(found["mean"]),
+                show(found.get("gap")),
+                "" if correlation is None else f"{correlation:.2f}",
+            ]
+        )
+    return console.table(["task", "metric", *languages, "mean", f"{source} - others", "ρ size"], cells)
+
+
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """A line a task, language and metric."""
+    out = ["task,language,metric,value,examples"]
+    for r in rows:
+        out += [f"{r['task']},{r['language']},{name},{value:.6f},{r['examples']}" for name, value in r["every"].items()]
+    return "\n".join(out) + "\n"

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every option of `finetune`: typed, with its unit, default and source."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import tyro
+from etils import epath
+
+from mlm_jax import config as cfg
+from mlm_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled examples of one language.
+
+    Attributes:
+      language: its code.
+      path: a glob of .tsv, .jsonl, .conll (or .txt, .iob2) or SQuAD .json files; or `tfds:NAME/CONFIG:SPLIT`.
+      first, last: the examples taken, counted from 1 over all files (paragraphs, of SQuAD files); 0: to the end.
+      text_language: of the text, where it was translated (translate-test); empty: `language`.
+    """
+
+    language: str
+    path: str
+    first: int = 1
+    last: int = 0
+    text_language: str = ""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The labelled data."""
+
+    train: tyro.conf.Suppress[tuple[Labelled, ...]] = ()
+    dev: tyro.conf.Suppress[tuple[Labelled, ...]] = ()
+    """Chooses among a model's checkpoints; none: the last is taken."""
+    test: tyro.conf.Suppress[tuple[Labelled, ...]] = ()
+    columns: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Names of the columns of .tsv files that have no header."""
+    text: str = "text"
+    """Column or field of the text, or of the first sentence; of the words, in .jsonl files of tagged words."""
+    pair: str = ""
+    """Column or field of the second sentence; empty: there is none."""
+    label: str = "label"
+    """Column or field of the label, or of the words' tags."""
+    max_length: int = 128
+    """Tokens of an example, specials included. Longer pairs lose tokens at the end of the longer sentence; tagged
+    words beyond are tagged O; paragraphs are read in windows of this length."""
+    stride: int = 128
+    """span: tokens from a window's begin to the next one's (SQuAD's script: 128)."""
+    max_question: int = 64
+    """span: tokens of the question, at most (SQuAD's script: 64)."""
+    padding: float = 0.1
+    """Largest share of the positions of training batches that may be padding; examples are packed into blocks as long as
+    that takes."""
+    misplaced: float = 0.01
+    """span: largest share of training answers that may not stand at their offset; they are left out."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned."""
+
+    kind: Literal["classify", "regress", "tag", "span"] = "classify"
+    """classify, regress: a label or a number a text or pair of texts; tag: a label a word; span: the part of a paragraph that
+    answers a question (SQuAD)."""
+    labels: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Labels there may be, in the order of their scores; empty: those of the training data, sorted."""
+    positive: str = ""
+    """classify: the label whose F1 is measured too, as binary_f1 (GLUE's MRPC and QQP); empty: none."""
+    pooling: Literal["first", "mean"] = "first"
+    """classify, regress: read from the first token or from the mean of all."""
+    crf: bool = False
+    """tag: score whole sequences (Lample et al. 2016) instead of words."""
+    metric: Literal[
+        "auto", "accuracy", "macro_f1", "binary_f1", "mcc", "pearson", "spearman", "entity_f1", "f1", "exact"
+    ] = "auto"
+    """Chooses checkpoints and is averaged; auto: accuracy, Pearson, entity F1 of IOB tags (accuracy of others), answers' F1."""
+    dropout: float = 0.1
+    """Before the output layer."""
+    max_answer: int = 30
+    """span: tokens of an answer, at most (SQuAD's script: 30)."""
+    best_of: int = 20
+    """span: begins and ends considered a window (SQuAD's script: 20)."""
+    answers: Literal["squad", "mlqa"] = "squad"
+    """span: how answers are compared: English articles and punctuation left out (SQuAD, XQuAD, TyDi QA), or the language's own
+    (MLQA)."""
+    unanswerable: bool = False
+    """span: there are questions without an answer (SQuAD 2.0)."""
+    null_margin: float = 0.0
+    """span: how much the score of no answer must exceed the best answer's."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW, as `mlm_jax.config.Optimizer`."""
+
+    learning_rate: float = 2e-5
+    """Peak."""
+    schedule: Literal["linear", "constant"] = "linear"
+    """After warm-up: linear to 0, or the peak (XLM-R)."""
+    warmup_share: float = 0.1
+    """Share of the updates that warm up."""
+    weight_decay: float = 0.01
+    b1: float = 0.9
+    b2: float = 0.999
+    epsilon: float = 1e-8
+    clip_norm: float = 1.0
+    layer_decay: float = 1.0
+    """Factor of the learning rate from a layer to the one below it (Howard and Ruder 2018)."""
+    freeze: int = -1
+    """Left as they are: the embeddings and this many lower layers (Wu and Dredze 2019, section 4); -1: nothing."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """The loop."""
+
+    epochs: float = 3.0
+    """Passes over the training data."""
+    batch_size: int = 32
+    """Examples an update, on average: as many as fit into its blocks."""
+    evaluate_every: int = 0
+    """Updates between evaluations on the dev sets; 0: once an epoch. There is always one at the end."""
+    log_every: int = 20
+    """Updates between lines of metrics."""
+    save_every: int = 200
+    """Updates between checkpoints to continue from; evaluations that found a better model save as well."""
+
+
+REGIMES = ("zero_shot", "translate_train", "translate_test", "translate_train_all", "joint", "in_language")
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """One fine-tuning experiment: a model or several, as the regime has it, and its table of results."""
+
+    workdir: str = ""
+    """Folder of the experiment, local or gs://; empty: runs/NAME-OF-CONFIG."""
+    init: str = ""
+    """A run or a Hugging Face folder whose encoder and vocabulary to start from."""
+    random_init: bool = False
+    """Start from random weights in its shape: what is left without pretraining."""
+    regime: Literal["zero_shot", "translate_train", "translate_test", "translate_train_all", "joint", "in_language"] = (
+        "zero_shot"
+    )
+    """zero_shot: one model, trained on `source`, tested on all; translate_test: the same, on test text translated into
+    `source`; translate_train, in_language: a model a language, on its own training data (translated, or not);
+    translate_train_all, joint: one model on all training data."""
+    source: str = "en"
+    """Language that zero_shot and translate_test train on."""
+    select: Literal["auto", "joint", "per_language", "source", "last"] = "auto"
+    """Which evaluation's model is tested: the best by the mean over the dev sets (joint: one model), on each language's own
+    (per_language: a model a language), on the source's, or the last; auto: source where the regime trains on nothing else,
+    else joint (XLM-R's table 1 has both)."""
+    seeds: tuple[int, ...] = (0,)
+    """One model each: head, order of the data, dropout."""
+    data: Data = Data()
+    task: Task = Task()
+    optimizer: Optimizer = Optimizer()
+    train: Train = Train()
+    devices: int = 0
+    """Devices the blocks of a batch are divided over; 0: all."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Compute type; auto: bfloat16 on GPU and TPU, float32 on CPU."""
+
+
+def selection(config: Finetune) -> str:
+    """`select`, with auto resolved."""
+    if config.select != "auto":
+        return config.select
+    return "source" if config.regime in ("zero_shot", "translate_test") else "joint"
+
+
+MAY_CHANGE = ("workdir", "init", "devices", "train.log_every", "train.save_every")
+
+
+def validate(config: Finetune) -> None:
+    """Refuse a config that cannot work, before anything is loaded.
+
+    Raises:
+      UserError: naming the option, its value and what would be right.
+    """
+
+    def require(ok: bool, message: str) -> None:
+        if not ok:
+            raise UserError(message)
+
+    data, task, optimizer, train = config.data, config.task, config.optimizer, config.train
+    require(bool(data.train), "data.train: empty; name at least one Labelled(language, path)")
+    require(bool(data.test), "data.test: empty; name at least one Labelled(language, path)")
+    for name in ("train", "dev", "test"):
+        languages = [part.language for part in getattr(data, name)]
+        twice = {x for x in languages if languages.count(x) > 1}
+        require(
+            not twice, f"data.{name}: {', '.join(sorted(twice))} twice; one Labelled a language, its path may be a glob"
+        )
+    trained = [part.language for part in data.train]
+    if config.regime in ("zero_shot", "translate_test"):
+        require(
+            config.source in trained,
+            f"source: {config.source} has no training data; data.train has {', '.join(trained)}",
+        )
+    if config.regime in ("translate_train", "in_language"):
+        missing = [part.language for part in data.test if part.language not in trained]
+        require(not missing, f"data.train: no {', '.join(missing)}, which {config.regime} needs a model for")
+    require(bool(config.seeds), "seeds: empty; name at least one")
+    require(train.batch_size >= 1, f"train.batch_size: {train.batch_size} is less than 1")
+    require(train.epochs > 0, f"train.epochs: {train.epochs} is not above 0")
+    require(data.max_length >= 8, f"data.max_length: {data.max_length} is less than 8")
+    require(0 < data.padding < 1, f"data.padding: {data.padding} is not between 0 and 1")
+    require(0 <= optimizer.warmup_share < 1, f"optimizer.warmup_share: {optimizer.warmup_share} is outside 0 to 1")
+    require(0 < optimizer.layer_decay <= 1, f"optimizer.layer_decay: {optimizer.layer_decay} is outside 0 to 1")
+    require(optimizer.learning_rate > 0, f"optimizer.learning_rate: {optimizer.learning_rate} is not above 0")
+    require(not (task.crf and task.kind != "tag"), "task.crf: only where words are tagged (task.kind tag)")
+    allowed = {
+        "classify": ("accuracy", "macro_f1", "mcc", *(["binary_f1"] if task.positive else [])),
+        "regress": ("pearson", "spearman"),
+        "tag": ("entity_f1", "accuracy"),
+        "span": ("f1", "exact"),
+    }[task.kind]
+    require(
+        task.metric in ("auto", *allowed),
+        f"task.metric: {task.metric} is not of {task.kind}; use {' or '.join(allowed)}",
+    )
+    if task.kind == "span":
+        require(
+            data.max_question + 8 <= data.max_length,
+            f"data.max_question: {data.max_question} leaves no room in data.max_length {data.max_length}",
+        )
+
+
+def from_json(stored: dict[str, Any], where: str) -> Finetune:
+    """A workdir's stored config.
+
+    Raises:
+      UserError: it is of another command or version.
+    """
+    try:
+        return dataclasses.replace(cfg.build(Finetune, stored), workdir=where)
+    except (KeyError, TypeError) as e:
+        raise UserError(f"{where}/config.json: not a config of finetune ({e}); give the workdir of one") from e
+
+
+def read(workdir: str) -> Finetune:
+    """The config stored in a workdir of `finetune`.
+
+    Raises:
+      UserError: there is none.
+    """
+    stored = epath.Path(workdir) / "config.json"
+    if not stored.exists():
+        raise UserError(f"{stored}: no such file; give a workdir that finetune made")
+    return from_json(json.loads(stored.read_text()), workdir)

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled data that TensorFlow Datasets provides by name (`tfds:NAME/CONFIG:SPLIT`)."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from etils import epath
+
+PREFIX = "tfds:"
+
+
+def local_file(path: str, language: str, workdir: epath.PathLike) -> str:
+    """The file that holds a named split's examples in a language: kept in the workdir, written where it is not yet.
+
+    Args:
+      path: of a `Labelled`; what does not begin with tfds: is returned as it is.
+
+    Raises:
+      SystemExit: it cannot be had; the reason is printed.
+    """
+    if not path.startswith(PREFIX):
+        return path
+    remote = "://" in str(workdir)
+    folder = Path(tempfile.gettempdir(), "mlm_jax_labelled") if remote else Path(workdir, "labelled")
+    stem = re.sub(r"[^A-Za-z0-9.+-]+", "_", f"{path.removeprefix(PREFIX)}.{language}")
+    for suffix in (".jsonl", ".json"):
+        if (folder / (stem + suffix)).exists():
+            return str(folder / (stem + suffix))
+    folder.mkdir(parents=True, exist_ok=True)
+    # A process of its own, so that TensorFlow never shares memory or threads with the training.
+    command = [sys.executable, "-m", "mlm_jax.prepare.labelled", path, language, str(folder / stem)]
+    done = subprocess.run(command, check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    return local_file(path, language, workdir)

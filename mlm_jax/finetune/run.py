@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A fine-tuning experiment: the models of its transfer regime, their selection, and the table of results."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from mlm_jax import console
+from mlm_jax.errors import UserError
+from mlm_jax.files import write_whole
+from mlm_jax.finetune.arrays import join
+from mlm_jax.finetune.config import Finetune, Labelled, selection
+from mlm_jax.finetune.decode import Prediction, decode, main_metric, measure
+from mlm_jax.finetune.encode import Encoded, check_languages, encode
+from mlm_jax.finetune.examples import Example, check_labels, label_set, read, without_misplaced
+from mlm_jax.finetune.loop import Params, Start, Tuned, random_start, tune
+from mlm_jax.finetune.models import save_model
+from mlm_jax.finetune.named import local_file
+from mlm_jax.finetune.predict import make_scorer
+from mlm_jax.tokenizers import Tokenizer, load_tokenizer
+from mlm_jax.train import initial
+from mlm_jax.train.trained import read_trained
+
+
+@dataclass(frozen=True)
+class Part:
+    """Labelled examples of a language, read and encoded."""
+
+    labelled: Labelled
+    examples: list[Example]
+    encoded: Encoded
+
+
+Parts = dict[str, Part]  # by language
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model of the experiment: its name, what it is trained on, and what it is tested on."""
+
+    name: str
+    train: tuple[str, ...]
+    tested: tuple[str, ...]
+
+
+def plans(config: Finetune) -> list[Plan]:
+    """The models of the regime."""
+    trained = tuple(part.language for part in config.data.train)
+    tested = tuple(part.language for part in config.data.test)
+    if config.regime in ("zero_shot", "translate_test"):
+        return [Plan(config.source, (config.source,), tested)]
+    if config.regime in ("translate_train_all", "joint"):
+        return [Plan("all", trained, tested)]
+    return [Plan(language, (language,), (language,)) for language in tested]
+
+
+def run(config: Finetune) -> tuple[list[dict[str, Any]], signal.Signals | None]:
+    """Fine-tune and test every model of the experiment that is not finished.
+
+    Returns:
+      The rows of results.json so far, and the signal that stopped the run, if one did.
+
+    Raises:
+      UserError: bad input; nothing is trained before all data is read.
+    """
+    workdir = epath.Path(config.workdir)
+    start = read_start(config)
+    tokenizer = load_tokenizer(workdir / "vocabulary")
+    train, dev, test, labels = read_parts(config, start, tokenizer)
+    metric = main_metric(config.task, labels)
+    scorer = make_scorer(config, start.model, start.vocabulary, start.languages, labels)
+    console.say(describe(config, start, train, dev, test, labels))
+
+    def score(params: Params, part: Part) -> list[Prediction]:
+        transitions = np.asarray(params["head"]["transitions"]) if config.task.crf else None
+        found = scorer(params, part.encoded, None)
+        return decode(part.examples, part.encoded, found, labels, transitions, config.task)
+
+    for plan in plans(config):
+        for seed in config.seeds:
+            name = f"{plan.name}-seed{seed}"
+            folder = workdir / "models" / name
+            if (folder / "results.json").exists():
+                continue
+            chosen_by = dev_languages(config, plan, dev)
+
+            def on_dev(params: Params, languages: Sequence[str] = chosen_by) -> dict[str, dict[str, float]]:
+                placed = jax.device_put(params)
+                return {x: measure(dev[x].examples, score(placed, dev[x]), config.task, x) for x in languages}
+
+            begin = random_start(start, seed) if config.random_init else start
+            items = join([train[x].encoded for x in plan.train], start.languages)
+            tuned = tune(config, folder, begin, items, labels, metric, chosen_by, on_dev, seed, name)
+            if tuned.stopped_by is not None:
+                return gather(workdir), tuned.stopped_by
+            rows = []
+            steps = {x: chosen_step(config, tuned, x, metric) for x in plan.tested}
+            for step in sorted(set(steps.values())):
+                params = tuned.params(step)
+                placed = jax.device_put(params)
+                for language in (x for x in plan.tested if steps[x] == step):
+                    found = score(placed, test[language])
+                    write_predictions(folder / "predictions" / f"{language}.jsonl", test[language].examples, found)
+                    rows.append(
+                        {
+                            "regime": config.regime,
+                            "model": plan.name,
+                            "seed": seed,
+                            "trained_on": list(plan.train),
+                            "language": language,
+                            "examples": len(found),
+                            "truncated": test[language].encoded.truncated,
+                            "select": selection(config) if chosen_by else "last",
+                            "step": step,
+                            "dev": tuned.dev.get(step, {}).get(language),
+                            "metric": metric,
+                            "test": measure(test[language].examples, found, config.task, language),
+                        }
+                    )
+            kept = most_chosen(steps)
+            save_model(
+                folder, f"{name} at update {kept:,}", start.model, tuned.params(kept), start.languages, labels, kept
+            )
+            write_whole(folder / "results.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+            shutil.rmtree(folder / "checkpoints")  # what they hold is in the model or was tested
+    rows = gather(workdir)
+    write_whole(workdir / "results.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    write_whole(workdir / "results.csv", as_csv(rows))
+    return rows, None
+
+
+def read_start(config: Finetune) -> Start:
+    """The encoder that the workdir starts from.
+
+    Raises:
+      UserError: it does not fit the config.
+    """
+    found = read_trained(config.workdir)
+    if config.data.max_length > found.model.positions:
+        raise UserError(
+            f"data.max_length: {config.data.max_length} is beyond the encoder's {found.model.positions} positions; lower it"
+        )
+    if config.optimizer.freeze > found.model.layers:
+        raise UserError(f"optimizer.freeze: {config.optimizer.freeze} layers, the encoder has {found.model.layers}")
+    params = {name: found.params[name] for name in ("embedding", "layers", "pooler") if name in found.params}
+    source = initial.read_source(config.workdir)
+    return Start(found.model, params, found.vocabulary, found.languages, source)
+
+
+def read_parts(config: Finetune, start: Start, tokenizer: Tokenizer) -> tuple[Parts, Parts, Parts, tuple[str, ...]]:
+    """Train, dev and test sets by language, and the labels."""
+    data, task = config.data, config.task
+    needed = {x for plan in plans(config) for x in plan.train}
+    splits = {
+        "train": [part for part in data.train if part.language in needed],
+        "dev": [] if selection(config) == "last" else list(data.dev),
+        "test": list(data.test),
+    }
+    splits = {name: [fetched(part, config.workdir) for part in parts] for name, parts in splits.items()}
+    examples = {name: {part.language: read(part, data, task) for part in parts} for name, parts in splits.items()}
+    labels = label_set(task, [e for found in examples["train"].values() for e in found])
+    made: dict[str, Parts] = {"train": {}, "dev": {}, "test": {}}
+    for name, parts in splits.items():
+        for part in parts:
+            found = examples[name][part.language]
+            if task.kind in ("classify", "tag"):
+                check_labels(found, labels, task)
+            misplaced = 0
+            if task.kind == "span" and name == "train":
+                found, misplaced = without_misplaced(found, data.misplaced)
+            # Translated text is in the language it was translated into.
+            language = part.text_language or (config.source if config.regime == "translate_test" else part.language)
+            if start.model.language_embedding:
+                check_languages([language], start.languages)
+            encoded = encode(found, language, tokenizer, start.vocabulary, labels, data, task)
+            if encoded.truncated or misplaced:
+                left = f", {misplaced} left out whose answers are not at their offsets" if misplaced else ""
+                console.warn(
+                    f"{name} {part.language}: {encoded.truncated:,} of {len(found):,} examples cut to "
+                    f"{data.max_length} tokens{left}"
+                )
+            made[name][part.language] = Part(part, found, encoded)
+    return made["train"], made["dev"], made["test"], labels
+
+
+def fetched(part: Labelled, workdir: str) -> Labelled:
+    """The same, in a file of this machine."""
+    path = local_file(part.path, part.text_language or part.language, workdir)
+    return dataclasses.replace(part, path=path)
+
+
+def dev_languages(config: Finetune, plan: Plan, dev: Parts) -> tuple[str, ...]:
+    """The languages whose dev sets choose a model's checkpoint."""
+    if selection(config) == "last":
+        return ()
+    if selection(config) == "source":
+        return (config.source,) if config.source in dev else ()
+    return (
+        tuple(x for x in dev if x in plan.tested or x in plan.train)
+        if len(plan.tested) > 1
+        else tuple(x for x in dev if x in plan.tested)
+    )
+
+
+def chosen_step(config: Finetune, tuned: Tuned, language: str, metric: str) -> int:
+    """The update whose model is tested on a language: the earliest of the best."""
+    if not tuned.dev:
+        return tuned.last
+
+    def value(found: dict[str, dict[str, float]]) -> float:
+        if selection(config) == "per_language" and language in found:
+            return found[language][metric]
+        return float(np.mean([m[metric] for m in found.values()]))
+
+    # Orbax keeps the newest of equals.
+    return max(sorted(tuned.dev, reverse=True), key=lambda step: value(tuned.dev[step]))
+
+
+def most_chosen(steps: dict[str, int]) -> int:
+    """The update chosen by most languages, for the model that is kept."""
+    chosen = list(steps.values())
+    return max(sorted(set(chosen)), key=chosen.count)
+
+
+def write_predictions(path: epath.Path, examples: Sequence[Example], found: Sequence[Prediction]) -> None:
+    """JSON lines: what was predicted, with its probability, and what is right."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [
+        json.dumps(
+            {"key": e.key, "gold": e.label, "predicted": p.value, "probability": p.probability}, ensure_ascii=False
+        )
+        for e, p in zip(examples, found, strict=True)
+    ]
+    write_whole(path, "\n".join(lines) + "\n")
+
+
+def gather(workdir: epath.Path) -> list[dict[str, Any]]:
+    """The rows of all finished models."""
+    paths = sorted((workdir / "models").glob("*/results.json")) if (workdir / "models").exists() else []
+    return [row for path in paths for row in json.loads(path.read_text())]
+
+
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """A line a model, language and metric."""
+    out = ["regime,model,seed,language,select,step,examples,metric,value"]
+    for r in rows:
+        for name, value in r["test"].items():
+            cells = [r[x] for x in ("regime", "model", "seed", "language", "select", "step", "examples")]
+            out.append(",".join(map(str, [*cells, name, f"{value:.6f}"])))
+    return "\n".join(out) + "\n"
+
+
+def table(rows: Sequence[dict[str, Any]], source: str) -> str:
+    """Results a language: mean and standard deviation over seeds, their mean, and the cross-lingual transfer gap.
+
+    Raises:
+      UserError: nothing is finished yet.
+    """
+    if not rows:
+        raise UserError("no model is finished yet; run: mlm-jax finetune CONFIG")
+    metric = rows[0]["metric"]
+    languages = list(dict.fromkeys(r["language"] for r in rows))
+    others = [name for name in rows[0]["test"] if name != metric]
+    seeds = sorted({r["seed"] for r in rows})
+    values = {x: {r["seed"]: 100 * r["test"][metric] for r in rows if r["language"] == x} for x in languages}
+    cells = []
+    for x in languages:
+        mine = [r for r in rows if r["language"] == x]
+        spread = f"{np.std(list(values[x].values()), ddof=1):.1f}" if len(mine) > 1 else ""
+        more = [f"{100 * float(np.mean([r['test'][name] for r in mine])):.1f}" for name in others]
+        steps = ", ".join(f"{r['step']:,}" for r in mine)
+        cells.append(
+            [
+                x,
+                mine[0]["model"],
+                f"{mine[0]['examples']:,}",
+                f"{np.mean(list(values[x].values())):.1f}",
+                spread,
+                *more,
+                steps,
+            ]
+        )
+    means = [float(np.mean([values[x][s] for x in languages if s in values[x]])) for s in seeds]
+    spread = f"{np.std(means, ddof=1):.1f}" if len(means) > 1 else ""
+    blank = [""] * (len(others) + 1)
+    cells.append(["mean", "", "", f"{np.mean(means):.1f}", spread, *blank])
+    if source in languages and len(languages) > 1 and rows[0]["regime"] in ("zero_shot", "translate_test"):
+        gaps = [values[source][s] - float(np.mean([values[x][s] for x in languages if x != source])) for s in seeds]
+        spread = f"{np.std(gaps, ddof=1):.1f}" if len(gaps) > 1 else ""
+        cells.append([f"{source} - mean of others", "", "", f"{np.mean(gaps):.1f}", spread, *blank])
+    return console.table(["language", "model", "examples", metric, "± seeds", *others, "update"], cells)
+
+
+def describe(config: Finetune, start: Start, train: Parts, dev: Parts, test: Parts, labels: Sequence[str]) -> str:
+    """What is about to be done, with the regime and the rule of selection."""
+    made = plans(config)
+    rule = {
+        "joint": "best mean over the dev sets",
+        "per_language": "best on each language's dev set",
+        "source": f"best on dev {config.source}",
+        "last": "the last update",
+    }[selection(config) if dev else "last"]
+
+    def sizes(parts: Parts) -> str:
+        return ", ".join(f"{x} {len(part.examples):,}" for x, part in parts.items()) or "none"
+
+    frozen = "" if config.optimizer.freeze < 0 else f"; frozen: embeddings and {config.optimizer.freeze} layers"
+    return (
+        f"{config.regime}: {len(made)} model{'s' * (len(made) > 1)} × {len(config.seeds)} seed{'s' * (len(config.seeds) > 1)} "
+        f"of {config.task.kind}{f' with {len(labels)} labels' if labels else ''} from {start.source}; tested: {rule}{frozen}\n"
+        f"train {sizes(train)}; dev {sizes(dev)}; test {sizes(test)}"
+    )

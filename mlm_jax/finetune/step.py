@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The jitted functions of fine-tuning: `(state, batch) → (state, metrics)`, and a batch's scores."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from mlm_jax import config as cfg
+from mlm_jax import mesh as meshes
+from mlm_jax.finetune.config import Finetune
+from mlm_jax.finetune.crf import sequence_loss
+from mlm_jax.model.dropout import row_keys, site_keys
+from mlm_jax.model.encoder import Encoder
+from mlm_jax.model.task_head import TaskHead, pool, transform_of
+from mlm_jax.train.optimizer import make_optimizer, make_schedule
+from mlm_jax.train.state import State
+
+Batch = dict[str, jax.Array]
+Params = dict[str, Any]
+
+HEAD_SITE = 10_000  # of dropout; encoders' layers have the numbers below
+
+
+def make_head(config: Finetune, model: cfg.Model, outputs: int, dtype: jnp.dtype) -> TaskHead:
+    """The head of a task on an encoder."""
+    whole = config.task.kind in ("classify", "regress")
+    return TaskHead(model, outputs, transform_of(model, whole), config.task.dropout, dtype)
+
+
+def outputs_of(config: Finetune, labels: Sequence[str]) -> int:
+    """Scores the head gives a vector."""
+    return {"regress": 1, "span": 2}.get(config.task.kind, len(labels))
+
+
+def compute_dtype(config: Finetune) -> Any:
+    """The type matrix products are computed in: bfloat16 where the hardware has it, unless told otherwise."""
+    if config.dtype != "auto":
+        return jnp.dtype(config.dtype)
+    return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
+
+
+def params_of_head(config: Finetune, head: TaskHead, pretrained: Params, seed: int) -> Params:
+    """A head's first parameters, NumPy arrays; BERT's pooler, where the encoder has one, begins its dense layer."""
+    key = jax.random.key(seed, impl="threefry2x32")
+    made = nn.meta.unbox(head.init(key, jnp.zeros((1, 1, head.config.width), head.dtype))["params"])
+    params: Params = jax.tree.map(np.asarray, made)
+    pooler = pretrained.get("pooler", {})
+    if head.transform == "tanh" and head.config.token_types == 2 and "dense_kernel" in pooler:
+        params |= {name: pooler[name] for name in ("dense_kernel", "dense_bias")}
+    if config.task.crf:
+        params["transitions"] = np.zeros((head.outputs + 1, head.outputs + 1), np.float32)
+    return params
+
+
+def encode(model: cfg.Model, params: Params, size: int, languages: int, dtype: jnp.dtype, batch: Batch) -> jax.Array:
+    """A whole encoder's output, without dropout, [rows, length, width]."""
+    encoder = Encoder(bare(model), size, dtype, _unroll(model.layers), languages)
+    return encoder.apply({"params": params}, batch)  # type: ignore[return-value]
+
+
+def bare(model: cfg.Model, layers: int | None = None) -> cfg.Model:
+    """The encoder without its heads, of so many layers."""
+    layers = model.layers if layers is None else layers
+    return dataclasses.replace(model, layers=layers, head="none", pooler=False, next_sentence=False)
+
+
+def _unroll(layers: int) -> int:
+    # XLA's CPU backend is faster without a loop over layers; elsewhere the loop keeps compilation short.
+    return max(layers, 1) if jax.default_backend() == "cpu" else 1
+
+
+def hidden_states(
+    model: cfg.Model,
+    freeze: int,
+    trained: Params,
+    frozen: Params,
+    sizes: tuple[int, int],
+    dtype: jnp.dtype,
+    batch: Batch,
+    keys: jax.Array,
+) -> jax.Array:
+    """An encoder's output in training, [rows, length, width]: no gradient enters what is frozen.
+
+    Args:
+      freeze: see `Optimizer.freeze`.
+      trained, frozen: of `parameters.split`.
+      sizes: rows in use of the token embedding that the batch's tokens point into, and of the language embedding.
+      keys: dropout keys, uint32 [rows].
+    """
+    size, languages = sizes
+    below = max(freeze, 0)
+    above = model.layers - below
+    if freeze < 0:
+        whole = Encoder(bare(model), size, dtype, _unroll(model.layers), languages)
+        return whole.apply({"params": trained}, batch, keys)  # type: ignore[return-value]
+    lower = Encoder(bare(model, below), size, dtype, _unroll(below), languages)
+    carry, _ = lower.apply({"params": frozen}, batch, keys, method="begin")  # type: ignore[misc]
+    if below:
+        carry = lower.apply({"params": frozen}, carry, batch, keys, method="go_on")
+    carry = jax.lax.stop_gradient(carry)
+    if above:
+        upper = Encoder(bare(model, above), size, dtype, _unroll(above), languages)
+        carry = upper.apply({"params": trained}, carry, batch, keys, below, method="go_on")
+    return carry[1]
+
+
+def scores(config: Finetune, head: TaskHead, params: Params, hidden: jax.Array, batch: Batch, keys: Any) -> jax.Array:
+    """The head's scores, float32: [rows, slots, outputs] of texts, [rows, length, outputs] of tokens."""
+    if config.task.kind in ("classify", "regress"):
+        hidden = pool(hidden, batch["starts"], batch["segment_ids"], config.task.pooling)
+    return head.apply({"params": {k: v for k, v in params.items() if k != "transitions"}}, hidden, keys)  # type: ignore[return-value]
+
+
+def losses(config: Finetune, params: Params, found: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Sums over a batch.
+
+    Args:
+      params: of the head.
+      found: of `scores`.
+
+    Returns:
+      Sum of the losses, number of what is scored (texts, words, windows), number of those that are right, float32 [].
+    """
+    kind = config.task.kind
+    if kind == "regress":
+        there = batch["there"]
+        error = (found[..., 0] - batch["targets"]) ** 2
+        return jnp.sum(jnp.where(there, error, 0)), jnp.sum(there, dtype=jnp.float32), jnp.zeros(())
+    if kind == "span":
+        slots = jnp.arange(1, batch["starts"].shape[1] + 1)
+        member = batch["segment_ids"][:, None, :] == slots[None, :, None]  # [rows, slots, length]
+        total, right = jnp.zeros(()), batch["there"]
+        for i, name in enumerate(("targets", "ends")):
+            logits = jnp.where(member, found[:, None, :, i], jnp.finfo(jnp.float32).min)
+            picked = jnp.take_along_axis(jax.nn.log_softmax(logits), batch[name][..., None], axis=-1)[..., 0]
+            total = total - 0.5 * jnp.sum(jnp.where(batch["there"], picked, 0))
+            right = right & (jnp.argmax(logits, axis=-1) == batch[name])
+        return total, jnp.sum(batch["there"], dtype=jnp.float32), jnp.sum(right, dtype=jnp.float32)
+    targets = batch["targets"]
+    scored = targets >= 0
+    count = jnp.sum(scored, dtype=jnp.float32)
+    right = jnp.sum(scored & (jnp.argmax(found, axis=-1) == targets), dtype=jnp.float32)
+    if config.task.crf:
+        return sequence_loss(found, params["transitions"], targets, batch["segment_ids"]), count, right
+    picked = jnp.take_along_axis(jax.nn.log_softmax(found), jnp.maximum(targets, 0)[..., None], axis=-1)[..., 0]
+    return -jnp.sum(jnp.where(scored, picked, 0)), count, right
+
+
+def empty_window() -> dict[str, jax.Array]:
+    """Sums over the updates since the last line of metrics, as `train.state.empty_window`; `examples` are items."""
+    zero = jnp.zeros((), jnp.float32)
+    return {
+        **dict.fromkeys(("loss", "count", "correct", "examples", "tokens", "gradient_norm", "learning_rate"), zero),
+        "steps": jnp.zeros((), jnp.int32),
+        "first_bad": jnp.full((), -1, jnp.int32),
+    }
+
+
+def make_optimizer_for(
+    config: Finetune, layers: int, steps: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """AdamW with layer-wise decay of the learning rate, and its schedule."""
+    options = config.optimizer
+    made = cfg.Optimizer(
+        learning_rate=options.learning_rate,
+        schedule="linear",
+        warmup_steps=max(1, round(options.warmup_share * steps)),
+        final_share=0.0 if options.schedule == "linear" else 1.0,
+        weight_decay=options.weight_decay,
+        b1=options.b1,
+        b2=options.b2,
+        epsilon=options.epsilon,
+        clip_norm=options.clip_norm,
+    )
+    optimizer, schedule = make_optimizer(made, steps), make_schedule(made, steps)
+    if options.layer_decay == 1:
+        return optimizer, schedule
+    return optax.chain(optimizer, optax.stateless(layer_decay(options.layer_decay, layers))), schedule
+
+
+def layer_decay(factor: float, layers: int) -> Any:
+    """Scale updates by factor ** (layers above), the embeddings' as those of a layer below all others."""
+
+    def scale(updates: Params, params: Any = None) -> Params:
+        out = dict(updates)
+        if "layers" in updates:
+            there = len(jax.tree.leaves(updates["layers"])[0])
+            powers = factor ** jnp.arange(there - 1, -1, -1, dtype=jnp.float32)
+            out["layers"] = jax.tree.map(lambda u: u * powers.reshape(-1, *[1] * (u.ndim - 1)), updates["layers"])
+        if "embedding" in updates:
+            out["embedding"] = jax.tree.map(lambda u: u * factor**layers, updates["embedding"])
+        return out
+
+    return scale
+
+
+def make_train_step(
+    config: Finetune,
+    model: cfg.Model,
+    head: TaskHead,
+    sizes: tuple[int, int],
+    steps: int,
+    seed: int,
+    mesh: jax.sharding.Mesh,
+) -> tuple[jax.stages.Wrapped, optax.GradientTransformation]:
+    """Build the training step.
+
+    The loss is the sum over what the batch scores over its number, however the batch is cut over devices.
+
+    Args:
+      sizes: as in `hidden_states`.
+      steps: updates of the whole run.
+
+    Returns:
+      Jitted step(state, frozen parameters, batch) → (state, its window), the state donated; and the optimizer.
+    """
+    optimizer, schedule = make_optimizer_for(config, model.layers, steps)
+    freeze = min(config.optimizer.freeze, model.layers)
+
+    def step(state: State, frozen: Params, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+        rows = batch["tokens"].shape[0]
+        keys = row_keys(seed, state.step, jnp.arange(rows, dtype=jnp.uint32))
+
+        def loss_of(params: Params) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+            hidden = hidden_states(model, freeze, params, frozen, sizes, head.dtype, batch, keys)
+            found = scores(config, head, params["head"], hidden, batch, site_keys(keys, HEAD_SITE))
+            total, count, right = losses(config, params["head"], found, batch)
+            return total / jnp.maximum(count, 1), (total, count, right)
+
+        (mean, (total, count, right)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        norm = optax.tree.norm(grads)
+        is_new = state.step % config.train.log_every == 0
+        window = jax.tree.map(lambda new, old: jnp.where(is_new, new, old), empty_window(), state.window)
+        finite = jnp.isfinite(mean) & jnp.isfinite(norm)
+        window = {
+            "loss": window["loss"] + total,
+            "count": window["count"] + count,
+            "correct": window["correct"] + right,
+            "examples": window["examples"] + jnp.sum(batch["there"], dtype=jnp.float32),
+            "tokens": window["tokens"] + jnp.sum(batch["segment_ids"] > 0, dtype=jnp.float32),
+            "gradient_norm": window["gradient_norm"] + norm,
+            "learning_rate": schedule(state.step),
+            "steps": window["steps"] + 1,
+            "first_bad": jnp.where((state.window["first_bad"] < 0) & ~finite, state.step, state.window["first_bad"]),
+        }
+        return State(state.step + 1, params, opt_state, window), window
+
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    jitted = jax.jit(
+        step,
+        in_shardings=(everywhere, everywhere, meshes.batch_sharding(mesh)),
+        out_shardings=everywhere,
+        donate_argnums=0,
+    )
+    return jitted, optimizer
+
+
+def make_predict_step(
+    config: Finetune, model: cfg.Model, head: TaskHead, size: int, languages: int, mesh: jax.sharding.Mesh
+) -> jax.stages.Wrapped:
+    """Build the prediction: jitted step(whole parameters, batch) → `scores`, on every process."""
+
+    def step(params: Params, batch: Batch) -> jax.Array:
+        hidden = encode(model, params["encoder"], size, languages, head.dtype, batch)
+        return scores(config, head, params["head"], hidden, batch, None)
+
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.jit(step, in_shardings=(everywhere, meshes.batch_sharding(mesh)), out_shardings=everywhere)

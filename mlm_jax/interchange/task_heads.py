@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Heads of fine-tuned encoders as Hugging Face's classes have them: names, shapes and settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlm_jax.config import Model
+from mlm_jax.errors import UserError
+from mlm_jax.finetune.config import Task
+from mlm_jax.interchange.tensors import Tensors
+
+PREFIXES = {
+    "bert": "Bert",
+    "xlm": "XLM",
+    "xlm-roberta": "XLMRoberta",
+    "xlm-roberta-xl": "XLMRobertaXL",
+    "modernbert": "ModernBert",
+}
+ENDINGS = {
+    "classify": "ForSequenceClassification",
+    "regress": "ForSequenceClassification",
+    "tag": "ForTokenClassification",
+    "span": "ForQuestionAnswering",
+}
+
+
+@dataclass(frozen=True)
+class HeadOf:
+    """A head beside its encoder.
+
+    Attributes:
+      task: what it does; its labels are in the order of the scores.
+      params: `output_kernel`, …; NumPy arrays.
+    """
+
+    task: Task
+    params: dict[str, Any]
+
+
+def architecture(family: str, task: Task) -> str:
+    """The class that has such a head."""
+    simple = "Simple" if family == "xlm" and task.kind == "span" else ""
+    return PREFIXES[family] + ENDINGS[task.kind] + simple
+
+
+def kind_of(architecture: str, settings: dict[str, Any]) -> str | None:
+    """The task of a class; None: it is no fine-tuned one."""
+    for kind, ending in ENDINGS.items():
+        if architecture.removesuffix("Simple").endswith(ending):
+            number = settings.get("problem_type") == "regression" or len(settings.get("id2label", {0: 0, 1: 1})) == 1
+            return "regress" if kind == "classify" and number else kind
+    return None
+
+
+def names(family: str, kind: str) -> dict[str, str]:
+    """Our parameter groups → their names: `dense`, `norm` where there are such, and `output`."""
+    whole = kind in ("classify", "regress")
+    if family == "modernbert":
+        return {"dense": "head.dense", "norm": "head.norm", "output": "classifier"}
+    if kind == "span":
+        return {"output": "qa_outputs"}
+    if not whole:
+        return {"output": "classifier"}
+    return {
+        "bert": {"dense": "bert.pooler.dense", "output": "classifier"},
+        "xlm": {"output": "sequence_summary.summary"},
+        "xlm-roberta": {"dense": "classifier.dense", "output": "classifier.out_proj"},
+        "xlm-roberta-xl": {"dense": "classifier.dense", "output": "classifier.out_proj"},
+    }[family]
+
+
+def head_tensors(params: dict[str, Any], family: str, kind: str) -> Tensors:
+    """Every tensor of the head, as a view of our parameters."""
+    found: Tensors = {}
+    for part, name in names(family, kind).items():
+        if part == "norm":
+            found[f"{name}.weight"] = params["norm"]["scale"]
+            if "bias" in params["norm"]:
+                found[f"{name}.bias"] = params["norm"]["bias"]
+            continue
+        found[f"{name}.weight"] = params[f"{part}_kernel"].T
+        if f"{part}_bias" in params:
+            found[f"{name}.bias"] = params[f"{part}_bias"]
+    return found
+
+
+def empty_head(model: Model, family: str, kind: str, outputs: int) -> dict[str, Any]:
+    """Zeros in the shapes of a head, for `head_tensors` to give views of."""
+    width = model.width
+    made: dict[str, Any] = {
+        "output_kernel": np.zeros((width, outputs), np.float32),
+        "output_bias": np.zeros(outputs, np.float32),
+    }
+    parts = names(family, kind)
+    if "dense" in parts:
+        made["dense_kernel"] = np.zeros((width, width), np.float32)
+        if model.bias or "norm" not in parts:
+            made["dense_bias"] = np.zeros(width, np.float32)
+    if "norm" in parts:
+        made["norm"] = {"scale": np.zeros(width, np.float32)}
+        if model.bias:
+            made["norm"]["bias"] = np.zeros(width, np.float32)
+    return made
+
+
+def to_settings(family: str, task: Task) -> dict[str, Any]:
+    """What config.json says of a head.
+
+    Raises:
+      UserError: no class has such a head.
+    """
+    if task.crf:
+        raise UserError("export: no Hugging Face class has a CRF; fine-tune with task.crf False")
+    if task.pooling == "mean" and task.kind in ("classify", "regress") and family != "modernbert":
+        raise UserError(f"export: {architecture(family, task)} reads the first token, not the mean (task.pooling mean)")
+    made: dict[str, Any] = {"architectures": [architecture(family, task)]}
+    labels = {"regress": ("LABEL_0",), "span": ()}.get(task.kind, task.labels)
+    if labels:
+        made["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        made["label2id"] = {label: i for i, label in enumerate(labels)}
+    if task.kind in ("classify", "regress"):
+        made["problem_type"] = "regression" if task.kind == "regress" else "single_label_classification"
+    if task.kind == "tag":
+        made["classifier_dropout"] = task.dropout
+    if family == "modernbert":
+        made["classifier_pooling"] = "mean" if task.pooling == "mean" else "cls"
+        made["classifier_dropout"] = task.dropout
+    if family == "xlm":
+        made |= {"summary_type": "first", "summary_use_proj": True, "summary_activation": None}
+        made |= {"summary_proj_to_labels": True, "summary_first_dropout": task.dropout}
+    return made
+
+
+def from_settings(settings: dict[str, Any], family: str, where: str) -> Task | None:
+    """The task of a config.json; None: it is of no fine-tuned encoder.
+
+    Raises:
+      UserError: a head that ours cannot express.
+    """
+    kind: Any = kind_of((settings.get("architectures") or [""])[0], settings)
+    if kind is None:
+        return None
+    if family == "xlm" and kind in ("classify", "regress"):
+        for field, wanted in (("summary_type", "first"), ("summary_activation", None)):
+            if settings.get(field, wanted) != wanted:
+                raise UserError(
+                    f"{where}: config.json has {field} {settings[field]!r}; only {wanted!r} can be imported"
+                )
+    if settings.get("problem_type") == "multi_label_classification":
+        raise UserError(f"{where}: several labels a text (problem_type multi_label_classification) cannot be imported")
+    by_id = settings.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    labels = tuple(by_id[key] for key in sorted(by_id, key=int)) if kind in ("classify", "tag") else ()
+    mean = family == "modernbert" and settings.get("classifier_pooling", "cls") == "mean"
+    return Task(kind=kind, labels=labels, pooling="mean" if mean else "first")

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""F1 and exact match of answers: SQuAD's rules, and MLQA's, which know languages (Lewis et al. 2020, section 4)."""
+
+from __future__ import annotations
+
+import re
+import string
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+
+SQUAD_PUNCTUATION = frozenset(string.punctuation)
+ALL_PUNCTUATION = (
+    frozenset(chr(i) for i in range(sys.maxunicode) if unicodedata.category(chr(i)).startswith("P")) | SQUAD_PUNCTUATION
+)
+
+ARTICLES = {
+    "en": r"\b(a|an|the)\b",
+    "es": r"\b(un|una|unos|unas|el|la|los|las)\b",
+    "vi": r"\b(của|là|cái|chiếc|những)\b",
+    "de": r"\b(ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b",
+    "ar": r"\sال^|ال",
+}
+CJK = re.compile("[\u4e00-\u9fa5]")
+
+
+def normalize(text: str, language: str = "", rules: str = "squad") -> list[str]:
+    """An answer's words, as they are compared.
+
+    Args:
+      language: of the answer.
+      rules: squad: English articles and ASCII punctuation go, whatever the language (SQuAD 1.1; XQuAD); mlqa: all of
+        Unicode's punctuation and the language's own articles do, and Chinese is compared by character.
+    """
+    text = text.lower()
+    if rules == "squad":
+        text = "".join(c for c in text if c not in SQUAD_PUNCTUATION)
+        return re.sub(r"\b(a|an|the)\b", " ", text).split()
+    text = "".join(c for c in text if c not in ALL_PUNCTUATION)
+    if language in ARTICLES:
+        text = re.sub(ARTICLES[language], " ", text)
+    if language == "zh":
+        return [word for part in text.split() for word in _characters(part)]
+    return text.split()
+
+
+def _characters(text: str) -> list[str]:
+    """Runs of other writing whole, and each CJK character apart."""
+    out, run = [], ""
+    for c in text:
+        if CJK.match(c):
+            if run:
+                out.append(run)
+            out.append(c)
+            run = ""
+        else:
+            run += c
+    return [*out, run] if run else out
+
+
+def f1(gold: str, found: str, language: str = "", rules: str = "squad") -> float:
+    """F1 of the words of an answer; where either has none, whether both have none (SQuAD 2.0)."""
+    a, b = normalize(gold, language, rules), normalize(found, language, rules)
+    if not a or not b:
+        return float(a == b)
+    common = sum((Counter(a) & Counter(b)).values())
+    if not common:
+        return 0.0
+    precision, recall = common / len(b), common / len(a)
+    return 2 * precision * recall / (precision + recall)
+
+
+def exact(gold: str, found: str, language: str = "", rules: str = "squad") -> float:
+    """Whether two answers have the same words in the same order."""
+    return float(normalize(gold, language, rules) == normalize(found, language, rules))
+
+
+def scores(
+    gold: Sequence[Sequence[str]], found: Sequence[str], language: str = "", rules: str = "squad"
+) -> dict[str, float]:
+    """Means over questions of the best over each question's answers; a question without answers has "" for one.
+
+    Returns:
+      f1, exact: 0 to 1.
+    """
+    pairs = [(list(answers) or [""], answer) for answers, answer in zip(gold, found, strict=True)]
+    n = max(len(pairs), 1)
+    return {
+        name: sum(max(measure(a, answer, language, rules) for a in answers) for answers, answer in pairs) / n
+        for name, measure in (("f1", f1), ("exact", exact))
+    }

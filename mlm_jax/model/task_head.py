@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Heads of fine-tuned encoders: scores of a text's classes, of a word's tags, of an answer's begin and end."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mlm_jax import config as cfg
+from mlm_jax.model.dropout import dropout
+from mlm_jax.model.layers import LayerNorm, gelu, matrix, zeros
+
+Transform = Literal["none", "tanh", "norm"]
+
+
+def transform_of(model: cfg.Model, whole_texts: bool) -> Transform:
+    """What a family has before the output layer, as its published classes do.
+
+    Args:
+      whole_texts: the head reads a vector a text, not one a token.
+
+    Returns:
+      norm: dense, GELU and norm (ModernBERT); tanh: dense and tanh, for texts (BERT's pooler, XLM-R); none (XLM, and
+      tokens).
+    """
+    if model.position_embedding == "rotary":
+        return "norm"
+    is_xlm = model.token_types == 0 and model.norm == "post"
+    return "tanh" if whole_texts and not is_xlm else "none"
+
+
+class TaskHead(nn.Module):
+    """A linear layer, after the family's transformation.
+
+    Attributes:
+      config: the encoder's.
+      outputs: scores a vector.
+      transform: see `transform_of`.
+      rate: dropout before the linear layer.
+    """
+
+    config: cfg.Model
+    outputs: int
+    transform: Transform
+    rate: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+        """[batch, vectors, width], and dropout keys uint32 [batch] or None → float32 [batch, vectors, outputs]."""
+        config, dtype = self.config, self.dtype
+        width, std = config.width, config.initializer_std
+        if self.transform != "none":
+            kernel = matrix(self, "dense_kernel", ("embed", "embed_out"), (width, width), std, dtype)
+            x = jnp.einsum("bsw,wv->bsv", x, kernel)
+            if config.bias or self.transform == "tanh":
+                x = x + zeros(self, "dense_bias", ("embed_out",), (width,), dtype)[None, None]
+            if self.transform == "tanh":
+                x = jnp.tanh(x)
+            else:
+                x = LayerNorm(config.norm_epsilon, config.bias, name="norm")(gelu(x))
+        x = dropout(x, self.rate, keys)
+        kernel = matrix(self, "output_kernel", ("embed", "class"), (width, self.outputs), std, dtype)
+        bias = zeros(self, "output_bias", ("class",), (self.outputs,), jnp.dtype(jnp.float32))
+        return jnp.einsum("bsw,wc->bsc", x, kernel, preferred_element_type=jnp.float32) + bias[None, None]
+
+
+def pool(hidden: jax.Array, starts: jax.Array, segment_ids: jax.Array, how: Literal["first", "mean"]) -> jax.Array:
+    """A vector for each segment of each row.
+
+    Args:
+      hidden: [batch, length, width].
+      starts: places of the segments' first tokens, int32 [batch, slots].
+      segment_ids: int32 [batch, length]; slot i holds segment i + 1.
+
+    Returns:
+      [batch, slots, width]: the first token, or the mean of all.
+    """
+    if how == "first":
+        return jnp.take_along_axis(hidden, starts[:, :, None], axis=1)
+    slots = jnp.arange(1, starts.shape[1] + 1)
+    member = (segment_ids[:, None, :] == slots[None, :, None]).astype(hidden.dtype)  # [batch, slots, length]
+    total = jnp.einsum("bsl,blw->bsw", member, hidden)
+    return total / jnp.maximum(member.sum(axis=-1, keepdims=True), 1)

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every option of `analyze`: which text, which probes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import tyro
+
+from mlm_jax.errors import UserError
+
+TRANSFORMATIONS = ("plain", "centred", "normalised", "projected")
+DECODERS = ("argmax", "itermax", "edge_cover", "matching")
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Sentences in two languages or more, line n the same in all.
+
+    Attributes:
+      name: in the tables.
+      files: (language, path) each.
+      fit: lines that means, projections and classifiers are fitted on: the first.
+      test: lines that are tested: those after.
+    """
+
+    name: str
+    files: tuple[tuple[str, str], ...]
+    fit: int = 500
+    test: int = 500
+
+
+@dataclass(frozen=True)
+class WordAlignment:
+    """Sentence pairs whose words are aligned by hand.
+
+    Attributes:
+      name: in the tables.
+      languages: of source and target.
+      pairs: a file of lines `source words ||| target words`, words with spaces between, punctuation words of their own.
+      gold: a file of lines of `i-j` (sure) and `ipj` (possible), words counted from 1, source first; sure ones are possible too.
+      decoder: of the layer curves: `argmax` of rows and of columns, `itermax`, minimum-weight `edge_cover`, maximum-weight `matching`.
+      distortion: how much a pair of words far from the diagonal loses (SimAlign, section 3.2's kappa); 0: nothing.
+    """
+
+    name: str
+    languages: tuple[str, str]
+    pairs: str
+    gold: str
+    decoder: Literal["argmax", "itermax", "edge_cover", "matching"] = "edge_cover"
+    distortion: float = 0.0
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Machine translations and how good people found them: .tsv files with a header.
+
+    Attributes:
+      name: in the tables.
+      languages: of source and translation.
+      train, test: the regression is fitted on `train`; empty: only the cosine is measured.
+      source, translation, score: names of the columns.
+      most: lines read of each.
+    """
+
+    name: str
+    languages: tuple[str, str]
+    test: str
+    train: str = ""
+    source: str = "original"
+    translation: str = "translation"
+    score: str = "mean"
+    most: int = 2_000
+
+
+@dataclass(frozen=True)
+class Analyze:
+    """The probes of an encoder."""
+
+    workdir: str = ""
+    """Folder of the analysis; empty: runs/NAME-OF-CONFIG."""
+    init: str = ""
+    """A run or a Hugging Face folder whose encoder is analysed."""
+    pivot: str = "eng"
+    """Language that others are retrieved and projected into, as the files name it."""
+    aligned: tyro.conf.Suppress[tuple[Aligned, ...]] = ()
+    word_alignment: tyro.conf.Suppress[tuple[WordAlignment, ...]] = ()
+    quality: tyro.conf.Suppress[tuple[Quality, ...]] = ()
+    compare: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Fine-tuned workdirs or runs of the same vocabulary, whose aligned words are compared with this encoder's."""
+    checkpoints: bool = False
+    """Identify languages and retrieve at each checkpoint that the run `init` has kept, too."""
+    max_length: int = 128
+    """Tokens of a sentence that are read."""
+    neighbours: int = 4
+    """k of the margin."""
+
+
+MAY_CHANGE = ("workdir", "init")
+
+
+def validate(config: Analyze) -> None:
+    """Refuse a config that cannot work, before anything is loaded.
+
+    Raises:
+      UserError: naming the option, its value and what would be right.
+    """
+    if not (config.aligned or config.word_alignment or config.quality):
+        raise UserError("aligned, word_alignment, quality: all empty; name at least one set to probe with")
+    names = [part.name for parts in (config.aligned, config.word_alignment, config.quality) for part in parts]  # type: ignore[attr-defined]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"{', '.join(twice)}: twice; each set needs a name of its own")
+    for part in config.aligned:
+        languages = [language for language, _ in part.files]
+        if len(set(languages)) < 2 or len(set(languages)) < len(languages):
+            raise UserError(f"{part.name}: {', '.join(languages)}; name at least two languages, each once")
+        if part.fit < 2 or part.test < 2:
+            raise UserError(f"{part.name}: fit {part.fit}, test {part.test}; both need at least 2 lines")
+    if config.compare and not config.word_alignment:
+        raise UserError("compare: needs word_alignment, whose words are compared")
+    if config.neighbours < 1:
+        raise UserError(f"neighbours: {config.neighbours} is less than 1")

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled examples of TensorFlow Datasets → a file that fine-tuning reads: python -m mlm_jax.prepare.labelled PATH LANGUAGE OUT"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from etils import epath
+
+from mlm_jax.errors import UserError
+from mlm_jax.files import write_whole
+from mlm_jax.prepare.named import builder_of
+
+TYDI_QA = {
+    "ar": "arabic", "bn": "bengali", "en": "english", "fi": "finnish", "id": "indonesian", "ko": "korean",
+    "ru": "russian", "sw": "swahili", "te": "telugu",
+}  # fmt: skip
+
+
+def write_examples(path: str, language: str, out: str) -> None:
+    """Write a split as a SQuAD file (OUT.json) where it holds questions on contexts, as JSON lines (OUT.jsonl) elsewhere.
+
+    Of fields that hold translations, the language's; of TyDi QA's training questions, those in the language. Class labels
+    are written by their names.
+
+    Args:
+      path: `tfds:NAME[/CONFIG]:SPLIT`, the split as TFDS has it (`train`, `validation[:1000]`).
+
+    Raises:
+      UserError: no such data set, split or language, or it cannot be downloaded.
+    """
+    import tensorflow_datasets as tfds
+
+    name, colon, split = path.removeprefix("tfds:").partition(":")
+    if not colon or not split:
+        raise UserError(f"{path}: no split; write tfds:NAME/CONFIG:SPLIT, e.g. tfds:wikiann/en:train")
+    builder = builder_of(f"tfds:{name}")
+    splits, features = builder.info.splits, builder.info.features
+    if split.split("[")[0] not in splits:
+        raise UserError(f"{path}: no such split; there are {', '.join(splits)}")
+    data = builder.as_dataset(split=split, shuffle_files=False)
+    # TyDi QA's training split holds all languages, which its ids begin with.
+    begin = TYDI_QA.get(language, "") if path.startswith("tfds:tydi_qa/goldp:train") else ""
+    rows = (
+        {field: readable(value, features[field], language, f"{path}: {field}") for field, value in row.items()}
+        for row in tfds.as_numpy(data)
+        if not begin or row["id"].decode().startswith(begin)
+    )
+    if {"context", "question", "answers"} <= set(features):
+        write_whole(epath.Path(f"{out}.json"), json.dumps({"data": [{"paragraphs": paragraphs(rows)}]}))
+    else:
+        write_whole(epath.Path(f"{out}.jsonl"), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def readable(value: Any, feature: Any, language: str, where: str) -> Any:
+    """A field's value as JSON has it.
+
+    Raises:
+      UserError: it holds translations, none of them in the language.
+    """
+    import tensorflow_datasets as tfds
+
+    if isinstance(feature, tfds.features.TranslationVariableLanguages):
+        found = {x.decode(): text for x, text in zip(value["language"], value["translation"], strict=True)}
+        return in_language(found, language, where).decode()
+    if isinstance(feature, tfds.features.Translation):
+        return in_language(value, language, where).decode()
+    if isinstance(feature, tfds.features.ClassLabel):
+        return feature.int2str(int(value)) if value >= 0 else None  # -1: kept secret (GLUE's test sets)
+    if isinstance(feature, tfds.features.Sequence):
+        inner = feature.feature
+        if isinstance(inner, tfds.features.FeaturesDict):
+            return {name: [readable(x, inner[name], language, where) for x in value[name]] for name in value}
+        return [readable(x, inner, language, where) for x in value]
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.item() if hasattr(value, "item") else value
+
+
+def in_language(found: dict[str, Any], language: str, where: str) -> Any:
+    """The text in the language.
+
+    Raises:
+      UserError: there is none.
+    """
+    if language not in found:
+        raise UserError(f"{where}: not in {language}; there are {', '.join(found)}")
+    return found[language]
+
+
+def paragraphs(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Questions as SQuAD files have them: under their contexts, in the order they come."""
+    found: list[dict[str, Any]] = []
+    for row in rows:
+        if not found or found[-1]["context"] != row["context"]:
+            found.append({"context": row["context"], "qas": []})
+        answers = [
+            {"text": text, "answer_start": start}
+            for text, start in zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True)
+        ]
+        found[-1]["qas"].append({"id": row["id"], "question": row["question"], "answers": answers})
+    return found
+
+
+if __name__ == "__main__":
+    try:
+        write_examples(*sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of an analysis: headline, layer curves, heat maps, tree, map, and worked word alignments."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from etils import epath
+from matplotlib.figure import Figure
+from scipy.cluster import hierarchy
+
+from mlm_jax.files import write_whole
+from mlm_jax.neutrality.config import TRANSFORMATIONS
+from mlm_jax.neutrality.run import HEADLINES, Rows, headlines
+from mlm_jax.report.page import SORT, STYLE
+from mlm_jax.report.plots import BLUE, GREEN, GREY, ORANGE, inline, new_axes, png
+from mlm_jax.report.results import read_results
+
+COLOURS = dict(zip(TRANSFORMATIONS, (GREY, BLUE, GREEN, ORANGE), strict=True))
+LINES = {"mean": "-", "first": ":", "words": "-"}
+TITLES = {
+    "retrieval": "Sentence retrieval", "identification": "Language identification", "cka": "CKA with the pivot",
+    "similarity": "Families, V-measure", "alignment": "Word alignment, F1", "quality": "Translation quality, Pearson",
+    "aligned words": "Cosine of aligned and of random words",
+}  # fmt: skip
+
+MATRIX = """
+.scroll td:first-child, .scroll th:first-child { white-space: normal; min-width: 9rem; }
+.matrix { overflow-x: auto; margin: 0 0 1.5rem; }
+.matrix table { width: auto; font-size: .8rem; }
+.matrix td, .matrix th { padding: .15rem .35rem; border: 1px solid var(--line); text-align: center; cursor: default; position: static; }
+.matrix td:first-child { text-align: right; }
+.matrix th { font-weight: 400; color: var(--ink); }
+.matrix .cell { background: color-mix(in srgb, #1a7f9c calc(var(--share) * 70%), var(--page)); min-width: 1.4rem; }
+body { font-family: system-ui, "Noto Sans", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans CJK SC", sans-serif; }
+"""
+
+
+def write_page(workdir: epath.PathLike) -> epath.Path:
+    """Write neutrality.html into a workdir of `analyze`.
+
+    Raises:
+      UserError: it has no results yet.
+    """
+    folder = epath.Path(workdir)
+    rows = read_results(folder)
+    drawn = json.loads((folder / "figures.json").read_text())
+    plots = [*curves(rows), *pictures(drawn), *by_step(rows)]
+    title = html.escape(f"{folder.name}: what its layers know of language")
+    page = (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{STYLE}{MATRIX}</style></head><body>\n<h1>{title}</h1><p>{html.escape(finding(rows))}</p>"
+        "<h2>Plain against centred</h2><p>Each probe at the layer and pooling that is best plain (layer 0 is the embedding). Centred: "
+        "less the language's mean; normalised: and divided by its deviation; projected: by a linear map into the pivot. All are "
+        "fitted on sentences that are not tested.</p>"
+        f'<div class="scroll"><table>{headline_table(rows)}</table></div>'
+        f'<h2>Layer by layer</h2><div class="plots">{"".join(inline(png(figure, dpi=110), caption) for caption, figure in plots)}</div>'
+        f"{worked_alignments(drawn)}<script>{SORT}</script></body></html>\n"
+    )
+    write_whole(folder / "neutrality.html", page)
+    return folder / "neutrality.html"
+
+
+def finding(rows: Rows) -> str:
+    """What centring does to identification and retrieval, in a sentence."""
+    said = []
+    for probe in ("identification", "retrieval"):
+        mine = [h for h in headlines(rows) if h["probe"] == HEADLINES[probe][1] and "centred" in h]
+        if mine:
+            plain, centred = (100 * float(np.mean([h[kind] for h in mine])) for kind in ("plain", "centred"))
+            verb = "raises" if centred >= plain else "lowers"
+            sets = f" (mean of {len(mine)} sets)" if len(mine) > 1 else ""
+            said.append(f"{verb} {HEADLINES[probe][1]} from {plain:.1f} to {centred:.1f} %{sets}")
+    return f"Taking away each language's mean {' and '.join(said)}." if said else ""
+
+
+def headline_table(rows: Rows) -> str:
+    """The headline as the rows of an HTML table."""
+    head = "".join(f"<th>{x}</th>" for x in ("probe", *TRANSFORMATIONS, "layer"))
+    body = ""
+    for h in headlines(rows):
+        name = f"{h['probe']}, {h['set']}".replace("_", " ")
+        cells = "".join(
+            f'<td data-value="{h.get(k, "")}">{f"{100 * h[k]:.1f}" if k in h else ""}</td>' for k in TRANSFORMATIONS
+        )
+        where = f"{h['layer']}, {h['pooling']}"
+        body += f'<tr><td data-value="{html.escape(name)}">{html.escape(name)}</td>{cells}<td data-value="{h["layer"]}">{where}</td></tr>'
+    return f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+
+
+def curves(rows: Rows) -> Iterator[tuple[str, Figure]]:
+    """A plot a set and probe: its metric by layer, a line a transformation and pooling."""
+    plain = [r for r in rows if "step" not in r]
+    for name, probe in dict.fromkeys((r["set"], r["probe"]) for r in plain):
+        family = probe.split(",")[0]
+        metrics = {"aligned words": ("aligned", "random")}.get(family) or (HEADLINES[family][0],)
+        mine = [r for r in plain if r["set"] == name and r["probe"] == probe and r["metric"] in metrics]
+        layers = sorted({r["layer"] for r in mine})
+        if len(layers) < 2:
+            continue
+        title = TITLES[family] + probe[len(family) :].replace("_", " ")
+        figure, axes = new_axes(f"{title}, {name}", 4.0)
+        groups = dict.fromkeys((r["metric"], r["transformation"], r["pooling"]) for r in mine)
+        for metric, kind, pooling in groups:
+            values = [
+                100
+                * float(
+                    np.mean(
+                        [
+                            r["value"]
+                            for r in mine
+                            if (r["metric"], r["transformation"], r["pooling"], r["layer"])
+                            == (metric, kind, pooling, layer)
+                        ]
+                    )
+                )
+                for layer in layers
+            ]
+            colour = COLOURS[kind] if len(metrics) == 1 else (BLUE if metric == "aligned" else GREY)
+            label = f"{kind}, {pooling}" if len(metrics) == 1 else metric
+            axes.plot(layers, values, LINES[pooling], color=colour, label=label, linewidth=1.6)
+        axes.set_xlabel("layer")
+        axes.set_ylabel("%" if family not in ("quality", "cka", "aligned words") else "× 100")
+        figure.legend(fontsize=8, frameon=False, ncol=4, loc="outside lower center")
+        dotted = "; dotted: first token instead of the mean" if any(r["pooling"] == "first" for r in mine) else ""
+        yield f"{title} on {name}, by layer{dotted}.", figure
+
+
+def by_step(rows: Rows) -> Iterator[tuple[str, Figure]]:
+    """Identification and retrieval through pretraining: at each step the best layer, plain and centred."""
+    stepped = [r for r in rows if "step" in r and r["metric"] == "accuracy"]
+    for name, probe in dict.fromkeys((r["set"], r["probe"]) for r in stepped):
+        mine = [r for r in stepped if r["set"] == name and r["probe"] == probe and r["pooling"] == "mean"]
+        steps, layers = sorted({r["step"] for r in mine}), sorted({r["layer"] for r in mine})
+        figure, axes = new_axes(f"{TITLES[probe]} through pretraining, {name}")
+        for kind in ("plain", "centred"):
+            values = [
+                max(
+                    float(
+                        np.mean(
+                            [
+                                r["value"]
+                                for r in mine
+                                if (r["transformation"], r["step"], r["layer"]) == (kind, step, layer)
+                            ]
+                        )
+                    )
+                    for layer in layers
+                )
+                for step in steps
+            ]
+            axes.plot(steps, [100 * v for v in values], color=COLOURS[kind], marker="o", markersize=3, label=kind)
+        axes.set_xlabel("step")
+        axes.set_ylabel("accuracy of the best layer, %")
+        axes.legend(fontsize=7, frameon=False)
+        yield f"{TITLES[probe]} on {name} at each kept checkpoint, mean of the tokens, best layer.", figure
+
+
+def pictures(drawn: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
+    """Heat maps, tree and map of each aligned set, at its best layer."""
+    for name, d in drawn.items():
+        if "worked" in d:
+            continue
+        where = f"layer {d['layer']}, {d['pooling']}"
+        languages = d["languages"]
+        if len(languages) < 3:
+            continue
+        order = np.arange(len(languages))
+        if "tree" in d and len(d["leaves"]) == len(languages):
+            order = hierarchy.leaves_list(np.asarray(d["tree"]))
+        for kind in ("plain", "centred"):
+            yield (
+                f"Retrieval between all pairs of {name}, {kind}, {where}: row looks for column.",
+                heat_map(np.asarray(d[f"retrieval_{kind}"]), languages, order, f"Retrieval, {kind}, {name}"),
+            )
+        for kind in ("plain", "centred"):
+            confusion = np.asarray(d[f"confusion_{kind}"], float)
+            share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+            yield (
+                f"Languages told apart in {name}, {kind}, {where}: row is, column was found.",
+                heat_map(share, languages, order, f"Identification, {kind}, {name}"),
+            )
+        if "tree" in d and np.asarray(d["tree"])[:, 2].max() > 0:
+            yield (
+                f"Languages of {name} clustered by their mean vectors, {where}; in brackets the genus (WALS).",
+                tree(d, name),
+            )
+        for kind in ("plain", "centred"):
+            yield (
+                f"Sentences of {name} on two principal components, {kind}, {where}.",
+                plane(d[f"plane_{kind}"], f"Sentences, {kind}, {name}"),
+            )
+
+
+def heat_map(values: np.ndarray, languages: Sequence[str], order: np.ndarray, title: str) -> Figure:
+    """Languages × languages, 0 to 1."""
+    size = max(3.6, 0.14 * len(languages) + 1.4)
+    figure, axes = new_axes(title, size)
+    figure.set_size_inches(size + 1.2, size)
+    axes.grid(visible=False)
+    image = axes.imshow(100 * values[np.ix_(order, order)], cmap="viridis", vmin=0, vmax=100)
+    names = [languages[i] for i in order]
+    small = 9 if len(languages) < 15 else 6
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=small)
+    axes.set_yticks(range(len(names)), names, fontsize=small)
+    figure.colorbar(image, ax=axes, shrink=0.7, label="%")
+    return figure
+
+
+def tree(d: dict[str, Any], name: str) -> Figure:
+    """A dendrogram of languages."""
+    labels = [f"{x} ({f})" for x, f in zip(d["leaves"], d["families"], strict=True)]
+    figure, axes = new_axes(f"Languages by similarity, {name}", max(2.5, 0.16 * len(labels) + 1))
+    axes.grid(visible=False)
+    hierarchy.dendrogram(
+        np.asarray(d["tree"]), labels=labels, orientation="left", ax=axes, color_threshold=0, above_threshold_color=BLUE,
+        leaf_font_size=9 if len(labels) < 15 else 7,
+    )  # fmt: skip
+    axes.set_xlabel("cosine distance")
+    return figure
+
+
+def plane(places: dict[str, Any], title: str) -> Figure:
+    """Sentences as points, coloured by language, which is named at its middle."""
+    figure, axes = new_axes(title, 4.6)
+    colours = matplotlib.colormaps["tab20"](np.linspace(0, 1, 20))
+    for number, (language, points) in enumerate(places.items()):
+        x = np.asarray(points)
+        axes.scatter(x[:, 0], x[:, 1], s=14, color=colours[number % 20], alpha=0.6, linewidths=0)
+        axes.annotate(language, x.mean(axis=0), fontsize=7, ha="center", fontweight="bold")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    return figure
+
+
+def worked_alignments(drawn: dict[str, Any]) -> str:
+    """Sentence pairs as matrices of their words' cosines, with what was linked and what is right."""
+    out = ""
+    for name, d in drawn.items():
+        if "worked" in d:
+            how = f"Cosines at layer {d['layer']}, decoded by {d['decoder'].replace('_', ' ')}."
+            out += f"<h2>Words aligned, {html.escape(name)}</h2><p>{html.escape(how)} ● linked and right, ○ linked and wrong, · missed.</p>"
+            out += "".join(map(matrix, d["worked"]))
+    return out
+
+
+def matrix(pair: dict[str, Any]) -> str:
+    """A sentence pair's cosines as an HTML table, in which any script can be read."""
+    links, sure, possible = ({tuple(x) for x in pair[k]} for k in ("links", "sure", "possible"))
+    values = np.asarray(pair["cosines"])
+    shares = (values - values.min()) / max(float(np.ptp(values)), 1e-9)
+    head = "<tr><th></th>" + "".join(f"<th>{html.escape(w)}</th>" for w in pair["target"]) + "</tr>"
+    body = ""
+    for i, row in enumerate(shares):
+        cells = ""
+        for j, share in enumerate(row):
+            mark = "●" if (i, j) in links & possible else "○" if (i, j) in links else "·" if (i, j) in sure else ""
+            cells += f'<td class="cell" style="--share:{share:.2f}">{mark}</td>'
+        body += f"<tr><td>{html.escape(pair['source'][i])}</td>{cells}</tr>"
+    return f'<div class="matrix"><table>{head}{body}</table></div>'

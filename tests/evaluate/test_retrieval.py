@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Retrieval and mining: against brute force over every pair, and planted translations."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+from sklearn.metrics import precision_recall_fscore_support
+from sklearn.neighbors import NearestNeighbors
+
+from mlm_jax.evaluate import retrieval
+
+
+def vectors(seed, rows, width=7):
+    return np.random.default_rng(seed).normal(size=(rows, width)).astype(np.float32)
+
+
+def test_the_nearest_by_cosine_is_scipys_and_blocks_of_rows_change_nothing(monkeypatch):
+    a, b = vectors(0, 23), vectors(1, 31)
+    distances = cdist(a.astype(np.float64), b.astype(np.float64), "cosine")
+    for rows in (4_096, 5):
+        monkeypatch.setattr(retrieval, "ROWS", rows)
+        found, scores = retrieval.nearest(a, b)
+        assert found.tolist() == distances.argmin(axis=1).tolist()
+        np.testing.assert_allclose(scores, 1 - distances.min(axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 4, 50])
+def test_the_margin_is_equation_1(k, monkeypatch):
+    a, b = vectors(0, 23), vectors(1, 31)
+    monkeypatch.setattr(retrieval, "ROWS", 6)
+
+    def mean_cosine(x, y):
+        found = NearestNeighbors(n_neighbors=min(k, len(y)), metric="cosine").fit(y.astype(np.float64))
+        return 1 - found.kneighbors(x.astype(np.float64))[0].mean(axis=1)
+
+    cosine = 1 - cdist(a.astype(np.float64), b.astype(np.float64), "cosine")
+    margin = cosine / ((mean_cosine(a, b)[:, None] + mean_cosine(b, a)[None]) / 2)
+    found, scores = retrieval.nearest(a, b, k)
+    assert found.tolist() == margin.argmax(axis=1).tolist()
+    np.testing.assert_allclose(scores, margin.max(axis=1), rtol=1e-4)
+
+
+def test_planted_translations_are_found_and_hubs_are_what_the_margin_is_for():
+    meaning = vectors(0, 50, 16)
+    a, b = meaning + 0.1 * vectors(1, 50, 16), meaning + 0.1 * vectors(2, 50, 16)
+    assert retrieval.accuracy(a, b) == 1 == retrieval.accuracy(a, b, both_ways=True)
+    assert retrieval.accuracy(a, b[::-1]) < 0.1
+    hub = np.concatenate([b, (a.mean(axis=0) * 50)[None]])  # near everything
+    a = a + 3 * a.mean(axis=0)
+    assert retrieval.accuracy(a, hub, margin=4) >= retrieval.accuracy(a, hub)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 12))
+def test_the_threshold_is_the_best_of_all(seed, count):
+    rng = np.random.default_rng(seed)
+    found = sorted(((float(rng.integers(0, 6)) + 1e-3 * i, i, i) for i in range(count)), reverse=True)
+    gold = {(i, i) for i in range(count) if rng.random() < 0.5} | {(99, 99)}
+    threshold = retrieval.best_threshold(found, gold)
+    best = max(retrieval.mined_scores(found, gold, t)["f1"] for t in [-1.0, *(s for s, _, _ in found), np.inf])
+    assert retrieval.mined_scores(found, gold, threshold)["f1"] == pytest.approx(best)
+
+
+@given(st.integers(0, 10_000))
+def test_mined_scores_are_scikit_learns(seed):
+    rng = np.random.default_rng(seed)
+    pairs = [(i, j) for i in range(5) for j in range(4)]
+    found = [(float(s), i, j) for s, (i, j) in zip(rng.random(len(pairs)), pairs, strict=True)]
+    gold = {p for p in pairs if rng.random() < 0.3}
+    truth, said = [p in gold for p in pairs], [s >= 0.5 for s, _, _ in found]
+    precision, recall, f1, _ = precision_recall_fscore_support(truth, said, average="binary", zero_division=0)
+    ours = retrieval.mined_scores(found, gold, 0.5)
+    assert (ours["precision"], ours["recall"], ours["f1"]) == pytest.approx((precision, recall, f1))
+
+
+def test_no_sentence_is_mined_twice_and_scores_fall():
+    found = retrieval.candidates(vectors(3, 40), vectors(4, 30), 4)
+    assert len({i for _, i, _ in found}) == len(found) == len({j for _, _, j in found})
+    assert [s for s, _, _ in found] == sorted((s for s, _, _ in found), reverse=True)

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`evaluate`, whole: every kind of benchmark in one table, one page, and files; bad input; nothing done twice."""
+
+import csv
+import dataclasses
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+
+from mlm_jax import cli
+from mlm_jax import config as cfg
+from mlm_jax.errors import UserError
+from mlm_jax.evaluate import run as runs
+from mlm_jax.evaluate.config import Corpora, Evaluate, LanguageModel, Mining, Pairs, Retrieval, Text, Tuned, validate
+from mlm_jax.finetune.config import Train
+from tests.finetune.toys import MODEL, WORDS, make_config, make_start
+
+PLAIN = dataclasses.replace(MODEL, head=cfg.Model().head)
+
+
+def sentences(language, count, seed=0):
+    """Each a list of numbered words, so that two languages' nth sentences share digits."""
+    rng = np.random.default_rng(seed)
+    return [f"{WORDS[language]['other'][0]} {' '.join(map(str, rng.integers(0, 10, 6)))}" for _ in range(count)]
+
+
+def suite(tmp_path, **changes):
+    """A suite with a benchmark of every kind, its files, and the encoder."""
+    for language in ("de", "en"):
+        (tmp_path / f"same.{language}").write_text("\n".join(sentences(language, 20)) + "\n")
+        for split in ("dev", "test"):
+            lines = [f"{language}-{i}\t{text}" for i, text in enumerate(sentences(language, 12, seed=len(split)))]
+            (tmp_path / f"{split}.{language}").write_text("\n".join(lines) + "\n")
+            (tmp_path / f"{split}.gold").write_text("".join(f"de-{i}\ten-{i}\n" for i in range(12)))
+    tuned = dataclasses.replace(
+        make_config(tmp_path, "classify", workdir="unused"), train=Train(epochs=1, batch_size=16)
+    )
+    make_start(tmp_path / "suite", PLAIN)
+    files = [tuple(str(tmp_path / f"{split}.{x}") for x in ("de", "en", "gold")) for split in ("dev", "test")]
+    same = Pairs(("de", "en"), (str(tmp_path / "same.de"), str(tmp_path / "same.en")))
+    config = Evaluate(
+        workdir=str(tmp_path / "suite"),
+        max_length=32,
+        tuned=(Tuned("sentiment", dataclasses.replace(tuned, workdir="", init="")),),
+        retrieval=(
+            Retrieval("same", (same,)),
+            Retrieval("same_margin", (same,), score="margin", layer=1, both_ways=True),
+        ),
+        mining=(Mining("mined", (Corpora(("de", "en"), *files),)),),
+        language_model=(
+            LanguageModel("plain", (Text("de", str(tmp_path / "same.de")), Text("en", str(tmp_path / "same.en")))),
+        ),
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def write(path, config):
+    imports = "from mlm_jax.evaluate.config import *\nfrom mlm_jax.finetune.config import *\n"
+    path.write_text(f"{imports}\n\ndef get_config():\n    return {config!r}\n")
+    return str(path)
+
+
+def test_a_suite_of_everything(tmp_path, capsys):
+    path = write(tmp_path / "suite.py", suite(tmp_path))
+    assert cli.main(["evaluate", path]) == 0
+    said = capsys.readouterr().out
+    rows = json.loads((tmp_path / "suite/results.json").read_text())
+    assert {r["task"] for r in rows} == {"same", "same_margin", "mined", "plain", "sentiment"}
+    value = {(r["task"], r["language"]): r["value"] for r in rows}
+    assert 0 <= value["same", "de"] <= 1 and 0 <= value["mined", "de"] <= 1
+    (plain,) = [r for r in rows if r["task"] == "plain" and r["language"] == "en"]
+    # A random encoder is about as good as a guess among all pieces.
+    assert plain["every"]["loss"] == pytest.approx(math.log(98), abs=1.5)
+    assert plain["every"]["perplexity"] == pytest.approx(math.exp(plain["every"]["loss"]))
+    summary = json.loads((tmp_path / "suite/summary.json").read_text())
+    gap = value["sentiment", "en"] - value["sentiment", "de"]
+    assert summary["sentiment"]["gap"] == pytest.approx(gap) and "gap" not in summary["same"]
+    header = next(line for line in said.splitlines() if line.startswith("task "))
+    assert "en - others" in header and "ρ size" in header and "mean" in header
+    lines = list(csv.DictReader((tmp_path / "suite/results.csv").open()))
+    assert {x["task"] for x in lines} == set(summary) and all(math.isfinite(float(x["value"])) for x in lines)
+    page = (tmp_path / "suite/results.html").read_text()
+    assert "same-margin" in page and "http" not in page.replace("http-equiv", "") and "width=device-width" in page
+    assert {"task", "language", "metric", "value", "every", "examples", "protocol"} == set(rows[0])
+
+    # A second call does nothing again, and says the same.
+    stored = (tmp_path / "suite/results.json").read_bytes()
+    before = (tmp_path / "suite/done/same.json").stat().st_mtime_ns
+    assert cli.main(["evaluate", path]) == 0
+    assert (tmp_path / "suite/results.json").read_bytes() == stored
+    assert (tmp_path / "suite/done/same.json").stat().st_mtime_ns == before
+    assert capsys.readouterr().out.splitlines()[-8:] == said.splitlines()[-8:]
+    (tmp_path / "suite/results.html").unlink()
+    assert cli.main(["report", path]) == 0
+    assert (tmp_path / "suite/results.html").read_text() == page
+    assert header in capsys.readouterr().out
+
+
+def test_correlation_with_pretraining_size_needs_three_languages():
+    rows = [runs.row("t", x, "accuracy", {"accuracy": v}, 9, {}) for x, v in zip("abc", (0.2, 0.5, 0.9), strict=True)]
+    assert runs.summary(rows, "a", {"a": 1, "b": 20, "c": 300})["t"]["size_correlation"] == pytest.approx(1)
+    assert runs.summary(rows, "a", {"a": 300, "b": 20, "c": 1})["t"]["size_correlation"] == pytest.approx(-1)
+    assert "size_correlation" not in runs.summary(rows, "a", {"a": 1, "b": 20})["t"]
+    assert "1.00" in runs.table(rows, "a", {"a": 1, "b": 20, "c": 300})
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("same.en", "one\n", "20 lines, .*same.en has 1; they are not aligned"),
+        ("same.en", "\n" * 20, "same.en:1: empty"),
+        ("dev.de", "no tab\n", "dev.de:1: not two columns"),
+        ("test.gold", "de-0\ten-77\n", "test.gold:1: en-77 is not an id of"),
+    ],
+)
+def test_bad_files_are_one_line(tmp_path, file, text, message, capsys):
+    config = suite(tmp_path, tuned=(), language_model=())
+    (tmp_path / file).write_text(text)
+    assert cli.main(["evaluate", write(tmp_path / "suite.py", config)]) == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    assert re.search(message, line), line
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.de: no such file"):
+        runs.read_aligned(Pairs(("de", "en"), (str(tmp_path / "nowhere.de"), "x")), str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tuned": (), "retrieval": (), "mining": (), "language_model": ()}, "name at least one benchmark"),
+        ({"mining": (Mining("same", ()),)}, "same twice"),
+        ({"mining": (Mining("x", (), neighbours=0),)}, "x: neighbours 0"),
+    ],
+)
+def test_configs_that_cannot_work(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        validate(suite(tmp_path, **changes))
+
+
+def test_the_config_stored_is_the_config(tmp_path):
+    config = suite(tmp_path)
+    assert cfg.build(Evaluate, json.loads(cfg.to_json(config))) == config

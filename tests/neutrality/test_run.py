@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`analyze`, whole: on a toy encoder, through the command line; vectors beside the encoder's own; bad input."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlm_jax import cli, tokenizers
+from mlm_jax import config as cfg
+from mlm_jax.evaluate.sentences import make_embedder
+from mlm_jax.model.encoder import Encoder
+from mlm_jax.neutrality import run as runs
+from mlm_jax.neutrality.config import Aligned, Analyze, Quality, WordAlignment, validate
+from mlm_jax.neutrality.vectors import make_vectors
+from mlm_jax.train.loop import train
+from mlm_jax.train.trained import checkpoint_steps, read_trained
+from tests.corpora import make_workdir
+from tests.finetune.toys import WORDS, make_start
+
+LANGUAGES = ("deu", "nld", "fra", "eng")
+
+
+def sentences(language, count):
+    rng = np.random.default_rng(0)
+    word = WORDS["de" if language in ("deu", "nld") else "en"]["other"][0]
+    return [f"{word} {language} {' '.join(map(str, rng.integers(0, 10, 6)))}" for _ in range(count)]
+
+
+def analysis(tmp_path, **changes):
+    for language in LANGUAGES:
+        (tmp_path / f"{language}.txt").write_text("\n".join(sentences(language, 30)) + "\n")
+    (tmp_path / "pairs").write_text("the film was so ||| der Film war so\nAnna was great ||| Anna war toll\n" * 3)
+    (tmp_path / "gold").write_text("1-1 2-2 3-3 4p4\n1-1 2-2 3-3\n" * 3)
+    lines = [
+        f"der Film war {x}\tthe film was {y}\t{i}"
+        for i, (x, y) in enumerate([("toll", "great"), ("so", "so"), ("mies", "poor")] * 3)
+    ]
+    (tmp_path / "quality.tsv").write_text("\n".join(["original\ttranslation\tmean", *lines]) + "\n")
+    if not (tmp_path / "run").exists():
+        make_start(tmp_path / "run")
+    config = Analyze(
+        workdir=str(tmp_path / "run"),
+        aligned=(Aligned("toy", tuple((x, str(tmp_path / f"{x}.txt")) for x in LANGUAGES), fit=15, test=15),),
+        word_alignment=(WordAlignment("words", ("en", "de"), str(tmp_path / "pairs"), str(tmp_path / "gold")),),
+        quality=(Quality("judged", ("de", "en"), str(tmp_path / "quality.tsv"), str(tmp_path / "quality.tsv")),),
+        max_length=32,
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def write(path, config):
+    path.write_text(f"from mlm_jax.neutrality.config import *\n\n\ndef get_config():\n    return {config!r}\n")
+    return str(path)
+
+
+def test_an_analysis_of_everything(tmp_path, capsys):
+    other = make_start(tmp_path / "other")
+    path = write(tmp_path / "toy.py", analysis(tmp_path, compare=(str(other),)))
+    assert cli.main(["analyze", path]) == 0
+    said = capsys.readouterr().out
+    assert "sentence retrieval" in said and "language identification" in said and "centred" in said
+    rows = json.loads((tmp_path / "run/results.json").read_text())
+    probes = {r["probe"] for r in rows}
+    assert {"identification", "retrieval", "similarity", "cka", "quality, cosine", "quality, both"} <= probes
+    assert {f"alignment, {d}" for d in ("argmax", "itermax", "edge_cover", "matching")} <= probes
+    assert {r["layer"] for r in rows} == {0, 1, 2} and {r["pooling"] for r in rows} == {"first", "mean", "words"}
+    assert all(np.isfinite(r["value"]) for r in rows)
+    # The same encoder before and after: nothing has moved.
+    moved = {(r["probe"], r["layer"], r["metric"]): r["value"] for r in rows if r["probe"].startswith("aligned words")}
+    for (probe, layer, metric), value in moved.items():
+        if metric == "aligned":
+            assert value == pytest.approx(moved["aligned words, before", layer, metric], abs=1e-6), probe
+    lines = list(csv.DictReader((tmp_path / "run/results.csv").open()))
+    assert len(lines) == len(rows) and float(lines[0]["value"]) == pytest.approx(rows[0]["value"], abs=1e-6)
+    page = (tmp_path / "run/neutrality.html").read_text()
+    assert "Words aligned, words" in page and "Film" in page and page.count("data:image/png") >= 8
+    assert "http" not in page and "width=device-width" in page
+
+    # Nothing is computed again, vectors included; another probe finds them there.
+    vectors = sorted((tmp_path / "run/vectors").iterdir())
+    times = [p.stat().st_mtime_ns for p in vectors]
+    (tmp_path / "run/done/toy.json").unlink()
+    assert cli.main(["analyze", path]) == 0
+    assert [p.stat().st_mtime_ns for p in sorted((tmp_path / "run/vectors").iterdir())] == times
+    assert json.loads((tmp_path / "run/results.json").read_text()) == rows
+    (tmp_path / "run/neutrality.html").unlink()
+    assert cli.main(["report", path]) == 0
+    assert (tmp_path / "run/neutrality.html").exists()
+
+
+def test_layers_are_the_encoder_s_and_words_the_mean_of_their_pieces(tmp_path):
+    trained = read_trained(make_start(tmp_path / "run"))
+    tokenizer = tokenizers.load_tokenizer(tmp_path / "run/vocabulary")
+    made = make_vectors(trained, tokenizer, 32, tmp_path / "vectors")
+    text = ["the film was great", "so sad", "Anna 1 2 3 4 5 6 7 8 9"]
+    found = made.sentences(text, "en")
+    for p, pooling in enumerate(("first", "mean")):
+        for layer in (1, 2):
+            theirs = make_embedder(trained, tokenizer, layer, pooling, 32)(text, "en")
+            np.testing.assert_allclose(found[p, layer], theirs, atol=1e-5)
+    words = [sentence.split() for sentence in text]
+    by_word = made.words(words, "en")
+    encoder = Encoder(trained.model, trained.vocabulary.size, jnp.dtype(jnp.float32), languages=2)
+    for sentence, vectors in zip(words, by_word, strict=True):
+        pieces = tokenizer.encode(sentence)
+        ids = np.asarray([[trained.vocabulary.bos, *[p for w in pieces for p in w], trained.vocabulary.eos]], np.int32)
+        batch = {
+            "tokens": ids,
+            "segment_ids": np.ones_like(ids),
+            "positions": np.arange(ids.size, dtype=np.int32)[None],
+        }
+        batch |= {"language_ids": np.zeros_like(ids), "token_types": np.zeros_like(ids)}
+        hidden = np.asarray(encoder.apply({"params": trained.params}, batch))[0]
+        at = 1
+        for number, word in enumerate(pieces):
+            np.testing.assert_allclose(vectors[2, number], hidden[at : at + len(word)].mean(axis=0), atol=1e-5)
+            at += len(word)
+
+
+def test_words_that_do_not_fit_are_left_out(tmp_path):
+    trained = read_trained(make_start(tmp_path / "run"))
+    tokenizer = tokenizers.load_tokenizer(tmp_path / "run/vocabulary")
+    made = make_vectors(trained, tokenizer, 8, tmp_path / "vectors")
+    short, long = made.words([["so"], ["so"] * 9], "en")
+    assert short.shape == (3, 1, 32) and long.shape == (3, 6, 32)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("fra.txt", "one\n", "fra.txt: 1 lines; toy needs 15 to fit and 15 to test"),
+        ("fra.txt", "a\n\n" + "b\n" * 30, "fra.txt:2: empty"),
+        ("fra.txt", "".join(f"{i}\n" for i in range(40)), "they are not aligned"),
+    ],
+)
+def test_bad_sentences_are_one_line(tmp_path, file, text, message, capsys):
+    config = analysis(tmp_path)
+    (tmp_path / file).write_text(text)
+    assert cli.main(["analyze", write(tmp_path / "toy.py", config)]) == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    assert message in line
+
+
+def test_identical_sentences_and_long_ones_are_said(tmp_path, capsys):
+    config = analysis(tmp_path, word_alignment=(), quality=(), max_length=8)
+    (tmp_path / "fra.txt").write_text("".join(f"{i}\n" for i in range(28)) + "so\nso\n")
+    assert cli.main(["analyze", write(tmp_path / "toy.py", config)]) == 0
+    said = "".join(capsys.readouterr())
+    assert "fra.txt: 1 of 15 tested lines occur twice" in said
+    assert "eng: 30 of 30 sentences cut to max_length, 8 tokens" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"aligned": (), "word_alignment": (), "quality": ()}, "name at least one set"),
+        ({"aligned": (Aligned("x", (("en", "a"),)),)}, "x: en; name at least two languages"),
+        ({"aligned": (Aligned("x", (("en", "a"), ("de", "b")), fit=1),)}, "x: fit 1, test 500; both need at least 2"),
+        ({"aligned": (Aligned("words", (("en", "a"), ("de", "b"))),)}, "words: twice"),
+        ({"word_alignment": (), "compare": ("x",)}, "compare: needs word_alignment"),
+        ({"neighbours": 0}, "neighbours: 0"),
+    ],
+)
+def test_configs_that_cannot_work(tmp_path, changes, message, capsys):
+    assert cli.main(["analyze", write(tmp_path / "toy.py", analysis(tmp_path, **changes))]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_config_stored_is_the_config(tmp_path):
+    config = analysis(tmp_path)
+    assert cfg.build(Analyze, json.loads(cfg.to_json(config))) == config
+
+
+def test_the_best_layer_is_of_the_highest_mean():
+    rows = [
+        {
+            "set": "s",
+            "probe": "retrieval",
+            "metric": "accuracy",
+            "transformation": "plain",
+            "layer": layer,
+            "pooling": "mean",
+            "value": value,
+        }
+        for layer, values in enumerate([(0.1, 0.9), (0.6, 0.6), (0.5, 0.5)])
+        for value in values
+    ]
+    assert runs.best_of(rows, "s", "retrieval", "accuracy", "plain") == {
+        "layer": 1,
+        "pooling": "mean",
+        "value": pytest.approx(0.6),
+    }
+
+
+@pytest.mark.slow
+def test_neutrality_through_pretraining(tmp_path, capsys):
+    config = make_workdir(tmp_path / "pretrained", {"deu": 40, "eng": 90, "fra": 20}, train={"steps": 12})
+    cli.own_workdir(config)
+    train(config)
+    kept = checkpoint_steps(config.workdir)
+    part = analysis(tmp_path, workdir=str(tmp_path / "analysis"), init=config.workdir, checkpoints=True, max_length=16)
+    part = dataclasses.replace(part, word_alignment=(), quality=())
+    assert cli.main(["analyze", write(tmp_path / "toy.py", part)]) == 0
+    rows = json.loads((tmp_path / "analysis/results.json").read_text())
+    assert len(kept) > 1 and {r["step"] for r in rows if "step" in r} == set(kept)
+    at = {
+        r.get("step"): r["value"]
+        for r in rows
+        if (r["probe"], r["layer"], r["transformation"], r["pooling"]) == ("identification", 2, "plain", "mean")
+    }
+    assert set(at) == {None, *kept}
+    assert "at each kept checkpoint" in (tmp_path / "analysis/neutrality.html").read_text()
+    capsys.readouterr()
+    other = dataclasses.replace(part, workdir=str(tmp_path / "other"), init=str(make_start(tmp_path / "other")))
+    assert cli.main(["analyze", write(tmp_path / "other.py", other)]) == 2
+    assert "no checkpoints there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parents[2].glob("configs/analyze/*.py")), ids=lambda path: path.stem
+)
+def test_every_config_is_valid(path):
+    validate(cfg.load(str(path), (Analyze,)))
