@@ -17,10 +17,13 @@ fail() {
     exit 2
 }
 
-# quoted WORD ...: the words as one line of shell.
+# quoted WORD ...: the words as one line of shell, which any shell reads as the same words.
 quoted() {
-    local line
-    printf -v line ' %q' "$@"
+    local word line=""
+    for word in "$@"; do
+        [[ "$word" =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] || word="'${word//\'/\'\\\'\'}'"
+        line="$line $word"
+    done
     printf '%s\n' "${line# }"
 }
 

@@ -191,26 +191,31 @@ find_workers() {
             continue
         fi
         count="$(ask tpu-vm describe "$node" --format="value(networkEndpoints.len())")" || exit 2
-        [ -n "$count" ] || fail "$node is not there; bash launch/tpu_pod.sh create $pod ..."
+        [ -n "$count" ] || fail "$node is not there; bash launch/tpu_pod.sh delete $pod --zone $zone, and ask for it anew"
         for ((i = 0; i < count; i++)); do workers+=("$node:$i"); done
     done
-    if [ -n "$dry_run" ]; then echo "# and so for every other worker of a node, at once:"; fi
+    if [ -n "$dry_run" ]; then echo "# for worker 0; what copies, installs, starts or stops is for all workers, at once"; fi
 }
 
 # on_worker NODE:NUMBER WORD ...: tpu_worker.sh there.
 on_worker() {
     local worker="$1"
     shift
-    run gcloud compute tpus tpu-vm ssh "${worker%:*}" --worker="${worker##*:}" "${where[@]}" \
-        --command="bash mlm_jax/launch/tpu_worker.sh $(quoted "$@")"
+    connect "$worker" "bash mlm_jax/launch/tpu_worker.sh $(quoted "$@")"
+}
+
+# connect NODE:NUMBER COMMAND: run it there, without what gcloud says of every connection.
+connect() {
+    {
+        run gcloud compute tpus tpu-vm ssh "${1%:*}" --worker="${1##*:}" "${where[@]}" --command="$2" 2>&1 1>&3 |
+            sed -e '/^Using s[a-z]* batch size/d' -e '/: Attempting to connect to worker/d' >&2
+    } 3>&1
 }
 
 # copy_to NODE:NUMBER: this checkout, as the folder mlm_jax.
 copy_to() {
-    local there=(--worker="${1##*:}" "${where[@]}")
-    run gcloud compute tpus tpu-vm scp "$scratch/mlm_jax.tar.gz" "${1%:*}:mlm_jax.tar.gz" "${there[@]}" &&
-        run gcloud compute tpus tpu-vm ssh "${1%:*}" "${there[@]}" \
-            --command="mkdir -p mlm_jax && tar -xzf mlm_jax.tar.gz -C mlm_jax"
+    run gcloud compute tpus tpu-vm scp "$scratch/mlm_jax.tar.gz" "${1%:*}:mlm_jax.tar.gz" --worker="${1##*:}" \
+        "${where[@]}" && connect "$1" "mkdir -p mlm_jax && tar -xzf mlm_jax.tar.gz -C mlm_jax"
 }
 
 # on_all COMMAND [WORD ...]: COMMAND NODE:NUMBER WORD ... for all workers, 64 at once; those that fail are named.
@@ -222,9 +227,7 @@ on_all() {
             "$task" "${workers[i]}" "$@"
             continue
         fi
-        # Each line with its worker before it, without gcloud's of every connection.
-        ("$task" "${workers[i]}" "$@" </dev/null 2>&1 |
-            sed -e '/^Using s[a-z]* batch size/d' -e '/: Attempting to connect to worker/d' -e "s/^/[${workers[i]}] /") &
+        ("$task" "${workers[i]}" "$@" </dev/null 2>&1 | sed "s/^/[${workers[i]}] /") &
         started[i]=$!
         if ((${#started[@]} == 64)); then gather; fi
     done
@@ -248,8 +251,7 @@ gather() {
 reach() {
     local node
     for node in "${nodes[@]}"; do
-        doing="$(run gcloud compute tpus tpu-vm ssh "$node" --worker=0 "${where[@]}" \
-            --command="bash mlm_jax/launch/tpu_worker.sh status 2>/dev/null || echo none")" ||
+        doing="$(connect "$node:0" "bash mlm_jax/launch/tpu_worker.sh status 2>/dev/null || echo none")" ||
             fail "$node:0 cannot be reached; what gcloud says is above"
         if [ -n "$dry_run" ]; then printf '%s\n' "$doing"; fi
     done
@@ -355,7 +357,11 @@ trap 'rm -rf "$scratch"' EXIT
 state="" made="$dry_run"
 if [ -z "$dry_run" ]; then look; fi
 case "$action" in run | create | delete) ;; *)
-    [ "$state" != ended ] || fail "$pod was preempted, or never came; run or create asks for another"
+    case "$state" in
+        ended) fail "$pod was preempted, or never came; run or create asks for another" ;;
+        absent) fail "$pod is not there; run or create asks for it" ;;
+        waiting) fail "$pod is not ready yet; run or create waits for it" ;;
+    esac
     find_workers
     ;;
 esac
@@ -368,7 +374,7 @@ case "$action" in
     status) on_all on_worker status ;;
     stop)
         on_all on_worker stop
-        say "the run has saved; start continues it. The pod stays, and costs: bash launch/tpu_pod.sh delete $pod --zone $zone"
+        [ -n "$dry_run" ] || say "the run has saved; start continues it. The pod stays, and costs: bash launch/tpu_pod.sh delete $pod --zone $zone"
         ;;
     delete) delete ;;
 esac
