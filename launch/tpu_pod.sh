@@ -294,6 +294,13 @@ follow() {
                     return 143
                     ;;
                 *)
+                    # A run whose other workers went may be the first to know that the pod is being preempted.
+                    sleep "${POLL:-20}"
+                    look
+                    if [ "$state" = ended ]; then
+                        preempted
+                        return 75
+                    fi
                     (on_all on_worker last) || true
                     return "$ended"
                     ;;
@@ -302,7 +309,7 @@ follow() {
             look
             case "$state" in
                 ended)
-                    say "$pod was preempted; the same command continues the run on another"
+                    preempted
                     return 75
                     ;;
                 absent) fail "$pod is gone: deleted by hand, by its time-out, or since its run is done; see the workdir" ;;
@@ -311,6 +318,10 @@ follow() {
         fi
         sleep "${POLL:-20}"
     done
+}
+
+preempted() {
+    say "$pod was preempted; the same command continues the run on another"
 }
 
 delete() {
@@ -340,7 +351,8 @@ run_all() {
             [ "$state" = ended ] || exit 2
             ended=75
         fi
-        [ "$ended" = 75 ] || break
+        # 75 is also how a run ends that lost a worker; only a pod that is gone is asked for again.
+        [ "$ended" = 75 ] && [ "$state" = ended ] || break
     done
     if [ "$ended" = 0 ] && [ -z "$keep" ] && [ -n "$made" ]; then delete; fi
     return "$ended"

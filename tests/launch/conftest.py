@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.stand_ins import Launch
+from tests.launch.stand_ins import Launch, make_python
 
 
 @pytest.fixture
@@ -19,3 +19,10 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
     for pid in made.cloud.glob("*/pid"):  # services that a test has left running
         with contextlib.suppress(ProcessLookupError):
             os.killpg(int(pid.read_text()), signal.SIGKILL)
+
+
+@pytest.fixture
+def pod(launch: Launch) -> Launch:
+    """A cloud whose TPU VMs have a Python that will do, as python3.13."""
+    make_python(launch.programs / "python3.13", "3.13")
+    return launch

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
@@ -135,3 +136,34 @@ class Launch:
         return dict(
             line.split("=", 1) for line in Path(f"{self.log}.environment").read_text().splitlines() if "=" in line
         )
+
+
+# A TPU pod, in cloud.py's cloud.
+POD = ["mypod", "--zone", "us-central1-a"]
+NEW = [*POD, "--type", "v5litepod-16"]
+RUN = ["configs/quickstart.py", "--workdir", "gs://bucket/it's a $run"]
+RESOURCE = "projects/project/locations/us-central1-a/queuedResources/mypod"
+
+
+def worker(pod: Launch, number: int) -> Path:
+    return pod.cloud / f"mypod-w-{number}"
+
+
+def requests(calls: list[str], program: str, word: str) -> list[str]:
+    return [c for c in calls if c.startswith(program) and word in c]
+
+
+def await_file(path: Path) -> None:
+    for _ in range(600):
+        if path.exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path} does not come")
+
+
+def await_call(pod: Launch, part: str, times: int = 1) -> None:
+    for _ in range(600):
+        if pod.log.read_text().count(part) >= times:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{part} is not called")

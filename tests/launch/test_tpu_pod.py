@@ -7,49 +7,23 @@ import os
 import shlex
 import shutil
 import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.launch.stand_ins import Launch, make_python
-
-POD = ["mypod", "--zone", "us-central1-a"]
-NEW = [*POD, "--type", "v5litepod-16"]
-RUN = ["configs/quickstart.py", "--workdir", "gs://bucket/it's a $run"]
-RESOURCE = "projects/project/locations/us-central1-a/queuedResources/mypod"
-
-
-@pytest.fixture
-def pod(launch: Launch) -> Launch:
-    """A cloud whose TPU VMs have a Python that will do, as python3.13."""
-    make_python(launch.programs / "python3.13", "3.13")
-    return launch
-
-
-def worker(pod: Launch, number: int) -> Path:
-    return pod.cloud / f"mypod-w-{number}"
-
-
-def requests(calls: list[str], program: str, word: str) -> list[str]:
-    return [c for c in calls if c.startswith(program) and word in c]
-
-
-def await_file(path: Path) -> None:
-    for _ in range(600):
-        if path.exists():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{path} does not come")
-
-
-def await_call(pod: Launch, part: str, times: int = 1) -> None:
-    for _ in range(600):
-        if pod.log.read_text().count(part) >= times:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{part} is not called")
+from tests.launch.stand_ins import (
+    NEW,
+    POD,
+    RESOURCE,
+    RUN,
+    Launch,
+    await_call,
+    await_file,
+    make_python,
+    requests,
+    worker,
+)
 
 
 def test_from_nothing_to_a_run_and_back(pod: Launch) -> None:
@@ -67,9 +41,9 @@ def test_from_nothing_to_a_run_and_back(pod: Launch) -> None:
     ):
         assert wanted in create
     assert "--spot" not in create
+    assert calls.count("venv of 3.13") == 2  # of the workers' own Python
     for number in (0, 1):
         folder = worker(pod, number) / "mlm_jax"
-        assert f"venv of 3.13 in {folder}"  # made by the worker's own Python
         (pip,) = [c for c in calls if c.startswith("pip") and str(folder) in c]
         assert f"<{folder}[tpu]>" in pip
         assert (
@@ -192,6 +166,15 @@ def test_a_preempted_pod_is_asked_for_again(pod: Launch) -> None:
     assert len(requests(calls, "mlm_jax", "")) == 4  # two workers, twice
 
 
+def test_a_run_that_lost_a_worker_is_not_started_over_and_over(pod: Launch) -> None:
+    """75 is its status, as of a run whose pod was preempted, but the pod is there."""
+    status, calls, _ = pod.run("launch/tpu_pod.sh", "run", *NEW, *RUN, RUN_EXIT="75")
+    assert status == 75
+    assert "[mypod:1] training" in pod.stdout
+    assert len(requests(calls, "mlm_jax", "")) == 2
+    assert len(requests(calls, "gcloud", "<create>")) == 1
+
+
 def test_follow_tells_a_preempted_pod_from_one_that_is_gone(pod: Launch) -> None:
     pod.run("launch/tpu_pod.sh", "create", *NEW)
     for state, expected, message in (
@@ -212,94 +195,6 @@ def test_a_request_that_fails_is_not_repeated(pod: Launch) -> None:
         "error: mypod could not be had: no quota for v5litepod-16; ask again later"
     )
     assert len(requests(calls, "gcloud", "<create>")) == 1
-
-
-def test_a_tpu_vm_of_others_is_used_and_left(pod: Launch) -> None:
-    (pod.cloud / "states").write_text("/READY\n")
-    status, calls, stderr = pod.run("launch/tpu_pod.sh", "run", *POD, *RUN)
-    assert status == 0
-    assert "made by other means: it has no time-out, and stays when the run is done" in stderr
-    assert not requests(calls, "gcloud", "<create>") and not requests(calls, "gcloud", "<delete>")
-    assert not (worker(pod, 0) / "timer").exists()
-    pod.run("launch/tpu_pod.sh", "delete", *POD)
-    assert not (pod.cloud / "states").exists()
-
-
-def test_the_time_out_is_set_at_boot_and_deletes_the_pod(pod: Launch) -> None:
-    """The startup script, as the guest agent runs it: from a file that is gone afterwards."""
-    pod.run("launch/tpu_pod.sh", "create", *NEW, "--hours", "48")
-    attributes, home = pod.cloud / "attributes", worker(pod, 0)
-    attributes.mkdir()
-    home.mkdir()
-    (attributes / "mlm-jax-pod").write_text(RESOURCE)
-    (attributes / "mlm-jax-time").write_text("48h")
-    script = home / "startup-script"
-    shutil.copy(pod.checkout / "launch/tpu_end.sh", script)
-    environment = pod.environment | {"HOME": str(home), "WORKER": "0"}
-    subprocess.run(["bash", script], env=environment, check=True)
-    script.unlink()
-    time_out, *command = (home / "timer").read_text().split()
-    assert time_out == "48h"
-    pod.log.write_text("")
-    subprocess.run(command, env=environment, check=True)
-    assert not (pod.cloud / "states").exists()
-    assert (
-        pod.log.read_text()
-        .splitlines()[-1]
-        .startswith("curl <--silent> <--show-error> <--request> <DELETE> <--header> <Authorization: Bearer secret>")
-    )
-    assert f"<https://tpu.googleapis.com/v2/{RESOURCE}?force=true>" in pod.log.read_text()
-
-
-def test_a_time_out_that_did_not_come_with_the_boot_is_set_by_the_installation(pod: Launch) -> None:
-    pod.run("launch/tpu_pod.sh", "create", *NEW, "--hours", "5")
-    pod.run("launch/tpu_pod.sh", "install", *POD, "--hours", "5")
-    for number in (0, 1):
-        assert (worker(pod, number) / "timer").read_text().startswith("5h ")
-
-
-def test_the_pod_ends_after_its_run_unless_kept(pod: Launch) -> None:
-    """By worker 0, though nobody follows it."""
-    pod.run("launch/tpu_pod.sh", "create", *NEW)
-    pod.run("launch/tpu_pod.sh", "install", *POD)
-    for keep, expected in (["--keep"], "24h"), ([], "10min"):
-        assert pod.run("launch/tpu_pod.sh", "start", *POD, *keep, *RUN)[0] == 0
-        assert pod.run("launch/tpu_pod.sh", "follow", *POD)[0] == 0
-        await_file(worker(pod, 0) / "timer")
-        assert (worker(pod, 0) / "timer").read_text().split()[0] == expected
-        assert (worker(pod, 1) / "timer").read_text().split()[0] == "24h"
-
-
-def test_start_leaves_the_time_out_or_sets_or_ends_it(pod: Launch) -> None:
-    pod.run("launch/tpu_pod.sh", "create", *NEW, "--hours", "5")
-    pod.run("launch/tpu_pod.sh", "install", *POD, "--hours", "5")
-    for given, expected in ([], "5h"), (["--hours", "30"], "30h"), (["--hours", "0"], None):
-        assert pod.run("launch/tpu_pod.sh", "start", *POD, *given, "--keep", *RUN)[0] == 0
-        assert pod.run("launch/tpu_pod.sh", "follow", *POD)[0] == 0
-        timer = worker(pod, 1) / "timer"
-        assert (timer.read_text().split()[0] if timer.exists() else None) == expected
-
-
-def test_a_pod_that_could_not_delete_itself_is_refused(pod: Launch) -> None:
-    status, calls, stderr = pod.run("launch/tpu_pod.sh", "run", *NEW, *RUN, NO_PERMISSION="1")
-    assert status == 2
-    assert (
-        "error: the pod could not delete itself" in pod.stdout and "roles/tpu.admin in projects/project" in pod.stdout
-    )
-    assert "failed on 2 of 2 workers" in stderr
-    assert not requests(calls, "mlm_jax", "")
-    pod.run("launch/tpu_pod.sh", "delete", *POD)
-    assert pod.run("launch/tpu_pod.sh", "run", *NEW, "--hours", "0", *RUN, NO_PERMISSION="1")[0] == 0
-
-
-def test_flex_start_is_ended_by_google(pod: Launch) -> None:
-    status, calls, _ = pod.run(
-        "launch/tpu_pod.sh", "run", *NEW, "--flex-start", "--hours", "48", *RUN, NO_PERMISSION="1"
-    )
-    assert status == 0
-    (create,) = requests(calls, "gcloud <alpha>", "<create>")
-    assert "<--provisioning-model=flex-start> <--max-run-duration=48h>" in create
-    assert "startup-script" not in create
 
 
 def test_slices_run_together(pod: Launch) -> None:
@@ -410,9 +305,10 @@ def test_the_real_gcloud_takes_every_command(pod: Launch, tmp_path: Path) -> Non
         "CLOUDSDK_API_ENDPOINT_OVERRIDES_TPU": "http://127.0.0.1:9/",
     }
     commands = {tuple(line) for line in dry_runs(pod) if line[0] == "gcloud"}
-    commands.add(("gcloud", "compute", "tpus", "tpu-vm", "describe", *POD, "--format=value(networkEndpoints.len())"))
-    commands.add(("gcloud", "compute", "tpus", "queued-resources", "describe", *POD, "--format=value(state.state)"))
-    commands.add(("gcloud", "compute", "tpus", "tpu-vm", "delete", *POD, "--quiet"))
+    there = (*POD, "--project=project")
+    commands.add(("gcloud", "compute", "tpus", "tpu-vm", "describe", *there, "--format=value(networkEndpoints.len())"))
+    commands.add(("gcloud", "compute", "tpus", "queued-resources", "describe", *there, "--format=value(state.state)"))
+    commands.add(("gcloud", "compute", "tpus", "tpu-vm", "delete", *there, "--quiet"))
     for command in commands:
         done = subprocess.run([gcloud, *command[1:]], env=environment, capture_output=True, text=True, check=False)
         assert "You do not currently have an active account selected" in done.stderr, f"{command}\n{done.stderr}"
