@@ -94,8 +94,8 @@ class Attention(nn.Module):
 
         # The shapes of parameters do not hang on the kernel, and a single row does not divide over devices.
         dropped = keys is not None and config.attention_dropout > 0
-        kernel = "xla" if self.is_initializing() else choose(config, dtype, x.shape[1], dropped)
-        mixed = attend(kernel, config, query, key, value, context, is_global, keys)
+        chosen = "xla" if self.is_initializing() else choose(config, dtype, x.shape[1], dropped)
+        mixed = attend(chosen, config, query, key, value, context, is_global, keys)
         mixed = nn.with_logical_constraint(mixed, ("act_batch", "act_heads", "act_length", "act_head"))
         out_kernel = matrix(self, "out_kernel", ("heads", "head", "embed"), (heads, head, width), std, dtype)
         out = jnp.einsum("bhld,hdw->blw", mixed, out_kernel)

@@ -121,9 +121,8 @@ def attend(
     arrays = (query, key, value, context["segment_ids"], is_global)
     if jax.sharding.get_abstract_mesh().empty:
         return local(*arrays)
-    rows, heads = nn.logical_to_mesh_axes(("act_batch", "act_heads"))
-    split, none = jax.sharding.PartitionSpec(rows, heads), jax.sharding.PartitionSpec()
-    specs = (split, split, split, jax.sharding.PartitionSpec(rows), none)
+    split = nn.logical_to_mesh_axes(("act_batch", "act_heads"))
+    specs = (split, split, split, nn.logical_to_mesh_axes(("act_batch",)), jax.sharding.PartitionSpec())
     return jax.shard_map(local, in_specs=specs, out_specs=split, check_vma=False)(*arrays)
 
 
@@ -170,18 +169,22 @@ def splash(config: cfg.Model, window: int, platform: str) -> Callable[..., jax.A
 
     def run(query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array) -> jax.Array:
         _, heads, length, head = query.shape
-        if window:
-            sides = (window, 0 if config.causal else window)
-            mask = splash_mask.LocalMask((length, length), sides, 0)
-        elif config.causal:
-            mask = splash_mask.CausalMask((length, length))
-        else:
-            mask = splash_mask.FullMask((length, length))
+        before = window or None
+        after = 0 if config.causal else before
+        mask: splash_mask.Mask = splash_mask.FullMask((length, length))
+        if before is not None or after is not None:
+            mask = splash_mask.LocalMask((length, length), (before, after), 0)
         tile = next(size for size in (512, 256, TILE) if length % size == 0)
+        tiles = splash_kernel.BlockSizes(
+            block_q=tile,
+            block_kv=tile,
+            block_q_dkv=tile,
+            block_kv_dkv=tile,
+            block_q_dq=tile,
+            block_kv_dq=tile,
+        )
         kernel = splash_kernel.make_splash_mha_single_device(
-            splash_mask.MultiHeadMask([mask] * heads),
-            block_sizes=splash_kernel.BlockSizes(*[tile] * 8),
-            interpret=platform != "tpu",
+            splash_mask.MultiHeadMask([mask] * heads), block_sizes=tiles, interpret=platform != "tpu"
         )
         out = jax.vmap(kernel)(query * head**-0.5, key, value, splash_kernel.SegmentIds(segment_ids, segment_ids))
         return out.astype(value.dtype)
