@@ -311,6 +311,9 @@ class Config:
     init: str = ""
     """A run or a Hugging Face folder to start from: its encoder and vocabulary take the place of `model` and
     `vocabulary`."""
+    compiled: str = ""
+    """Folder of compiled programs, local or gs://, which a second start loads instead of compiling; none: they are not
+    kept. Empty: WORKDIR/compiled, or what the environment's JAX_COMPILATION_CACHE_DIR says."""
     seed: int = 0
     """Seeds initialisation, data order, masks and dropout."""
     data: Data = Data()
@@ -328,6 +331,7 @@ class Config:
 MAY_CHANGE = (
     "workdir",
     "init",
+    "compiled",
     "data.workers",
     "data.runner",
     "data.beam_options",
