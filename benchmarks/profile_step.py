@@ -5,9 +5,8 @@
     python benchmarks/profile_step.py --vocabulary 250002
     python benchmarks/profile_step.py --shape xlmr_base            # on whatever device is there
 
-Kinds are what XLA made of the program: matrix products, fusions (element-wise work and sums, several in one pass), and so
-on. Parts are where in the program an operation comes from; a fusion of several counts as its last one's. Time is summed over the
-threads, or streams, that work at once, so shares are what counts.
+An operation of the compiled program may be many of the source's, fused into one pass; it counts as the one it is named after. Its
+part is where in the program that one stands. Times are sums over what ran at once, so shares are what counts.
 """
 
 from __future__ import annotations
@@ -31,8 +30,9 @@ PARTS = {
     "head and loss": r"jvp",  # all else that is differentiated
     "optimizer, masking": r"",
 }
-# What a fusion is for, by the primitive it ends in; the rest is element-wise.
+# What an operation is for, by XLA's name of it and the primitive it ends in.
 KINDS = {
+    "copies, transpositions": r"^(copy|transpose)",
     "matrix products": r"dot_general$",
     "sums and maxima": r"reduce_\w+$|cumsum$",
     "gathers and scatters": r"gather$|scatter\S*$|slice$|sort$",
@@ -89,8 +89,8 @@ def main() -> None:
                     continue
                 operation, source = known[event.name]
                 milliseconds = event.duration_ns / 1e6 / options.steps
-                ends = "dot_general" if operation == "dot" else source
-                kinds[next(kind for kind, sign in KINDS.items() if re.search(sign, ends))] += milliseconds
+                named = f"{event.name} {'dot_general' if operation == 'dot' else source}"
+                kinds[next(kind for kind, sign in KINDS.items() if re.search(sign, named))] += milliseconds
                 parts[next(part for part, sign in PARTS.items() if re.search(sign, source))] += milliseconds
                 single[f"{event.name}  {source[-90:]}"] += milliseconds
     total = sum(kinds.values())
