@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
@@ -19,13 +20,19 @@ from jax.experimental import multihost_utils
 from mlm_jax.config import Hosts
 from mlm_jax.errors import UserError
 
+GONE = 75  # exit status where another process is gone: nothing to mend, start again (sysexits.h: EX_TEMPFAIL)
+AGAIN = "start all of them again to continue from the last checkpoint"
+# What JAX's errors hold where the others cannot be reached, by gloo, NCCL and the coordination service.
+LOST = ("gloo", "nccl", "coordination", "barrier", "unavailable", "deadline_exceeded", "connection")
+
 
 @contextlib.contextmanager
 def together(config: Hosts) -> Iterator[bool]:
     """Run as one of the processes that `config` names.
 
     All but the first process keep silent on standard output. A process that fails says so in one line on standard
-    error and ends at once, with status 2, so that the others find it gone; they then do the same.
+    error and ends at once, with status 2, so that the others find it gone; they say that and end, with status `GONE`.
+    JAX itself aborts a process (SIGABRT) when the first one or a sign of life is missing, `hosts.timeout` at the latest.
 
     Yields:
       Whether this is the first process, or alone.
@@ -37,18 +44,24 @@ def together(config: Hosts) -> Iterator[bool]:
         yield True
         return
     _connect(config)
-    process, count = jax.process_index(), jax.process_count()
+    process = jax.process_index()
+    name = f"process {process} of {jax.process_count()} on {socket.gethostname()}"
+    # Says it where this process cannot: JAX aborts from a thread of its own.
+    line = f"error: {name}: it was killed, or JAX ended it because another process is gone; {AGAIN}"
+    witness = subprocess.Popen(
+        ["sh", "-c", 'read ended || echo "$0" >&2', line], stdin=subprocess.PIPE, start_new_session=True
+    )
     try:
         with contextlib.ExitStack() as stack:
             if process:
                 stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
             yield process == 0
         jax.distributed.shutdown()
+        witness.communicate(b"ended\n")
     except BaseException as error:
         # Not the way out through `sys.exit`: JAX would wait for the others there, and they wait for this process.
-        print(f"error: process {process} of {count} on {socket.gethostname()}: {_in_a_line(error)}", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(130 if isinstance(error, KeyboardInterrupt) else 2)
+        witness.communicate(b"ended\n")
+        os._exit(_say(name, error))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # JAX's notice of preemption has nobody left to tell
 
 
@@ -66,6 +79,12 @@ def meet(where: str) -> None:
     Collective operations wait too, but gloo only for 30 s, and the processes do not compile equally fast.
     """
     ocp.multihost.get_barrier_sync_fn()(key=f"mlm_jax_{where}", timeout_ms=3_600_000)
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an error is what is seen of another process's end."""
+    said = str(error).lower()
+    return jax.process_count() > 1 and isinstance(error, RuntimeError | ValueError) and any(w in said for w in LOST)
 
 
 def _connect(config: Hosts) -> None:
@@ -88,8 +107,16 @@ def _connect(config: Hosts) -> None:
         raise UserError(f"hosts.start: {config.start}: {where}: {e}") from e
 
 
-def _in_a_line(error: BaseException) -> str:
-    if isinstance(error, UserError):
-        return str(error)
-    traceback.print_exception(error)
-    return repr(error)
+def _say(name: str, error: BaseException) -> int:
+    """Print what ended this process; returns the exit status."""
+    if is_loss(error):
+        reason, status = f"another process is gone ({str(error).splitlines()[0][:200]}); {AGAIN}", GONE
+    elif isinstance(error, UserError):
+        reason, status = str(error), 2
+    elif isinstance(error, KeyboardInterrupt):
+        reason, status = "interrupted", 130
+    else:
+        traceback.print_exception(error)
+        reason, status = f"{type(error).__name__}: {error}", 1
+    print(f"error: {name}: {reason}", file=sys.stderr, flush=True)
+    return status

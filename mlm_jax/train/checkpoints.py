@@ -191,7 +191,9 @@ class Checkpoints:
                     f"workdir's is {self._identity[name][:12]}); use a new workdir, or put the {what} back"
                 )
 
-    def _not_written(self, error: Exception) -> UserError:
+    def _not_written(self, error: Exception) -> Exception:
+        if hosts.is_loss(error):
+            return error
         # The cause is what comes last of what TensorStore says.
         reason = ": ".join(str(error).strip().split(": ")[-2:]) or type(error).__name__
         latest = self._manager.latest_step()
