@@ -303,6 +303,23 @@ class Mesh:
 
 
 @dataclass(frozen=True)
+class Hosts:
+    """Processes that train together, each with devices of its own."""
+
+    start: Literal["alone", "cluster", "given"] = "alone"
+    """alone: this process; cluster: those that TPU VMs, SLURM or Open MPI name in the environment; given: those
+    named below."""
+    coordinator: str = ""
+    """given: host:port of process 0, any free port there."""
+    processes: int = 1
+    """given: how many there are."""
+    process: int = 0
+    """given: the number of this one, from 0."""
+    timeout: int = 100
+    """Seconds in which all have to be there, and after which one that gives no sign of life counts as gone."""
+
+
+@dataclass(frozen=True)
 class Config:
     """One experiment."""
 
@@ -324,6 +341,7 @@ class Config:
     optimizer: Optimizer = Optimizer()
     train: Train = Train()
     mesh: Mesh = Mesh()
+    hosts: Hosts = Hosts()
 
 
 # What may differ from the config a workdir was made with: none of it changes what is learned but
@@ -347,6 +365,11 @@ MAY_CHANGE = (
     "mesh.data",
     "mesh.fsdp",
     "mesh.tensor",
+    "hosts.start",
+    "hosts.coordinator",
+    "hosts.processes",
+    "hosts.process",
+    "hosts.timeout",
 )
 
 
@@ -520,6 +543,23 @@ def validate(config: Config) -> None:
         sum(a == -1 for a in axes) <= 1 and all(a == -1 or a >= 1 for a in axes),
         f"mesh: {axes} (data, fsdp, tensor) must be positive, and at most one of them -1",
     )
+    hosts = config.hosts
+    require(hosts.timeout >= 1, f"hosts.timeout: {hosts.timeout} is less than 1 second")
+    if hosts.start == "given":
+        host, _, port = hosts.coordinator.rpartition(":")
+        require(
+            bool(host) and port.isdecimal() and 0 < int(port) < 65536,
+            f'hosts.coordinator: "{hosts.coordinator}" is not host:port of process 0, such as 10.0.0.1:8476',
+        )
+        require(
+            0 <= hosts.process < hosts.processes,
+            f"hosts.process: {hosts.process} is not one of {hosts.processes} processes, which are numbered from 0",
+        )
+    else:
+        require(
+            (hosts.coordinator, hosts.processes, hosts.process) == ("", 1, 0),
+            f"hosts.start: {hosts.start}, but hosts.coordinator, processes or process is set; they go with given",
+        )
 
 
 def to_json(config: Any) -> str:
