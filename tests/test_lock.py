@@ -60,7 +60,9 @@ def test_a_lock_that_is_no_lock_is_named(tmp_path):
 
 
 def test_a_killed_run_blocks_no_restart(tmp_path):
-    program = f"from mlm_jax.lock import locked\nwith locked({str(tmp_path)!r}):\n    print('in', flush=True)\n    input()"
+    program = (
+        f"from mlm_jax.lock import locked\nwith locked({str(tmp_path)!r}):\n    print('in', flush=True)\n    input()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as run:
