@@ -142,8 +142,10 @@ def pretrain_here(config: cfg.Config, arguments: list[str], first: bool) -> int:
     from mlm_jax import manifest, sampling
     from mlm_jax.report.page import write_report
     from mlm_jax.report.run import summary_table
+    from mlm_jax.train.compiled import keep_compiled
     from mlm_jax.train.loop import train
 
+    keep_compiled(config.workdir, config.compiled)
     streams = sampling.trained_streams(config, manifest.read(epath.Path(config.workdir) / "corpus").streams)
     rows = sampling.table(config, streams)
     if first:
@@ -172,7 +174,9 @@ def finetune(config: Finetune, arguments: list[str]) -> int:
     import_init(config)
 
     from mlm_jax.finetune.run import run
+    from mlm_jax.train.compiled import keep_compiled
 
+    keep_compiled(config.workdir)
     _, stopped_by = run(config)
     if stopped_by is not None:
         console.say(f"stopped by {stopped_by.name}, saved; to continue: mlm-jax finetune {' '.join(arguments)}")
@@ -190,7 +194,9 @@ def evaluate(config: Evaluate, arguments: list[str]) -> int:
     import_init(config)
 
     from mlm_jax.evaluate.run import run
+    from mlm_jax.train.compiled import keep_compiled
 
+    keep_compiled(config.workdir)
     _, stopped_by = run(config)
     if stopped_by is not None:
         console.say(f"stopped by {stopped_by.name}, saved; to continue: mlm-jax evaluate {' '.join(arguments)}")
@@ -208,7 +214,9 @@ def analyze(config: Analyze, arguments: list[str]) -> int:
     import_init(config)
 
     from mlm_jax.neutrality.run import run
+    from mlm_jax.train.compiled import keep_compiled
 
+    keep_compiled(config.workdir)
     run(config)
     return report(config, arguments)
 

@@ -205,6 +205,10 @@ class Model:
     """Standard deviation of new weights."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type; auto: bfloat16 on GPU and TPU, float32 on CPU. Parameters are float32."""
+    attention: Literal["auto", "xla", "cudnn", "triton", "splash"] = "auto"
+    """What computes attention. xla: plain products, everywhere, with all scores in memory; flash attention by cudnn
+    or triton (NVIDIA GPUs) or splash (TPUs). auto: cudnn or splash where they can, but xla while training with
+    attention_dropout above 0: the kernels have none, and asking for one then is refused."""
     remat: Literal["none", "dots", "full"] = "none"
     """What the backward pass computes again instead of keeping: nothing, all but matrix products, or
     everything but each layer's input."""
@@ -324,6 +328,9 @@ class Config:
     init: str = ""
     """A run or a Hugging Face folder to start from: its encoder and vocabulary take the place of `model` and
     `vocabulary`."""
+    compiled: str = ""
+    """Folder of compiled programs, local or gs://, which a second start loads instead of compiling; none: they are not
+    kept. Empty: WORKDIR/compiled, or what the environment's JAX_COMPILATION_CACHE_DIR says."""
     seed: int = 0
     """Seeds initialisation, data order, masks and dropout."""
     data: Data = Data()
@@ -342,9 +349,11 @@ class Config:
 MAY_CHANGE = (
     "workdir",
     "init",
+    "compiled",
     "data.workers",
     "data.runner",
     "data.beam_options",
+    "model.attention",
     "model.remat",
     "train.steps",
     "train.accumulate",
@@ -496,6 +505,10 @@ def validate(config: Config) -> None:
     require(
         model.attention_out_dropout == -1 or 0 <= model.attention_out_dropout < 1,
         f"model.attention_out_dropout: {model.attention_out_dropout} is neither -1 nor within 0 to 1",
+    )
+    require(
+        model.attention in ("auto", "xla") or model.attention_dropout == 0,
+        f"model.attention: {model.attention} has no dropout; set model.attention_dropout 0 or model.attention auto",
     )
     for name in ("dropout", "attention_dropout"):
         require(0 <= getattr(model, name) < 1, f"model.{name}: {getattr(model, name)} is outside 0 to 1")
