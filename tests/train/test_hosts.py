@@ -74,8 +74,8 @@ def test_a_run_is_killed_stopped_and_moved_between_meshes(tmp_path):
     processes.wait_for_step(30)
     killed = time.monotonic()
     processes.started[2].kill()
-    statuses = processes.wait(60)
-    assert time.monotonic() - killed < 45
+    statuses = processes.wait(180)
+    assert time.monotonic() - killed < 90  # hosts.timeout is 30 here; the rest is for a busy machine
     assert statuses[2] == -signal.SIGKILL and all(s in (75, -signal.SIGABRT) for s in statuses[:2] + statuses[3:])
     for i, said in enumerate(processes.errors()):
         assert said.count("\n") == 0 and said.startswith(f"error: process {i} of 4 on ")
