@@ -11,6 +11,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -90,7 +91,7 @@ def is_loss(error: BaseException) -> bool:
 def _connect(config: Hosts) -> None:
     # What CPU devices of several processes reduce with; of no effect on GPU and TPU.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    given = {}
+    given: dict[str, Any] = {}
     if config.start == "given":
         given = {
             "coordinator_address": config.coordinator,

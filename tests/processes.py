@@ -82,4 +82,6 @@ class Processes:
     def errors(self) -> list[str]:
         """Each process's `error:` lines."""
         time.sleep(0.5)  # a killed process's line is written after its end
-        return ["\n".join(l for l in text.splitlines() if l.startswith("error: ")) for text in self.said("err")]
+        return [
+            "\n".join(line for line in text.splitlines() if line.startswith("error: ")) for text in self.said("err")
+        ]

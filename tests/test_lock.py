@@ -57,3 +57,20 @@ def test_a_lock_that_is_no_lock_is_named(tmp_path):
     (tmp_path / "running.json").write_text("{")
     with pytest.raises(UserError, match=r"running.json: cannot be read .* delete it"):
         locked(str(tmp_path)).__enter__()
+
+
+def test_a_killed_run_blocks_no_restart(tmp_path):
+    program = (
+        f"from mlm_jax.lock import locked\nwith locked({str(tmp_path)!r}):\n    print('in', flush=True)\n    input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout.readline() == "in\n"
+        with pytest.raises(UserError, match=f"process {run.pid} on {socket.gethostname()} since "):
+            locked(str(tmp_path)).__enter__()
+        run.kill()
+    assert (tmp_path / "running.json").exists()
+    with locked(str(tmp_path)):
+        assert json.loads((tmp_path / "running.json").read_text())["pid"] == os.getpid()
+    assert not list(tmp_path.iterdir())

@@ -77,28 +77,30 @@ def catch_signals(numbers: Sequence[int] = (signal.SIGTERM, signal.SIGINT)) -> I
 
 
 @contextmanager
-def catch_stop(max_seconds: float) -> Iterator[Callable[[], signal.Signals | None]]:
-    """Why a training is to stop, asked once a step: SIGTERM, SIGINT, SIGALRM once `max_seconds` (0: no limit) are over, or None.
+def catch_stop(max_seconds: float) -> Iterator[Callable[[int], signal.Signals | None]]:
+    """Why a training is to stop, asked after each step by its number: SIGTERM, SIGINT, SIGALRM once `max_seconds`
+    (0: no limit) are over, or None.
 
     Processes that train together stop at the same step, whichever of them has a reason: JAX's preemption service
-    hears SIGTERM on any of them, from `jax.distributed.initialize` on, and finds the step; so the other reasons are turned into it.
+    hears SIGTERM on any of them, from `jax.distributed.initialize` on, and finds the step; so the other reasons are
+    turned into it.
     """
-    began, steps, told = time.monotonic(), 0, False
+    began, told = time.monotonic(), False
     together = jax.process_count() > 1
     # SIGTERM is JAX's there: a handler of ours would take its place.
     with catch_signals((signal.SIGINT,) if together else (signal.SIGTERM, signal.SIGINT)) as caught:
 
-        def stop() -> signal.Signals | None:
-            nonlocal steps, told
+        def stop(step: int) -> signal.Signals | None:
+            nonlocal told
             late = max_seconds and time.monotonic() - began > max_seconds
             reason = caught.signal or (signal.SIGALRM if late else None)
             if not together:
                 return reason
-            steps += 1
             if reason is not None and not told:
                 signal.raise_signal(signal.SIGTERM)
                 told = True
-            if not multihost_utils.reached_preemption_sync_point(steps):
+            # By the run's own number: Orbax asks by that one while it saves, and JAX finds the step from the last asked.
+            if not multihost_utils.reached_preemption_sync_point(step):
                 return None
             reasons = [number for number in hosts.agree(reason or 0) if number]
             return signal.Signals(reasons[0]) if reasons else signal.SIGTERM

@@ -183,7 +183,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
                 if len(in_flight) > AHEAD:
                     in_flight.popleft().block_until_ready()
 
-                stop = stop_reason()
+                stop = stop_reason(step)
                 last = step == config.train.steps
                 note, macro = "", None
                 if step % config.train.log_every == 0 or last:
