@@ -97,15 +97,19 @@ def lower_step(config: Config, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
         return step.lower(plan, batch)
 
 
-def compile_step(config: Config, mesh: jax.sharding.Mesh) -> Step:
-    """Compile the training step for a mesh's devices."""
+def compile_step(config: Config, mesh: jax.sharding.Mesh, effort: float = 0.0) -> Step:
+    """Compile the training step for a mesh's devices.
+
+    Args:
+      effort: of the compiler for the program's speed, -1 to 0, as the run's own (see `Plan.effort`).
+    """
     plan = abstract_state(config, mesh)
     parameters, optimizer = bytes_a_chip(plan.params), bytes_a_chip(plan.opt_state)
     count = sum(leaf.size for leaf in jax.tree.leaves(plan.params))
     shapes = batch_shapes(config.train.batch_size, config.data.sequence_length).values()
     batch = sum(math.prod(shape) * 4 for shape, _ in shapes) / (mesh.shape["data"] * mesh.shape["fsdp"])
     try:
-        compiled = lower_step(config, mesh).compile()
+        compiled = lower_step(config, mesh).compile(compiler_options={"exec_time_optimization_effort": effort})
     except jax.errors.JaxRuntimeError as e:
         needed = out_of_memory(str(e))
         if needed is None:

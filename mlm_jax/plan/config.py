@@ -17,4 +17,7 @@ class Plan(Config):
     search: bool = False
     """Look for the mesh, the pieces of a batch and the rematerialisation that are fastest of those that fit."""
     compiles: int = 8
-    """Steps that a search compiles at most."""
+    """Steps that a search compiles at most, with the least effort; the best is then compiled as `effort` says."""
+    effort: float = 0.0
+    """What the compiler does for the program's speed. 0: as for a run; -1: as little as it can, which takes a third of
+    the time and gives memory and FLOPs within a few percent."""

@@ -62,8 +62,11 @@ class Planned:
         return self.model_flops / (self.predicted.step * self.topology.chip.peak * self.topology.chips)
 
 
-def plan_step(config: Config, where: Topology) -> Planned:
+def plan_step(config: Config, where: Topology, effort: float = 0.0) -> Planned:
     """Compile the config's training step for a topology and see what it will need.
+
+    Args:
+      effort: see `compile_step`.
 
     Raises:
       UserError: the mesh or the batch does not divide over the chips.
@@ -72,7 +75,7 @@ def plan_step(config: Config, where: Topology) -> Planned:
     mesh = meshes.make_mesh(config.mesh, config.train.batch_size // config.train.accumulate, devices)
     data, fsdp, tensor = mesh.devices.shape
     config = with_sections(config, mesh={"data": data, "fsdp": fsdp, "tensor": tensor})
-    step = compile_step(config, mesh)
+    step = compile_step(config, mesh, effort)
     flops = step_flops(
         config.model,
         padded_rows(config.vocabulary.size),

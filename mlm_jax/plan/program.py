@@ -66,7 +66,7 @@ class Collective:
     Attributes:
       kind: one of `COLLECTIVES`.
       bytes: of the whole array: what an all-gather makes, a reduce-scatter takes, an all-to-all moves among the group.
-      group: the devices that it goes over, of the group of device 0 (numbers in the mesh's order).
+      group: the devices of its first group (numbers in the mesh's order).
       times: how often a step does it.
       shapes: of its results.
       alone: nothing else runs meanwhile.
@@ -154,9 +154,9 @@ def _arrays(text: str) -> list[Array]:
 def read(text: str) -> Program:
     """What the program does, loops unrolled."""
     computations, entry = parse(text)
-    program = Program()
+    program, seen = Program(), set[str]()
     for instruction, times in _executed(computations, entry):
-        _add(program, instruction, times, computations)
+        _add(program, instruction, times, computations, seen)
     return program
 
 
@@ -182,17 +182,18 @@ def _executed(
 
 
 def _turns(loop: Instruction, computations: dict[str, Computation]) -> int:
-    """How often a loop turns: what its counter is compared with. Every loop of ours counts from 0."""
-    known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
-    if known:
-        return int(known[1])
+    """How often a loop turns: its counter begins at 0, stops at a constant, and goes up by 1, or by 2 where XLA doubled it."""
     condition = computations[loop.called("condition") or ""]
-    numbers = [
-        int(number[1])
-        for i in condition.values()
-        if i.operation == "constant" and (number := re.match(r"(\d+)", i.operands[0] if i.operands else ""))
-    ]
-    return max(numbers, default=1)
+    body = computations[loop.called("body") or ""]
+    limits = [int(i.operands[0]) for i in condition.values() if i.operation == "constant"]
+    counter = next((i for i in condition.values() if i.operation == "get-tuple-element"), None)
+    if counter is None or not limits:
+        return 1
+    place = int(counter.attributes.split("index=")[1].split(",")[0])
+    root = next(i for i in body.values() if i.is_root)
+    after = body[root.operands[place]]
+    steps = [int(body[name].operands[0]) for name in after.operands if body[name].operation == "constant"]
+    return max(limits) // (steps[0] if after.operation == "add" and steps else 1)
 
 
 def _add(
@@ -200,16 +201,22 @@ def _add(
     placed: tuple[Instruction, Computation],
     times: int,
     computations: dict[str, Computation],
+    seen: set[str],
 ) -> None:
     instruction, computation = placed
-    inside = list(_within(instruction, computations))
-    for found in inside:
-        kind = found.operation.removesuffix("-start")
-        if kind in COLLECTIVES and not instruction.operation.endswith("-done"):
-            program.collectives.append(_collective(found, kind, instruction, times, computations))
-    if any(i.operation.removesuffix("-start") in COLLECTIVES for i in inside) or instruction.operation in FREE:
+    is_end = instruction.operation.endswith("-done") or instruction.operation == "async-update"
+    carried = [i for i in _within(instruction, computations) if i.operation.removesuffix("-start") in COLLECTIVES]
+    for found in [] if is_end else carried:
+        # A collective that is spread over the products beside it stands in the fusion of each, under one channel.
+        channel = re.search(r"channel_id=(\d+)", found.attributes)
+        if channel is None or channel[1] not in seen:
+            program.collectives.append(_collective(found, instruction, times))
+        if channel is not None:
+            seen.add(channel[1])
+    products = list(_products(instruction, computation, computations))
+    if instruction.operation in FREE or (carried and not products):
         return
-    flops = times * sum(_flops(i, c) for i, c in _products(instruction, computation, computations))
+    flops = times * sum(_flops(product, where) for product, where in products)
     traffic = times * _traffic(instruction, computation, computations)
     program.flops += flops
     program.traffic += traffic
@@ -309,31 +316,22 @@ def _written(instruction: Instruction, computation: Computation, computations: d
     return whole
 
 
-def _collective(
-    found: Instruction, kind: str, instruction: Instruction, times: int, computations: dict[str, Computation]
-) -> Collective:
-    outputs = found.outputs
+def _collective(found: Instruction, instruction: Instruction, times: int) -> Collective:
+    kind, outputs = found.operation.removesuffix("-start"), found.outputs
     if found.operation.endswith("-start") and kind in ("all-gather", "collective-permute"):
         outputs = outputs[1:2]  # the first is the operand
     size = sum(array.bytes for array in outputs)
     group = _group(found.attributes)
     if kind in ("reduce-scatter", "all-to-all"):
         size *= len(group)
-    if kind == "all-reduce" and _scatters(instruction, computations):
-        kind = "reduce-scatter"
-    alone = instruction.operation == found.operation == kind
+    if kind == "all-reduce" and "all-reduce-scatter" in (instruction.called("calls") or ""):
+        kind = "reduce-scatter"  # a fusion that keeps a slice of the sum
+    alone = instruction.operation == kind
     return Collective(kind, size, group, times, tuple(array.shape for array in outputs), alone)
 
 
-def _scatters(instruction: Instruction, computations: dict[str, Computation]) -> bool:
-    """Whether an all-reduce is one half of a fusion that keeps a slice of the result: a reduce-scatter."""
-    if instruction.operation != "fusion":
-        return False
-    return "all-reduce-scatter" in (instruction.called("calls") or "")
-
-
 def _group(attributes: str) -> tuple[int, ...]:
-    """The devices of the group of device 0, of each of the three ways in which XLA writes groups."""
+    """The devices of the first group, written in one of XLA's ways: pairs, a list, a reshaped range, axes of a mesh."""
     pairs = re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", attributes)
     if pairs:
         return int(pairs[1]), int(pairs[2])
@@ -346,13 +344,19 @@ def _group(attributes: str) -> tuple[int, ...]:
         axes = [int(n) for n in iota[2].split(",")]
         order = [int(n) for n in iota[3].split(",")] if iota[3] else list(range(len(axes)))
         return _run(axes, order)[:size]
-    named = re.search(r"replica_groups=mesh\[([^\]]*)\]\s*(?:\([\d,]*\))?\s*\{([^}]*)\}", attributes)
+    ids = r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))?"
+    named = re.search(rf"replica_groups=mesh\[([^\]]*)\]{ids}\s*\{{([^}}]*)\}}", attributes)
     if named:
         sizes = {k.strip("'"): int(v) for k, v in (part.split("=") for part in named[1].split(","))}
-        over = [part.strip().strip("'") for part in named[2].split(",") if part.strip()]
+        over = [part.strip().strip("'") for part in named[4].split(",") if part.strip()]
         names = list(sizes)
         order = [i for i, n in enumerate(names) if n not in over] + [names.index(n) for n in over]
-        return _run(list(sizes.values()), order)[: math.prod(sizes[n] for n in over)]
+        places = _run(list(sizes.values()), order)[: math.prod(sizes[n] for n in over)]
+        if not named[2]:
+            return places
+        axes = [int(n) for n in named[2].split(",")]
+        numbers = _run(axes, [int(n) for n in named[3].split(",")] if named[3] else list(range(len(axes))))
+        return tuple(numbers[place] for place in places)
     return ()
 
 

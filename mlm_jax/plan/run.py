@@ -69,7 +69,5 @@ def run(config: Plan) -> None:
     """
     where = topology.parse(config.topology, config.mesh.slices)
     topology.require_compiler()
-    if config.search:
-        console.say(describe(search(config, where, config.compiles), config))
-    else:
-        console.say(describe(plan_step(adapt(config, where), where), config))
+    chosen = search(config, where, config.compiles).config if config.search else adapt(config, where)
+    console.say(describe(plan_step(chosen, where, config.effort), config))

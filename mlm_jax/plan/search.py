@@ -105,7 +105,7 @@ def first_that_fits(config: Config, where: Topology, compiles: int) -> Planned |
     return judge(options, where, compiles)
 
 
-def judge(options: list[Estimate], where: Topology, compiles: int, plan: Callable[[Config, Topology], Planned] = plan_step) -> Planned | None:
+def judge(options: list[Estimate], where: Topology, compiles: int, plan: Callable[[Config, Topology, float], Planned] = plan_step) -> Planned | None:
     """Compile options, the most promising first, until none is left that could be faster than the best that fits."""
     memory, time = dict.fromkeys(("none", "dots", "full"), 1.0), 1.0
     best: Planned | None = None
@@ -122,7 +122,7 @@ def judge(options: list[Estimate], where: Topology, compiles: int, plan: Callabl
                 break
             option = min(left, key=lambda o: o.seconds)
             left.remove(option)
-            planned = plan(option.config, where)
+            planned = plan(option.config, where, -1.0)
             growing = planned.memory.total - option.state
             memory[option.config.model.remat] = max(growing / option.growing, 0.05)
             mesh, train = option.config.mesh, option.config.train
