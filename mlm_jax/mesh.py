@@ -29,6 +29,7 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("vocab", "tensor"),  # of the token embedding and the output bias
     ("position", None),
     ("embed", "fsdp"),
+    ("embed_small", None),  # of small embeddings: split by width, a look-up would bring all blocks together
     ("embed_out", None),  # of the head's square matrix, whose input axis is `embed`
     ("qkv", None),
     ("heads", "tensor"),

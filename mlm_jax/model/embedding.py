@@ -105,7 +105,7 @@ class Embedding(nn.Module):
         config = self.config
 
         def table(name: str, axis: str, rows: int) -> jax.Array:
-            return part(self, name, (axis, "embed"), (rows, config.width), random)
+            return part(self, name, (axis, "embed_small"), (rows, config.width), random)
 
         def of_pieces(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
             return jnp.where(jnp.arange(self.rows)[:, None] < self.size, random(key, shape, dtype), 0)

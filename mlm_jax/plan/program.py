@@ -207,12 +207,12 @@ def _add(
     is_end = instruction.operation.endswith("-done") or instruction.operation == "async-update"
     carried = [i for i in _within(instruction, computations) if i.operation.removesuffix("-start") in COLLECTIVES]
     for found in [] if is_end else carried:
-        # A collective that is spread over the products beside it stands in the fusion of each, under one channel.
-        channel = re.search(r"channel_id=(\d+)", found.attributes)
-        if channel is None or channel[1] not in seen:
+        # A collective that is spread over the products beside it stands in the fusion of each, under one name of its chain.
+        chain = re.search(r"channel_id=\d+.*chain_id=\S+", found.attributes)
+        key = chain[0].split("metadata")[0] if chain else ""
+        if not chain or key not in seen:
             program.collectives.append(_collective(found, instruction, times))
-        if channel is not None:
-            seen.add(channel[1])
+        seen.add(key)
     products = list(_products(instruction, computation, computations))
     if instruction.operation in FREE or (carried and not products):
         return
