@@ -72,16 +72,20 @@ def candidates(config: Config, where: Topology) -> Iterator[Config]:
     """Every mesh of powers of two, number of pieces and rematerialisation that divides."""
     model, inside = config.model, where.chips // where.slices
     powers = [2**i for i in range(9)]
-    for tensor, fsdp, pieces in itertools.product(powers[:4], powers, [2**i for i in range(14)]):
-        over = where.chips // tensor
+    for tensor, fsdp in itertools.product(powers[:4], powers):
         fit = inside % (tensor * fsdp) == 0 and model.width % fsdp == 0
-        fit = fit and model.heads % tensor == 0 and model.mlp_width % tensor == 0
-        if not fit or config.train.batch_size % (pieces * over):
+        if not fit or model.heads % tensor or model.mlp_width % tensor:
             continue
-        for remat in ("none", "dots", "full"):
-            mesh = Mesh(over // fsdp, fsdp, tensor, where.slices)
+        mesh = Mesh(where.chips // tensor // fsdp, fsdp, tensor, where.slices)
+        for pieces, remat in itertools.product(divisions(config, mesh), ("none", "dots", "full")):
             changed = with_sections(config, model={"remat": remat}, train={"accumulate": pieces})
             yield dataclasses.replace(changed, mesh=mesh)
+
+
+def divisions(config: Config, mesh: Mesh) -> list[int]:
+    """The numbers of pieces into which a batch can be cut: each leaves every chip the same number of blocks."""
+    blocks, rest = divmod(config.train.batch_size, mesh.data * mesh.fsdp)
+    return [] if rest else [n for n in range(1, blocks + 1) if blocks % n == 0]
 
 
 def search(config: Config, where: Topology, compiles: int) -> Planned:
@@ -99,9 +103,9 @@ def search(config: Config, where: Topology, compiles: int) -> Planned:
 def first_that_fits(config: Config, where: Topology, compiles: int) -> Planned | None:
     """The config's own mesh and rematerialisation in the fewest pieces that fit."""
     config = adapt(config, where)
-    over = config.mesh.data * config.mesh.fsdp
-    pieces = [p for p in (config.train.accumulate * 2**i for i in range(14)) if config.train.batch_size % (p * over) == 0]
-    options = [estimate(with_sections(config, train={"accumulate": p}), where) for p in pieces]
+    options = [
+        estimate(with_sections(config, train={"accumulate": pieces}), where) for pieces in divisions(config, config.mesh)
+    ]
     return judge(options, where, compiles)
 
 
