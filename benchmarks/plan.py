@@ -4,6 +4,7 @@
     python benchmarks/plan.py --results plan.jsonl                     # all of it; goes on where it was stopped
     python benchmarks/plan.py --results plan.jsonl --topologies v5e-16 --configs xlmr_large
     python benchmarks/plan.py --results plan.jsonl --print             # the table of what is there
+    python benchmarks/plan.py --results remat.jsonl --configs xlmr_large --topologies v5e-16 --remat none dots full
 
 Each config keeps its batch, mesh and rematerialisation; the batch is cut into as few pieces as fit. Steps are compiled with
 the compiler's least effort, which takes a third of the time. One step takes half a minute to two on one core.
@@ -14,12 +15,14 @@ Needs the extra `[plan]` (libtpu).
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 from mlm_jax import config as cfg
 from mlm_jax.plan import topology
+from mlm_jax.plan.compile import with_sections
 from mlm_jax.plan.planned import Planned
 from mlm_jax.plan.search import first_that_fits
 from mlm_jax.plan.topology import GIB
@@ -33,19 +36,19 @@ CONFIGS = (
 )
 
 
-def row(name: str, where: str, planned: Planned | None) -> dict[str, Any]:
+def row(name: str, where: str, remat: str, planned: Planned | None) -> dict[str, Any]:
     """What is kept of a planned step."""
     if planned is None or planned.predicted is None:
-        return {"config": name, "topology": where, "fits": False}
+        return {"config": name, "topology": where, "remat": remat, "fits": False}
     mesh, collectives = planned.config.mesh, planned.collectives or {}
     return {
         "config": name,
         "topology": where,
+        "remat": remat,
         "fits": True,
         "mesh": [mesh.data, mesh.fsdp, mesh.tensor],
         "pieces": planned.config.train.accumulate,
         "rows": planned.rows,
-        "remat": planned.config.model.remat,
         "batch": planned.config.train.batch_size,
         "parameters": planned.parameters,
         "state": planned.memory.parameters + planned.memory.optimizer,
@@ -64,8 +67,18 @@ def row(name: str, where: str, planned: Planned | None) -> dict[str, Any]:
 def show(rows: list[dict[str, Any]]) -> str:
     """The table as Markdown."""
     headings = (
-        *("config", "slice", "data × fsdp × tensor", "pieces", "blocks a chip", "remat", "state GiB", "temporary GiB", "left GiB"),
-        *("GFLOP a token", "collectives GB", "s an update", "tokens/s", "MFU"),
+        *(
+            "config",
+            "slice",
+            "data × fsdp × tensor",
+            "pieces",
+            "blocks a chip",
+            "remat",
+            "state GiB",
+            "temporary GiB",
+            "left GiB",
+        ),
+        *("GFLOP a token", "executed", "collectives GB", "s an update", "tokens/s", "MFU"),
     )
     lines = ["| " + " | ".join(headings) + " |", "| --- | --- | --- |" + " --- |" * (len(headings) - 3)]
     for r in sorted(rows, key=lambda r: (CONFIGS.index(r["config"]), TOPOLOGIES.index(r["topology"]))):
@@ -74,9 +87,21 @@ def show(rows: list[dict[str, Any]]) -> str:
             continue
         left = topology.parse(r["topology"]).chip.memory - r["total"]
         cells = (
-            *(f"`{r['config']}`", r["topology"], " × ".join(map(str, r["mesh"])), f"{r['pieces']}", f"{r['rows']}", r["remat"]),
+            *(
+                f"`{r['config']}`",
+                r["topology"],
+                " × ".join(map(str, r["mesh"])),
+                f"{r['pieces']}",
+                f"{r['rows']}",
+                r["remat"],
+            ),
             *(f"{r['state'] / GIB:.2f}", f"{r['temporaries'] / GIB:.2f}", f"{left / GIB:.2f}"),
-            *(f"{r['flops_a_token'] / 1e9:.2f}", f"{r['collectives'] / 1e9:.1f}", f"{r['seconds']:.2f}"),
+            *(
+                f"{r['flops_a_token'] / 1e9:.2f}",
+                f"{r['executed']:.2f} ×",
+                f"{r['collectives'] / 1e9:.1f}",
+                f"{r['seconds']:.2f}",
+            ),
             *(f"{r['tokens_a_second']:,.0f}", f"{r['mfu']:.0%}"),
         )
         lines.append("| " + " | ".join(cells) + " |")
@@ -85,9 +110,12 @@ def show(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, required=True, help="JSON lines, a line a row; rows that it has are kept")
+    parser.add_argument(
+        "--results", type=Path, required=True, help="JSON lines, a line a row; rows that it has are kept"
+    )
     parser.add_argument("--topologies", nargs="+", default=TOPOLOGIES, choices=TOPOLOGIES)
     parser.add_argument("--configs", nargs="+", default=CONFIGS, choices=CONFIGS)
+    parser.add_argument("--remat", nargs="+", choices=("none", "dots", "full"), help="instead of the config's own")
     parser.add_argument("--compiles", type=int, default=3, help="steps compiled for a row at most")
     parser.add_argument("--print", action="store_true", help="print the table of what is there")
     options = parser.parse_args()
@@ -97,14 +125,14 @@ def main() -> None:
         print(show(rows))
         return
     topology.require_compiler()
-    done = {(r["config"], r["topology"]) for r in rows}
-    for where in options.topologies:
-        for name in options.configs:
-            if (name, where) in done:
+    done = {(r["config"], r["topology"], r["remat"]) for r in rows}
+    for where, name in itertools.product(options.topologies, options.configs):
+        config = cfg.load(str(ROOT / "configs" / f"{name}.py"))
+        for remat in options.remat or [config.model.remat]:
+            if (name, where, remat) in done:
                 continue
-            config = cfg.load(str(ROOT / "configs" / f"{name}.py"))
-            planned = first_that_fits(config, topology.parse(where), options.compiles)
-            made = row(name, where, planned)
+            changed = with_sections(config, model={"remat": remat})
+            made = row(name, where, remat, first_that_fits(changed, topology.parse(where), options.compiles))
             with options.results.open("a") as file:
                 file.write(json.dumps(made) + "\n")
             print(json.dumps(made), flush=True)

@@ -124,7 +124,9 @@ def _backward(size, chunk, residuals, cotangents):  # type: ignore[no-untyped-de
         first, end = _rows_of(len(bias), rows_local, size, over)
         weights = split.gathered(weights, over.width)
         within = max(chunk // split.size(over.width), 128)
-        d_features, d_matrix, d_bias = _backward_part(features, matrix, bias, targets, kept, weights, first, end, within)
+        d_features, d_matrix, d_bias = _backward_part(
+            features, matrix, bias, targets, kept, weights, first, end, within
+        )
         d_features = split.total_part(split.total(d_features, over.vocabulary), over.width).astype(features.dtype)
         d_matrix = split.turned(d_matrix, over.width, 1, 0)[None, :rows_local]
         d_bias = split.total(split.gathered(d_bias, over.width)[:rows_local], over.copies)

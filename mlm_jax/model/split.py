@@ -60,9 +60,7 @@ def size(axes: tuple[str, ...]) -> int:
     return math.prod(mesh.shape[axis] for axis in axes)
 
 
-def on_each_device(
-    function: Callable[..., Any], inputs: tuple[PartitionSpec, ...], outputs: Any
-) -> Callable[..., Any]:
+def on_each_device(function: Callable[..., Any], inputs: tuple[PartitionSpec, ...], outputs: Any) -> Callable[..., Any]:
     """The function of whole arrays that does `function` with each device's part."""
     return jax.shard_map(function, in_specs=inputs, out_specs=outputs, check_vma=False)
 

@@ -33,16 +33,14 @@ class Memory:
     Attributes:
       parameters, optimizer: of the state, which a step updates in place.
       batch: of the input.
-      temporaries: activations, gradients and what else lives within a step.
-      program: the code.
-      total: of all; with what the compiler said where the step does not fit.
+      temporaries: activations, gradients and what else lives within a step, when most does.
+      total: at that moment, as the compiler counts, or refuses, it.
     """
 
     parameters: float
     optimizer: float
     batch: float
     temporaries: float
-    program: float
     total: float
 
 
@@ -108,36 +106,35 @@ def compile_step(config: Config, mesh: jax.sharding.Mesh, effort: float = 0.0) -
     count = sum(leaf.size for leaf in jax.tree.leaves(plan.params))
     shapes = batch_shapes(config.train.batch_size, config.data.sequence_length).values()
     batch = sum(math.prod(shape) * 4 for shape, _ in shapes) / (mesh.shape["data"] * mesh.shape["fsdp"])
+    text = None
     try:
         compiled = lower_step(config, mesh).compile(compiler_options={"exec_time_optimization_effort": effort})
+        text, said = compiled.as_text(), compiled.memory_analysis()
+        assert said is not None
+        total = float(said.peak_memory_in_bytes)
     except jax.errors.JaxRuntimeError as e:
         needed = out_of_memory(str(e))
         if needed is None:
             raise
-        return Step(count, Memory(parameters, optimizer, batch, needed - parameters - optimizer - batch, 0, needed), None)
-    said = compiled.memory_analysis()
-    assert said is not None
-    program = said.generated_code_size_in_bytes
-    total = said.argument_size_in_bytes + said.output_size_in_bytes - said.alias_size_in_bytes
-    total += said.temp_size_in_bytes + program
-    memory = Memory(parameters, optimizer, batch, said.temp_size_in_bytes, program, total)
-    return Step(count, memory, compiled.as_text())
+        total = needed
+    memory = Memory(parameters, optimizer, batch, total - parameters - optimizer - batch, total)
+    return Step(count, memory, text)
 
 
 def bytes_a_chip(tree: Any) -> float:
     """Bytes of a tree of shapes with shardings on one device."""
     return float(
-        sum(
-            math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-            for leaf in jax.tree.leaves(tree)
-        )
+        sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
     )
 
 
 def out_of_memory(message: str) -> float | None:
     """Bytes of HBM that a step would need, from the compiler's refusal; None where it refused for another reason."""
-    match = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", message)
-    return float(match[1]) * 2.0 ** (10 * (1 + "KMGT".index(match[2]))) if match else None
+    match = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm|\(([\d.]+)([KMGT])\) exceeds available HBM", message)
+    if match is None:
+        return None
+    number, unit = (part for part in match.groups() if part is not None)
+    return float(number) * 2.0 ** (10 * (1 + "KMGT".index(unit)))
 
 
 def with_sections(config: Config, **sections: dict[str, Any]) -> Config:

@@ -7,8 +7,8 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from mlm_jax import objectives
 from mlm_jax import mesh as meshes
+from mlm_jax import objectives
 from mlm_jax.config import Config, Mesh
 from mlm_jax.model.encoder import padded_rows
 from mlm_jax.model.flops import step_flops

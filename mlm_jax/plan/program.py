@@ -256,7 +256,9 @@ def _flops(product: Instruction, computation: Computation) -> float:
         labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", product.attributes)
         assert labels is not None, product.name
         spatial = [digit for digit in labels[1] if digit.isdigit()]
-        across = [[size[label.index(digit)] for size, label in zip(sizes, labels.groups(), strict=True)] for digit in spatial]
+        across = [
+            [size[label.index(digit)] for size, label in zip(sizes, labels.groups(), strict=True)] for digit in spatial
+        ]
         # A dimension that all three have is a batch; one that two have is summed over or kept.
         batch = math.prod(a[0] for a in across if a[0] == a[1] == a[2])
     return 2 * math.sqrt(math.prod(math.prod(size) for size in sizes) / batch)
@@ -272,9 +274,7 @@ def _traffic(instruction: Instruction, computation: Computation, computations: d
     return read + _written(instruction, computation, computations)
 
 
-def _read(
-    user: Instruction, place: int, arrays: list[Array], computations: dict[str, Computation]
-) -> float:
+def _read(user: Instruction, place: int, arrays: list[Array], computations: dict[str, Computation]) -> float:
     """Bytes that an instruction reads of its operand at `place`: of a stack of layers, only what it cuts out."""
     whole = sum(array.traffic for array in arrays)
     if not whole:

@@ -61,7 +61,9 @@ def collective_seconds(collective: Collective, topology: Topology, devices: Sequ
     if len(members) < 2:
         return 0
     slices = len({getattr(d, "slice_index", 0) for d in members})
-    places = np.array([d.coords for d in members if getattr(d, "slice_index", 0) == getattr(members[0], "slice_index", 0)])
+    places = np.array(
+        [d.coords for d in members if getattr(d, "slice_index", 0) == getattr(members[0], "slice_index", 0)]
+    )
     ways = 0
     for dimension, size in enumerate(topology.shape):
         if len(set(places[:, dimension])) > 1:

@@ -16,7 +16,9 @@ from mlm_jax.plan.topology import GIB
 def changes(before: Config, after: Config) -> str:
     """The options of mesh and train that differ, as they would be given on the command line."""
     was, now = flatten(before), flatten(after)
-    differ = [name for name in now if name.startswith(("mesh.", "train.", "model.")) and was[name] not in (now[name], -1)]
+    differ = [
+        name for name in now if name.startswith(("mesh.", "train.", "model.")) and was[name] not in (now[name], -1)
+    ]
     return " ".join(f"--{name} {now[name]}" for name in differ)
 
 
@@ -34,7 +36,7 @@ def describe(planned: Planned, before: Config) -> str:
     if options := changes(before, config):
         lines.append(f"other than the config: {options}")
     lines += ["", f"memory of a chip, of {chip.memory / GIB:.2f} GiB"]
-    for name in ("parameters", "optimizer", "batch", "temporaries", "program", "total"):
+    for name in ("parameters", "optimizer", "batch", "temporaries", "total"):
         label = "activations, gradients and other temporaries" if name == "temporaries" else name
         lines.append(f"  {label:<46}{getattr(memory, name) / GIB:>9.3f} GiB")
     left = chip.memory - memory.total

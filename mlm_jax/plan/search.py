@@ -7,6 +7,7 @@ Arithmetic orders the candidates and the compiler judges the first of them; what
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import jax
 
 from mlm_jax import console, objectives
-from mlm_jax.config import Config, Mesh
+from mlm_jax.config import Config, Mesh, Model
 from mlm_jax.errors import UserError
 from mlm_jax.model.encoder import padded_rows, parameter_shapes
 from mlm_jax.model.flops import step_flops
@@ -38,7 +39,7 @@ def estimate(config: Config, where: Topology) -> Estimate:
     model, mesh, chip = config.model, config.mesh, where.chip
     length, pieces = config.data.sequence_length, config.train.accumulate
     shards = mesh.fsdp * mesh.tensor
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(parameter_shapes(model, config.vocabulary.size)))
+    parameters = count_parameters(dataclasses.replace(model, remat="none"), config.vocabulary.size)
     rows = config.train.batch_size // pieces // (mesh.data * mesh.fsdp)
     tokens, tensor = rows * length, mesh.tensor
     scored = objectives.scored_bound(length, config.objective, model.causal)
@@ -66,6 +67,12 @@ def estimate(config: Config, where: Topology) -> Estimate:
     links += pieces * 8 * tokens * model.width * 2 * model.layers * (tensor > 1)
     ways = chip.dimensions * chip.link
     return Estimate(config, state, growing, max(flops / chip.peak, traffic / chip.bandwidth) + links / ways)
+
+
+@functools.lru_cache
+def count_parameters(model: Model, size: int) -> int:
+    """Parameters of a model, without making any."""
+    return sum(leaf.size for leaf in jax.tree.leaves(parameter_shapes(model, size)))
 
 
 def candidates(config: Config, where: Topology) -> Iterator[Config]:
@@ -96,7 +103,9 @@ def search(config: Config, where: Topology, compiles: int) -> Planned:
     """
     found = judge([estimate(c, where) for c in candidates(adapt(config, where), where)], where, compiles)
     if found is None:
-        raise UserError(f"search: nothing of {config.model.layers} layers fits {where} in {compiles} compiled steps; take more chips")
+        raise UserError(
+            f"search: nothing of {config.model.layers} layers fits {where} in {compiles} compiled steps; take more chips"
+        )
     return found
 
 
@@ -104,12 +113,18 @@ def first_that_fits(config: Config, where: Topology, compiles: int) -> Planned |
     """The config's own mesh and rematerialisation in the fewest pieces that fit."""
     config = adapt(config, where)
     options = [
-        estimate(with_sections(config, train={"accumulate": pieces}), where) for pieces in divisions(config, config.mesh)
+        estimate(with_sections(config, train={"accumulate": pieces}), where)
+        for pieces in divisions(config, config.mesh)
     ]
     return judge(options, where, compiles)
 
 
-def judge(options: list[Estimate], where: Topology, compiles: int, plan: Callable[[Config, Topology, float], Planned] = plan_step) -> Planned | None:
+def judge(
+    options: list[Estimate],
+    where: Topology,
+    compiles: int,
+    plan: Callable[[Config, Topology, float], Planned] = plan_step,
+) -> Planned | None:
     """Compile options, the most promising first, until none is left that could be faster than the best that fits."""
     memory, time = dict.fromkeys(("none", "dots", "full"), 1.0), 1.0
     best: Planned | None = None

@@ -92,7 +92,9 @@ def parse(text: str, slices: int = 1) -> Topology:
     """
     match = re.fullmatch(r"(v4|v5e|v5litepod|v5p|v6e)(?::(\d+(?:x\d+)+)|-(\d+))", text)
     if not match:
-        raise UserError(f"topology: {text}; name a slice by its shape or name, e.g. v5e:16x16, v5e-256, v4:4x4x4, v6e-64")
+        raise UserError(
+            f"topology: {text}; name a slice by its shape or name, e.g. v5e:16x16, v5e-256, v4:4x4x4, v6e-64"
+        )
     generation = match[1].replace("litepod", "e")
     chip = CHIPS[generation]
     shapes = SHAPES[chip.dimensions]
