@@ -233,7 +233,10 @@ def _forward_part(features, matrix, bias, targets, first, end, chunk, axes):  # 
     correct = (own >= highest - 1e-5 * jnp.maximum(jnp.abs(highest), 1)).astype(jnp.float32)
     if number == 1:
         # What this part's exponentials are to be divided by: it may lie far below the highest of all.
-        kept = shifted.astype(features.dtype), sums * jnp.exp(highest - top) if axes else sums
+        kept: tuple[jax.Array | None, jax.Array] = (
+            shifted.astype(features.dtype),
+            sums * jnp.exp(highest - top) if axes else sums,
+        )
     else:
         kept = None, log_sum
     return (loss, correct), kept

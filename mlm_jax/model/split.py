@@ -44,7 +44,7 @@ def split_over(blocks: int, rows: int, width: int) -> Split | None:
         return None
 
     def axes(name: str) -> tuple[str, ...]:
-        found = nn.logical_to_mesh_axes((name,))[0] or ()
+        found = (nn.logical_to_mesh_axes((name,)) or PartitionSpec(None))[0] or ()
         return tuple(axis for axis in ((found,) if isinstance(found, str) else found) if mesh.shape[axis] > 1)
 
     split = Split(axes("act_batch"), axes("vocab"), axes("embed"))
@@ -60,7 +60,7 @@ def size(axes: tuple[str, ...]) -> int:
     return math.prod(mesh.shape[axis] for axis in axes)
 
 
-def on_each_device(function: Callable[..., Any], inputs: tuple[PartitionSpec, ...], outputs: Any) -> Callable[..., Any]:
+def on_each_device(function: Callable[..., Any], inputs: tuple[Any, ...], outputs: Any) -> Callable[..., Any]:
     """The function of whole arrays that does `function` with each device's part."""
     return jax.shard_map(function, in_specs=inputs, out_specs=outputs, check_vma=False)
 

@@ -108,7 +108,8 @@ def compile_step(config: Config, mesh: jax.sharding.Mesh, effort: float = 0.0) -
     batch = sum(math.prod(shape) * 4 for shape, _ in shapes) / (mesh.shape["data"] * mesh.shape["fsdp"])
     text = None
     try:
-        compiled = lower_step(config, mesh).compile(compiler_options={"exec_time_optimization_effort": effort})
+        options: dict[str, Any] = {"exec_time_optimization_effort": effort}
+        compiled = lower_step(config, mesh).compile(compiler_options=options)
         text, said = compiled.as_text(), compiled.memory_analysis()
         assert said is not None
         total = float(said.peak_memory_in_bytes)
