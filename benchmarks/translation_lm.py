@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What translation LM adds: the probes of `analyze` after masked LM alone, and after masked + translation LM.
 
-    python benchmarks/translation_lm.py [--steps 3000] [--text FOLDER --languages en de cs] [--keep FOLDER]
+    python benchmarks/translation_lm.py [--steps 3000] [--text FOLDER --languages en de cs] [--gold FOLDER] [--keep FOLDER]
 
 Both runs are configs/tiny_xlm_tlm.py, one with no blocks of sentence pairs and one with half; the same corpus, vocabulary,
 seed and number of updates. The text is the sample corpus, or `FOLDER/{language}.tsv`, lines of a key, a tab and a text, in which
 the same key is the same text translated. What is probed are the held-out pairs of English and each other language, which no training
-block holds: a third fits means and maps, two thirds are tested. Printed for either run are retrieval in the last layer, as the mean
-of the tokens, plain and centred, both ways; and every probe at its best layer. `--keep` names a folder for the runs and their pages.
+block holds, and those that all languages have (`all`): a third fits means and maps, two thirds are tested. `--gold` names a folder of
+word_alignment/ and quality_estimation/ as configs/analyze/neutrality.py reads them: English-French words where French is trained on, and
+Romanian-English translations. Printed for either run are retrieval in the last layer, as the mean of the tokens, plain and centred, both
+ways, over the updates too; and every probe at its best layer. `--keep` names a folder for the runs and their pages: called again, the
+benchmark continues there.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import numpy as np
 
 from mlm_jax import config as cfg
 from mlm_jax import console
-from mlm_jax.neutrality.config import Aligned, Analyze
+from mlm_jax.neutrality.config import Aligned, Analyze, Quality, WordAlignment
 from mlm_jax.neutrality.run import TRANSFORMATIONS, headlines
 from mlm_jax.prepare import sample
 from mlm_jax.prepare.sources import is_held_out
@@ -40,69 +43,114 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3_000)
     parser.add_argument("--text", default="")
     parser.add_argument("--languages", nargs="+", default=["en", "ar", "cs", "de", "es", "fr", "ja", "ru"])
+    parser.add_argument("--gold", default="")
     parser.add_argument("--keep", default="")
     options = parser.parse_args()
     folder = Path(options.keep or tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     config_file = write_config(folder, options.text, options.languages) if options.text else CONFIG
-    analysis = write_analysis(folder, options.text, [x for x in options.languages if x != "en"])
+    analysis = write_analysis(folder, options.text, [x for x in options.languages if x != "en"], options.gold)
     rows = {}
     for name, share in RUNS.items():
-        workdir = folder / name.replace(" + ", "_and_").replace(" ", "_")
+        workdir = folder / named(name)
         command = [sys.executable, "-m", "mlm_jax", "pretrain", str(config_file), "--workdir", str(workdir)]
         command += ["--sampling.parallel_share", str(share), "--train.steps", str(options.steps)]
         # Enough to learn more than frequencies, which the twin's inverse square root from 20 steps on is not.
         command += ["--optimizer.schedule", "linear", "--optimizer.learning_rate", "1e-3"]
         command += ["--optimizer.warmup_steps", "300", "--train.batch_size", "32"]
         command += ["--train.log_every", "500", "--train.validate_every", "1000", "--train.save_every", "1000"]
+        command += ["--train.keep_last", "6"]
         subprocess.run(command, check=True, stdout=sys.stderr)
         probed = workdir.with_name(f"{workdir.name}_probed")
         if not probed.exists():  # the last checkpoint, not the best: as many updates on both sides
             command = [sys.executable, "-m", "mlm_jax", "import", str(workdir), str(probed), "--step", "last"]
             subprocess.run(command, check=True, stdout=sys.stderr)
         command = [sys.executable, "-m", "mlm_jax", "analyze", str(analysis), "--workdir", str(probed)]
+        command += ["--init", str(workdir)]
         subprocess.run(command, check=True, stdout=sys.stderr)
         rows[name] = json.loads((probed / "results.json").read_text())
-    print(f"{options.steps:,} updates\n\n{last_layer(rows)}\n\n{best_layers(rows)}")
+    print(f"{options.steps:,} updates\n\n{last_layer(rows)}\n\n{by_step(rows)}\n\n{best_layers(rows)}")
+
+
+def named(run: str) -> str:
+    """The folder of a run."""
+    return run.replace(" + ", "_and_").replace(" ", "_")
+
+
+def retrieved(rows: list[dict], kind: str, step: int | None = None) -> dict[str, float]:
+    """Retrieval in the last layer, mean of the tokens, in %, of each set of pairs; at a step, or of the last checkpoint."""
+    last = max(r["layer"] for r in rows)
+    at = {"probe": "retrieval", "metric": "accuracy", "layer": last, "pooling": "mean", "transformation": kind}
+    mine = [r for r in rows if all(r[k] == v for k, v in at.items()) and r.get("step") == step and r["set"] != "all"]
+    sets = dict.fromkeys(r["set"] for r in mine)
+    return {name: 100 * float(np.mean([r["value"] for r in mine if r["set"] == name])) for name in sets}
 
 
 def last_layer(rows: dict[str, list[dict]]) -> str:
-    """Retrieval in the last layer, a line a run and transformation."""
-    cells = []
-    sets = list(dict.fromkeys(r["set"] for r in rows["masked LM"]))
+    """Retrieval, a line a run and transformation."""
+    cells, sets = [], list(retrieved(rows["masked LM"], "plain"))
     for name, found in rows.items():
-        last = max(r["layer"] for r in found)
         for kind in ("plain", "centred"):
-            at = {"probe": "retrieval", "metric": "accuracy", "layer": last, "pooling": "mean", "transformation": kind}
-            mine = [r for r in found if all(r[k] == v for k, v in at.items())]
-            values = [100 * float(np.mean([r["value"] for r in mine if r["set"] == s])) for s in sets]
-            cells.append([f"{name}, {kind}", *(f"{v:.1f}" for v in values), f"{np.mean(values):.1f}"])
+            values = retrieved(found, kind)
+            cells.append(
+                [f"{name}, {kind}", *(f"{values[s]:.1f}" for s in sets), f"{np.mean(list(values.values())):.1f}"]
+            )
     return console.table(["retrieval, last layer", *sets, "mean"], cells)
 
 
+def by_step(rows: dict[str, list[dict]]) -> str:
+    """The mean of retrieval at each kept checkpoint, a line a run and transformation."""
+    cells, steps = [], sorted({r["step"] for r in rows["masked LM"] if "step" in r})
+    for name, found in rows.items():
+        for kind in ("plain", "centred"):
+            means = [np.mean(list(retrieved(found, kind, step).values())) for step in steps]
+            cells.append([f"{name}, {kind}", *(f"{mean:.1f}" for mean in means)])
+    return console.table(["retrieval, after updates", *(f"{step:,}" for step in steps)], cells)
+
+
 def best_layers(rows: dict[str, list[dict]]) -> str:
-    """Every probe's mean over the sets, each at the layer and pooling that is best plain."""
+    """Every probe at the layer and pooling that is best plain; of the sets of pairs, the mean."""
     cells = []
     for name, found in rows.items():
-        heads = headlines(found)
-        for probe in dict.fromkeys(h["probe"] for h in heads):
-            mine = [h for h in heads if h["probe"] == probe]
+        heads = [h | {"set": "pairs" if h["set"].startswith("en-") else h["set"]} for h in headlines(found)]
+        for probe, part in dict.fromkeys((h["probe"], h["set"]) for h in heads):
+            mine = [h for h in heads if (h["probe"], h["set"]) == (probe, part)]
             values = [100 * float(np.mean([h[k] for h in mine])) if k in mine[0] else None for k in TRANSFORMATIONS]
-            cells.append([probe, name, *("" if v is None else f"{v:.1f}" for v in values)])
+            cells.append([f"{probe}, {part}", name, *("" if v is None else f"{v:.1f}" for v in values)])
+        words = {(r["layer"], r["metric"]): r["value"] for r in found if r["probe"] == "aligned words, before"}
+        if words:
+            gaps = [words[layer, "aligned"] - words[layer, "random"] for layer, metric in words if metric == "random"]
+            cells.append(
+                ["cosine of aligned words less that of random ones", name, f"{100 * max(gaps):.1f}", "", "", ""]
+            )
     return console.table(["probe", "run", *TRANSFORMATIONS], sorted(cells, key=lambda c: c[0]))
 
 
-def write_analysis(folder: Path, text: str, languages: list[str]) -> Path:
-    """A config of `analyze` on the held-out pairs of English and each language, and the pairs' files."""
-    sets = []
-    for language in languages:
-        pairs = held_out(language, text)
-        files = tuple((x, f"{folder}/held_out.en-{language}.{x}") for x in ("en", language))
-        for side, (_, path) in enumerate(files):
-            Path(path).write_text("".join(f"{pair[side]}\n" for pair in pairs))
-        sets.append(Aligned(f"en-{language}", files, fit=len(pairs) // 3, test=len(pairs) - len(pairs) // 3))
+def write_analysis(folder: Path, text: str, languages: list[str], gold: str) -> Path:
+    """A config of `analyze` on the held-out pairs of English and each language, and on what all languages have; and their files."""
+    pairs = {language: held_out(language, text) for language in languages}
+    sets = {f"en-{language}": {"en": [a for a, _ in x], language: [b for _, b in x]} for language, x in pairs.items()}
+    translated = {language: dict(x) for language, x in pairs.items()}
+    shared = [a for a in translated[languages[0]] if all(a in x for x in translated.values())]
+    sets["all"] = {"en": shared} | {language: [x[a] for a in shared] for language, x in translated.items()}
+    aligned = []
+    for name, part in sets.items():
+        files = tuple((language, f"{folder}/held_out.{name}.{language}") for language in part)
+        for (_, path), lines in zip(files, part.values(), strict=True):
+            Path(path).write_text("".join(f"{line}\n" for line in lines))
+        fit = len(part["en"]) // 3
+        aligned.append(Aligned(name, files, fit=fit, test=len(part["en"]) - fit))
+    config = Analyze(pivot="en", aligned=tuple(aligned), checkpoints=True, max_length=LENGTH)
+    if gold:
+        words = f"{gold}/word_alignment/enfr"
+        judged = [f"{gold}/quality_estimation/ro-en.{split}.tsv" for split in ("test", "train")]
+        config = dataclasses.replace(config, quality=(Quality("ro-en", ("ro", "en"), *judged),))
+        if "fr" in languages:
+            french = WordAlignment("words.en-fr", ("en", "fr"), f"{words}.src-tgt", f"{words}.gold")
+            # Its own words are what is asked for; the first run is there when either is analysed.
+            first = f"{folder}/{named('masked LM')}_probed"
+            config = dataclasses.replace(config, word_alignment=(french,), compare=(first,))
     path = folder / "analysis.py"
-    config = Analyze(pivot="en", aligned=tuple(sets), max_length=LENGTH)
     path.write_text(f"from mlm_jax.neutrality.config import *\n\n\ndef get_config():\n    return {config!r}\n")
     return path
 

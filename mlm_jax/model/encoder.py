@@ -172,7 +172,9 @@ class Encoder(nn.Module):
         x, read = (nn.with_logical_constraint(y, ("act_batch", "act_length", "act_embed")) for y in (x, read))
         return (x, read), token
 
-    def go_on(self, carry: Carry, batch: dict[str, jax.Array], keys: jax.Array | None = None, first: int = 0) -> Carry:
+    def go_on(
+        self, carry: Carry, batch: dict[str, jax.Array], keys: jax.Array | None = None, first: int | jax.Array = 0
+    ) -> Carry:
         """The layers, all of this encoder's, as those of a deeper one from number `first` on.
 
         Args:
@@ -183,7 +185,7 @@ class Encoder(nn.Module):
           The carry for layers above; its second part is the encoder's output where there are none.
         """
         context = make_context(self.config, batch["segment_ids"], batch["positions"])
-        numbers = jnp.arange(first, first + self.config.layers, dtype=jnp.uint32)
+        numbers = first + jnp.arange(self.config.layers, dtype=jnp.uint32)
         return self.layers(carry, numbers, context, keys)[0]
 
     def features(

@@ -157,15 +157,9 @@ def _one_layer(part: Aligned, fit: Any, test: Any, pivot: str, k: int, at: dict[
         for language in test:
             if language == pivot:
                 continue
-            add("retrieval", kind, "accuracy", retrieval.accuracy(b[language], b[pivot]), f"{language}-{pivot}")
-            add("retrieval", kind, "accuracy", retrieval.accuracy(b[pivot], b[language]), f"{pivot}-{language}")
-            add(
-                "retrieval",
-                kind,
-                "margin_accuracy",
-                retrieval.accuracy(b[language], b[pivot], k, True),
-                f"{language}-{pivot}",
-            )
+            for x, y in ((language, pivot), (pivot, language)):
+                add("retrieval", kind, "accuracy", retrieval.accuracy(b[x], b[y]), f"{x}-{y}")
+                add("retrieval", kind, "margin_accuracy", retrieval.accuracy(b[x], b[y], k, True), f"{x}-{y}")
     found = languages.similarity(test, families_of(test))
     if found is not None:
         add("similarity", "plain", "v_measure", found.v_measure)

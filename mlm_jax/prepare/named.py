@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
-from mlm_jax.prepare.sources import BATCH, import_module
 from mlm_jax.prepare.text import tidy
+
+BATCH = 1_000  # documents
 
 
 def shard_count(source: cfg.Source, split: str) -> int:
@@ -144,11 +146,28 @@ def builder_of(path: str) -> Any:
 def _task(source: cfg.Source) -> Any:
     import seqio
 
-    import_module(source)
+    _import_module(source)
     name = source.path.removeprefix("seqio:")
     try:
         return seqio.get_mixture_or_task(name)
     except ValueError as e:
         raise UserError(
             f"{source.path}: no SeqIO task or mixture of this name is registered; set Source.module to the module that does"
+        ) from e
+
+
+def _import_module(source: cfg.Source) -> None:
+    """Import the module that registers a source's SeqIO task.
+
+    Raises:
+      UserError: it cannot be imported.
+    """
+    if not source.module:
+        return
+    try:
+        importlib.import_module(source.module)
+    except Exception as e:
+        raise UserError(
+            f"data.sources: language {source.language}: module {source.module} cannot be imported "
+            f"({type(e).__name__}: {e}); check Source.module and PYTHONPATH"
         ) from e

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.prepare import sample, text
 
-BATCH = 1_000  # documents
 FORMATS = (".txt", ".jsonl")
 
 
@@ -292,20 +290,3 @@ def divide(piece: Piece, batch: list[Any], fraction: float) -> dict[str, list[An
         decides = document if isinstance(document, str) else document[0]
         parts["validation" if is_held_out(decides, fraction) else "train"].append(document)
     return parts
-
-
-def import_module(source: cfg.Source) -> None:
-    """Import the module that registers a source's SeqIO task.
-
-    Raises:
-      UserError: it cannot be imported.
-    """
-    if not source.module:
-        return
-    try:
-        importlib.import_module(source.module)
-    except Exception as e:
-        raise UserError(
-            f"data.sources: language {source.language}: module {source.module} cannot be imported "
-            f"({type(e).__name__}: {e}); check Source.module and PYTHONPATH"
-        ) from e

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import textwrap
 from typing import Any
 
 import matplotlib
@@ -19,7 +20,7 @@ from mlm_jax.report.run import Run, language_rows, mean
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, GREY, PALE = "#0072b2", "#d55e00", "#009e73", "#555555", "#b8c4cc"
-MANY = 30  # languages from which on only some are named
+MANY = 24  # languages from which on only some are named
 
 
 def figures(run: Run) -> dict[str, tuple[Figure, str]]:
@@ -35,11 +36,12 @@ def figures(run: Run) -> dict[str, tuple[Figure, str]]:
     return made
 
 
-def new_axes(title: str, height: float = 3.6) -> tuple[Figure, Axes]:
+def new_axes(title: str, height: float = 3.0) -> tuple[Figure, Axes]:
     """An empty plot in the style of the page, `height` inches tall."""
-    figure = Figure(figsize=(7.2, height), layout="constrained")
+    # Narrow, so that its letters are not too small on a phone.
+    figure = Figure(figsize=(5.4, height), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.set_title(textwrap.fill(title, 56), loc="left", fontsize=10, fontweight="bold")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e6e9ec", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -87,7 +89,7 @@ def validation(run: Run) -> Figure:
     """A line a language, the macro average in bold, a few named at their ends."""
     steps = [v["step"] for v in run.validation]
     final = run.validation[-1]["macro_loss"]
-    figure, axes = new_axes(f"Validation loss, mean over languages: {final:.2f} nats a token", 4.2)
+    figure, axes = new_axes(f"Validation loss, mean over languages: {final:.2f} nats a token", 3.4)
     names = [r["language"] for r in sorted(run.sampling, key=lambda r: -r["natural"])]
     names = [n for n in names if n in run.validation[-1]["languages"]]
     lines: dict[str, list[float]] = {n: [v["languages"][n]["loss"] for v in run.validation] for n in names}

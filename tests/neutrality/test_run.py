@@ -12,11 +12,13 @@ import pytest
 
 from mlm_jax import cli, tokenizers
 from mlm_jax import config as cfg
+from mlm_jax.evaluate.retrieval import nearest
 from mlm_jax.evaluate.sentences import make_embedder
 from mlm_jax.model.encoder import Encoder
 from mlm_jax.neutrality import run as runs
 from mlm_jax.neutrality.config import Aligned, Analyze, Quality, WordAlignment, validate
-from mlm_jax.neutrality.vectors import make_vectors
+from mlm_jax.neutrality.families import family
+from mlm_jax.neutrality.vectors import Vectors, make_vectors
 from mlm_jax.train.loop import train
 from mlm_jax.train.trained import checkpoint_steps, read_trained
 from tests.corpora import make_workdir
@@ -130,6 +132,63 @@ def test_words_that_do_not_fit_are_left_out(tmp_path):
     assert short.shape == (3, 1, 32) and long.shape == (3, 6, 32)
 
 
+def planted(tmp_path, fit, test):
+    """An encoder of one layer whose vectors are {language: [sentences, width]}, first `fit` and then `test`; and its set."""
+    vectors = {x: np.concatenate([fit[x], test[x]])[None, None].astype(np.float32).repeat(2, axis=0) for x in fit}
+    for language, made in vectors.items():
+        (tmp_path / f"{language}.txt").write_text("".join(f"{i}\n" for i in range(made.shape[2])))
+    counts = {"fit": len(next(iter(fit.values()))), "test": len(next(iter(test.values())))}
+    part = Aligned("planted", tuple((x, str(tmp_path / f"{x}.txt")) for x in fit), **counts)
+    return part, Vectors(0, lambda _, language: vectors[language], lambda *_: [])
+
+
+def values(rows, probe, metric, kind):
+    return {r["languages"]: r["value"] for r in rows if (r["probe"], r["metric"], r["transformation"], r["pooling"]) == (probe, metric, kind, "mean")}  # fmt: skip
+
+
+def test_what_is_tested_has_no_part_in_what_is_taken_away(tmp_path):
+    rng = np.random.default_rng(0)
+    meaning = rng.normal(size=(80, 12))
+    offsets = {x: 6 * rng.normal(size=12) for x in ("deu", "eng", "fra")}
+    moved = {x: 6 * rng.normal(size=12) for x in offsets}
+    fit, same, other = (
+        {x: meaning[half] + by[x] for x in offsets}
+        for half, by in ((slice(40), offsets), (slice(40, None), offsets), (slice(40, None), moved))
+    )
+    config = Analyze(pivot="eng")
+    rows, _ = runs.probe_aligned(*planted(tmp_path, fit, same), config)
+    assert set(values(rows, "retrieval", "accuracy", "centred").values()) == {1}
+    assert (
+        values(rows, "identification", "accuracy", "centred")[""]
+        < 0.5
+        < values(rows, "identification", "accuracy", "plain")[""]
+    )
+    # Where the tested sentences lie elsewhere, their own mean would still bring translations together; the others' does not.
+    rows, _ = runs.probe_aligned(*planted(tmp_path, fit, other), config)
+    for kind in ("centred", "normalised", "projected"):
+        assert max(values(rows, "retrieval", "accuracy", kind).values()) < 0.5, kind
+
+
+def test_retrieval_is_measured_both_ways_by_either_score(tmp_path):
+    rng = np.random.default_rng(0)
+    fit, test = ({x: rng.normal(size=(30, 3)) for x in ("deu", "eng")} for _ in range(2))
+    rows, drawn = runs.probe_aligned(*planted(tmp_path, fit, test), Analyze(pivot="eng", neighbours=3))
+    for metric, margin in (("accuracy", 0), ("margin_accuracy", 3)):
+        found = values(rows, "retrieval", metric, "plain")
+        assert found == {
+            f"{x}-{y}": np.mean(nearest(test[x], test[y], margin)[0] == np.arange(30))
+            for x, y in (("deu", "eng"), ("eng", "deu"))
+        }
+    heat = drawn["planted"]["retrieval_plain"]
+    assert heat[0][1] == values(rows, "retrieval", "accuracy", "plain")["deu-eng"] and heat[0][0] == 1
+
+
+def test_words_beyond_the_length_are_said(tmp_path, capsys):
+    config = analysis(tmp_path, aligned=(), quality=(), max_length=5)
+    assert cli.main(["analyze", write(tmp_path / "toy.py", config)]) == 0
+    assert "words: 3 of 6 pairs cut to max_length; words beyond have no links" in "".join(capsys.readouterr())
+
+
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
@@ -224,5 +283,8 @@ def test_neutrality_through_pretraining(tmp_path, capsys):
 @pytest.mark.parametrize(
     "path", sorted(Path(__file__).parents[2].glob("configs/analyze/*.py")), ids=lambda path: path.stem
 )
-def test_every_config_is_valid(path):
-    validate(cfg.load(str(path), (Analyze,)))
+def test_every_config_is_valid_and_the_families_of_its_languages_known(path):
+    config = cfg.load(str(path), (Analyze,))
+    validate(config)
+    assert not [x for part in config.aligned for x, _ in part.files if family(x) is None]
+    assert max(len(part.files) for part in config.aligned) == 56
