@@ -12,6 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 BYTES = {"pred": 1, "bf16": 2, "f16": 2, "f32": 4, "f64": 8, "c64": 8, "c128": 16} | {
     f"{sign}{bits}": bits / 8 for sign in "su" for bits in (2, 4, 8, 16, 32, 64)
 }
@@ -155,21 +157,36 @@ def read(text: str) -> Program:
     """What the program does, loops unrolled."""
     computations, entry = parse(text)
     program, seen = Program(), set[str]()
-    for instruction, times in _executed(computations, entry):
-        _add(program, instruction, times, computations, seen)
+    for instruction, computation, times in _executed(computations, entry):
+        parts = list(_within(instruction, computation, computations))
+        carried = [part for part, _ in parts if part.operation.removesuffix("-start") in COLLECTIVES]
+        is_end = instruction.operation.endswith("-done") or instruction.operation == "async-update"
+        for found in [] if is_end else carried:
+            # A collective that is spread over the products beside it stands in the fusion of each, under one name of its chain.
+            chain = re.search(r"channel_id=\d+.*chain_id=\S+", found.attributes)
+            key = chain[0].split("metadata")[0] if chain else ""
+            if not chain or key not in seen:
+                program.collectives.append(_collective(found, instruction, times))
+            seen.add(key)
+        products = [part for part in parts if part[0].operation in ("convolution", "dot")]
+        if instruction.operation in FREE or (carried and not products):
+            continue
+        flops = times * sum(_flops(product, where) for product, where in products)
+        traffic = times * _traffic(instruction, computation, computations)
+        program.flops += flops
+        program.traffic += traffic
+        program.work.append((flops, traffic))
     return program
 
 
-def _executed(
-    computations: dict[str, Computation], entry: str
-) -> Iterator[tuple[tuple[Instruction, Computation], int]]:
+def _executed(computations: dict[str, Computation], entry: str) -> Iterator[tuple[Instruction, Computation, int]]:
     """Every instruction that is executed, with the computation it stands in, and how often."""
     stack = [(entry, 1)]
     while stack:
         name, times = stack.pop()
         computation = computations[name]
         for instruction in computation.values():
-            yield (instruction, computation), times
+            yield instruction, computation, times
             if instruction.operation == "while":
                 turns = _turns(instruction, computations)
                 stack.append((instruction.called("body") or "", times * turns))
@@ -196,51 +213,15 @@ def _turns(loop: Instruction, computations: dict[str, Computation]) -> int:
     return max(limits) // (steps[0] if after.operation == "add" and steps else 1)
 
 
-def _add(
-    program: Program,
-    placed: tuple[Instruction, Computation],
-    times: int,
-    computations: dict[str, Computation],
-    seen: set[str],
-) -> None:
-    instruction, computation = placed
-    is_end = instruction.operation.endswith("-done") or instruction.operation == "async-update"
-    carried = [i for i in _within(instruction, computations) if i.operation.removesuffix("-start") in COLLECTIVES]
-    for found in [] if is_end else carried:
-        # A collective that is spread over the products beside it stands in the fusion of each, under one name of its chain.
-        chain = re.search(r"channel_id=\d+.*chain_id=\S+", found.attributes)
-        key = chain[0].split("metadata")[0] if chain else ""
-        if not chain or key not in seen:
-            program.collectives.append(_collective(found, instruction, times))
-        seen.add(key)
-    products = list(_products(instruction, computation, computations))
-    if instruction.operation in FREE or (carried and not products):
-        return
-    flops = times * sum(_flops(product, where) for product, where in products)
-    traffic = times * _traffic(instruction, computation, computations)
-    program.flops += flops
-    program.traffic += traffic
-    program.work.append((flops, traffic))
-
-
-def _within(instruction: Instruction, computations: dict[str, Computation]) -> Iterator[Instruction]:
-    """The instruction and all that stand in what it calls as a part of itself."""
-    yield instruction
-    if instruction.operation in ("fusion", "async-start") and (name := instruction.called("calls")):
-        for part in computations.get(name, {}).values():
-            yield from _within(part, computations)
-
-
-def _products(
+def _within(
     instruction: Instruction, computation: Computation, computations: dict[str, Computation]
 ) -> Iterator[tuple[Instruction, Computation]]:
-    """The matrix products within an instruction, each with the computation it stands in."""
-    if instruction.operation in ("convolution", "dot"):
-        yield instruction, computation
-    elif instruction.operation in ("fusion", "async-start") and (name := instruction.called("calls")):
+    """The instruction and all that stand in what it calls as a part of itself, each with the computation it stands in."""
+    yield instruction, computation
+    if instruction.operation in ("fusion", "async-start") and (name := instruction.called("calls")):
         inner = computations.get(name, {})
         for part in inner.values():
-            yield from _products(part, inner, computations)
+            yield from _within(part, inner, computations)
 
 
 def _flops(product: Instruction, computation: Computation) -> float:
@@ -340,33 +321,24 @@ def _group(attributes: str) -> tuple[int, ...]:
         return tuple(int(n) for n in listed[1].split(","))
     iota = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes)
     if iota:
-        size = int(iota[1].split(",")[-1])
-        axes = [int(n) for n in iota[2].split(",")]
-        order = [int(n) for n in iota[3].split(",")] if iota[3] else list(range(len(axes)))
-        return _run(axes, order)[:size]
+        return _order(iota[2], iota[3])[: int(iota[1].split(",")[-1])]
     ids = r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))?"
     named = re.search(rf"replica_groups=mesh\[([^\]]*)\]{ids}\s*\{{([^}}]*)\}}", attributes)
     if named:
-        sizes = {k.strip("'"): int(v) for k, v in (part.split("=") for part in named[1].split(","))}
-        over = [part.strip().strip("'") for part in named[4].split(",") if part.strip()]
-        names = list(sizes)
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
+        over, names = re.findall(r"'(\w+)'", named[4]), list(sizes)
         order = [i for i, n in enumerate(names) if n not in over] + [names.index(n) for n in over]
-        places = _run(list(sizes.values()), order)[: math.prod(sizes[n] for n in over)]
-        if not named[2]:
-            return places
-        axes = [int(n) for n in named[2].split(",")]
-        numbers = _run(axes, [int(n) for n in named[3].split(",")] if named[3] else list(range(len(axes))))
-        return tuple(numbers[place] for place in places)
+        places = _order(",".join(sizes.values()), ",".join(map(str, order)))[: math.prod(int(sizes[n]) for n in over)]
+        numbers = _order(named[2], named[3]) if named[2] else None
+        return tuple(numbers[place] for place in places) if numbers else places
     return ()
 
 
-def _run(axes: list[int], order: list[int]) -> tuple[int, ...]:
-    """Numbers 0, 1, ... of an array of shape `axes`, in the order in which its transposed is read."""
-    strides = [math.prod(axes[i + 1 :]) for i in range(len(axes))]
-    numbers = [0]
-    for axis in order:
-        numbers = [n + i * strides[axis] for n in numbers for i in range(axes[axis])]
-    return tuple(numbers)
+def _order(axes: str, transposed: str | None) -> tuple[int, ...]:
+    """Devices 0, 1, ... laid out as `axes` (sizes, by commas), in the order in which the transposed array is read."""
+    numbers = np.arange(math.prod(map(int, axes.split(",")))).reshape([int(n) for n in axes.split(",")])
+    turned = numbers.transpose([int(n) for n in transposed.split(",")]) if transposed else numbers
+    return tuple(turned.ravel().tolist())
 
 
 def totals(collectives: list[Collective]) -> dict[tuple[str, int], tuple[int, float]]:
