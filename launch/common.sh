@@ -1,12 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-# Shared by the launch scripts: a virtual environment with exactly the versions of constraints.txt.
+# Shared by the launch scripts: what --dry-run does, the config, and a virtual environment with exactly the versions
+# of constraints.txt.
 # shellcheck shell=bash
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
+# --dry-run comes first in every script's arguments: the commands are printed, ready for a shell, and not run.
+dry_run=""
+if [ "${1:-}" = --dry-run ]; then
+    dry_run=true
+    shift # of the sourcing script's arguments: `source` was given none
+fi
+
 fail() {
     printf 'error: %s\n' "$1" >&2
     exit 2
+}
+
+# quoted WORD ...: the words as one line of shell, which any shell reads as the same words.
+quoted() {
+    local word line=""
+    for word in "$@"; do
+        [[ "$word" =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] || word="'${word//\'/\'\\\'\'}'"
+        line="$line $word"
+    done
+    printf '%s\n' "${line# }"
+}
+
+# run COMMAND ...: run it, or print it.
+run() {
+    if [ -n "$dry_run" ]; then quoted "$@"; else "$@"; fi
+}
+
+# finish COMMAND ...: become it, so that signals reach it and the exit status is its own; or print it.
+finish() {
+    if [ -n "$dry_run" ]; then quoted "$@"; else exec "$@"; fi
+}
+
+# find_config SCRIPT [CONFIG]: $config, here or, as one of the checkout's can be named from anywhere, there.
+find_config() {
+    config="${2:-}"
+    [ -n "$config" ] || fail "name a config file: bash $1 configs/quickstart.py"
+    [ -e "$config" ] || [ ! -e "$root/$config" ] || config="$root/$config"
+    [ -f "$config" ] || fail "$config: no such config file, neither here nor in $root"
 }
 
 # The python to make the environment with: $PYTHON, or the newest of 3.11 to 3.13 that runs.
@@ -36,7 +72,7 @@ make_venv() {
     if [ "$(identity "$python")" = "$(identity "$venv/bin/python")" ]; then return; fi
     "$python" -c 'import venv, ensurepip' 2>/dev/null ||
         fail "$python cannot make virtual environments; on Debian: apt install python3-venv"
-    "$python" -m venv --clear "$venv" || fail "$python could not make $venv; what it says is above"
+    run "$python" -m venv --clear "$venv" || fail "$python could not make $venv; what it says is above"
 }
 
 # install EXTRAS: make or update .venv; a second call with nothing changed returns at once.
@@ -48,9 +84,9 @@ install() {
     # The checkout's place counts too: the installation is editable, and points there.
     wanted="$root $(identity "$venv/bin/python") $(cat "$root/setup.py" "$root/constraints.txt" | cksum)"
     if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return; fi
-    echo "installing into $venv (a minute or two, once) ..."
+    [ -n "$dry_run" ] || echo "installing into $venv (a minute or two, once) ..."
     # Not compiling what may never be imported saves a third of the time; Python compiles at the first import.
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile \
+    run "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile \
         -c "$root/constraints.txt" -e "${root}[$1]" || fail "the installation failed; what pip says is above"
-    printf '%s' "$wanted" >"$stamp"
+    [ -n "$dry_run" ] || printf '%s' "$wanted" >"$stamp"
 }

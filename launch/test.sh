@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Run the tests on JAX's CPU backend: bash launch/test.sh [--parity] [pytest options ...]
+# Run the tests on JAX's CPU backend: bash launch/test.sh [--dry-run] [--parity] [pytest options ...]
 # --parity, or CI=true on Python 3.11: also install PyTorch and transformers, and compare with them.
 # CI=true: the slow tests too.
 set -euo pipefail
@@ -17,11 +17,11 @@ fi
 install "$extras"
 # seqeval, which entity F1 is compared with, comes as source only, and pip's isolated build of it fails.
 if [[ "$extras" == *parity ]] && ! compgen -G "$venv/lib/python*/site-packages/seqeval" >/dev/null; then
-    pip_install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$root/constraints.txt" "$@"; }
+    pip_install() { run "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$root/constraints.txt" "$@"; }
     pip_install setuptools wheel "setuptools_scm<9" || fail "what seqeval needs could not be installed; see above"
     pip_install --no-build-isolation --no-deps seqeval==1.2.2 || fail "seqeval could not be installed; see above"
 fi
 
 [ "${CI:-}" = true ] && marker="slow or not slow" || marker="not slow"
 cd "$root"
-JAX_PLATFORMS=cpu exec "$venv/bin/python" -m pytest -m "$marker" "$@"
+finish env JAX_PLATFORMS=cpu "$venv/bin/python" -m pytest -m "$marker" "$@"

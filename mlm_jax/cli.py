@@ -120,10 +120,22 @@ def prepare(config: cfg.Config, arguments: list[str]) -> int:
 def pretrain(config: cfg.Config, arguments: list[str]) -> int:
     """Prepare what is missing, then train; continues where the workdir stands.
 
-    SIGTERM and Ctrl-C finish the step, save and exit; the same command continues the run.
+    SIGTERM and Ctrl-C finish the step, save and exit; the same command continues the run. With several processes
+    (`hosts`) the workdir has to be prepared, and the first of them alone writes what is not a checkpoint.
     """
+    from mlm_jax import hosts
+    from mlm_jax.lock import locked
+
+    with hosts.together(config.hosts) as first, locked(config.workdir) if first else contextlib.nullcontext():
+        return pretrain_here(config, arguments, first)
+
+
+def pretrain_here(config: cfg.Config, arguments: list[str], first: bool) -> int:
+    """`pretrain`, as one of the processes that train together."""
+    if config.hosts.start != "alone":
+        refuse_unprepared(config)
     config = start_from(config)
-    own_workdir(config)
+    own_workdir(config, write=first)
     if not (epath.Path(config.workdir) / "corpus" / "manifest.json").exists():
         # A process of its own, so that TensorFlow never shares memory or threads with the training.
         done = subprocess.run([sys.executable, "-m", "mlm_jax", "prepare", *arguments], check=False)
@@ -133,11 +145,14 @@ def pretrain(config: cfg.Config, arguments: list[str]) -> int:
     from mlm_jax import manifest, sampling
     from mlm_jax.report.page import write_report
     from mlm_jax.report.run import summary_table
+    from mlm_jax.train.compiled import keep_compiled
     from mlm_jax.train.loop import train
 
+    keep_compiled(config.workdir, config.compiled)
     streams = sampling.trained_streams(config, manifest.read(epath.Path(config.workdir) / "corpus").streams)
     rows = sampling.table(config, streams)
-    write_text(config, "sampling.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+    if first:
+        write_text(config, "sampling.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
     console.say(sampling_text(config, rows))
     outcome = train(config)
     if outcome.stopped_by is not None:
@@ -145,6 +160,8 @@ def pretrain(config: cfg.Config, arguments: list[str]) -> int:
         command = f"mlm-jax pretrain {' '.join(arguments)}"
         console.say(f"stopped by {why} at step {outcome.step:,}, saved; to continue: {command}")
         return 0 if why == "max_seconds" else 128 + outcome.stopped_by
+    if not first:
+        return 0
     console.say(summary_table(config.workdir))
     console.say(f"report: {write_report(config.workdir)}")
     return 0
@@ -160,7 +177,9 @@ def finetune(config: Finetune, arguments: list[str]) -> int:
     import_init(config)
 
     from mlm_jax.finetune.run import run
+    from mlm_jax.train.compiled import keep_compiled
 
+    keep_compiled(config.workdir)
     _, stopped_by = run(config)
     if stopped_by is not None:
         console.say(f"stopped by {stopped_by.name}, saved; to continue: mlm-jax finetune {' '.join(arguments)}")
@@ -178,7 +197,9 @@ def evaluate(config: Evaluate, arguments: list[str]) -> int:
     import_init(config)
 
     from mlm_jax.evaluate.run import run
+    from mlm_jax.train.compiled import keep_compiled
 
+    keep_compiled(config.workdir)
     _, stopped_by = run(config)
     if stopped_by is not None:
         console.say(f"stopped by {stopped_by.name}, saved; to continue: mlm-jax evaluate {' '.join(arguments)}")
@@ -196,7 +217,9 @@ def analyze(config: Analyze, arguments: list[str]) -> int:
     import_init(config)
 
     from mlm_jax.neutrality.run import run
+    from mlm_jax.train.compiled import keep_compiled
 
+    keep_compiled(config.workdir)
     run(config)
     return report(config, arguments)
 
@@ -436,7 +459,23 @@ MAY_CHANGE: dict[type, Sequence[str]] = {
 }
 
 
-def own_workdir(config: cfg.Config | Finetune | Evaluate | Analyze) -> None:
+def refuse_unprepared(config: cfg.Config) -> None:
+    """Several processes do not prepare: all but one would wait for hours, on machines that may not have TensorFlow.
+
+    Raises:
+      UserError: the workdir lacks the corpus, or the encoder to start from.
+    """
+    from mlm_jax.train import initial
+
+    corpus = epath.Path(config.workdir) / "corpus" / "manifest.json"
+    if not corpus.exists() or (config.init and not initial.exists(config.workdir)):
+        raise UserError(
+            f"{config.workdir}: not prepared, which one process alone does; run mlm-jax prepare with the same config first, "
+            "in a workdir that all hosts see"
+        )
+
+
+def own_workdir(config: cfg.Config | Finetune | Evaluate | Analyze, write: bool = True) -> None:
     """Make the workdir and store the config in it, or check that the one stored there agrees.
 
     Raises:
@@ -453,7 +492,8 @@ def own_workdir(config: cfg.Config | Finetune | Evaluate | Analyze) -> None:
                 f"{config.workdir}: holds a run with another config ({'; '.join(different)}); "
                 "use another --workdir, or move this one away"
             )
-    write_text(config, "config.json", cfg.to_json(config))
+    if write:
+        write_text(config, "config.json", cfg.to_json(config))
 
 
 def write_text(config: cfg.Config | Finetune | Evaluate | Analyze, name: str, text: str) -> None:

@@ -205,6 +205,10 @@ class Model:
     """Standard deviation of new weights."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type; auto: bfloat16 on GPU and TPU, float32 on CPU. Parameters are float32."""
+    attention: Literal["auto", "xla", "cudnn", "triton", "splash"] = "auto"
+    """What computes attention. xla: plain products, everywhere, with all scores in memory; flash attention by cudnn
+    or triton (NVIDIA GPUs) or splash (TPUs). auto: cudnn or splash where they can, but xla while training with
+    attention_dropout above 0: the kernels have none, and asking for one then is refused."""
     remat: Literal["none", "dots", "full"] = "none"
     """What the backward pass computes again instead of keeping: nothing, all but matrix products, or
     everything but each layer's input."""
@@ -301,6 +305,23 @@ class Mesh:
 
 
 @dataclass(frozen=True)
+class Hosts:
+    """Processes that train together, each with devices of its own."""
+
+    start: Literal["alone", "cluster", "given"] = "alone"
+    """alone: this process; cluster: those that TPU VMs, SLURM or Open MPI name in the environment; given: those
+    named below."""
+    coordinator: str = ""
+    """given: host:port of process 0, any free port there."""
+    processes: int = 1
+    """given: how many there are."""
+    process: int = 0
+    """given: the number of this one, from 0."""
+    timeout: int = 100
+    """Seconds in which all have to be there, and after which one that gives no sign of life counts as gone."""
+
+
+@dataclass(frozen=True)
 class Config:
     """One experiment."""
 
@@ -309,6 +330,9 @@ class Config:
     init: str = ""
     """A run or a Hugging Face folder to start from: its encoder and vocabulary take the place of `model` and
     `vocabulary`."""
+    compiled: str = ""
+    """Folder of compiled programs, local or gs://, which a second start loads instead of compiling; none: they are not
+    kept. Empty: WORKDIR/compiled, or what the environment's JAX_COMPILATION_CACHE_DIR says."""
     seed: int = 0
     """Seeds initialisation, data order, masks and dropout."""
     data: Data = Data()
@@ -319,6 +343,7 @@ class Config:
     optimizer: Optimizer = Optimizer()
     train: Train = Train()
     mesh: Mesh = Mesh()
+    hosts: Hosts = Hosts()
 
 
 # What may differ from the config a workdir was made with: none of it changes what is learned but
@@ -326,9 +351,11 @@ class Config:
 MAY_CHANGE = (
     "workdir",
     "init",
+    "compiled",
     "data.workers",
     "data.runner",
     "data.beam_options",
+    "model.attention",
     "model.remat",
     "train.steps",
     "train.accumulate",
@@ -341,6 +368,11 @@ MAY_CHANGE = (
     "mesh.fsdp",
     "mesh.tensor",
     "mesh.slices",
+    "hosts.start",
+    "hosts.coordinator",
+    "hosts.processes",
+    "hosts.process",
+    "hosts.timeout",
 )
 
 
@@ -477,6 +509,10 @@ def validate(config: Config) -> None:
         model.attention_out_dropout == -1 or 0 <= model.attention_out_dropout < 1,
         f"model.attention_out_dropout: {model.attention_out_dropout} is neither -1 nor within 0 to 1",
     )
+    require(
+        model.attention in ("auto", "xla") or model.attention_dropout == 0,
+        f"model.attention: {model.attention} has no dropout; set model.attention_dropout 0 or model.attention auto",
+    )
     for name in ("dropout", "attention_dropout"):
         require(0 <= getattr(model, name) < 1, f"model.{name}: {getattr(model, name)} is outside 0 to 1")
     for section, names in {
@@ -511,6 +547,23 @@ def validate(config: Config) -> None:
         sum(a == -1 for a in axes) <= 1 and all(a == -1 or a >= 1 for a in axes),
         f"mesh: {axes} (data, fsdp, tensor) must be positive, and at most one of them -1",
     )
+    hosts = config.hosts
+    require(hosts.timeout >= 1, f"hosts.timeout: {hosts.timeout} is less than 1 second")
+    if hosts.start == "given":
+        host, _, port = hosts.coordinator.rpartition(":")
+        require(
+            bool(host) and port.isdecimal() and 0 < int(port) < 65536,
+            f'hosts.coordinator: "{hosts.coordinator}" is not host:port of process 0, such as 10.0.0.1:8476',
+        )
+        require(
+            0 <= hosts.process < hosts.processes,
+            f"hosts.process: {hosts.process} is not one of {hosts.processes} processes, which are numbered from 0",
+        )
+    else:
+        require(
+            (hosts.coordinator, hosts.processes, hosts.process) == ("", 1, 0),
+            f"hosts.start: {hosts.start}, but hosts.coordinator, processes or process is set; they go with given",
+        )
 
 
 def to_json(config: Any) -> str:

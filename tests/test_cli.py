@@ -107,7 +107,7 @@ def test_no_write_permission(tmp_path):
         [sys.executable, "-m", "mlm_jax", "pretrain", str(config)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: /proc/mlm_jax_run/config.json: cannot be written")
+    assert done.stderr.startswith("error: /proc/mlm_jax_run/running.json: cannot be written")
     assert done.stderr.count("\n") == 1
 
 

@@ -9,11 +9,11 @@ import numpy as np
 from flax import linen as nn
 
 from mlm_jax import config as cfg
-from mlm_jax.model.dropout import dropout, site_keys
+from mlm_jax.model.attention_kernels import attend, choose
 from mlm_jax.model.layers import matrix, zeros
 
-# What all layers share: `allowed`, bool [batch, 1, length, length]; with local layers `near`, bool
-# [1, 1, length, length]; with rotary positions `angles` and `local_angles`, float32 [batch, 1, length, head / 2].
+# What all layers share: `segment_ids`, int32 [batch, length]; `allowed`, bool [batch, 1, length, length]; with local
+# layers `near`, bool [1, 1, length, length]; with rotary positions `angles` and `local_angles`, float32 [batch, 1, length, head / 2].
 Context = dict[str, jax.Array]
 
 
@@ -30,7 +30,7 @@ def make_context(config: cfg.Model, segment_ids: jax.Array, positions: jax.Array
     allowed = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
     if config.causal:
         allowed = allowed & (places[:, None] >= places[None, :])[None, None]
-    context = {"allowed": allowed}
+    context = {"segment_ids": segment_ids, "allowed": allowed}
     if config.global_every > 1:
         # By place in the block, which differs from position only by where the segment begins.
         context["near"] = (jnp.abs(places[:, None] - places[None, :]) <= config.window // 2)[None, None]
@@ -87,19 +87,15 @@ class Attention(nn.Module):
             qkv = qkv + bias[:, None, :, None, :]
 
         is_global = number % config.global_every == 0
-        allowed = context["allowed"]
-        if "near" in context:
-            allowed = allowed & (context["near"] | is_global)
         query_key, value = qkv[:2], qkv[2]
         if "angles" in context:
             query_key = rotate(query_key, jnp.where(is_global, context["angles"], context["local_angles"]))
         query, key = query_key[0], query_key[1]  # [batch, heads, length, head]
 
-        scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
-        scores = jnp.where(allowed, scores * head**-0.5, jnp.finfo(jnp.float32).min)
-        weights = jax.nn.softmax(scores, axis=-1).astype(dtype)
-        weights = dropout(weights, config.attention_dropout, None if keys is None else site_keys(keys, 0))
-        mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, value)
+        # The shapes of parameters do not hang on the kernel, and a single row does not divide over devices.
+        dropped = keys is not None and config.attention_dropout > 0
+        chosen = "xla" if self.is_initializing() else choose(config, dtype, x.shape[1], dropped)
+        mixed = attend(chosen, config, query, key, value, context, is_global, keys)
         mixed = nn.with_logical_constraint(mixed, ("act_batch", "act_heads", "act_length", "act_head"))
         out_kernel = matrix(self, "out_kernel", ("heads", "head", "embed"), (heads, head, width), std, dtype)
         out = jnp.einsum("bhld,hdw->blw", mixed, out_kernel)

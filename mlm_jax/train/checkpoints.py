@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from mlm_jax import console
+from mlm_jax import console, hosts
 from mlm_jax.errors import UserError
 from mlm_jax.train.state import State
 
@@ -141,27 +143,26 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps(), reverse=True) if step is None else [step]
         unreadable = []
         for step in steps:
+            restored, reason = None, "another process cannot read its part"
             try:
-                identity = self._manager.restore(step, args=ocp.args.Composite(identity=ocp.args.JsonRestore()))
-                self._check(step, identity["identity"])
-                restored = self._manager.restore(
-                    step, args=ocp.args.Composite(state=ocp.args.StandardRestore(_as_dict(plan)))
-                )
+                restored = self._read(step, plan)
             except UserError:
                 raise
             except Exception as e:
                 reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+            if not all(hosts.agree(restored is not None)):
                 console.warn(
                     f"{self._folder / str(step)}: checkpoint cannot be read ({reason[:200]}); trying the one before"
                 )
                 unreadable.append(step)
                 continue
-            for bad in unreadable:
+            for bad in unreadable if jax.process_index() == 0 else ():
                 # Aside and not away: it may be worth more than we can tell.
                 (self._folder / str(bad)).rename(self._folder.parent / f"unreadable_checkpoint_{bad}")
             if unreadable:
+                hosts.agree(0)  # once it is aside
                 self._manager.reload()
-            return State(**restored["state"])
+            return restored
         if steps:
             raise UserError(
                 f"{self._folder}: none of the checkpoints {', '.join(map(str, steps))} can be read; "
@@ -170,7 +171,16 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        self._manager.close()
+        """Wait until what is being saved is on disk; not so in a process that fails among others, which may be gone."""
+        if jax.process_count() == 1 or sys.exc_info()[0] is None:
+            self._manager.close()
+
+    def _read(self, step: int, plan: State) -> State:
+        # Not through the manager, which waits for all processes at the end: those that failed would not come.
+        folder = self._folder / str(step)
+        self._check(step, ocp.JsonCheckpointHandler().restore(folder / "identity"))
+        handler = ocp.StandardCheckpointHandler()
+        return State(**handler.restore(folder / "state", args=ocp.args.StandardRestore(_as_dict(plan))))
 
     def _check(self, step: int, identity: dict[str, Any]) -> None:
         for name in (name for name in self._identity if name.endswith("_sha256")):
@@ -181,7 +191,9 @@ class Checkpoints:
                     f"workdir's is {self._identity[name][:12]}); use a new workdir, or put the {what} back"
                 )
 
-    def _not_written(self, error: Exception) -> UserError:
+    def _not_written(self, error: Exception) -> Exception:
+        if hosts.is_loss(error):
+            return error
         # The cause is what comes last of what TensorStore says.
         reason = ": ".join(str(error).strip().split(": ")[-2:]) or type(error).__name__
         latest = self._manager.latest_step()

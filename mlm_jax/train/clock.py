@@ -5,10 +5,15 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from mlm_jax import hosts
 
 
 class Clock:
@@ -54,7 +59,7 @@ class Caught:
 
 
 @contextmanager
-def catch_signals() -> Iterator[Caught]:
+def catch_signals(numbers: Sequence[int] = (signal.SIGTERM, signal.SIGINT)) -> Iterator[Caught]:
     """Note SIGTERM and SIGINT instead of dying of them; a second SIGINT interrupts at once."""
     caught = Caught()
 
@@ -63,9 +68,39 @@ def catch_signals() -> Iterator[Caught]:
             raise KeyboardInterrupt
         caught.signal = signal.Signals(number)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield caught
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def catch_stop(max_seconds: float) -> Iterator[Callable[[], signal.Signals | None]]:
+    """Why a training is to stop, asked once a step: SIGTERM, SIGINT, SIGALRM once `max_seconds` (0: no limit) are over, or None.
+
+    Processes that train together stop at the same step, whichever of them has a reason: JAX's preemption service
+    hears SIGTERM on any of them, from `jax.distributed.initialize` on, and finds the step; so the other reasons are turned into it.
+    """
+    began, steps, told = time.monotonic(), 0, False
+    together = jax.process_count() > 1
+    # SIGTERM is JAX's there: a handler of ours would take its place.
+    with catch_signals((signal.SIGINT,) if together else (signal.SIGTERM, signal.SIGINT)) as caught:
+
+        def stop() -> signal.Signals | None:
+            nonlocal steps, told
+            late = max_seconds and time.monotonic() - began > max_seconds
+            reason = caught.signal or (signal.SIGALRM if late else None)
+            if not together:
+                return reason
+            steps += 1
+            if reason is not None and not told:
+                signal.raise_signal(signal.SIGTERM)
+                told = True
+            if not multihost_utils.reached_preemption_sync_point(steps):
+                return None
+            reasons = [number for number in hosts.agree(reason or 0) if number]
+            return signal.Signals(reasons[0]) if reasons else signal.SIGTERM
+
+        yield stop

@@ -19,7 +19,16 @@ from mlm_jax.files import write_whole
 from mlm_jax.train.state import State
 
 # What a run may choose anew; all else of `Model` is the encoder's own.
-CHOSEN = ("dropout", "attention_dropout", "attention_out_dropout", "initializer_std", "dtype", "remat", "loss_chunk")
+CHOSEN = (
+    "dropout",
+    "attention_dropout",
+    "attention_out_dropout",
+    "initializer_std",
+    "dtype",
+    "attention",
+    "remat",
+    "loss_chunk",
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from mlm_jax import console, manifest, objectives, sampling, vocabulary
+from mlm_jax import console, hosts, manifest, objectives, sampling, vocabulary
 from mlm_jax import mesh as meshes
 from mlm_jax.config import Config
 from mlm_jax.errors import UserError
@@ -26,7 +25,7 @@ from mlm_jax.model.encoder import Encoder, padded_rows
 from mlm_jax.model.flops import peak_flops, step_flops
 from mlm_jax.train import initial
 from mlm_jax.train.checkpoints import Checkpoints
-from mlm_jax.train.clock import Clock, catch_signals
+from mlm_jax.train.clock import Clock, catch_stop
 from mlm_jax.train.metrics import MetricsWriter
 from mlm_jax.train.optimizer import make_optimizer
 from mlm_jax.train.state import State, make_initializer
@@ -163,16 +162,17 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
         return result["macro_loss"]
 
     in_flight: deque[jax.Array] = deque()
-    step, stop, began = start, None, time.monotonic()
+    step, stop = start, None
     try:
         with (
             meshes.mesh_context(mesh),
             # What moves between host and devices says so: a slip here would wait on every step.
             jax.transfer_guard("disallow"),
-            catch_signals() as caught,
+            catch_stop(config.train.max_seconds) as stop_reason,
             console.progress("training", config.train.steps, start, "steps") as advance,
         ):
             compiled_step = train_step.lower(plan, abstract_batch(config, sharding)).compile()
+            hosts.meet("compiled")
             clock.start()
             while step < config.train.steps and stop is None:
                 with clock.waiting():
@@ -183,8 +183,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
                 if len(in_flight) > AHEAD:
                     in_flight.popleft().block_until_ready()
 
-                late = config.train.max_seconds and time.monotonic() - began > config.train.max_seconds
-                stop = caught.signal or (signal.SIGALRM if late else None)
+                stop = stop_reason()
                 last = step == config.train.steps
                 note, macro = "", None
                 if step % config.train.log_every == 0 or last:
@@ -253,6 +252,7 @@ def stop_if_bad(first_bad: int, mixture: Mixture, streams: Sequence[Stream], che
         return
     names = sorted({streams[i].name for i in mixture.streams_of(first_bad)})
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    checkpoints.wait()  # so that the one that is named is on disk
     good = checkpoints.latest()
     raise UserError(
         f"step {first_bad}: the loss or its gradient is not finite (languages in the batch: {shown}); "

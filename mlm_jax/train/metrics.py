@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import jax
 from etils import epath
 from tensorboardX import SummaryWriter
 
@@ -19,7 +20,7 @@ class MetricsWriter:
     """Appends records to a workdir's metrics.jsonl and TensorBoard log.
 
     Records after `step` — of a run that went on past the checkpoint it is continued from — are removed
-    first, so that the file holds every step once.
+    first, so that the file holds every step once. Of several processes the first writes, the others do nothing.
 
     Args:
       workdir: folder of the run.
@@ -31,6 +32,11 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: epath.PathLike, step: int):
+        self.kept: list[dict[str, Any]] = []
+        self.seconds = 0.0
+        self._writes = jax.process_index() == 0
+        if not self._writes:
+            return
         path = epath.Path(workdir) / "metrics.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         self.kept = [record for record in read_metrics(workdir) if record["step"] <= step]
@@ -41,6 +47,8 @@ class MetricsWriter:
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record with `kind` and `step`; its numbers go to TensorBoard too."""
+        if not self._writes:
+            return
         self._file.write(_line(record))
         self._file.flush()
         step, kind = record["step"], record["kind"]
@@ -52,8 +60,9 @@ class MetricsWriter:
             self._board.add_scalar(f"{kind}_{name}/{language}", values[name], step)
 
     def close(self) -> None:
-        self._file.close()
-        self._board.close()
+        if self._writes:
+            self._file.close()
+            self._board.close()
 
 
 def _line(record: dict[str, Any]) -> str:

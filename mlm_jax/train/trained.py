@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,7 @@ def read_trained(workdir: epath.PathLike, which: str = "best") -> Trained:
             for part in parts[:-1]:
                 place = place.setdefault(part, {})
             place[parts[-1] if parts else branch] = tensor
-        return Trained(found.model, tree, words, found.languages, 0)
+        return Trained(anywhere(found.model), tree, words, found.languages, 0)
     config = cfg.from_json(json.loads((folder / "config.json").read_text()), str(folder))
     prepared = manifest.read(folder / "corpus")
     mesh = meshes.make_mesh(cfg.Mesh(), 1, jax.devices()[:1])
@@ -77,7 +78,12 @@ def read_trained(workdir: epath.PathLike, which: str = "best") -> Trained:
     if state is None:
         raise UserError(f"{folder / 'checkpoints'}: no checkpoint there; train first")
     params = jax.tree.map(np.asarray, state.params)
-    return Trained(config.model, params, words, prepared.languages, int(state.step))
+    return Trained(anywhere(config.model), params, words, prepared.languages, int(state.step))
+
+
+def anywhere(model: cfg.Model) -> cfg.Model:
+    """The model without the attention kernel that its training asked for, which may not run here."""
+    return dataclasses.replace(model, attention="auto")
 
 
 def checkpoint_steps(workdir: epath.PathLike) -> list[int]:

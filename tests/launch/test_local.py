@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The launch scripts, against a stand-in Python that makes environments and records what it is asked to do."""
+"""local.sh and test.sh, and what all launch scripts share."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,73 +14,7 @@ from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).parents[1]
-
-# A Python as far as the scripts can see: it answers their questions about itself, makes a `.venv` of itself, and
-# writes the arguments of pip, mlm_jax and pytest to $LOG, one call a line.
-STAND_IN = """\
-#!/bin/bash
-case "$1 $2 $3" in
-    "-c import sys"*exit*) exit "${UNSUITABLE:-0}" ;;
-    "-c import venv"*) exit "${NO_VENV:-0}" ;;
-    "-c "*) echo "NAME"; exit ;;
-    "-m venv "*) mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; echo "venv of NAME" >>"$LOG"; exit ;;
-esac
-shift
-printf '%s' "$1" >>"$LOG"; printf ' <%s>' "${@:2}" >>"$LOG"; printf ' in %s\\n' "$PWD" >>"$LOG"
-case "$1" in
-    pip) exit "${PIP_EXIT:-0}" ;;
-    mlm_jax) if [[ -n $WAIT ]]; then trap 'exit 143' TERM; touch "$WAIT"; while :; do sleep 0.05; done; fi ;;
-esac
-exit "${RUN_EXIT:-0}"
-"""
-
-
-def make_python(path: Path, name: str) -> None:
-    path.write_text(STAND_IN.replace("NAME", name))
-    path.chmod(0o755)
-
-
-class Launch:
-    """A checkout with the real launch scripts, in a folder with a space in its name, and the stand-in as PYTHON."""
-
-    def __init__(self, folder: Path) -> None:
-        self.checkout = folder / "a check out"
-        self.log = folder / "log"
-        self.python = folder / "the python"
-        self.checkout.mkdir()
-        for name in ("launch", ".ci"):
-            shutil.copytree(CHECKOUT / name, self.checkout / name)
-        for name in ("setup.py", "constraints.txt"):
-            shutil.copy(CHECKOUT / name, self.checkout)
-        (self.checkout / "configs").mkdir()
-        (self.checkout / "configs/quickstart.py").touch()
-        make_python(self.python, "3.12")
-        self.environment = {"PATH": os.environ["PATH"], "LOG": str(self.log), "PYTHON": str(self.python)}
-
-    def start(self, script: str, *arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            ["bash", self.checkout / script, *arguments],
-            cwd=cwd or self.checkout,
-            env=self.environment | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(
-        self, script: str, *arguments: str, cwd: Path | None = None, **environment: str
-    ) -> tuple[int, list[str], str]:
-        """The exit status, the stand-in's calls and stderr."""
-        self.log.write_text("")
-        with self.start(script, *arguments, cwd=cwd, **environment) as process:
-            _, stderr = process.communicate(timeout=60)
-        return process.returncode, self.log.read_text().splitlines(), stderr
-
-
-@pytest.fixture
-def launch(tmp_path: Path) -> Launch:
-    return Launch(tmp_path)
+from tests.launch.stand_ins import CHECKOUT, Launch, make_python
 
 
 def test_local_makes_an_environment_installs_and_pretrains(launch: Launch) -> None:
@@ -195,7 +130,7 @@ def test_a_python_that_will_not_do_is_refused_in_one_line(
 
 
 def test_no_python_at_all_is_refused_in_one_line(launch: Launch, tmp_path: Path) -> None:
-    programs = tmp_path / "programs"
+    programs = tmp_path / "few programs"
     programs.mkdir()
     for name in ("bash", "dirname", "cat", "cksum"):
         (programs / name).symlink_to(str(shutil.which(name)))
@@ -206,7 +141,7 @@ def test_no_python_at_all_is_refused_in_one_line(launch: Launch, tmp_path: Path)
 
 
 def test_the_newest_suitable_python_is_taken(launch: Launch, tmp_path: Path) -> None:
-    programs = tmp_path / "programs"
+    programs = tmp_path / "few programs"
     programs.mkdir()
     # 3.13 is there and does not run, as a shim of a version manager that has no such version.
     (programs / "python3.13").write_text("#!/bin/sh\nexit 127\n")
@@ -249,11 +184,33 @@ def test_another_python_makes_another_environment(launch: Launch, tmp_path: Path
     assert [c.split()[0] for c in calls] == ["mlm_jax"]
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_shellcheck() -> None:
+    # The program beside this Python, as the other style tools, or the system's.
+    program = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if program is None:
+        pytest.skip("shellcheck is not installed; it comes with the [test] extra")
     scripts = [*CHECKOUT.glob("launch/*.sh"), CHECKOUT / ".ci/run"]
-    done = subprocess.run(["shellcheck", "-x", *scripts], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    done = subprocess.run([program, "-x", *scripts], cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("script", ["launch/local.sh", "launch/gpu.sh"])
+def test_a_dry_run_prints_what_a_shell_reads_back(launch: Launch, script: str) -> None:
+    asked = ["configs/quickstart.py", "--workdir", 'it\'s a "run" of $5']
+    status, calls, stderr = launch.run(script, "--dry-run", *asked, NO_GPU="1")
+    assert (status, calls, stderr) == (0, [], "")
+    assert not (launch.checkout / ".venv").exists()
+    printed = [shlex.split(line) for line in launch.stdout.splitlines()]
+    assert [line[2] for line in printed[:2]] == ["venv", "pip"]
+    assert printed[2][-len(asked) :] == asked
+
+
+def test_a_dry_run_of_the_tests(launch: Launch) -> None:
+    status, calls, _ = launch.run("launch/test.sh", "--dry-run", "--parity", "-k", "a b")
+    assert (status, calls) == (0, [])
+    printed = [shlex.split(line) for line in launch.stdout.splitlines()]
+    assert [line[2] for line in printed[:-1]] == ["venv", "pip", "pip", "pip"]
+    assert printed[-1][:2] == ["env", "JAX_PLATFORMS=cpu"] and printed[-1][-2:] == ["-k", "a b"]
 
 
 def test_every_requirement_is_pinned(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Pretrain on many GPU hosts under SLURM, one process a node, which has all the node's GPUs:
+#   bash launch/slurm.sh [--dry-run] --nodes=4 --gpus-per-node=8 --time=24:00:00 [--sbatch-option=value ...] \
+#       CONFIG.py [--option value ...]
+# Installs here, into .venv, and submits itself; inside a job (sbatch, salloc) it starts the run on the job's nodes.
+# The checkout, .venv and the workdir are on a file system that all nodes share. Prepare the corpus before.
+set -euo pipefail
+# shellcheck source=launch/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+options=()
+while [[ "${1:-}" == -* ]]; do
+    options+=("$1")
+    shift
+done
+[ -f "${1:-}" ] || [ -f "$root/${1:-}" ] || [ ${#options[@]} -eq 0 ] ||
+    fail "${1:-nothing}: no config file; options of sbatch come before it and are written --name=value"
+find_config launch/slurm.sh "$@"
+shift
+config="$(realpath "$config")"
+
+if [ -n "${SLURM_JOB_ID:-}" ]; then
+    # srun does not take this over from sbatch since SLURM 22.05, and a task would get one core.
+    if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi
+    # A task that fails ends the others, which would wait for it; srun names it and its node.
+    finish srun ${options[@]+"${options[@]}"} --ntasks-per-node=1 --kill-on-bad-exit=1 --label \
+        bash "$root/launch/gpu.sh" "$config" "$@" --hosts.start cluster
+    exit
+fi
+
+[ -n "$dry_run" ] || command -v sbatch >/dev/null ||
+    fail "sbatch is not here; call this on a login node of a SLURM cluster"
+install "prepare,sample,gpu"
+script="#!/usr/bin/env bash
+exec $(quoted bash "$root/launch/slurm.sh" "$config" "$@")"
+submit=(
+    sbatch --parsable --job-name=mlm_jax --output=mlm_jax-%j.log --open-mode=append --ntasks-per-node=1
+    # Time to save before the time limit, which is SIGKILL.
+    --signal=TERM@300
+    # A job preempted, or whose node died, is queued again, and continues.
+    --requeue
+    ${options[@]+"${options[@]}"}
+)
+if [ -n "$dry_run" ]; then
+    printf '%s <<"EOF"\n%s\nEOF\n' "$(quoted "${submit[@]}")" "$script"
+    exit
+fi
+job="$("${submit[@]}" <<<"$script")" || fail "sbatch refused the job; what it says is above"
+job="${job%%;*}" # with --parsable a cluster's name may follow
+echo "job $job; its log: tail -F mlm_jax-$job.log"
+echo "stop it, saved: scancel --signal=TERM $job; the same command continues it"

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes that train together, on one machine or many: JAX's own distributed runtime, started and left in good order."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from mlm_jax.config import Hosts
+from mlm_jax.errors import UserError
+
+GONE = 75  # exit status where another process is gone: nothing to mend, start again (sysexits.h: EX_TEMPFAIL)
+AGAIN = "start all of them again to continue from the last checkpoint"
+# What JAX's errors hold where the others cannot be reached, by gloo, NCCL and the coordination service.
+LOST = ("gloo", "nccl", "coordination", "barrier", "unavailable", "deadline_exceeded", "connection")
+
+
+@contextlib.contextmanager
+def together(config: Hosts) -> Iterator[bool]:
+    """Run as one of the processes that `config` names.
+
+    All but the first process keep silent on standard output. A process that fails says so in one line on standard
+    error and ends at once, with status 2, so that the others find it gone; they say that and end, with status `GONE`.
+    JAX itself aborts a process (SIGABRT) when the first one or a sign of life is missing, `hosts.timeout` at the latest.
+
+    Yields:
+      Whether this is the first process, or alone.
+
+    Raises:
+      UserError: the processes do not find each other.
+    """
+    if config.start == "alone":
+        yield True
+        return
+    _connect(config)
+    process = jax.process_index()
+    name = f"process {process} of {jax.process_count()} on {socket.gethostname()}"
+    # Says it where this process cannot: JAX aborts from a thread of its own.
+    line = f"error: {name}: it was killed, or JAX ended it because another process is gone; {AGAIN}"
+    witness = subprocess.Popen(
+        ["sh", "-c", 'read ended || echo "$0" >&2', line], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        with contextlib.ExitStack() as stack:
+            if process:
+                stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+            yield process == 0
+        jax.distributed.shutdown()
+        witness.communicate(b"ended\n")
+    except BaseException as error:
+        # Not the way out through `sys.exit`: JAX would wait for the others there, and they wait for this process.
+        witness.communicate(b"ended\n")
+        os._exit(_say(name, error))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # JAX's notice of preemption has nobody left to tell
+
+
+def agree(value: int) -> list[int]:
+    """What every process gives here, in their order; all have to call it."""
+    if jax.process_count() == 1:
+        return [value]
+    with jax.transfer_guard("allow"):
+        return multihost_utils.process_allgather(np.int32(value)).tolist()
+
+
+def meet(where: str) -> None:
+    """Wait until every process is here, up to an hour; `where` may name one place a run.
+
+    Collective operations wait too, but gloo only for 30 s, and the processes do not compile equally fast.
+    """
+    ocp.multihost.get_barrier_sync_fn()(key=f"mlm_jax_{where}", timeout_ms=3_600_000)
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an error is what is seen of another process's end."""
+    said = str(error).lower()
+    return jax.process_count() > 1 and isinstance(error, RuntimeError | ValueError) and any(w in said for w in LOST)
+
+
+def _connect(config: Hosts) -> None:
+    # What CPU devices of several processes reduce with; of no effect on GPU and TPU.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    given = {}
+    if config.start == "given":
+        given = {
+            "coordinator_address": config.coordinator,
+            "num_processes": config.processes,
+            "process_id": config.process,
+            "cluster_detection_method": "deactivate",
+        }
+    try:
+        jax.distributed.initialize(
+            **given, initialization_timeout=config.timeout, heartbeat_timeout_seconds=config.timeout
+        )
+    except Exception as e:
+        where = config.coordinator or "the coordinator"
+        raise UserError(f"hosts.start: {config.start}: {where}: {e}") from e
+
+
+def _say(name: str, error: BaseException) -> int:
+    """Print what ended this process; returns the exit status."""
+    if is_loss(error):
+        reason, status = f"another process is gone ({str(error).splitlines()[0][:200]}); {AGAIN}", GONE
+    elif isinstance(error, UserError):
+        reason, status = str(error), 2
+    elif isinstance(error, KeyboardInterrupt):
+        reason, status = "interrupted", 130
+    else:
+        traceback.print_exception(error)
+        reason, status = f"{type(error).__name__}: {error}", 1
+    print(f"error: {name}: {reason}", file=sys.stderr, flush=True)
+    return status

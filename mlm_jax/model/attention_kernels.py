@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a query sees of the values, softmax(q · k / sqrt(head)) · v, by the fastest program there is for it here.
+
+    xla     everywhere, and what the others are compared with; the only one with dropout
+    cudnn   NVIDIA GPUs: cuDNN's flash attention, in bfloat16; borders and windows are a bias, [batch, 1, length, length]
+    triton  NVIDIA GPUs: JAX's Pallas flash attention; borders are segment ids; no windows
+    splash  TPUs: JAX's Pallas splash attention; borders are segment ids, and tiles beyond the window are skipped
+
+Pallas kernels run interpreted, which is very slow, where their hardware is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash_kernel
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
+
+from mlm_jax import config as cfg
+from mlm_jax.errors import UserError
+from mlm_jax.model.dropout import dropout, site_keys
+
+TILE = 128  # tokens; blocks must be a multiple of it for the Pallas kernels
+
+
+def platform() -> str:
+    """What is traced for: the devices of the mesh in context, which may be of another machine, or what is here."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
+def choose(config: cfg.Model, dtype: jnp.dtype, length: int, dropped: bool) -> str:
+    """The kernel of a model on this platform.
+
+    Args:
+      dtype: compute type.
+      length: of the blocks.
+      dropped: whether attention's dropout is on.
+
+    Returns:
+      xla, cudnn, triton or splash.
+
+    Raises:
+      UserError: `config.attention` asks for one that cannot do this.
+    """
+    here, head = platform(), config.width // config.heads
+    # What keeps each kernel from computing this.
+    against = {
+        "xla": "",
+        "cudnn": "runs on NVIDIA GPUs only"
+        if here not in ("gpu", "cuda")
+        else "computes in bfloat16 only; set model.dtype bfloat16"
+        if dtype != jnp.bfloat16
+        else f"needs heads of a multiple of 8, at most 128, not {head}"
+        if head % 8 or head > 128
+        else "needs an even data.sequence_length"
+        if length % 2
+        else "",
+        "triton": "has no local windows"
+        if config.global_every > 1
+        else f"needs data.sequence_length to be a multiple of {TILE}, not {length}"
+        if length % TILE
+        else "",
+        "splash": f"needs data.sequence_length to be a multiple of {TILE}, not {length}" if length % TILE else "",
+    }
+    if config.attention != "auto":
+        if dropped and config.attention != "xla":
+            raise UserError(
+                f"model.attention: {config.attention} has no dropout; set model.attention_dropout 0 or model.attention auto"
+            )
+        if against[config.attention]:
+            raise UserError(
+                f"model.attention: {config.attention} {against[config.attention]}; or set model.attention auto"
+            )
+        return config.attention
+    fast = {"gpu": "cudnn", "cuda": "cudnn", "tpu": "splash"}.get(here, "xla")
+    return "xla" if dropped or against[fast] else fast
+
+
+def attend(
+    kernel: str,
+    config: cfg.Model,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    context: dict[str, jax.Array],
+    is_global: jax.Array,
+    keys: jax.Array | None,
+) -> jax.Array:
+    """Attention of all heads.
+
+    Args:
+      kernel: of `choose`.
+      query, key, value: [batch, heads, length, head].
+      context: of `attention.make_context`.
+      is_global: whether the layer attends beyond its window, bool [].
+      keys: dropout keys of this layer, uint32 [batch], or None.
+
+    Returns:
+      [batch, heads, length, head], in the dtype of `value`; softmax and sums are float32.
+    """
+    if kernel == "xla":
+        return xla(config, query, key, value, visible(context, is_global), keys)
+    if kernel == "cudnn":
+        return cudnn(query, key, value, visible(context, is_global))
+    kinds = {"triton": triton, "splash": splash}
+    run = kinds[kernel]
+
+    def local(*arrays: jax.Array) -> jax.Array:
+        """One device's rows and heads: a Pallas kernel does not know how to split itself."""
+        *qkv, segment_ids, is_global = arrays
+        whole = run(config, 0, platform())
+        if config.global_every == 1:
+            return whole(*qkv, segment_ids)
+        # A window is part of the program, so there are two; only one runs.
+        return jax.lax.cond(is_global, whole, run(config, config.window // 2, platform()), *qkv, segment_ids)
+
+    arrays = (query, key, value, context["segment_ids"], is_global)
+    if jax.sharding.get_abstract_mesh().empty:
+        return local(*arrays)
+    split = nn.logical_to_mesh_axes(("act_batch", "act_heads"))
+    specs = (split, split, split, nn.logical_to_mesh_axes(("act_batch",)), jax.sharding.PartitionSpec())
+    return jax.shard_map(local, in_specs=specs, out_specs=split, check_vma=False)(*arrays)
+
+
+def visible(context: dict[str, jax.Array], is_global: jax.Array) -> jax.Array:
+    """Who sees whom in a layer: bool [batch, 1, length (of queries), length (of keys)]."""
+    if "near" in context:
+        return context["allowed"] & (context["near"] | is_global)
+    return context["allowed"]
+
+
+def xla(
+    config: cfg.Model, query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array, keys: jax.Array | None
+) -> jax.Array:
+    """As written in Vaswani et al. 2017, section 3.2.1, with all scores in memory."""
+    scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
+    scores = jnp.where(seen, scores * query.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    weights = dropout(weights, config.attention_dropout, None if keys is None else site_keys(keys, 0))
+    return jnp.einsum("bhqk,bhkd->bhqd", weights, value)
+
+
+def cudnn(query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array) -> jax.Array:
+    """cuDNN's flash attention, which splits itself over devices."""
+    query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
+    return jnp.swapaxes(jax.nn.dot_product_attention(query, key, value, mask=seen, implementation="cudnn"), 1, 2)
+
+
+def triton(config: cfg.Model, window: int, platform: str) -> Callable[..., jax.Array]:
+    """(query, key, value [batch, heads, length, head], segment_ids [batch, length]) → the same, on one GPU."""
+    # Not at the top: it needs Triton's part of jaxlib, which not every build has.
+    from jax.experimental.pallas.ops.gpu import attention as flash
+
+    def run(query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array) -> jax.Array:
+        query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
+        scale, interpret = query.shape[-1] ** -0.5, platform not in ("gpu", "cuda")
+        out = flash.mha(query, key, value, segment_ids, scale, config.causal, interpret=interpret)
+        return jnp.swapaxes(out, 1, 2)
+
+    return run
+
+
+def splash(config: cfg.Model, window: int, platform: str) -> Callable[..., jax.Array]:
+    """As `triton`, on one TPU; window: tokens seen to either side, 0 for all."""
+
+    def run(query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array) -> jax.Array:
+        _, heads, length, head = query.shape
+        before = window or None
+        after = 0 if config.causal else before
+        mask: splash_mask.Mask = splash_mask.FullMask((length, length))
+        if before is not None or after is not None:
+            mask = splash_mask.LocalMask((length, length), (before, after), 0)
+        tile = next(size for size in (512, 256, TILE) if length % size == 0)
+        tiles = splash_kernel.BlockSizes(
+            block_q=tile,
+            block_kv=tile,
+            block_q_dkv=tile,
+            block_kv_dkv=tile,
+            block_q_dq=tile,
+            block_kv_dq=tile,
+        )
+        kernel = splash_kernel.make_splash_mha_single_device(
+            splash_mask.MultiHeadMask([mask] * heads), block_sizes=tiles, interpret=platform != "tpu"
+        )
+        out = jax.vmap(kernel)(query * head**-0.5, key, value, splash_kernel.SegmentIds(segment_ids, segment_ids))
+        return out.astype(value.dtype)
+
+    return run

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention's kernels against the plain products, forward and backward; splash by the TPU compiler where it is here."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from mlm_jax import config as cfg
+from mlm_jax import mesh as meshes
+from mlm_jax.errors import UserError
+from mlm_jax.model import attention_kernels as kernels
+from mlm_jax.model.attention import make_context
+from mlm_jax.model.encoder import Encoder, example_batch
+
+LENGTH, HEAD = 256, 16
+MODEL = cfg.Model(width=2 * HEAD, heads=2, positions=LENGTH, attention_dropout=0.0)
+# What a layer may be: whether it is a local one, and the model's other settings.
+LAYERS = {
+    "whole": (True, {}),
+    "causal": (True, {"causal": True}),
+    "local": (False, {"global_every": 3, "window": 64}),
+    "narrow": (False, {"global_every": 3, "window": 7}),
+    "global among local": (True, {"global_every": 3, "window": 64}),
+    "causal and local": (False, {"global_every": 3, "window": 64, "causal": True}),
+}
+CASES = [("splash", layer) for layer in LAYERS] + [("triton", "whole"), ("triton", "causal")]
+
+
+def segments():
+    """Blocks of one document, of three with padding, and of padding alone: int32 [3, LENGTH]."""
+    rows = np.zeros((3, LENGTH), np.int32)
+    rows[0] = 1
+    for number, (start, end) in enumerate(((0, 5), (5, 150), (150, 220)), 1):
+        rows[1, start:end] = number
+    return jnp.asarray(rows)
+
+
+def outcome(kernel, config, is_global, dtype):
+    """Attention's output and the gradients of query, key and value of a sum of it, float32 each."""
+    rng = np.random.default_rng(0)
+    ids = segments()
+    qkv = [jnp.asarray(rng.normal(size=(3, 2, LENGTH, HEAD)), dtype) for _ in range(3)]
+    slope = jnp.asarray(rng.normal(size=(3, 2, LENGTH, HEAD)), jnp.float32)
+    places = jnp.broadcast_to(jnp.arange(LENGTH), ids.shape)
+
+    @jax.jit
+    def run(is_global, *qkv):
+        context = make_context(config, ids, places)
+
+        def total(*qkv):
+            out = kernels.attend(kernel, config, *qkv, context, is_global, None)
+            return jnp.sum(out.astype(jnp.float32) * slope), out
+
+        gradients, out = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(*qkv)
+        return out, gradients
+
+    out, gradients = run(jnp.bool_(is_global), *qkv)
+    assert out.dtype == dtype
+    return [np.asarray(x, np.float32) for x in (out, *gradients)]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 1e-2)])
+@pytest.mark.parametrize(("kernel", "layer"), CASES)
+def test_kernels_agree_with_the_plain_products(kernel, layer, dtype, tolerance):
+    is_global, settings = LAYERS[layer]
+    config = dataclasses.replace(MODEL, **settings)
+    expected = outcome("xla", config, is_global, dtype)
+    for got, want in zip(outcome(kernel, config, is_global, dtype), expected, strict=True):
+        # Of the largest value: bfloat16 has eight bits, whatever the value.
+        np.testing.assert_allclose(got, want, atol=tolerance * np.abs(want).max())
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_cudnn_is_asked_for_the_same(layer, monkeypatch):
+    """cuDNN itself needs its GPU: what it is asked is answered by JAX's plain implementation of the same function."""
+    plain = functools.partial(jax.nn.dot_product_attention)
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *a, **k: plain(*a, **k | {"implementation": "xla"}))
+    is_global, settings = LAYERS[layer]
+    config = dataclasses.replace(MODEL, **settings)
+    expected = outcome("xla", config, is_global, jnp.bfloat16)
+    for got, want in zip(outcome("cudnn", config, is_global, jnp.bfloat16), expected, strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-2 * np.abs(want).max())
+
+
+@pytest.mark.parametrize(("kernel", "calls"), [("cudnn", "__cudnn$fmhaScaleBiasSoftmax"), ("triton", "gpu.triton")])
+def test_gpu_kernels_are_lowered_without_a_gpu(kernel, calls, monkeypatch):
+    from jax._src.cudnn import fused_attention_stablehlo as fused
+
+    # What it asks of the machine, as an H100 with cuDNN 9.10 answers; its checks of shapes and types stay.
+    monkeypatch.setattr(fused, "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(fused, "check_compute_capability", lambda capability: True)
+    monkeypatch.setattr(fused, "is_cuda_compute_capability_equal", lambda capability: False)
+    monkeypatch.setattr(kernels, "platform", lambda: "cuda")
+    shape = jax.ShapeDtypeStruct((2, 12, 512, 64), jnp.bfloat16)
+    config = cfg.Model(attention_dropout=0.0)
+
+    def total(query, key, value, ids):
+        context = make_context(config, ids, ids)
+        return jnp.sum(kernels.attend(kernel, config, query, key, value, context, jnp.bool_(True), None))
+
+    step = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
+    traced = step.trace(shape, shape, shape, jax.ShapeDtypeStruct((2, 512), jnp.int32))
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count(calls) >= 2  # forward and backward
+    assert "x512x512xf32" not in text
+
+
+@pytest.mark.slow
+def test_an_encoder_over_a_mesh_computes_the_same():
+    """Two rows and one head a device, local and global layers in one scan."""
+    config = dataclasses.replace(
+        MODEL, layers=2, mlp_width=32, global_every=2, window=64, position_embedding="rotary", dropout=0.0
+    )
+    ids = jnp.concatenate([segments(), segments()[:1]])
+    batch = dict.fromkeys(example_batch(LENGTH), jnp.broadcast_to(jnp.arange(LENGTH), ids.shape))
+    batch |= {"segment_ids": ids, "tokens": jnp.arange(4 * LENGTH).reshape(4, LENGTH) % 90}
+    scored = jnp.zeros((1, 1), jnp.int32)
+    mesh = meshes.make_mesh(cfg.Mesh(data=2, tensor=2), 4, jax.devices()[:4])
+
+    def gradient(attention):
+        model = Encoder(dataclasses.replace(config, attention=attention), 100, jnp.float32)
+        variables = nn.meta.unbox(model.init(jax.random.key(0), example_batch(LENGTH), scored, method="features"))
+        with meshes.mesh_context(mesh):
+            loss = jax.jit(jax.grad(lambda v, b: jnp.sum(jnp.sin(3 * model.apply(v, b)))))
+            return loss(variables, jax.device_put(batch, meshes.batch_sharding(mesh)))
+
+    expected, got = gradient("xla"), gradient("splash")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max() + 1e-6), got, expected)
+
+
+@pytest.mark.parametrize(
+    ("platform", "dtype", "settings", "length", "dropped", "kernel"),
+    [
+        ("cpu", jnp.float32, {}, 512, False, "xla"),
+        ("tpu", jnp.bfloat16, {}, 512, False, "splash"),
+        ("tpu", jnp.bfloat16, {}, 512, True, "xla"),
+        ("tpu", jnp.bfloat16, {}, 500, False, "xla"),
+        ("tpu", jnp.float32, {"global_every": 3}, 512, False, "splash"),
+        ("gpu", jnp.bfloat16, {"global_every": 3}, 512, False, "cudnn"),
+        ("gpu", jnp.float32, {}, 512, False, "xla"),
+        ("gpu", jnp.bfloat16, {}, 511, False, "xla"),
+        ("gpu", jnp.bfloat16, {"heads": 2}, 512, False, "xla"),
+        ("gpu", jnp.bfloat16, {"attention": "triton"}, 512, False, "triton"),
+        ("tpu", jnp.bfloat16, {"attention": "xla"}, 512, False, "xla"),
+    ],
+)
+def test_the_platform_chooses(platform, dtype, settings, length, dropped, kernel, monkeypatch):
+    monkeypatch.setattr(kernels, "platform", lambda: platform)
+    assert kernels.choose(cfg.Model(**settings), dtype, length, dropped) == kernel
+
+
+@pytest.mark.parametrize(
+    ("settings", "length", "dropped", "message"),
+    [
+        ({"attention": "cudnn"}, 512, False, "cudnn runs on NVIDIA GPUs only"),
+        ({"attention": "splash"}, 500, False, "splash needs data.sequence_length to be a multiple of 128, not 500"),
+        ({"attention": "splash"}, 512, True, "splash has no dropout; set model.attention_dropout 0"),
+        ({"attention": "triton", "global_every": 3}, 512, False, "triton has no local windows"),
+    ],
+)
+def test_a_kernel_that_cannot_is_refused(settings, length, dropped, message):
+    with pytest.raises(UserError, match=message):
+        kernels.choose(cfg.Model(**settings), jnp.float32, length, dropped)
+
+
+def test_splash_compiles_for_a_pod_that_is_not_here(monkeypatch):
+    """Forward and backward of local and global layers, by the TPU compiler, for four chips of v5e."""
+    pytest.importorskip("libtpu")
+    from jax.experimental import topologies
+
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    pod = topologies.get_topology_desc(
+        platform="tpu",
+        topology_name="v5e:2x2",
+        chip_config_name="default",
+        chips_per_host_bounds=(2, 2, 1),
+        num_slices=1,
+    )
+    config = dataclasses.replace(MODEL, width=256, heads=4, global_every=3, window=128)
+    mesh = meshes.make_mesh(cfg.Mesh(data=2, tensor=2), 4, pod.devices)
+    qkv = jax.ShapeDtypeStruct((4, 4, 512, 64), jnp.bfloat16)
+    chosen = []
+
+    def total(query, key, value, ids, is_global):
+        context = make_context(config, ids, ids)
+        chosen.append(kernels.choose(config, query.dtype, ids.shape[1], False))
+        return jnp.sum(kernels.attend(chosen[0], config, query, key, value, context, is_global, None))
+
+    with meshes.mesh_context(mesh):
+        step = jax.jit(jax.grad(total, argnums=(0, 1, 2)), in_shardings=jax.NamedSharding(mesh, jax.P()))
+        arguments = (qkv, qkv, qkv, jax.ShapeDtypeStruct((4, 512), jnp.int32), jax.ShapeDtypeStruct((), jnp.bool_))
+        text = step.lower(*arguments).compile().as_text()
+    assert chosen == ["splash"]
+    # Forward, and backward for queries and for keys and values; each for local and for global layers.
+    assert text.count('custom_call_target="tpu_custom_call"') == 6
+    assert "512,512]" not in text  # no scores in memory, nor who sees whom

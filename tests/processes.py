@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real processes that train together on this machine's CPU, for tests and the fault drill."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mlm_jax.train.metrics import read_metrics
+from tests.corpora import write_config
+
+CHECKOUT = Path(__file__).parents[1]
+# Notes in a file which rows of its batches the process reads.
+PROGRAM = """
+import sys
+from mlm_jax.cli import main
+from mlm_jax.input.mixture import Mixture
+
+draw, rows = Mixture.draw, open(sys.argv[1], "w", buffering=1)
+
+def noting(self, number):
+    print(number % self._batch_size, file=rows)
+    return draw(self, number)
+
+Mixture.draw = noting
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+class Processes:
+    """`count` processes of `devices` CPU devices each that pretrain `config` together.
+
+    What process i says is in `folder`: out.i, err.i; the rows it reads, one a line, in rows.i.
+    """
+
+    def __init__(self, folder: Path, config, count: int, devices: int, *options: str, timeout: int = 30):
+        self.folder, self.workdir = folder, config.workdir
+        folder.mkdir(parents=True, exist_ok=True)
+        path = write_config(folder / "config.py", config)
+        with socket.socket() as s:
+            s.bind(("localhost", 0))
+            coordinator = f"localhost:{s.getsockname()[1]}"
+        environment = os.environ | {
+            "JAX_PLATFORMS": "cpu",
+            "JAX_NUM_CPU_DEVICES": str(devices),
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles several times as fast
+            "PYTHONPATH": os.pathsep.join([str(CHECKOUT), *sys.path]),
+        }
+        self.started = []
+        for i in range(count):
+            hosts = ["--hosts.start", "given", "--hosts.coordinator", coordinator, "--hosts.timeout", str(timeout)]
+            hosts += ["--hosts.processes", str(count), "--hosts.process", str(i)]
+            command = [sys.executable, "-c", PROGRAM, str(folder / f"rows.{i}"), "pretrain", str(path)]
+            with (folder / f"out.{i}").open("w") as out, (folder / f"err.{i}").open("w") as err:
+                process = subprocess.Popen([*command, *hosts, *options], env=environment, stdout=out, stderr=err)
+            self.started.append(process)
+
+    def wait(self, seconds: float = 600) -> list[int]:
+        """Exit statuses, once all have ended; those that do not are killed."""
+        deadline = time.monotonic() + seconds
+        try:
+            return [p.wait(max(deadline - time.monotonic(), 0.1)) for p in self.started]
+        finally:
+            for p in self.started:
+                p.kill()
+
+    def wait_for_step(self, step: int, seconds: float = 600) -> None:
+        """Wait until the run's metrics have come to a step."""
+        deadline = time.monotonic() + seconds
+        while max((r["step"] for r in read_metrics(self.workdir)), default=0) < step:
+            ended = [p.poll() for p in self.started]
+            assert not any(status is not None for status in ended), (ended, self.said("err"))
+            assert time.monotonic() < deadline, ("the run did not get there", self.said("err"))
+            time.sleep(0.02)
+
+    def said(self, what: str) -> list[str]:
+        """What the processes wrote: out, err or rows."""
+        return [(self.folder / f"{what}.{i}").read_text() for i in range(len(self.started))]
+
+    def errors(self) -> list[str]:
+        """Each process's `error:` lines."""
+        time.sleep(0.5)  # a killed process's line is written after its end
+        return ["\n".join(l for l in text.splitlines() if l.startswith("error: ")) for text in self.said("err")]

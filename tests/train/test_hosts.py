@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several real processes train together: the same losses, one writer, all stop and go on together, on any number."""
+
+import dataclasses
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from mlm_jax.train.loop import train
+from mlm_jax.train.metrics import read_metrics
+from tests.corpora import make_workdir
+from tests.processes import Processes
+
+SIZES = {"de": 40, "en": 90, "sw": 7}
+MODEL = {"layers": 1, "width": 16, "mlp_width": 32}
+
+
+def of_training(workdir, name):
+    return [r[name] for r in read_metrics(workdir) if r["kind"] == "train"]
+
+
+def assert_same_run(found, expected, rtol):
+    assert of_training(found, "step") == of_training(expected, "step")
+    assert of_training(found, "blocks") == of_training(expected, "blocks")
+    np.testing.assert_allclose(of_training(found, "loss"), of_training(expected, "loss"), rtol=rtol)
+    validations = [
+        [r["macro_loss"] for r in read_metrics(w) if r["kind"] == "validation"] for w in (found, expected)
+    ]
+    np.testing.assert_allclose(*validations, rtol=rtol)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path):
+    alone, two = (make_workdir(tmp_path / n, SIZES, train={"log_every": 1}, model=MODEL) for n in ("alone", "two"))
+    train(alone, jax.devices()[:1])
+    processes = Processes(tmp_path / "said", two, 2, 2)
+    assert processes.wait() == [0, 0], processes.said("err")
+    assert_same_run(two.workdir, alone.workdir, rtol=2e-6)
+    # Each reads its own rows and no others.
+    rows = [set(map(int, text.split())) for text in processes.said("rows")]
+    assert rows == [{0, 1, 2, 3}, {4, 5, 6, 7}]
+    # One writes logs and the report; every step is there once.
+    first, second = processes.said("out")
+    assert "training: 12 of 12 steps" in first and "report: " in first
+    assert [line for line in second.splitlines() if not line.startswith("[Gloo]")] == []
+    assert processes.errors() == ["", ""]
+    # Both wrote their part of the checkpoint.
+    written = {p.name for p in (tmp_path / "two" / "checkpoints" / "12" / "state").glob("ocdbt.process_*")}
+    assert written == {"ocdbt.process_0", "ocdbt.process_1"}
+    assert not (tmp_path / "two" / "running.json").exists()
+
+
+@pytest.mark.slow
+def test_a_run_is_killed_stopped_and_moved_between_meshes(tmp_path):
+    options = {"steps": 300, "log_every": 1, "validate_every": 100, "save_every": 20}
+    whole, moved = (make_workdir(tmp_path / n, SIZES, train=options, model=MODEL) for n in ("whole", "moved"))
+    train(whole, jax.devices()[:1])
+
+    # 4 processes x 2 devices; one is killed.
+    processes = Processes(tmp_path / "killed", moved, 4, 2)
+    processes.wait_for_step(30)
+    killed = time.monotonic()
+    processes.started[2].kill()
+    statuses = processes.wait(60)
+    assert time.monotonic() - killed < 45
+    assert statuses[2] == -signal.SIGKILL and all(s in (75, -signal.SIGABRT) for s in statuses[:2] + statuses[3:])
+    for i, said in enumerate(processes.errors()):
+        assert said.count("\n") == 0 and said.startswith(f"error: process {i} of 4 on ")
+        assert said.endswith("start all of them again to continue from the last checkpoint")
+
+    # 2 x 1 go on from the last checkpoint; one gets SIGTERM, and both save at the same step.
+    processes = Processes(tmp_path / "stopped", moved, 2, 1)
+    processes.wait_for_step(40)
+    processes.started[1].send_signal(signal.SIGTERM)
+    assert processes.wait() == [143, 143], processes.said("err")
+    said = processes.said("out")[0]
+    assert ", from step 0 of" not in said and "continuing at step " in said
+    line = said.strip().splitlines()[-1]
+    assert line.startswith("stopped by SIGTERM at step ") and "to continue: mlm-jax pretrain " in line
+    step = int(line.split("step ")[1].split(",")[0])
+    assert (tmp_path / "moved" / "checkpoints" / str(step)).is_dir()
+
+    # 1 x 8 and 1 x 1, a step each.
+    briefly = dataclasses.replace(moved, train=dataclasses.replace(moved.train, max_seconds=1e-9))
+    for more, devices in enumerate((8, 1), 1):
+        assert train(briefly, jax.devices()[:devices]).step == step + more
+
+    # 4 x 2 again, until their time is over, and to the end; all but one process split the parameters too.
+    processes = Processes(tmp_path / "timed", moved, 4, 2, "--train.max_seconds", "0.01", "--mesh.fsdp", "2")
+    assert processes.wait() == [0] * 4, processes.said("err")
+    assert "stopped by max_seconds at step " in processes.said("out")[0]
+    assert train(moved, jax.devices()[:2]).step == 300
+    assert_same_run(moved.workdir, whole.workdir, rtol=2e-5)
