@@ -131,15 +131,15 @@ def judge(
     left = list(options)
     with console.progress("compiling", compiles, unit="steps at most") as advance:
         for _ in range(compiles):
-            left = [
+            hopeful = [
                 o
                 for o in left
                 if o.state + o.growing * memory[o.config.model.remat] < where.chip.memory
                 and (best is None or o.seconds * time < best.predicted.step)  # type: ignore[union-attr]
             ]
-            if not left:
+            if not hopeful:
                 break
-            option = min(left, key=lambda o: o.seconds)
+            option = min(hopeful, key=lambda o: o.seconds)
             left.remove(option)
             planned = plan(option.config, where, -1.0)
             growing = planned.memory.total - option.state

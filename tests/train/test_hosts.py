@@ -26,9 +26,7 @@ def assert_same_run(found, expected, rtol):
     assert of_training(found, "step") == of_training(expected, "step")
     assert of_training(found, "blocks") == of_training(expected, "blocks")
     np.testing.assert_allclose(of_training(found, "loss"), of_training(expected, "loss"), rtol=rtol)
-    validations = [
-        [r["macro_loss"] for r in read_metrics(w) if r["kind"] == "validation"] for w in (found, expected)
-    ]
+    validations = [[r["macro_loss"] for r in read_metrics(w) if r["kind"] == "validation"] for w in (found, expected)]
     np.testing.assert_allclose(*validations, rtol=rtol)
 
 
