@@ -73,7 +73,8 @@ def make_mesh(config: cfg.Mesh, batch_size: int, devices: Sequence[jax.Device] |
             f"{over} devices (mesh.data x mesh.fsdp); use a multiple of {over}"
         )
     kinds = (AxisType.Auto,) * len(AXES)
-    found = len({getattr(device, "slice_index", 0) for device in devices})
+    # GPUs have slice numbers too, of hosts; their network is one.
+    found = len({device.slice_index for device in devices}) if devices[0].platform == "tpu" else 1
     if found != config.slices:
         raise UserError(f"mesh.slices: {config.slices}, but the devices are of {found} slices; set it to {found}")
     if found == 1:
