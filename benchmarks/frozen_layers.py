@@ -53,8 +53,8 @@ def draw(panels: dict[str, tuple[str, Panel]]) -> Figure:
         means = [float(np.mean(list(panel[level].values()))) for level in levels]
         for language in panel[levels[0]]:
             line = axes.plot([panel[level][language] for level in levels], marker="o", markersize=4, linewidth=1.2)[0]
-            axes.annotate(language, (len(levels) - 1, panel[levels[-1]][language]), xytext=(6, -3),
-                          textcoords="offset points", fontsize=8, color=line.get_color())  # fmt: skip
+            axes.annotate(language, (0, panel[levels[0]][language]), xytext=(-6, -3), textcoords="offset points",
+                          ha="right", fontsize=8, color=line.get_color())  # fmt: skip
         axes.plot(means, color="black", linestyle="--", linewidth=1.8, label="mean")
         best = levels[int(np.argmax(means))]
         axes.set_title(
