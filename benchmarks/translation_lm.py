@@ -8,7 +8,7 @@ seed and number of updates. The text is the sample corpus, or `FOLDER/{language}
 the same key is the same text translated. What is probed are the held-out pairs of English and each other language, which no training
 block holds, and those that all languages have (`all`): a third fits means and maps, two thirds are tested. `--gold` names a folder of
 word_alignment/ and quality_estimation/ as configs/analyze/neutrality.py reads them: English-French words where French is trained on, and
-Romanian-English translations. Printed for either run are retrieval in the last layer, as the mean of the tokens, plain and centred, both
+Romanian-English translations where Romanian is. Printed for either run are retrieval in the last layer, as the mean of the tokens, plain and centred, both
 ways, over the updates too; and every probe at its best layer. `--keep` names a folder for the runs and their pages: called again, the
 benchmark continues there.
 """
@@ -143,8 +143,9 @@ def write_analysis(folder: Path, text: str, languages: list[str], gold: str) -> 
     config = Analyze(pivot="en", aligned=tuple(aligned), checkpoints=True, max_length=LENGTH)
     if gold:
         words = f"{gold}/word_alignment/enfr"
-        judged = [f"{gold}/quality_estimation/ro-en.{split}.tsv" for split in ("test", "train")]
-        config = dataclasses.replace(config, quality=(Quality("ro-en", ("ro", "en"), *judged),))
+        if "ro" in languages:
+            judged = [f"{gold}/quality_estimation/ro-en.{split}.tsv" for split in ("test", "train")]
+            config = dataclasses.replace(config, quality=(Quality("ro-en", ("ro", "en"), *judged),))
         if "fr" in languages:
             french = WordAlignment("words.en-fr", ("en", "fr"), f"{words}.src-tgt", f"{words}.gold")
             # Its own words are what is asked for; the first run is there when either is analysed.

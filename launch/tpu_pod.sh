@@ -352,7 +352,7 @@ run_all() {
             ended=75
         fi
         # 75 is also how a run ends that lost a worker; only a pod that is gone is asked for again.
-        [ "$ended" = 75 ] && [ "$state" = ended ] || break
+        if [ "$ended" != 75 ] || [ "$state" != ended ]; then break; fi
     done
     if [ "$ended" = 0 ] && [ -z "$keep" ] && [ -n "$made" ]; then delete; fi
     return "$ended"

@@ -29,6 +29,7 @@ from mlm_jax.finetune import config as finetune_options
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.neutrality import config as analyze_options
 from mlm_jax.neutrality.config import Analyze
+from mlm_jax.plan.config import Plan
 
 USAGE = """\
 mlm-jax: pretrain multilingual text encoders in JAX
@@ -43,6 +44,7 @@ commands:
   finetune  train a classifier, tagger or span finder on labelled data, and test it in every language
   evaluate  an encoder on a suite of cross-lingual benchmarks: a table of tasks × languages
   analyze   what an encoder's layers know of language: identification, retrieval, word alignment, plain and centred
+  plan      compile the training step for TPUs that are not here: memory, collectives, FLOPs, predicted speed
 
 CONFIG.py defines get_config(); those that come with mlm_jax are in configs/.
 mlm-jax COMMAND CONFIG.py --help lists every option with the config's values as defaults.
@@ -55,7 +57,7 @@ With what finetune made (export too; --model NAME where there are several):
   mlm-jax predict WORKDIR FILE OUT [--model NAME] [--language CODE]   label a file of text, as JSON lines
 """
 
-COMMANDS = ("prepare", "pretrain", "report", "finetune", "evaluate", "analyze", "import", "export", "predict")
+COMMANDS = ("prepare", "pretrain", "report", "finetune", "evaluate", "analyze", "plan", "import", "export", "predict")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "finetune": finetune,
         "evaluate": evaluate,
         "analyze": analyze,
+        "plan": plan,
     }
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
@@ -221,6 +224,18 @@ def analyze(config: Analyze, arguments: list[str]) -> int:
     return report(config, arguments)
 
 
+def plan(config: Plan, arguments: list[str]) -> int:
+    """Compile the step that pretrain runs for TPU slices that are not here, and print what it will need and may do.
+
+    --topology v5e:16x16 names the slice, --mesh.slices how many of it; --search looks for the fastest mesh, pieces and
+    rematerialisation that fit. Needs no TPU and no corpus, but libtpu (extra `plan`).
+    """
+    from mlm_jax.plan.run import run
+
+    run(config)
+    return 0
+
+
 def import_init(config: Finetune | Evaluate | Analyze) -> None:
     """Import the encoder of `init` into the workdir, where there is none yet.
 
@@ -371,6 +386,7 @@ def parse(command: str, arguments: list[str]) -> tuple[typing.Any, list[str]]:
     kinds: dict[str, tuple[type, ...]] = {"finetune": (Finetune,), "evaluate": (Evaluate,), "analyze": (Analyze,)}
     kinds["report"] = (cfg.Config, Finetune, Evaluate, Analyze)
     base = cfg.load(path, kinds.get(command, (cfg.Config,)))
+    base = Plan(**vars(base)) if command == "plan" else base
     kind = type(base)
     known = set(option_names(kind))
     for option in options:
@@ -392,6 +408,7 @@ def parse(command: str, arguments: list[str]) -> tuple[typing.Any, list[str]]:
         raise
     validators: dict[type, Callable[[typing.Any], None]] = {
         cfg.Config: cfg.validate,
+        Plan: cfg.validate,
         Finetune: finetune_options.validate,
         Evaluate: evaluate_options.validate,
         Analyze: analyze_options.validate,

@@ -300,6 +300,8 @@ class Mesh:
     """Batch and parameters are split."""
     tensor: int = 1
     """Heads, feed-forward width and vocabulary are split."""
+    slices: int = 1
+    """TPU slices that the data centre's network joins: `data` is split over them first, all else stays within one."""
 
 
 @dataclass(frozen=True)
@@ -365,6 +367,7 @@ MAY_CHANGE = (
     "mesh.data",
     "mesh.fsdp",
     "mesh.tensor",
+    "mesh.slices",
     "hosts.start",
     "hosts.coordinator",
     "hosts.processes",
@@ -538,7 +541,8 @@ def validate(config: Config) -> None:
         config.optimizer.schedule != "wsd" or 0 < config.optimizer.decay_steps <= train.steps,
         f"optimizer.decay_steps: {config.optimizer.decay_steps}; wsd needs 1 to train.steps {train.steps}",
     )
-    axes = dataclasses.astuple(config.mesh)
+    axes = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    require(config.mesh.slices >= 1, f"mesh.slices: {config.mesh.slices} is less than 1")
     require(
         sum(a == -1 for a in axes) <= 1 and all(a == -1 or a >= 1 for a in axes),
         f"mesh: {axes} (data, fsdp, tensor) must be positive, and at most one of them -1",

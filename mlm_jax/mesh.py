@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen as nn
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mlm_jax import config as cfg
@@ -28,6 +29,7 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("vocab", "tensor"),  # of the token embedding and the output bias
     ("position", None),
     ("embed", "fsdp"),
+    ("embed_small", None),  # of small embeddings: split by width, a look-up would bring all blocks together
     ("embed_out", None),  # of the head's square matrix, whose input axis is `embed`
     ("qkv", None),
     ("heads", "tensor"),
@@ -45,13 +47,16 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
 def make_mesh(config: cfg.Mesh, batch_size: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh of a run.
 
+    Of several TPU slices each holds a part of the data axis: gradients alone cross the network between them.
+
     Args:
       config: devices an axis; -1 takes what is left.
       batch_size: blocks that are computed at once, over all devices.
       devices: all there are unless given.
 
     Raises:
-      UserError: the axes do not multiply to the devices, or the batch does not divide over them.
+      UserError: the axes do not multiply to the devices, the batch does not divide over them, or the slices are
+        others than the config says.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = [config.data, config.fsdp, config.tensor]
@@ -67,7 +72,17 @@ def make_mesh(config: cfg.Mesh, batch_size: int, devices: Sequence[jax.Device] |
             f"train.batch_size: {batch_size} blocks at once (batch_size / accumulate) do not divide over "
             f"{over} devices (mesh.data x mesh.fsdp); use a multiple of {over}"
         )
-    return jax.make_mesh(tuple(sizes), AXES, devices=devices, axis_types=(AxisType.Auto,) * len(AXES))
+    kinds = (AxisType.Auto,) * len(AXES)
+    # GPUs have slice numbers too, of hosts; their network is one.
+    found = len({device.slice_index for device in devices}) if devices[0].platform == "tpu" else 1
+    if found != config.slices:
+        raise UserError(f"mesh.slices: {config.slices}, but the devices are of {found} slices; set it to {found}")
+    if found == 1:
+        return jax.make_mesh(tuple(sizes), AXES, devices=devices, axis_types=kinds)
+    if sizes[0] % found:
+        raise UserError(f"mesh.data: {sizes[0]} does not divide over {found} slices; use a multiple of {found}")
+    inside, across = (sizes[0] // found, *sizes[1:]), (found, 1, 1)
+    return Mesh(mesh_utils.create_hybrid_device_mesh(inside, across, devices), AXES, axis_types=kinds)
 
 
 @contextmanager

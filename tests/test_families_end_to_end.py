@@ -149,7 +149,7 @@ def test_transformers_loads_a_tiny_run_with_its_tokenizer(path, tmp_path, monkey
     size = trained.vocabulary.size
     encoder = Encoder(trained.model, size, jnp.float32, languages=len(trained.languages))
     features, matrix, bias, _ = encoder.apply({"params": trained.params}, batch, batch["positions"], method="features")
-    logits = (np.asarray(features) @ np.asarray(matrix).T + np.asarray(bias))[..., :size]
+    logits = (np.asarray(features) @ np.asarray(matrix[0]).T + np.asarray(bias))[..., :size]
     real = batch["segment_ids"] > 0
     assert np.abs(logits - expected)[real].max() <= 1e-4
 

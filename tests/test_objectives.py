@@ -251,7 +251,7 @@ def test_the_loss_of_a_block_is_its_own_scored_tokens(dtype):
 
     every = jnp.broadcast_to(jnp.arange(40), (4, 40))
     features, matrix, bias, _ = model.apply({"params": params}, hidden, every, method="features")
-    scores = (features.astype(jnp.float32) @ matrix.T + bias[None, None])[..., : WORDS.size]
+    scores = (features.astype(jnp.float32) @ matrix[0].T + bias[None, None])[..., : WORDS.size]
     at = jnp.take_along_axis(jax.nn.log_softmax(scores), hidden["scored"][..., None], axis=1)
     chosen = -jnp.take_along_axis(at, hidden["targets"][..., None], axis=2)[..., 0] * hidden["weights"]
     np.testing.assert_allclose(loss, chosen.sum(axis=1), rtol=1e-5 if dtype == jnp.float32 else 1e-2)

@@ -6,8 +6,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.sharding import PartitionSpec as P
 
 from mlm_jax import config as cfg
+from mlm_jax.model import split
 from mlm_jax.model.dropout import dropout, site_keys
 from mlm_jax.model.layers import LayerNorm, part
 
@@ -19,22 +21,60 @@ def look_up(matrix: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
     The matrix's gradient is then the later user's, with the rows' added to it in place. Two users side
     by side would each make a gradient of the matrix's size, and a third would be their sum.
 
+    Devices that hold the same part of the matrix hand on a copy each, so that the later user's gradient need not be
+    summed over them before the rows' is added: there is one sum. The matrix itself does not move. Devices that hold
+    parts of its width exchange ids and rows.
+
     Args:
       matrix: [rows, width].
-      ids: int32 [...].
+      ids: int32 [batch, length].
 
     Returns:
-      [..., width], and the matrix as it is.
+      [batch, length, width], and the matrix as it is, [copies, rows, width]: one copy on one device.
     """
-    return jnp.take(matrix, ids, axis=0), matrix
+    return _look_up(matrix, ids)[0]
+
+
+def _look_up(matrix: jax.Array, ids: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+    over = split.split_over(len(ids), *matrix.shape)
+    if over is None:
+        return (jnp.take(matrix, ids, axis=0), matrix[None]), ids
+
+    def part(matrix: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+        local = _local(matrix.shape[0], split.gathered(ids, over.width), over)
+        rows = jnp.take(matrix, local, axis=0, mode="fill", fill_value=0)
+        return split.total(split.turned(rows, over.width, 0, 2), over.vocabulary), matrix[None]
+
+    lies = P(over.vocabulary, over.width)
+    outputs = P(over.blocks), P(over.copies, *lies)
+    return split.on_each_device(part, (lies, P(over.blocks)), outputs)(matrix, ids), ids
 
 
 def _look_up_backward(ids: jax.Array, cotangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-    d_rows, d_matrix = cotangents
-    return d_matrix.at[ids].add(d_rows), None
+    d_rows, d_copies = cotangents
+    over = split.split_over(len(ids), *d_copies.shape[1:])
+    if over is None:
+        return d_copies[0].at[ids].add(d_rows), None
+
+    def part(d_copy: jax.Array, d_rows: jax.Array, ids: jax.Array) -> jax.Array:
+        local = _local(d_copy.shape[1], split.gathered(ids, over.width), over)
+        d_matrix = d_copy[0].at[local].add(split.turned(d_rows, over.width, 2, 0), mode="drop")
+        return split.total(d_matrix, over.copies)
+
+    lies = P(over.vocabulary, over.width)
+    inputs = P(over.copies, *lies), P(over.blocks), P(over.blocks)
+    return split.on_each_device(part, inputs, lies)(d_copies, d_rows, ids), None
 
 
-look_up.defvjp(lambda matrix, ids: (look_up(matrix, ids), ids), _look_up_backward)
+def _local(rows: int, ids: jax.Array, over: split.Split) -> jax.Array:
+    """Ids as rows of this device's part of the vocabulary; those that lie elsewhere are `rows`, beyond it."""
+    if not over.vocabulary:
+        return ids
+    local = ids - split.number(over.vocabulary) * rows
+    return jnp.where((local >= 0) & (local < rows), local, rows)
+
+
+look_up.defvjp(_look_up, _look_up_backward)
 
 
 class Embedding(nn.Module):
@@ -65,7 +105,7 @@ class Embedding(nn.Module):
         config = self.config
 
         def table(name: str, axis: str, rows: int) -> jax.Array:
-            return part(self, name, (axis, "embed"), (rows, config.width), random)
+            return part(self, name, (axis, "embed_small"), (rows, config.width), random)
 
         def of_pieces(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
             return jnp.where(jnp.arange(self.rows)[:, None] < self.size, random(key, shape, dtype), 0)

@@ -198,8 +198,9 @@ class Encoder(nn.Module):
           scored: int32 [batch, bound], places in the block.
 
         Returns:
-          features [batch, bound, width], and the output layer's matrix [rows, width], which is the token
-          embedding, and bias [rows] (None without a head): scores are features · matrixᵀ + bias. And, where the config has a
+          features [batch, bound, width], and the output layer's matrix [copies, rows, width], which is the token
+          embedding, a copy a device that has its own (`embedding.look_up`), and bias [rows] (None without a head): scores are
+          features · matrix[0]ᵀ + bias. And, where the config has a
           pooler, its float32 [batch, 2] scores of (next sentence, random sentence), or its [batch, width]
           where there is no such task; else None.
         """

@@ -65,7 +65,7 @@ def compute(model, params, batch, size=peers.SIZE):
     encoder = Encoder(model, size, jnp.float32, languages=len(LANGUAGES))
     hidden = encoder.apply({"params": params}, batch)
     features, matrix, bias, pooled = encoder.apply({"params": params}, batch, batch["positions"], method="features")
-    logits = None if bias is None else (np.asarray(features) @ np.asarray(matrix).T + np.asarray(bias))[..., :size]
+    logits = None if bias is None else (np.asarray(features) @ np.asarray(matrix[0]).T + np.asarray(bias))[..., :size]
     return np.asarray(hidden), logits, pooled
 
 

@@ -150,7 +150,7 @@ def test_the_shared_matrix_gets_the_gradients_of_both_its_uses():
 
     def both(v):
         features, matrix, bias, _ = model.apply(v, as_batch(tokens, positions, segments), scored, method="features")
-        return jnp.sum(jnp.sin(jnp.einsum("bsw,vw->bsv", features, matrix) + bias[None, None]))
+        return jnp.sum(jnp.sin(jnp.einsum("bsw,vw->bsv", features, matrix[0]) + bias[None, None]))
 
     def apart(v, output):
         features, _, bias, _ = model.apply(v, as_batch(tokens, positions, segments), scored, method="features")

@@ -27,6 +27,11 @@ def case(n, width, rows, size, seed=0, scale=1.0):
     return features, matrix, bias, targets, weights
 
 
+def one_copy(features, matrix, bias):
+    """The arguments as one device has them."""
+    return features, matrix[None], bias
+
+
 @pytest.mark.parametrize(
     ("n", "width", "rows", "size", "chunk"),
     [
@@ -43,7 +48,7 @@ def test_loss_and_gradients_equal_the_dense_ones(n, width, rows, size, chunk):
     *arguments, targets, weights = case(n, width, rows, size)
 
     def ours(features, matrix, bias):
-        loss, correct = cross_entropy(features, matrix, bias, targets, size, chunk)
+        loss, correct = cross_entropy(features, matrix[None], bias, targets, size, chunk)
         return jnp.sum(loss * weights), (loss, correct)
 
     def theirs(features, matrix, bias):
@@ -64,7 +69,7 @@ def test_loss_and_gradients_equal_the_dense_ones(n, width, rows, size, chunk):
 def test_padded_rows_never_win(chunk):
     features, matrix, bias, targets, _ = case(6, 8, 256, 100)
     bias[100:] = 1e4
-    loss, correct = cross_entropy(features, matrix, bias, targets, 100, chunk)
+    loss, correct = cross_entropy(features, matrix[None], bias, targets, 100, chunk)
     expected, correct_ = dense(features, matrix, bias, targets, 100)
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
     np.testing.assert_array_equal(correct, correct_)
@@ -74,8 +79,8 @@ def test_padded_rows_never_win(chunk):
 def test_correct_is_scored(chunk):
     features, matrix, bias, _, _ = case(50, 8, 256, 200)
     best = jnp.argmax((features @ matrix.T + bias)[:, :200], axis=1).astype(jnp.int32)
-    assert cross_entropy(features, matrix, bias, best, 200, chunk)[1].sum() == 50
-    assert cross_entropy(features, matrix, bias, (best + 1) % 200, 200, chunk)[1].sum() == 0
+    assert cross_entropy(features, matrix[None], bias, best, 200, chunk)[1].sum() == 50
+    assert cross_entropy(features, matrix[None], bias, (best + 1) % 200, 200, chunk)[1].sum() == 0
 
 
 @pytest.mark.parametrize("chunk", [64, 1_000])
@@ -83,7 +88,7 @@ def test_large_scores_overflow_nothing(chunk):
     features, matrix, bias, targets, weights = case(6, 8, 256, 200, scale=100.0)
 
     def total(*arguments):
-        return jnp.sum(cross_entropy(*arguments, targets, 200, chunk)[0] * weights)
+        return jnp.sum(cross_entropy(*one_copy(*arguments), targets, 200, chunk)[0] * weights)
 
     value, gradients = jax.value_and_grad(total, (0, 1, 2))(features, matrix, bias)
     assert np.isfinite(value) and all(np.isfinite(g).all() for g in gradients)
@@ -94,7 +99,7 @@ def test_weight_zero_gives_exactly_no_gradient(chunk):
     features, matrix, bias, targets, _ = case(6, 8, 256, 200)
 
     def total(*arguments):
-        return jnp.sum(cross_entropy(*arguments, targets, 200, chunk)[0] * jnp.zeros(6))
+        return jnp.sum(cross_entropy(*one_copy(*arguments), targets, 200, chunk)[0] * jnp.zeros(6))
 
     for gradient in jax.grad(total, (0, 1, 2))(features, matrix, bias):
         assert not np.asarray(gradient).any()
@@ -102,7 +107,7 @@ def test_weight_zero_gives_exactly_no_gradient(chunk):
 
 def test_bfloat16_features_sum_in_float32():
     features, matrix, bias, targets, _ = case(64, 32, 4_096, 4_000, scale=0.3)
-    loss, _ = cross_entropy(features.astype(jnp.bfloat16), matrix, bias, targets, 4_000, 512)
+    loss, _ = cross_entropy(features.astype(jnp.bfloat16), matrix[None], bias, targets, 4_000, 512)
     assert loss.dtype == jnp.float32
     expected, _ = dense(features, matrix, bias, targets, 4_000)
     # Rounding of the inputs only; sums of 4,000 terms in bfloat16 would be out by far more.
@@ -114,7 +119,7 @@ def test_no_more_scores_at_once_than_a_chunk():
 
     def temporary(chunk):
         def total(*arguments):
-            return jnp.sum(cross_entropy(*arguments, targets, 65_536, chunk)[0])
+            return jnp.sum(cross_entropy(*one_copy(*arguments), targets, 65_536, chunk)[0])
 
         compiled = jax.jit(jax.grad(total, (0, 1, 2))).lower(features, matrix, bias).compile()
         return compiled.memory_analysis().temp_size_in_bytes

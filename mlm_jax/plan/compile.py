@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training step compiled for given devices, and what the compiler says of its memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlm_jax import mesh as meshes
+from mlm_jax import objectives
+from mlm_jax.config import Config
+from mlm_jax.input.mixture import batch_shapes
+from mlm_jax.model.encoder import Encoder
+from mlm_jax.train.optimizer import make_optimizer
+from mlm_jax.train.state import State, make_initializer
+from mlm_jax.train.step import make_train_step
+from mlm_jax.vocabulary import Vocabulary
+
+LANGUAGES = 15  # rows of the language embedding where there is one and the config names no languages (XLM's)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes a chip.
+
+    Attributes:
+      parameters, optimizer: of the state, which a step updates in place.
+      batch: of the input.
+      temporaries: activations, gradients and what else lives within a step, when most does.
+      total: at that moment, as the compiler counts, or refuses, it.
+    """
+
+    parameters: float
+    optimizer: float
+    batch: float
+    temporaries: float
+    total: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """A compiled step: the model's parameters, memory, and the program as text, None where it does not fit the chip."""
+
+    parameters: int
+    memory: Memory
+    program: str | None
+
+
+def stand_in_vocabulary(size: int) -> Vocabulary:
+    """A vocabulary of `size` pieces, of which nothing but the number matters to the program."""
+    return Vocabulary(size, 0, 1, 2, 3, 4, tuple(range(5)), "")
+
+
+def languages(config: Config) -> int:
+    """Rows of the language embedding."""
+    named = {source.language for source in config.data.sources if source.language != "*"}
+    return len(named) or LANGUAGES
+
+
+def abstract_state(config: Config, mesh: jax.sharding.Mesh) -> State:
+    """The run's state as shapes, types and shardings."""
+    optimizer = make_optimizer(config.optimizer, config.train.steps)
+    return make_initializer(config, make_model(config), optimizer, mesh)[1]
+
+
+def make_model(config: Config) -> Encoder:
+    """The encoder as `pretrain` builds it on a TPU."""
+    dtype = jnp.dtype(jnp.bfloat16 if config.model.dtype == "auto" else config.model.dtype)
+    return Encoder(config.model, config.vocabulary.size, dtype, languages=languages(config))
+
+
+def lower_step(config: Config, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
+    """The step that `pretrain` runs, ready to be compiled for the mesh's devices. No corpus is needed."""
+    model, words = make_model(config), stand_in_vocabulary(config.vocabulary.size)
+    optimizer = make_optimizer(config.optimizer, config.train.steps)
+    _, plan = make_initializer(config, model, optimizer, mesh)
+    tables = objectives.make_tables(
+        words,
+        config.objective,
+        np.ones(words.size, bool) if config.objective.whole_words else None,
+        np.ones(words.size, int) if config.objective.frequency_exponent else None,
+    )
+    step = make_train_step(config, model, optimizer, words, tables, mesh, plan)
+    sharding = meshes.batch_sharding(mesh)
+    shapes = batch_shapes(config.train.batch_size, config.data.sequence_length)
+    batch = {name: jax.ShapeDtypeStruct(shape, kind, sharding=sharding) for name, (shape, kind) in shapes.items()}
+    with meshes.mesh_context(mesh):
+        return step.lower(plan, batch)
+
+
+def compile_step(config: Config, mesh: jax.sharding.Mesh, effort: float = 0.0) -> Step:
+    """Compile the training step for a mesh's devices.
+
+    Args:
+      effort: of the compiler for the program's speed, -1 to 0, as the run's own (see `Plan.effort`).
+    """
+    plan = abstract_state(config, mesh)
+    parameters, optimizer = bytes_a_chip(plan.params), bytes_a_chip(plan.opt_state)
+    count = sum(leaf.size for leaf in jax.tree.leaves(plan.params))
+    shapes = batch_shapes(config.train.batch_size, config.data.sequence_length).values()
+    batch = sum(math.prod(shape) * 4 for shape, _ in shapes) / (mesh.shape["data"] * mesh.shape["fsdp"])
+    text = None
+    try:
+        options: dict[str, Any] = {"exec_time_optimization_effort": effort}
+        compiled = lower_step(config, mesh).compile(compiler_options=options)
+        text, said = compiled.as_text(), compiled.memory_analysis()
+        assert said is not None
+        total = float(said.peak_memory_in_bytes)
+    except jax.errors.JaxRuntimeError as e:
+        needed = out_of_memory(str(e))
+        if needed is None:
+            raise
+        total = needed
+    memory = Memory(parameters, optimizer, batch, total - parameters - optimizer - batch, total)
+    return Step(count, memory, text)
+
+
+def bytes_a_chip(tree: Any) -> float:
+    """Bytes of a tree of shapes with shardings on one device."""
+    return float(
+        sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    )
+
+
+def out_of_memory(message: str) -> float | None:
+    """Bytes of HBM that a step would need, from the compiler's refusal; None where it refused for another reason."""
+    match = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm|\(([\d.]+)([KMGT])\) exceeds available HBM", message)
+    if match is None:
+        return None
+    number, unit = (part for part in match.groups() if part is not None)
+    return float(number) * 2.0 ** (10 * (1 + "KMGT".index(unit)))
+
+
+def with_sections(config: Config, **sections: dict[str, Any]) -> Config:
+    """The config with options of its sections changed."""
+    changed = {name: dataclasses.replace(getattr(config, name), **options) for name, options in sections.items()}
+    return dataclasses.replace(config, **changed)

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of `plan` besides those of `pretrain`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlm_jax.config import Config
+
+
+@dataclass(frozen=True)
+class Plan(Config):
+    """A run, and the TPU slices that are thought of for it."""
+
+    topology: str = "v5e:4x4"
+    """A slice by its shape or by Google Cloud's name: v5e:16x16, v5e-256, v4:4x4x4, v6e-64; `mesh.slices` of them."""
+    search: bool = False
+    """Look for the mesh, the pieces of a batch and the rematerialisation that are fastest of those that fit."""
+    compiles: int = 8
+    """Steps that a search compiles at most, with the least effort; the best is then compiled as `effort` says."""
+    effort: float = 0.0
+    """What the compiler does for the program's speed. 0: as for a run; -1: as little as it can, which takes a third of
+    the time and gives memory and FLOPs within a few percent."""

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `plan` does and prints."""
+
+from __future__ import annotations
+
+from mlm_jax import console
+from mlm_jax import mesh as meshes
+from mlm_jax.config import Config, flatten
+from mlm_jax.plan import topology
+from mlm_jax.plan.config import Plan
+from mlm_jax.plan.planned import Planned, adapt, plan_step
+from mlm_jax.plan.search import search
+from mlm_jax.plan.topology import GIB
+
+
+def changes(before: Config, after: Config) -> str:
+    """The options of mesh and train that differ, as they would be given on the command line."""
+    was, now = flatten(before), flatten(after)
+    differ = [
+        name for name in now if name.startswith(("mesh.", "train.", "model.")) and was[name] not in (now[name], -1)
+    ]
+    return " ".join(f"--{name} {now[name]}" for name in differ)
+
+
+def describe(planned: Planned, before: Config) -> str:
+    """What `plan` prints of a step."""
+    config, where, memory = planned.config, planned.topology, planned.memory
+    mesh, chip = config.mesh, where.chip
+    axes = " × ".join(f"{axis} {getattr(mesh, axis)}" for axis in meshes.AXES if getattr(mesh, axis) > 1)
+    pieces = config.train.accumulate
+    lines = [
+        f"{where}: {where.chips} chips ({axes}), remat {config.model.remat}",
+        f"{planned.parameters:,} parameters; {config.train.batch_size:,} blocks of {config.data.sequence_length} tokens an "
+        f"update, {planned.rows:,} a chip at once" + (f" in {pieces} pieces" if pieces > 1 else ""),
+    ]
+    if options := changes(before, config):
+        lines.append(f"other than the config: {options}")
+    lines += ["", f"memory of a chip, of {chip.memory / GIB:.2f} GiB"]
+    for name in ("parameters", "optimizer", "batch", "temporaries", "total"):
+        label = "activations, gradients and other temporaries" if name == "temporaries" else name
+        lines.append(f"  {label:<46}{getattr(memory, name) / GIB:>9.3f} GiB")
+    left = chip.memory - memory.total
+    if not planned.fits:
+        return "\n".join([*lines, f"does not fit: {-left / GIB:.2f} GiB too much"])
+    assert planned.predicted and planned.collectives is not None and planned.executed_flops is not None
+    lines += [f"fits: {left / GIB:.2f} GiB are left", "", "collectives of a chip in an update"]
+    cells = [
+        [kind, f"{devices}", f"{times:,}", f"{size / 1e9:,.3f}"]
+        for (kind, devices), (times, size) in sorted(planned.collectives.items(), key=lambda item: -item[1][1])
+    ]
+    lines.append(console.table(["kind", "chips", "times", "GB"], cells) if cells else "  none")
+    computed = planned.executed_flops * where.chips / planned.model_flops
+    predicted = planned.predicted
+    lines += [
+        "",
+        f"model FLOPs: {planned.model_flops / planned.tokens / 1e9:.3f} G a token, {planned.model_flops:.3e} an update; "
+        f"the compiled step executes {computed:.2f} times as many",
+        "predicted by the roofline of published figures, not measured; no real run is as fast:",
+        f"  {predicted.step:.3f} s an update (matrix products {predicted.compute:.3f} s, HBM {predicted.memory:.3f} s, "
+        f"links {predicted.links:.3f} s)",
+        f"  {planned.tokens / predicted.step:,.0f} tokens/s, MFU {planned.mfu:.1%}",
+    ]
+    return "\n".join(lines)
+
+
+def run(config: Plan) -> None:
+    """Plan a run and print it.
+
+    Raises:
+      UserError: no such topology, no compiler, or a config that fits no way.
+    """
+    where = topology.parse(config.topology, config.mesh.slices)
+    topology.require_compiler()
+    chosen = search(config, where, config.compiles).config if config.search else adapt(config, where)
+    console.say(describe(plan_step(chosen, where, config.effort), config))

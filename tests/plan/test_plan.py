@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`plan`: topologies, the roofline's arithmetic, the search, what is printed; and, with libtpu, the real compiler."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlm_jax import cli
+from mlm_jax import config as cfg
+from mlm_jax import mesh as meshes
+from mlm_jax.errors import UserError
+from mlm_jax.plan import roofline, topology
+from mlm_jax.plan.compile import Memory, compile_step, out_of_memory, with_sections
+from mlm_jax.plan.planned import Planned, adapt
+from mlm_jax.plan.program import Collective, Program
+from mlm_jax.plan.roofline import Roofline
+from mlm_jax.plan.search import candidates, estimate, judge
+from mlm_jax.plan.topology import GIB, Topology
+from tests.corpora import tiny_config, write_config
+from tests.train.test_step import assert_no_vocabulary_moves
+
+needs_compiler = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu (extra plan)")
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "chips"),
+    [
+        ("v5e:16x16", (16, 16), 256),
+        ("v5e-16", (4, 4), 16),
+        ("v5litepod-8", (2, 4), 8),
+        ("v4-128", (4, 4, 4), 64),  # counts cores
+        ("v5p:2x2x1", (2, 2, 1), 4),
+        ("v6e-256", (16, 16), 256),
+    ],
+)
+def test_topologies_by_shape_and_by_name(text, shape, chips):
+    found = topology.parse(text)
+    assert found.shape == shape and found.chips == chips
+
+
+@pytest.mark.parametrize("text", ["v3-8", "v5e", "v5e:3x3", "v5e-7", "v4-4", "v4:4x4", "h100-8"])
+def test_what_is_no_topology_is_refused_in_a_line(text):
+    with pytest.raises(UserError, match="topology") as error:
+        topology.parse(text)
+    assert "\n" not in str(error.value)
+
+
+def grid(where):
+    """Devices of a topology as the compiler describes them."""
+    places = np.stack(np.meshgrid(*map(range, where.shape), indexing="ij"), -1).reshape(-1, len(where.shape))
+    return [
+        SimpleNamespace(coords=tuple(place), slice_index=i) for i in range(where.slices) for place in places.tolist()
+    ]
+
+
+def seconds(where, kind, group, size=1e9):
+    return roofline.collective_seconds(Collective(kind, size, group, 1, ((1,),), True), where, grid(where))
+
+
+def test_collectives_take_the_links_that_their_group_spans():
+    whole, part = topology.parse("v5e:16x16"), topology.parse("v5e:4x4")
+    link = whole.chip.link
+    # A row of 16 is a ring: both ways carry half each. 4 chips of a row are none.
+    row = tuple(range(16))
+    assert seconds(whole, "all-gather", row) == pytest.approx(1e9 * 15 / 16 / (2 * link))
+    assert seconds(part, "all-gather", (0, 1, 2, 3)) == pytest.approx(1e9 * 3 / 4 / link)
+    assert seconds(whole, "all-reduce", row) == pytest.approx(2 * seconds(whole, "reduce-scatter", row))
+    everywhere = tuple(range(256))
+    assert seconds(whole, "all-gather", everywhere) == pytest.approx(1e9 * 255 / 256 / (4 * link))
+    assert seconds(whole, "all-gather", (0,)) == 0
+    two = Topology("v5e", (4, 4), 2)
+    across = seconds(two, "all-reduce", (0, 16))
+    assert across == pytest.approx(2 * 1e9 / 2 / two.chip.network)
+
+
+def test_the_roofline_takes_the_longer_time_of_each_instruction():
+    where = topology.parse("v5e:4x4")
+    chip = where.chip
+    work = [(chip.peak, 0.0), (0.0, 2 * chip.bandwidth), (chip.peak, chip.bandwidth / 2)]
+    does = Program(2 * chip.peak, 2.5 * chip.bandwidth, work, [])
+    found = roofline.predict(does, where, grid(where))
+    assert (found.compute, found.memory, found.links, found.step) == pytest.approx((2, 2.5, 0, 4))
+    size = 10 * chip.link * 4 / 3
+    beside, alone = (Collective("all-gather", size, (0, 1, 2, 3), 1, ((1,),), a) for a in (False, True))
+    assert roofline.predict(Program(0, 0, work, [beside]), where, grid(where)).step == pytest.approx(10)
+    assert roofline.predict(Program(0, 0, work, [alone]), where, grid(where)).step == pytest.approx(14)
+
+
+def test_a_mesh_that_does_not_divide_gives_way():
+    config = with_sections(tiny_config("x"), train={"batch_size": 100, "accumulate": 4}, mesh={"data": 1, "fsdp": -1})
+    adapted = adapt(config, topology.parse("v5e:8x8"))
+    # A width of 32 is cut into 32 at most; 100 blocks are rounded up to 128, and two pieces of 64 divide.
+    assert (adapted.mesh.data, adapted.mesh.fsdp, adapted.mesh.tensor) == (2, 32, 1)
+    assert (adapted.train.batch_size, adapted.train.accumulate) == (128, 2)
+    cfg.validate(adapted)
+
+
+def test_the_search_takes_the_fastest_that_fits_and_compiles_no_more_than_it_may():
+    where = topology.parse("v5e:4x4")
+    config = with_sections(cfg.Config(data=cfg.Data(sources=(cfg.Source("en", "x"),))), train={"batch_size": 512})
+    options = [estimate(c, where) for c in candidates(config, where)]
+    compiled = []
+
+    def plan(config, where, effort):
+        """A world where memory is three times the estimate, and time twice."""
+        about = estimate(config, where)
+        compiled.append(config)
+        total = about.state + 3 * about.growing
+        fits = total < where.chip.memory
+        predicted = Roofline(1, 1, 1, 2 * about.seconds) if fits else None
+        return Planned(config, where, 1, Memory(0, 0, 0, total, total), 1.0, 1.0, {}, predicted)
+
+    best = judge(options, where, 30, plan)
+    fitting = [o for o in options if o.state + 3 * o.growing < where.chip.memory]
+    assert best.predicted.step == pytest.approx(2 * min(o.seconds for o in fitting))
+    assert len(compiled) < 12
+    compiled.clear()
+    judge(options, where, 2, plan)
+    assert len(compiled) == 2
+    assert judge(options, Topology("v5e", (2, 2)), 0, plan) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "needed"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 20.34G of 15.75G hbm.",
+            20.34,
+        ),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (16.69G) exceeds available HBM (15.75G).",
+            16.69,
+        ),
+        ("INTERNAL: something else", None),
+    ],
+)
+def test_what_a_refusal_says_is_needed(message, needed):
+    assert out_of_memory(message) == (None if needed is None else pytest.approx(needed * GIB))
+
+
+def test_without_the_compiler_a_line_names_the_extra(tmp_path, monkeypatch, capsys):
+    config = write_config(tmp_path / "tiny.py", tiny_config(str(tmp_path / "run")))
+    monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: None)
+    assert cli.main(["plan", str(config)]) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and "[plan]" in said.err and not said.out
+    assert cli.main(["plan", str(config), "--topolgy", "v5e-16"]) == 2
+    assert "did you mean --topology?" in capsys.readouterr().err
+
+
+def compiled(where, **sections):
+    topology.require_compiler()
+    shape = {"heads": 8, "width": 64, "dtype": "bfloat16", "loss_chunk": 128}
+    config = with_sections(tiny_config("x"), model=shape, vocabulary={"size": 500}, train={"batch_size": 32})
+    config = with_sections(config, **sections)
+    mesh = meshes.make_mesh(config.mesh, config.train.batch_size, topology.devices(where))
+    return mesh, compile_step(config, mesh, -1.0)
+
+
+@needs_compiler
+def test_the_tpu_compiler_moves_no_vocabulary_either():
+    mesh, step = compiled(topology.parse("v5e:2x4"), mesh={"data": 2, "fsdp": 2, "tensor": 2})
+    assert_no_vocabulary_moves(step.program, mesh.devices.shape, width=64)
+    assert step.memory.optimizer == pytest.approx(2 * step.memory.parameters, abs=100)  # two moments and a counter
+    assert 0 < step.memory.total < 0.1 * GIB
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_slices_share_nothing_but_the_data_axis():
+    where = Topology("v5e", (2, 2), 2)
+    mesh, step = compiled(where, mesh={"data": -1, "fsdp": 2, "slices": 2})
+    assert mesh.devices.shape == (4, 2, 1)
+    of_slice = np.vectorize(lambda d: d.slice_index)(mesh.devices)
+    assert (of_slice[:2] == 0).all() and (of_slice[2:] == 1).all()
+    assert step.program is not None
+    with pytest.raises(UserError, match=r"mesh.slices: 1, but the devices are of 2 slices"):
+        meshes.make_mesh(cfg.Mesh(), 32, list(mesh.devices.flat))
+    with pytest.raises(UserError, match=r"mesh.data: 1 does not divide over 2 slices"):
+        meshes.make_mesh(cfg.Mesh(data=1, fsdp=8, slices=2), 32, list(mesh.devices.flat))
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
+def test_a_chips_memory_is_what_the_compiler_says(name):
+    topology.require_compiler()
+    where = topology.parse(name)
+    sharding = jax.sharding.SingleDeviceSharding(topology.devices(where)[0])
+    large = jax.ShapeDtypeStruct((2**36,), jnp.float32, sharding=sharding)
+    with pytest.raises(jax.errors.JaxRuntimeError, match=rf"exceeds available HBM \({where.chip.memory / GIB:.2f}G\)"):
+        jax.jit(lambda x: x * 2).lower(large).compile()
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_the_command(tmp_path):
+    config = write_config(tmp_path / "tiny.py", tiny_config(str(tmp_path / "run"), train={"batch_size": 64}))
+    command = [
+        sys.executable,
+        "-m",
+        "mlm_jax",
+        "plan",
+        str(config),
+        "--topology",
+        "v4-8",
+        "--search",
+        "--compiles",
+        "2",
+    ]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for expected in ("v4:2x2x1: 4 chips", "fits: ", "model FLOPs: ", "predicted by the roofline", "MFU "):
+        assert expected in done.stdout
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A compiled program's text read: against arithmetic, XLA's own counts and the ways in which XLA writes things."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mlm_jax.plan import program
+
+
+def shape(*sizes):
+    return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+
+@pytest.mark.parametrize("turns", [1, 5])
+def test_products_in_a_loop_count_as_often_as_it_turns(turns):
+    def f(x, weights):
+        return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
+
+    text = jax.jit(f).lower(shape(64, 32), shape(turns, 32, 32)).compile().as_text()
+    assert program.read(text).flops == pytest.approx(turns * 2 * 64 * 32 * 32)
+
+
+@pytest.mark.parametrize("equation", ["ij,jk->ik", "bij,bjk->bik", "bhqd,bhkd->bhqk", "nw,vw->nv"])
+def test_flops_are_what_xla_counts(equation):
+    sizes = dict(zip("ijkbhqdnwv", (4, 8, 16, 3, 2, 6, 5, 7, 9, 11), strict=True))
+    left, right = equation.split("->")[0].split(",")
+    operands = (shape(*(sizes[c] for c in side)) for side in (left, right))
+    compiled = jax.jit(lambda a, b: jnp.einsum(equation, a, b)).lower(*operands).compile()
+    assert program.read(compiled.as_text()).flops == pytest.approx(compiled.cost_analysis()["flops"])
+
+
+def test_a_product_as_the_tpu_compiler_writes_it():
+    # Attention's scores: 16 blocks and 12 heads are batches; 512 queries, 512 keys, width 64.
+    line = (
+        "%c = f32[16,12,512,512]{2,3,1,0:T(8,128)} convolution(%q, %k), window={size=16x12 stride=15x11 lhs_dilate=16x12}, "
+        "dim_labels=01bf_01oi->01bf"
+    )
+    text = (
+        "ENTRY %main (q: bf16[16,12,512,64], k: bf16[16,12,512,64]) -> f32[16,12,512,512] {\n"
+        "  %q = bf16[16,12,512,64]{3,2,1,0:T(8,128)(2,1)} parameter(0)\n"
+        "  %k = bf16[16,12,512,64]{3,2,1,0:T(8,128)(2,1)S(1)} parameter(1)\n"
+        f"  ROOT {line}\n}}\n"
+    )
+    read = program.read(text)
+    assert read.flops == 2 * 16 * 12 * 512 * 512 * 64
+    # The keys lie in fast memory already.
+    assert read.traffic == 16 * 12 * 512 * 64 * 2 + 16 * 12 * 512 * 512 * 4
+
+
+@pytest.mark.parametrize(
+    ("written", "group"),
+    [
+        ("replica_groups={{0,2,4},{1,3,5}}", (0, 2, 4)),
+        ("replica_groups=[2,4]<=[8]", (0, 1, 2, 3)),
+        ("replica_groups=[4,2]<=[2,4]T(1,0)", (0, 4)),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_0'}", (0, 4)),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_0','axis_1'}", tuple(range(8))),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=8], device_ids=([8,2]T(1,0)) {'axis_0'}", (0, 1)),
+        ("source_target_pairs={{0,3},{3,0}}", (0, 3)),
+    ],
+)
+def test_groups(written, group):
+    assert program._group(f", channel_id=1, {written}, dimensions={{0}}") == group
+
+
+def test_collectives_are_counted_with_their_loops_and_groups():
+    mesh = jax.make_mesh((2, 4), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    over = jax.sharding.PartitionSpec
+
+    def part(x):
+        def body(x, _):
+            return x + jax.lax.psum(x, "b"), None
+
+        x = jax.lax.scan(body, x, None, length=3)[0]
+        return jax.lax.all_gather(x, "a", tiled=True)
+
+    f = jax.shard_map(part, mesh=mesh, in_specs=over("a", "b"), out_specs=over(None, "b"), check_vma=False)
+    found = program.read(jax.jit(f).lower(shape(8, 16)).compile().as_text()).collectives
+    kinds = {c.kind: c for c in found}
+    assert kinds["all-reduce"].times == 3 and kinds["all-reduce"].group == (0, 1, 2, 3)
+    assert kinds["all-reduce"].bytes == 4 * 4 * 4
+    assert kinds["all-gather"].times == 1 and kinds["all-gather"].group == (0, 4)
+    assert kinds["all-gather"].bytes == 8 * 4 * 4
+    assert program.totals(found)["all-reduce", 4] == (3, 3 * 64)
+
+
+def test_of_a_stack_only_the_slice_is_read_and_written():
+    stack, x = shape(1_000, 256), shape(256)
+
+    def f(stack, x):
+        return jax.lax.scan(lambda x, row: (x + row, x * row), x, stack)
+
+    traffic = program.read(jax.jit(f).lower(stack, x).compile().as_text()).traffic
+    once = 1_000 * 256 * 4
+    assert 2 * once <= traffic <= 12 * once  # and not 1,000 times

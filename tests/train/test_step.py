@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training step on every mesh of eight devices: the same losses, nothing of the vocabulary's size moved, all split alike."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlm_jax import config as cfg
+from mlm_jax import mesh as meshes
+from mlm_jax.input.mixture import batch_shapes
+from mlm_jax.model.encoder import Encoder, padded_rows
+from mlm_jax.objectives import make_tables
+from mlm_jax.plan import program
+from mlm_jax.train.optimizer import make_optimizer
+from mlm_jax.train.state import make_initializer
+from mlm_jax.train.step import make_train_step
+from mlm_jax.vocabulary import Vocabulary
+
+WORDS = Vocabulary(500, 0, 1, 2, 3, 4, tuple(range(5)), "")
+ROWS, WIDTH, STEPS = padded_rows(WORDS.size), 32, 3
+MESHES = [(d, f, 8 // d // f) for d in (1, 2, 4, 8) for f in (1, 2, 4, 8) if 8 % (d * f) == 0]
+
+
+def config_of(mesh, **model):
+    shape = {"layers": 2, "width": WIDTH, "heads": 8, "mlp_width": 64, "positions": 16, "loss_chunk": 128}
+    return cfg.Config(
+        data=cfg.Data(sources=(cfg.Source("*", "none"),), sequence_length=16),
+        model=cfg.Model(**shape | model),
+        optimizer=cfg.Optimizer(learning_rate=1e-2, warmup_steps=2),
+        train=cfg.Train(steps=10, batch_size=16, log_every=1),
+        mesh=cfg.Mesh(*mesh),
+    )
+
+
+def batches(config):
+    rng = np.random.default_rng(0)
+    for _ in range(STEPS):
+        batch = {n: np.zeros(s, k) for n, (s, k) in batch_shapes(config.train.batch_size, 16).items()}
+        tokens = rng.integers(5, WORDS.size, batch["tokens"].shape, dtype=np.int32)
+        positions = np.broadcast_to(np.arange(16, dtype=np.int32), tokens.shape)
+        yield batch | {"tokens": tokens, "segment_ids": np.ones_like(tokens), "positions": positions}
+
+
+def train(config, start=None, devices=None):
+    """Losses of a few steps from a state (or from seed), the program, and the states at the beginning and the end."""
+    mesh = meshes.make_mesh(config.mesh, config.train.batch_size, devices)
+    model = Encoder(config.model, WORDS.size, jnp.float32)
+    optimizer = make_optimizer(config.optimizer, config.train.steps)
+    initialize, plan = make_initializer(config, model, optimizer, mesh)
+    step = make_train_step(config, model, optimizer, WORDS, make_tables(WORDS), mesh, plan)
+    if start is None:
+        start = jax.device_get(initialize())
+    state, losses = jax.device_put(start, jax.tree.map(lambda leaf: leaf.sharding, plan)), []
+    with meshes.mesh_context(mesh):
+        placed = [jax.device_put(batch, meshes.batch_sharding(mesh)) for batch in batches(config)]
+        # The partitioned program is what is tested; LLVM need not make it fast.
+        compiled = step.lower(plan, placed[0]).compile(compiler_options={"xla_backend_optimization_level": 0})
+        for batch in placed:
+            state, window = compiled(state, batch)
+            losses.append(float(window["loss"] / window["targets"]))
+    return losses, compiled.as_text(), start, state
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return train(config_of((1, 1, 1)), devices=jax.devices()[:1])
+
+
+@pytest.mark.parametrize("mesh", MESHES, ids=str)
+def test_every_mesh_gives_the_same_losses_and_moves_no_vocabulary(mesh, alone):
+    losses, text, _, state = train(config_of(mesh), alone[2])
+    np.testing.assert_allclose(losses, alone[0], rtol=1e-5)
+    for got, expected in zip(jax.tree.leaves(state.params), jax.tree.leaves(alone[3].params), strict=True):
+        np.testing.assert_allclose(got, expected, atol=3e-5)
+    assert_no_vocabulary_moves(text, mesh)
+    assert_optimizer_lies_as_its_parameters(state)
+
+
+def assert_no_vocabulary_moves(text, mesh, width=WIDTH):
+    """No collective gathers the vocabulary, in rows or in scores, and one alone, where devices hold copies, sums its gradient."""
+    data, fsdp, tensor = mesh
+    found = program.read(text).collectives
+    assert found or mesh == (1, 1, 1)
+    local = ROWS // tensor * (width // fsdp)
+    summed = 0
+    for c in found:
+        for shape in c.shapes:
+            if c.kind == "all-gather":
+                assert ROWS not in shape or len(shape) == 1, (c.kind, shape)  # the bias alone is gathered, by fsdp
+            if int(np.prod(shape)) >= local and (ROWS // tensor) in shape and len(shape) > 1:
+                assert c.kind == "all-to-all" or (c.kind == "all-reduce" and len(c.group) == data), (
+                    c.kind,
+                    shape,
+                    c.group,
+                )
+                summed += c.kind == "all-reduce"
+    assert summed == (data > 1)
+
+
+def assert_optimizer_lies_as_its_parameters(state):
+    """Each moment has the shape and the sharding of its parameter."""
+    wanted = {jax.tree_util.keystr(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(state.params)}
+    seen = set()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state):
+        name = next((n for n in wanted if jax.tree_util.keystr(path).endswith(n)), None)
+        if name is not None:
+            assert leaf.sharding == wanted[name].sharding and leaf.shape == wanted[name].shape, name
+            seen.add(jax.tree_util.keystr(path))
+    assert len(seen) == 2 * len(wanted)  # both moments
+
+
+@pytest.mark.parametrize("mesh", [(2, 2, 2), (1, 2, 4)], ids=str)
+def test_a_vocabulary_of_one_chunk_gives_the_same_losses(mesh, alone):
+    losses, text, _, _ = train(config_of(mesh, loss_chunk=10_000), alone[2])
+    np.testing.assert_allclose(losses, alone[0], rtol=1e-5)
+    assert_no_vocabulary_moves(text, mesh)
