@@ -127,6 +127,7 @@ def pretrain(config: cfg.Config, arguments: list[str]) -> int:
     from mlm_jax.lock import locked
 
     with hosts.together(config.hosts) as first, locked(config.workdir) if first else contextlib.nullcontext():
+        hosts.meet("begin")  # the first may have waited for the workdir
         return pretrain_here(config, arguments, first)
 
 

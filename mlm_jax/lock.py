@@ -8,25 +8,39 @@ import datetime
 import json
 import os
 import socket
+import threading
+import time
 from collections.abc import Iterator
+from typing import Any
 
 from etils import epath
 
+from mlm_jax import console
 from mlm_jax.errors import UserError
+from mlm_jax.files import write_whole
+
+BEAT = 15.0  # seconds between signs of life
+PATIENCE = 60.0  # seconds without one after which a run on another host counts as gone
 
 
 @contextlib.contextmanager
 def locked(workdir: str) -> Iterator[None]:
     """Keep other runs out of a workdir by a file there, `running.json`, that names the host, the process and its start.
 
-    What a killed run of this host left is taken over. A bucket has no way to create a file exclusively: there two runs
-    that start within the same second may both get in.
+    What a killed run of this host left is taken over; of another host's, once its count of beats has stood still for
+    `PATIENCE`: counts, not times, since hosts' clocks differ. A bucket has no way to create a file exclusively: there two
+    runs that start within the same second may both get in.
 
     Raises:
       UserError: another run is in the workdir, or it cannot be written.
     """
     path = epath.Path(workdir) / "running.json"
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "since": f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}"}
+    mine = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "since": f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}",
+        "beat": 0,
+    }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not _create(path, mine):
@@ -36,14 +50,27 @@ def locked(workdir: str) -> Iterator[None]:
                 _refuse_if_running(path, mine)
     except OSError as e:
         raise UserError(f"{path}: cannot be written ({e.strerror or e}); choose another --workdir") from e
+    ended = threading.Event()
+    beats = threading.Thread(target=_beat, args=(path, mine, ended), daemon=True)
+    beats.start()
     try:
         yield
     finally:
+        ended.set()
+        beats.join()
         with contextlib.suppress(OSError):
             path.unlink()
 
 
-def _create(path: epath.Path, mine: dict[str, object]) -> bool:
+def _beat(path: epath.Path, mine: dict[str, Any], ended: threading.Event) -> None:
+    """Count the lock's beats up until it is given back."""
+    while not ended.wait(BEAT):
+        mine["beat"] += 1
+        with contextlib.suppress(OSError):  # a disk that is full now
+            write_whole(path, json.dumps(mine))
+
+
+def _create(path: epath.Path, mine: dict[str, Any]) -> bool:
     """Write the file with all its content at once; False where there is one."""
     if str(path).startswith("gs://"):
         if path.exists():
@@ -61,20 +88,41 @@ def _create(path: epath.Path, mine: dict[str, object]) -> bool:
     return True
 
 
-def _refuse_if_running(path: epath.Path, mine: dict[str, object]) -> None:
-    try:
-        other = json.loads(path.read_text())
-        host, pid, since = other["host"], int(other["pid"]), other["since"]
-    except FileNotFoundError:
+def _refuse_if_running(path: epath.Path, mine: dict[str, Any]) -> None:
+    other = _read(path)
+    if other is None:
         return
+    host, pid = other["host"], other["pid"]
+    if host == mine["host"]:
+        if pid == mine["pid"] or not _is_alive(pid):
+            return
+    else:
+        console.say(f"{path.parent}: a run was begun here by process {pid} on {host}; seeing whether it is alive ...")
+        waited_since = time.monotonic()
+        while (now := _read(path)) == other and time.monotonic() - waited_since < PATIENCE:
+            time.sleep(min(1.0, PATIENCE / 10))
+        if now is None:
+            return
+        if now == other:
+            console.warn(
+                f"{path.parent}: no sign of life of process {pid} on {host} for {PATIENCE:.0f} s; going on from it"
+            )
+            return
+    raise UserError(
+        f"{path.parent}: a run is in this workdir, process {pid} on {host} since {other['since']}; wait for it or stop it, "
+        "or use another --workdir"
+    )
+
+
+def _read(path: epath.Path) -> dict[str, Any] | None:
+    """The lock there is, None where there is none."""
+    try:
+        found = json.loads(path.read_text())
+        return {"host": found["host"], "pid": int(found["pid"]), "since": found["since"], "beat": found["beat"]}
+    except FileNotFoundError:
+        return None
     except (ValueError, KeyError, TypeError) as e:
         raise UserError(f"{path}: cannot be read ({e}); if no run is in this workdir, delete it") from e
-    if host == mine["host"] and (pid == mine["pid"] or not _is_alive(pid)):
-        return
-    raise UserError(
-        f"{path.parent}: a run is in this workdir, process {pid} on {host} since {since}; wait for it or stop it, or use "
-        f"another --workdir. If it is gone, delete {path}"
-    )
 
 
 def _is_alive(pid: int) -> bool:

@@ -6,18 +6,21 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
-from mlm_jax import cli
+from mlm_jax import cli, lock
 from mlm_jax.errors import UserError
+from mlm_jax.files import write_whole
 from mlm_jax.lock import locked
 from tests.corpora import tiny_config, write_config
 
 
 def leave(folder, **fields):
-    record = {"host": socket.gethostname(), "pid": os.getppid(), "since": "2026-01-02 03:04:05"} | fields
-    (folder / "running.json").write_text(json.dumps(record))
+    record = {"host": socket.gethostname(), "pid": os.getppid(), "since": "2026-01-02 03:04:05", "beat": 3} | fields
+    write_whole(folder / "running.json", json.dumps(record))
 
 
 def test_held_and_released(tmp_path):
@@ -39,10 +42,32 @@ def test_the_second_run_is_refused_and_the_first_named(tmp_path, capsys):
     assert {p.name for p in tmp_path.iterdir()} == {"c.py", "running.json"}
 
 
-def test_another_hosts_lock_says_how_to_remove_it(tmp_path):
+def test_another_hosts_lock_is_respected_while_it_beats(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE", 30.0)
     leave(tmp_path, host="elsewhere")
-    with pytest.raises(UserError, match=r"process \d+ on elsewhere .* If it is gone, delete .*running.json"):
+    beat = threading.Timer(0.5, leave, [tmp_path], {"host": "elsewhere", "beat": 4})
+    beat.start()
+    with pytest.raises(UserError, match=r"process \d+ on elsewhere since 2026-01-02 03:04:05; wait for it or stop it"):
         locked(str(tmp_path)).__enter__()
+    beat.join()
+
+
+def test_another_hosts_lock_is_taken_over_when_it_stands_still(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lock, "PATIENCE", 0.5)
+    leave(tmp_path, host="elsewhere")
+    with locked(str(tmp_path)):
+        assert json.loads((tmp_path / "running.json").read_text())["host"] == socket.gethostname()
+    assert "no sign of life of process" in capsys.readouterr().err
+
+
+def test_a_held_lock_beats(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT", 0.02)
+    with locked(str(tmp_path)):
+        deadline = time.monotonic() + 30
+        while json.loads((tmp_path / "running.json").read_text())["beat"] < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_dead_processs_lock_is_taken_over(tmp_path):
