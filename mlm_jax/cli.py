@@ -4,32 +4,25 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
-import io
-import itertools
 import json
 import os
-import re
 import subprocess
 import sys
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-import tyro
 from etils import epath
 
 from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax.errors import UserError
-from mlm_jax.evaluate import config as evaluate_options
 from mlm_jax.evaluate.config import Evaluate
-from mlm_jax.files import write_whole
-from mlm_jax.finetune import config as finetune_options
 from mlm_jax.finetune.config import Finetune
-from mlm_jax.neutrality import config as analyze_options
 from mlm_jax.neutrality.config import Analyze
+from mlm_jax.options import parse, take_options
 from mlm_jax.plan.config import Plan
+from mlm_jax.workdir import own_workdir, write_text
 
 USAGE = """\
 mlm-jax: pretrain multilingual text encoders in JAX
@@ -273,27 +266,6 @@ def predict(arguments: list[str]) -> int:
     return 0
 
 
-def take_options(arguments: list[str], options: dict[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Options and their values, wherever they stand among the arguments, and the other arguments.
-
-    Raises:
-      UserError: an unknown option, or one without a value.
-    """
-    found, rest, waiting = dict(options), [], iter(arguments)
-    for argument in waiting:
-        if not argument.startswith("--"):
-            rest.append(argument)
-            continue
-        name, _, value = argument.partition("=")
-        if name not in options:
-            raise UserError(f"{argument}: no such option; there are {', '.join(options)}")
-        value = value or next(waiting, "")
-        if not value:
-            raise UserError(f"{name}: needs a value")
-        found[name] = value
-    return found, rest
-
-
 def report(config: cfg.Config | Finetune | Evaluate | Analyze, arguments: list[str]) -> int:
     """Write the run's page into its workdir (report/index.html; results.html of finetune and evaluate; neutrality.html of
     analyze), and print its table."""
@@ -375,91 +347,6 @@ def start_from(config: cfg.Config) -> cfg.Config:
     return adopted
 
 
-def parse(command: str, arguments: list[str]) -> tuple[typing.Any, list[str]]:
-    """The config file's config with the command line's options, validated.
-
-    Raises:
-      UserError: no such file, an unknown option (the nearest is named), a value of the wrong type.
-    """
-    path, *options = arguments
-    if path.startswith("-"):
-        raise UserError(f"{path}: name the config file before any option")
-    kinds: dict[str, tuple[type, ...]] = {"finetune": (Finetune,), "evaluate": (Evaluate,), "analyze": (Analyze,)}
-    kinds["report"] = (cfg.Config, Finetune, Evaluate, Analyze)
-    base = cfg.load(path, kinds.get(command, (cfg.Config,)))
-    base = Plan(**vars(base)) if command == "plan" else base
-    kind = type(base)
-    known = set(option_names(kind))
-    for option in options:
-        name = option.split("=")[0].replace("-", "_").lstrip("_")
-        if not option.startswith("--") or option == "--help" or name in known:
-            continue
-        on = re.sub(r"(^|\.)no_", r"\1", name)
-        if on not in known:
-            near = difflib.get_close_matches(name, known, 1, 0.5)
-            raise UserError(f"{option}: no such option; " + (f"did you mean --{near[0]}?" if near else "see --help"))
-    options = list(_as_flags(options))
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            config = tyro.cli(kind, prog=f"mlm-jax {command} {path}", args=options, default=base, use_underscores=True)
-    except SystemExit as e:
-        if e.code:
-            raise UserError(f"{' '.join(options)}: {_first_sentence(said.getvalue())}; see --help") from None
-        raise
-    validators: dict[type, Callable[[typing.Any], None]] = {
-        cfg.Config: cfg.validate,
-        Plan: cfg.validate,
-        Finetune: finetune_options.validate,
-        Evaluate: evaluate_options.validate,
-        Analyze: analyze_options.validate,
-    }
-    validators[kind](config)
-    return config, arguments
-
-
-def _as_flags(options: list[str]) -> Iterator[str]:
-    """`--a.b True` and `--a.b False` as tyro has them: `--a.b` and `--a.no_b`."""
-    for option, following in itertools.zip_longest(options, options[1:], fillvalue=""):
-        section, dot, name = option.rpartition(".")
-        if following.lower() == "false" and dot and option.startswith("--"):
-            yield f"{section}.no_{name}"
-        elif option.lower() not in ("true", "false"):
-            yield option
-
-
-def option_names(section: type, prefix: str = "") -> Iterator[str]:
-    """The dotted names of a config dataclass's options."""
-    hints = typing.get_type_hints(section, include_extras=True)
-    for field in dataclasses.fields(section):
-        if dataclasses.is_dataclass(hints[field.name]):
-            yield from option_names(typing.cast(type, hints[field.name]), f"{prefix}{field.name}.")
-        elif typing.get_origin(hints[field.name]) is not typing.Annotated:  # those are for config files only
-            yield prefix + field.name
-
-
-def _first_sentence(box: str) -> str:
-    """The message of tyro's error box, on one line."""
-    # Title, rule, message, rule, help; the rules are of "─" or "-", as the terminal's encoding allows.
-    lines = [line.strip("│ ") for line in box.splitlines()[1:]]
-    message: list[str] = []
-    for line in lines:
-        if set(line) <= {"─", "-"}:
-            if message:
-                break
-        else:
-            message.append(line)
-    return " ".join(message) or "cannot be read"
-
-
-MAY_CHANGE: dict[type, Sequence[str]] = {
-    cfg.Config: cfg.MAY_CHANGE,
-    Finetune: finetune_options.MAY_CHANGE,
-    Evaluate: evaluate_options.MAY_CHANGE,
-    Analyze: analyze_options.MAY_CHANGE,
-}
-
-
 def refuse_unprepared(config: cfg.Config) -> None:
     """Several processes do not prepare: all but one would wait for hours, on machines that may not have TensorFlow.
 
@@ -474,41 +361,6 @@ def refuse_unprepared(config: cfg.Config) -> None:
             f"{config.workdir}: not prepared, which one process alone does; run mlm-jax prepare with the same config first, "
             "in a workdir that all hosts see"
         )
-
-
-def own_workdir(config: cfg.Config | Finetune | Evaluate | Analyze, write: bool = True) -> None:
-    """Make the workdir and store the config in it, or check that the one stored there agrees.
-
-    Raises:
-      UserError: the workdir holds a run with another config, or cannot be written.
-    """
-    stored = epath.Path(config.workdir) / "config.json"
-    if stored.exists():
-        try:
-            different = cfg.differences(json.loads(stored.read_text()), config, MAY_CHANGE[type(config)])
-        except ValueError as e:
-            raise UserError(f"{stored}: not JSON ({e}); delete it, or use another workdir") from e
-        if different:
-            raise UserError(
-                f"{config.workdir}: holds a run with another config ({'; '.join(different)}); "
-                "use another --workdir, or move this one away"
-            )
-    if write:
-        write_text(config, "config.json", cfg.to_json(config))
-
-
-def write_text(config: cfg.Config | Finetune | Evaluate | Analyze, name: str, text: str) -> None:
-    """Write a file of the workdir, aside and then by rename.
-
-    Raises:
-      UserError: it cannot be written.
-    """
-    folder = epath.Path(config.workdir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / name, text)
-    except OSError as e:
-        raise UserError(f"{folder / name}: cannot be written ({e.strerror or e}); choose another --workdir") from e
 
 
 def sampling_text(config: cfg.Config, rows: list[dict[str, typing.Any]]) -> str:

@@ -10,6 +10,9 @@ import pytest
 
 from mlm_jax import cli
 from mlm_jax import config as cfg
+from mlm_jax.errors import UserError
+from mlm_jax.options import option_names, parse
+from mlm_jax.workdir import own_workdir
 from tests.corpora import tiny_config, write_config
 
 
@@ -57,7 +60,7 @@ def test_bad_commands(arguments, message, capsys):
 
 
 def test_options_reach_the_config(config_file):
-    config, _ = cli.parse(
+    config, _ = parse(
         "pretrain",
         [
             str(config_file),
@@ -83,20 +86,20 @@ def test_help_documents_every_option(config_file, capsys):
         run("pretrain", config_file, "--help")
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    for name in cli.option_names(cfg.Config):
+    for name in option_names(cfg.Config):
         assert f"--{name}" in text
     assert run("--help") == 0
     assert "pretrain" in capsys.readouterr().out
 
 
 def test_a_workdir_with_another_config_is_refused_by_field(config_file, tmp_path, capsys):
-    config, _ = cli.parse("pretrain", [str(config_file)])
-    cli.own_workdir(config)
-    other, _ = cli.parse("pretrain", [str(config_file), "--model.layers", "3", "--train.steps", "9"])
-    with pytest.raises(cli.UserError, match=r"holds a run with another config \(model.layers: 2 there, 3 here\)"):
-        cli.own_workdir(other)
-    longer, _ = cli.parse("pretrain", [str(config_file), "--train.steps", "99"])
-    cli.own_workdir(longer)
+    config, _ = parse("pretrain", [str(config_file)])
+    own_workdir(config)
+    other, _ = parse("pretrain", [str(config_file), "--model.layers", "3", "--train.steps", "9"])
+    with pytest.raises(UserError, match=r"holds a run with another config \(model.layers: 2 there, 3 here\)"):
+        own_workdir(other)
+    longer, _ = parse("pretrain", [str(config_file), "--train.steps", "99"])
+    own_workdir(longer)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["train"]["steps"] == 99
 
 
@@ -113,5 +116,5 @@ def test_no_write_permission(tmp_path):
 
 def test_flags_may_be_given_a_value(config_file):
     for said, expected in ((["--objective.whole_words", "True"], True), (["--objective.whole_words", "false"], False)):
-        config, _ = cli.parse("prepare", [str(config_file), *said, "--train.steps", "7"])
+        config, _ = parse("prepare", [str(config_file), *said, "--train.steps", "7"])
         assert config.objective.whole_words is expected and config.train.steps == 7

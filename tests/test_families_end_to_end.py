@@ -19,6 +19,7 @@ from mlm_jax import cli
 from mlm_jax import config as cfg
 from mlm_jax.interchange.workdir import export_encoder
 from mlm_jax.model.encoder import Encoder, parameter_shapes
+from mlm_jax.options import parse
 from mlm_jax.train import loop
 from mlm_jax.train.initial import flatten
 from mlm_jax.train.metrics import TIMES, read_metrics
@@ -58,7 +59,7 @@ def test_a_tiny_family_trains_resumes_bit_for_bit_exports_and_comes_back(path, t
     Path("broken").mkdir()
     for part in ("corpus", "vocabulary"):
         Path("broken", part).symlink_to(Path("whole", part).resolve())
-    config, _ = cli.parse("pretrain", [str(path)])
+    config, _ = parse("pretrain", [str(path)])
     config = dataclasses.replace(
         config,
         train=dataclasses.replace(config.train, steps=20, log_every=5, validate_every=10, save_every=10),

@@ -23,13 +23,14 @@ from mlm_jax.finetune.predict import Predictor
 from mlm_jax.finetune.run import plans, table
 from mlm_jax.train import initial
 from mlm_jax.train.metrics import TIMES, read_metrics
+from mlm_jax.workdir import own_workdir
 from tests.finetune.toys import make_config, make_start, write_config
 
 KINDS = ("classify", "regress", "tag", "span")
 
 
 def run(config):
-    cli.own_workdir(config)
+    own_workdir(config)
     return runs.run(config)
 
 

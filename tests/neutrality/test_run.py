@@ -21,6 +21,7 @@ from mlm_jax.neutrality.families import family
 from mlm_jax.neutrality.vectors import Vectors, make_vectors
 from mlm_jax.train.loop import train
 from mlm_jax.train.trained import checkpoint_steps, read_trained
+from mlm_jax.workdir import own_workdir
 from tests.corpora import make_workdir
 from tests.finetune.toys import WORDS, make_start
 
@@ -259,7 +260,7 @@ def test_the_best_layer_is_of_the_highest_mean():
 @pytest.mark.slow
 def test_neutrality_through_pretraining(tmp_path, capsys):
     config = make_workdir(tmp_path / "pretrained", {"deu": 40, "eng": 90, "fra": 20}, train={"steps": 12})
-    cli.own_workdir(config)
+    own_workdir(config)
     train(config)
     kept = checkpoint_steps(config.workdir)
     part = analysis(tmp_path, workdir=str(tmp_path / "analysis"), init=config.workdir, checkpoints=True, max_length=16)

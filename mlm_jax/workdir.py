@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A workdir belongs to one config, which is stored in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from etils import epath
+
+from mlm_jax import config as cfg
+from mlm_jax.errors import UserError
+from mlm_jax.evaluate import config as evaluate_options
+from mlm_jax.evaluate.config import Evaluate
+from mlm_jax.files import write_whole
+from mlm_jax.finetune import config as finetune_options
+from mlm_jax.finetune.config import Finetune
+from mlm_jax.neutrality import config as analyze_options
+from mlm_jax.neutrality.config import Analyze
+
+MAY_CHANGE: dict[type, Sequence[str]] = {
+    cfg.Config: cfg.MAY_CHANGE,
+    Finetune: finetune_options.MAY_CHANGE,
+    Evaluate: evaluate_options.MAY_CHANGE,
+    Analyze: analyze_options.MAY_CHANGE,
+}
+
+
+def own_workdir(config: cfg.Config | Finetune | Evaluate | Analyze, write: bool = True) -> None:
+    """Make the workdir and store the config in it, or check that the one stored there agrees.
+
+    Raises:
+      UserError: the workdir holds a run with another config, or cannot be written.
+    """
+    stored = epath.Path(config.workdir) / "config.json"
+    if stored.exists():
+        try:
+            different = cfg.differences(json.loads(stored.read_text()), config, MAY_CHANGE[type(config)])
+        except ValueError as e:
+            raise UserError(f"{stored}: not JSON ({e}); delete it, or use another workdir") from e
+        if different:
+            raise UserError(
+                f"{config.workdir}: holds a run with another config ({'; '.join(different)}); "
+                "use another --workdir, or move this one away"
+            )
+    if write:
+        write_text(config, "config.json", cfg.to_json(config))
+
+
+def write_text(config: cfg.Config | Finetune | Evaluate | Analyze, name: str, text: str) -> None:
+    """Write a file of the workdir, aside and then by rename.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    folder = epath.Path(config.workdir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / name, text)
+    except OSError as e:
+        raise UserError(f"{folder / name}: cannot be written ({e.strerror or e}); choose another --workdir") from e
