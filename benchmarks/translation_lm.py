@@ -100,7 +100,9 @@ def last_layer(rows: dict[str, list[dict]]) -> str:
 
 def by_step(rows: dict[str, list[dict]]) -> str:
     """The mean of retrieval at each kept checkpoint, a line a run and transformation."""
-    cells, steps = [], sorted({r["step"] for r in rows["masked LM"] if "step" in r})
+    # A run that was stopped has a checkpoint there that the other has not.
+    steps = sorted(set.intersection(*({r["step"] for r in found if "step" in r} for found in rows.values())))
+    cells = []
     for name, found in rows.items():
         for kind in ("plain", "centred"):
             means = [np.mean(list(retrieved(found, kind, step).values())) for step in steps]
