@@ -27,8 +27,8 @@ import numpy as np
 
 from mlm_jax import config as cfg
 from mlm_jax import console
-from mlm_jax.neutrality.config import Aligned, Analyze, Quality, WordAlignment
-from mlm_jax.neutrality.run import TRANSFORMATIONS, headlines
+from mlm_jax.neutrality.config import TRANSFORMATIONS, Aligned, Analyze, Quality, WordAlignment
+from mlm_jax.neutrality.headlines import headlines
 from mlm_jax.prepare import sample
 from mlm_jax.prepare.sources import is_held_out
 

@@ -270,7 +270,7 @@ def report(config: cfg.Config | Finetune | Evaluate | Analyze, arguments: list[s
     """Write the run's page into its workdir (report/index.html; results.html of finetune and evaluate; neutrality.html of
     analyze), and print its table."""
     if isinstance(config, Analyze):
-        from mlm_jax.neutrality.run import table
+        from mlm_jax.neutrality.headlines import table
         from mlm_jax.report.neutrality import write_page
         from mlm_jax.report.results import read_results
 

@@ -16,7 +16,7 @@ from scipy.cluster import hierarchy
 
 from mlm_jax.files import write_whole
 from mlm_jax.neutrality.config import TRANSFORMATIONS
-from mlm_jax.neutrality.run import HEADLINES, Rows, headlines
+from mlm_jax.neutrality.headlines import HEADLINES, Rows, headlines
 from mlm_jax.report.page import SORT, STYLE
 from mlm_jax.report.plots import BLUE, GREEN, GREY, ORANGE, inline, new_axes, png
 from mlm_jax.report.results import read_results

@@ -18,7 +18,7 @@ from mlm_jax.evaluate import retrieval
 from mlm_jax.neutrality import language, quality, word_alignment
 from mlm_jax.neutrality.config import TRANSFORMATIONS, Quality
 from mlm_jax.neutrality.families import FAMILIES, GENERA, SHORT, family
-from mlm_jax.neutrality.run import centred_by_the_other_half
+from mlm_jax.neutrality.probe_words import centred_by_the_other_half
 from mlm_jax.neutrality.transformations import transform
 from mlm_jax.neutrality.word_alignment import DECODE, argmax, cosines, edge_cover, itermax, matching, scores
 
@@ -50,8 +50,8 @@ def test_statistics_are_of_the_fitted_sentences_alone():
     fit, test = planted()
     for kind in TRANSFORMATIONS[1:]:
         before = transform(kind, fit, {"bb": test["bb"][:5]}, "aa")["bb"]
-        # Whatever else is tested changes nothing, and what is fitted does.
-        np.testing.assert_array_equal(before, transform(kind, fit, test, "aa")["bb"][:5])
+        # Whatever else is tested changes nothing (but rounding: products of other shapes), and what is fitted does.
+        np.testing.assert_allclose(before, transform(kind, fit, test, "aa")["bb"][:5], rtol=1e-9, atol=1e-9)
         other = {x: v + np.arange(v.size).reshape(v.shape) * 0.01 for x, v in fit.items()}
         assert not np.allclose(before, transform(kind, other, {"bb": test["bb"][:5]}, "aa")["bb"])
 

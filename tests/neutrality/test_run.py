@@ -15,9 +15,10 @@ from mlm_jax import config as cfg
 from mlm_jax.evaluate.retrieval import nearest
 from mlm_jax.evaluate.sentences import make_embedder
 from mlm_jax.model.encoder import Encoder
-from mlm_jax.neutrality import run as runs
 from mlm_jax.neutrality.config import Aligned, Analyze, Quality, WordAlignment, validate
 from mlm_jax.neutrality.families import family
+from mlm_jax.neutrality.headlines import best_of
+from mlm_jax.neutrality.probe_sentences import probe_aligned
 from mlm_jax.neutrality.vectors import Vectors, make_vectors
 from mlm_jax.train.loop import train
 from mlm_jax.train.trained import checkpoint_steps, read_trained
@@ -157,7 +158,7 @@ def test_what_is_tested_has_no_part_in_what_is_taken_away(tmp_path):
         for half, by in ((slice(40), offsets), (slice(40, None), offsets), (slice(40, None), moved))
     )
     config = Analyze(pivot="eng")
-    rows, _ = runs.probe_aligned(*planted(tmp_path, fit, same), config)
+    rows, _ = probe_aligned(*planted(tmp_path, fit, same), config)
     assert set(values(rows, "retrieval", "accuracy", "centred").values()) == {1}
     assert (
         values(rows, "identification", "accuracy", "centred")[""]
@@ -165,7 +166,7 @@ def test_what_is_tested_has_no_part_in_what_is_taken_away(tmp_path):
         < values(rows, "identification", "accuracy", "plain")[""]
     )
     # Where the tested sentences lie elsewhere, their own mean would still bring translations together; the others' does not.
-    rows, _ = runs.probe_aligned(*planted(tmp_path, fit, other), config)
+    rows, _ = probe_aligned(*planted(tmp_path, fit, other), config)
     for kind in ("centred", "normalised", "projected"):
         assert max(values(rows, "retrieval", "accuracy", kind).values()) < 0.5, kind
 
@@ -173,7 +174,7 @@ def test_what_is_tested_has_no_part_in_what_is_taken_away(tmp_path):
 def test_retrieval_is_measured_both_ways_by_either_score(tmp_path):
     rng = np.random.default_rng(0)
     fit, test = ({x: rng.normal(size=(30, 3)) for x in ("deu", "eng")} for _ in range(2))
-    rows, drawn = runs.probe_aligned(*planted(tmp_path, fit, test), Analyze(pivot="eng", neighbours=3))
+    rows, drawn = probe_aligned(*planted(tmp_path, fit, test), Analyze(pivot="eng", neighbours=3))
     for metric, margin in (("accuracy", 0), ("margin_accuracy", 3)):
         found = values(rows, "retrieval", metric, "plain")
         assert found == {
@@ -250,7 +251,7 @@ def test_the_best_layer_is_of_the_highest_mean():
         for layer, values in enumerate([(0.1, 0.9), (0.6, 0.6), (0.5, 0.5)])
         for value in values
     ]
-    assert runs.best_of(rows, "s", "retrieval", "accuracy", "plain") == {
+    assert best_of(rows, "s", "retrieval", "accuracy", "plain") == {
         "layer": 1,
         "pooling": "mean",
         "value": pytest.approx(0.6),

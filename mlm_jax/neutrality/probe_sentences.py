@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Probes of sentences' vectors in aligned text: identification, similarity, retrieval, CKA; and of translations' quality."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlm_jax import console
+from mlm_jax.errors import UserError
+from mlm_jax.evaluate import retrieval
+from mlm_jax.finetune.examples import lines
+from mlm_jax.neutrality import language as languages
+from mlm_jax.neutrality import quality as qualities
+from mlm_jax.neutrality.config import TRANSFORMATIONS, Aligned, Analyze, Quality
+from mlm_jax.neutrality.families import family
+from mlm_jax.neutrality.headlines import Rows, best_of
+from mlm_jax.neutrality.transformations import fitted, transform
+from mlm_jax.neutrality.vectors import POOLINGS, Vectors
+
+
+def read_sentences(part: Aligned) -> dict[str, list[str]]:
+    """The first `fit` + `test` lines of each language.
+
+    Raises:
+      UserError: no such file, too few lines, an empty line, files of different lengths, two lines the same among those tested
+        (which of them was retrieved could not be told).
+    """
+    found, counts = {}, {}
+    for language, path in part.files:
+        if not Path(path).is_file():
+            raise UserError(f"{path}: no such file ({part.name}, {language})")
+        every = [line for _, line in lines(path)]
+        counts[path] = len(every)
+        taken = every[: part.fit + part.test]
+        if len(taken) < part.fit + part.test:
+            raise UserError(
+                f"{path}: {len(every):,} lines; {part.name} needs {part.fit:,} to fit and {part.test:,} to test; lower them"
+            )
+        empty = [number for number, line in enumerate(taken, 1) if not line.strip()]
+        if empty:
+            raise UserError(f"{path}:{empty[0]}: empty; line n of one file is the translation of line n of the others")
+        found[language] = taken
+    (first, count), *rest = counts.items()
+    for path, other in rest:
+        if other != count:
+            raise UserError(f"{first}: {count:,} lines, {path} has {other:,}; they are not aligned")
+    for (language, path), taken in zip(part.files, found.values(), strict=True):
+        same = part.test - len(set(taken[part.fit :]))
+        if same:
+            console.warn(
+                f"{path}: {same} of {part.test} tested lines occur twice; retrieval cannot tell them apart ({language})"
+            )
+    return found
+
+
+def probe_aligned(part: Aligned, made: Vectors, config: Analyze) -> tuple[Rows, dict[str, Any]]:
+    """Language identification, similarity, retrieval and CKA, layer by layer; and what is drawn of the best layer."""
+    sentences = read_sentences(part)
+    with console.progress(f"{part.name}: vectors", len(sentences), unit="languages") as advance:
+        vectors = {}
+        for language, text in sentences.items():
+            vectors[language] = made.sentences(text, language)
+            advance(1, language)
+    pivot = config.pivot if config.pivot in vectors else next(iter(vectors))
+    rows: Rows = []
+    with console.progress(f"{part.name}: probes", made.layers + 1, unit="layers") as advance:
+        for layer in range(made.layers + 1):
+            for p, pooling in enumerate(POOLINGS):
+                fit = {x: np.asarray(v[p, layer, : part.fit]) for x, v in vectors.items()}
+                test = {x: np.asarray(v[p, layer, part.fit :]) for x, v in vectors.items()}
+                rows += _one_layer(part, fit, test, pivot, config.neighbours, {"layer": layer, "pooling": pooling})
+            advance(1, f"layer {layer}")
+    best = best_of(rows, part.name, "retrieval", "accuracy", "centred")
+    drawn = _draw_aligned(part, vectors, pivot, best)
+    return rows, {part.name: drawn}
+
+
+def _one_layer(part: Aligned, fit: Any, test: Any, pivot: str, k: int, at: dict[str, Any]) -> Rows:
+    rows: Rows = []
+
+    def add(probe: str, transformation: str, metric: str, value: float, language: str = "") -> None:
+        rows.append(
+            {
+                "probe": probe,
+                "set": part.name,
+                **at,
+                "transformation": transformation,
+                "languages": language,
+                "metric": metric,
+                "value": value,
+            }
+        )
+
+    for kind in TRANSFORMATIONS:
+        maps = {x: fitted(kind, fit, x, pivot) for x in fit}
+        a, b = ({x: maps[x](v) for x, v in side.items()} for side in (fit, test))
+        accuracy, _ = languages.identify(a, b)
+        add("identification", kind, "accuracy", accuracy)
+        for language in test:
+            if language == pivot:
+                continue
+            for x, y in ((language, pivot), (pivot, language)):
+                add("retrieval", kind, "accuracy", retrieval.accuracy(b[x], b[y]), f"{x}-{y}")
+                add("retrieval", kind, "margin_accuracy", retrieval.accuracy(b[x], b[y], k, True), f"{x}-{y}")
+    found = languages.similarity(test, families_of(test))
+    if found is not None:
+        add("similarity", "plain", "v_measure", found.v_measure)
+        add("similarity", "plain", "rand", found.rand)
+    for language in test:
+        if language != pivot:
+            add("cka", "plain", "cka", languages.cka(test[language], test[pivot]), f"{language}-{pivot}")
+    return rows
+
+
+def families_of(found: Iterable[str]) -> dict[str, str]:
+    """Language → genus, of those whose genus is known."""
+    return {x: genus for x in found if (genus := family(x)) is not None}
+
+
+def _draw_aligned(part: Aligned, vectors: Any, pivot: str, best: dict[str, Any]) -> dict[str, Any]:
+    """What the page draws: at the best layer, all pairs' retrieval, the confusion, the tree and the map."""
+    layer, pooling = best["layer"], best["pooling"]
+    p = POOLINGS.index(pooling)
+    fit = {x: np.asarray(v[p, layer, : part.fit]) for x, v in vectors.items()}
+    test = {x: np.asarray(v[p, layer, part.fit :]) for x, v in vectors.items()}
+    drawn: dict[str, Any] = {
+        "layer": layer,
+        "pooling": pooling,
+        "languages": list(test),
+    }
+    for kind in ("plain", "centred"):
+        made = transform(kind, fit, test, pivot)
+        drawn[f"retrieval_{kind}"] = [
+            [1.0 if x == y else retrieval.accuracy(made[x], made[y]) for y in test] for x in test
+        ]
+        drawn[f"confusion_{kind}"] = languages.identify(transform(kind, fit, fit, pivot), made)[1].tolist()
+        drawn[f"plane_{kind}"] = {x: places.round(4).tolist() for x, places in languages.plane(made).items()}
+    found = languages.similarity(test, families_of(test))
+    if found is not None:
+        drawn |= {
+            "tree": found.tree.tolist(),
+            "leaves": found.languages,
+            "families": [family(x) for x in found.languages],
+        }
+    return drawn
+
+
+def probe_quality(part: Quality, made: Vectors) -> Rows:
+    """Correlation of people's scores with cosines, and with regression on source, translation and both, layer by layer."""
+    test = qualities.read_judged(part.test, part)
+    fit = qualities.read_judged(part.train, part) if part.train else None
+
+    def vectors(judged: qualities.Judged) -> tuple[np.ndarray, np.ndarray]:
+        return made.sentences(judged.source, part.languages[0]), made.sentences(judged.translation, part.languages[1])
+
+    tested, fitted = vectors(test), vectors(fit) if fit is not None else None
+    rows: Rows = []
+    with console.progress(part.name, made.layers + 1, unit="layers") as advance:
+        for layer in range(made.layers + 1):
+            for p, pooling in enumerate(POOLINGS):
+                a, b = (np.asarray(v[p, layer]) for v in tested)
+                found = {("quality, cosine", "plain"): qualities.by_cosine(a, b, test.score)}
+                if fit is not None and fitted is not None:
+                    x, y = (np.asarray(v[p, layer]) for v in fitted)
+                    found["quality, cosine", "centred"] = qualities.by_cosine(
+                        a - x.mean(axis=0), b - y.mean(axis=0), test.score
+                    )
+                    for name, u, v in (
+                        ("source", x, a),
+                        ("translation", y, b),
+                        ("both", np.hstack([x, y]), np.hstack([a, b])),
+                    ):
+                        found[f"quality, {name}", "plain"] = qualities.by_regression(u, fit.score, v, test.score)
+                for (probe, kind), scores in found.items():
+                    for metric, value in scores.items():
+                        rows.append(
+                            {"probe": probe, "set": part.name, "layer": layer, "pooling": pooling, "transformation": kind,
+                             "languages": "-".join(part.languages), "metric": metric, "value": value}
+                        )  # fmt: skip
+            advance(1, f"layer {layer}")
+    return rows

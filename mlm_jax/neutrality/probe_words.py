@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Probes of words' vectors: alignment with gold links, and aligned words before and after fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlm_jax import console
+from mlm_jax.errors import UserError
+from mlm_jax.evaluate import retrieval
+from mlm_jax.neutrality import word_alignment as alignments
+from mlm_jax.neutrality.config import DECODERS, WordAlignment
+from mlm_jax.neutrality.headlines import Rows
+from mlm_jax.neutrality.vectors import Vectors
+
+FOLD = 2  # word vectors are centred by the other half of the sentences
+WORKED = 3  # alignments drawn
+
+
+def probe_words(part: WordAlignment, made: Vectors) -> tuple[Rows, dict[str, Any]]:
+    """Word alignment by every layer, plain and centred; at the best layer by every decoder; and some alignments drawn."""
+    gold = alignments.read_gold(part.pairs, part.gold)
+    a, b = made.words(gold.source, part.languages[0]), made.words(gold.target, part.languages[1])
+    cut = sum(
+        x.shape[1] < len(s) or y.shape[1] < len(t) for x, y, s, t in zip(a, b, gold.source, gold.target, strict=True)
+    )
+    if cut:
+        console.warn(f"{part.name}: {cut} of {len(a)} pairs cut to max_length; words beyond have no links")
+    rows: Rows = []
+
+    def found(layer: int, kind: str, decoder: str) -> list[alignments.Links]:
+        x, y = ([v[layer] for v in side] for side in (a, b))
+        if kind == "centred":
+            x, y = centred_by_the_other_half(x), centred_by_the_other_half(y)
+        return [
+            alignments.DECODE[decoder](alignments.cosines(u, v, part.distortion)) for u, v in zip(x, y, strict=True)
+        ]
+
+    def add(layer: int, kind: str, decoder: str) -> dict[str, float]:
+        scores = alignments.scores(found(layer, kind, decoder), gold.sure, gold.possible)
+        for metric, value in scores.items():
+            rows.append(
+                {"probe": f"alignment, {decoder}", "set": part.name, "layer": layer, "pooling": "words", "transformation": kind,
+                 "languages": "-".join(part.languages), "metric": metric, "value": value}
+            )  # fmt: skip
+        return scores
+
+    with console.progress(f"{part.name}: alignment", made.layers + 1, unit="layers") as advance:
+        aer = []
+        for layer in range(made.layers + 1):
+            aer.append(add(layer, "plain", part.decoder)["aer"])
+            add(layer, "centred", part.decoder)
+            advance(1, f"layer {layer} AER {aer[-1]:.3f}")
+    best = int(np.argmin(aer))
+    for decoder in DECODERS:
+        if decoder != part.decoder:
+            add(best, "plain", decoder)
+            add(best, "centred", decoder)
+    links = found(best, "plain", part.decoder)
+    # Short pairs, which can be read.
+    short = sorted(range(len(a)), key=lambda i: abs(len(gold.source[i]) + len(gold.target[i]) - 18))[:WORKED]
+    worked = [
+        {
+            "source": gold.source[i], "target": gold.target[i], "links": sorted(links[i]), "sure": sorted(gold.sure[i]),
+            "possible": sorted(gold.possible[i]), "cosines": alignments.cosines(a[i][best], b[i][best]).round(3).tolist(),
+        }
+        for i in short
+    ]  # fmt: skip
+    return rows, {part.name: {"layer": best, "decoder": part.decoder, "worked": worked}}
+
+
+def centred_by_the_other_half(words: list[np.ndarray]) -> list[np.ndarray]:
+    """Word vectors less the mean of the words in sentences of the other parity, [words, width] each."""
+    means = (
+        [np.concatenate(words[half::FOLD]).mean(axis=0) for half in range(FOLD)] if len(words) >= FOLD else [0.0, 0.0]
+    )
+    return [v - means[(i + 1) % FOLD] for i, v in enumerate(words)]
+
+
+def compare_words(part: WordAlignment, before: Vectors, load: Callable[[str], Vectors], other: str) -> Rows:
+    """Mean cosine of words that are aligned, and of random words, in two encoders (Moon et al. 2019).
+
+    Args:
+      load: the vectors of another encoder, by its folder.
+      other: that folder.
+    """
+    gold = alignments.read_gold(part.pairs, part.gold)
+    rng = np.random.default_rng(0)
+    rows: Rows = []
+    for encoder, made in (("before", before), (Path(other).name, load(other))):
+        a, b = made.words(gold.source, part.languages[0]), made.words(gold.target, part.languages[1])
+        kept = [
+            [(i, j) for i, j in sorted(s) if i < x.shape[1] and j < y.shape[1]]
+            for s, x, y in zip(gold.sure, a, b, strict=True)
+        ]
+        x = np.concatenate([v[:, [i for i, _ in links]] for v, links in zip(a, kept, strict=True)], axis=1)
+        y = np.concatenate([v[:, [j for _, j in links]] for v, links in zip(b, kept, strict=True)], axis=1)
+        if not x.shape[1]:
+            raise UserError(f"{part.gold}: no sure link (i-j) there; {part.name} cannot be compared")
+        order = rng.permutation(x.shape[1])
+        for layer in range(made.layers + 1):
+            u, v = retrieval.normalise(x[layer]), retrieval.normalise(y[layer])
+            for metric, value in (
+                ("aligned", (u * v).sum(axis=1).mean()),
+                ("random", (u * v[order]).sum(axis=1).mean()),
+            ):
+                rows.append(
+                    {"probe": f"aligned words, {encoder}", "set": part.name, "layer": layer, "pooling": "words", "transformation": "plain",
+                     "languages": "-".join(part.languages), "metric": metric, "value": float(value)}
+                )  # fmt: skip
+    return rows
