@@ -70,7 +70,7 @@ def test_a_tiny_family_trains_resumes_bit_for_bit_exports_and_comes_back(path, t
         (Path(name) / "config.json").write_text(cfg.to_json(dataclasses.replace(config, workdir=name)))
     loop.train(dataclasses.replace(config, workdir="whole"), one)
     with monkeypatch.context() as stopping:
-        stopping.setattr(loop, "catch_signals", terminated_at(10))
+        stopping.setattr(loop, "catch_stop", terminated_at(10))
         assert loop.train(dataclasses.replace(config, workdir="broken"), one).step == 10
     assert loop.train(dataclasses.replace(config, workdir="broken"), one).step == 20
 
@@ -98,20 +98,11 @@ def test_a_tiny_family_trains_resumes_bit_for_bit_exports_and_comes_back(path, t
 
 
 def terminated_at(step):
-    """A stand-in for `loop.catch_signals` that catches a SIGTERM during this step."""
-
-    class Stopping:
-        def __init__(self):
-            self.asked = 0
-
-        @property
-        def signal(self):
-            self.asked += 1
-            return loop.signal.SIGTERM if self.asked >= step else None
+    """A stand-in for `loop.catch_stop` that finds a SIGTERM during this step."""
 
     @contextlib.contextmanager
-    def catch():
-        yield Stopping()
+    def catch(max_seconds):
+        yield lambda now: loop.signal.SIGTERM if now >= step else None
 
     return catch
 
