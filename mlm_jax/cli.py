@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import json
 import os
+import signal
 import subprocess
 import sys
 import typing
@@ -90,9 +91,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PermissionError as e:
         print(f"error: {e.filename}: no permission ({e.strerror}); choose another workdir or mend it", file=sys.stderr)
         return 2
+    except OSError as e:
+        print(f"error: {e.filename or 'a file'}: {e.strerror or e}; mend it, or name another place", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def in_own_process(*arguments: str) -> int:
+    """Run a command in a process of its own, which SIGTERM ends too, and return its exit status."""
+    child = subprocess.Popen([sys.executable, "-m", "mlm_jax", *arguments])
+    before = signal.signal(signal.SIGTERM, lambda number, frame: child.terminate())
+    try:
+        status = child.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return status if status >= 0 else 128 - status
 
 
 def prepare(config: cfg.Config, arguments: list[str]) -> int:
@@ -132,9 +147,9 @@ def pretrain_here(config: cfg.Config, arguments: list[str], first: bool) -> int:
     own_workdir(config, write=first)
     if not (epath.Path(config.workdir) / "corpus" / "manifest.json").exists():
         # A process of its own, so that TensorFlow never shares memory or threads with the training.
-        done = subprocess.run([sys.executable, "-m", "mlm_jax", "prepare", *arguments], check=False)
-        if done.returncode:
-            return done.returncode if done.returncode > 0 else 128 - done.returncode
+        status = in_own_process("prepare", *arguments)
+        if status:
+            return status
 
     from mlm_jax import manifest, sampling
     from mlm_jax.report.page import write_report
@@ -244,9 +259,9 @@ def import_init(config: Finetune | Evaluate | Analyze) -> None:
     if not config.init:
         raise UserError("init: empty; name a run or a Hugging Face folder to start from (--init FOLDER)")
     # A process of its own, so that what reads it leaves its memory when it ends.
-    done = subprocess.run([sys.executable, "-m", "mlm_jax", "import", config.init, config.workdir], check=False)
-    if done.returncode:
-        raise SystemExit(done.returncode)
+    status = in_own_process("import", config.init, config.workdir)
+    if status:
+        raise SystemExit(status)
 
 
 def predict(arguments: list[str]) -> int:
@@ -337,9 +352,9 @@ def start_from(config: cfg.Config) -> cfg.Config:
 
     if config.init and not initial.exists(config.workdir):
         # A process of its own, so that what reads it shares nothing with preparation.
-        done = subprocess.run([sys.executable, "-m", "mlm_jax", "import", config.init, config.workdir], check=False)
-        if done.returncode:
-            raise SystemExit(done.returncode)
+        status = in_own_process("import", config.init, config.workdir)
+        if status:
+            raise SystemExit(status)
     if not initial.exists(config.workdir):
         return config
     adopted = initial.adopt(config)

@@ -397,7 +397,12 @@ def load(path: str, kinds: tuple[type, ...] = (Config,)) -> Any:
     wanted = " or ".join(f"{kind.__module__}.{kind.__name__}" for kind in kinds)
     if not hasattr(module, "get_config"):
         raise UserError(f"{path}: defines no get_config(); add one that returns {wanted}")
-    config: Any = module.get_config()
+    try:
+        config: Any = module.get_config()
+    except UserError:
+        raise
+    except Exception as e:
+        raise UserError(f"{path}: get_config() fails ({type(e).__name__}: {e}); mend the config file") from e
     if not isinstance(config, kinds):
         raise UserError(f"{path}: get_config() returned {type(config).__name__}, not {wanted}")
     named: Any = config
@@ -422,7 +427,19 @@ def validate(config: Config) -> None:
         if not ok:
             raise UserError(message)
 
+    require(
+        isinstance(data.sources, tuple) and all(isinstance(source, Source) for source in data.sources),
+        "data.sources: not a tuple of Source(language, path); a tuple of one has a comma at its end: (Source(...),)",
+    )
     require(bool(data.sources), "data.sources: empty; name at least one Source(language, path)")
+    for source in data.sources:
+        require(
+            source.documents in ("line", "paragraph"),
+            f"data.sources: language {source.language}: documents {source.documents!r} is neither line nor paragraph",
+        )
+    require(config.seed >= 0, f"seed: {config.seed} is less than 0")
+    require(data.workers >= 0, f"data.workers: {data.workers} is less than 0")
+    require(model.heads >= 1, f"model.heads: {model.heads} is less than 1")
     require(
         model.width % model.heads == 0,
         f"model.heads: {model.heads} does not divide model.width {model.width}; "
@@ -536,7 +553,14 @@ def validate(config: Config) -> None:
         0 < config.vocabulary.character_coverage <= 1,
         f"vocabulary.character_coverage: {config.vocabulary.character_coverage} is outside 0 to 1",
     )
-    require(config.optimizer.learning_rate > 0, "optimizer.learning_rate: must be positive")
+    optimizer = config.optimizer
+    require(optimizer.learning_rate > 0, "optimizer.learning_rate: must be positive")
+    for name in ("b1", "b2"):
+        beta = getattr(optimizer, name)
+        require(0 <= beta < 1, f"optimizer.{name}: {beta} is outside 0 to 1")
+    for section, name in (("optimizer", "warmup_steps"), ("optimizer", "clip_norm"), ("train", "max_seconds")):
+        value = getattr(getattr(config, section), name)
+        require(value >= 0, f"{section}.{name}: {value} is less than 0")
     require(
         config.optimizer.schedule != "wsd" or 0 < config.optimizer.decay_steps <= train.steps,
         f"optimizer.decay_steps: {config.optimizer.decay_steps}; wsd needs 1 to train.steps {train.steps}",
@@ -579,7 +603,7 @@ def from_json(stored: dict[str, Any], where: str) -> Config:
     """
     try:
         return dataclasses.replace(build(Config, stored), workdir=where)
-    except (KeyError, TypeError) as e:
+    except (KeyError, TypeError, AttributeError) as e:
         raise UserError(
             f"{where}/config.json: not a config of this mlm_jax ({e}); use the version that wrote it"
         ) from e

@@ -114,7 +114,7 @@ def read(corpus: epath.PathLike) -> Manifest:
         raise UserError(f"{path}: no manifest, so the corpus is not prepared; run: mlm-jax prepare CONFIG")
     try:
         stored = json.loads(path.read_text())
-        schema = stored["schema"]
+        schema = int(stored["schema"])
     except (ValueError, KeyError, TypeError) as e:
         raise UserError(f"{path}: not a manifest ({e}); delete it and run: mlm-jax prepare CONFIG") from e
     if schema > SCHEMA:

@@ -33,7 +33,7 @@ def own_workdir(config: cfg.Config | Finetune | Evaluate | Analyze, write: bool 
       UserError: the workdir holds a run with another config, or cannot be written.
     """
     stored = epath.Path(config.workdir) / "config.json"
-    if stored.exists():
+    if stored.exists() and is_begun(stored.parent, config):
         try:
             different = cfg.differences(json.loads(stored.read_text()), config, MAY_CHANGE[type(config)])
         except ValueError as e:
@@ -45,6 +45,18 @@ def own_workdir(config: cfg.Config | Finetune | Evaluate | Analyze, write: bool 
             )
     if write:
         write_text(config, "config.json", cfg.to_json(config))
+
+
+def is_begun(folder: epath.Path, config: cfg.Config | Finetune | Evaluate | Analyze) -> bool:
+    """Whether anything was made in a workdir by its config: one that was refused before may be mended."""
+    before = {"config.json", "running.json", "compiled"}
+    if not isinstance(config, cfg.Config):
+        before |= {"initial.json", "initial.safetensors", "vocabulary", "labelled", "vectors"}
+    return any(
+        path.name not in before and (not path.is_dir() or any(path.iterdir()))
+        for path in folder.iterdir()
+        if not path.name.endswith(".partial")
+    )
 
 
 def write_text(config: cfg.Config | Finetune | Evaluate | Analyze, name: str, text: str) -> None:

@@ -211,6 +211,10 @@ def validate(config: Finetune) -> None:
         missing = [part.language for part in data.test if part.language not in trained]
         require(not missing, f"data.train: no {', '.join(missing)}, which {config.regime} needs a model for")
     require(bool(config.seeds), "seeds: empty; name at least one")
+    require(min(config.seeds) >= 0, f"seeds: {min(config.seeds)} is less than 0")
+    require(data.stride >= 1, f"data.stride: {data.stride} is less than 1")
+    require(0 <= task.dropout < 1, f"task.dropout: {task.dropout} is outside 0 to 1")
+    require(optimizer.freeze >= -1, f"optimizer.freeze: {optimizer.freeze} is less than -1, which freezes nothing")
     require(train.batch_size >= 1, f"train.batch_size: {train.batch_size} is less than 1")
     require(train.epochs > 0, f"train.epochs: {train.epochs} is not above 0")
     require(data.max_length >= 8, f"data.max_length: {data.max_length} is less than 8")

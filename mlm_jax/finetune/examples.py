@@ -8,6 +8,7 @@ import glob
 import gzip
 import json
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,17 +88,26 @@ def lines(path: str) -> Iterator[tuple[int, str]]:
     """Numbered lines of a file, gunzipped where it ends in .gz.
 
     Raises:
-      UserError: it is not UTF-8; says where.
+      UserError: it is not UTF-8, holds a NUL byte or cannot be unpacked; says where.
     """
     offset = 0
-    open_ = gzip.open if path.endswith(".gz") else open
-    with open_(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield number, line.decode().rstrip("\r\n")
-            except UnicodeDecodeError as e:
-                raise UserError(f"{path}:{number}: not UTF-8 at byte {offset + e.start}; convert the file") from e
-            offset += len(line)
+    for number, line in enumerate(_raw_lines(path), 1):
+        try:
+            text = line.decode().rstrip("\r\n")
+        except UnicodeDecodeError as e:
+            raise UserError(f"{path}:{number}: not UTF-8 at byte {offset + e.start}; convert the file") from e
+        if "\0" in text:
+            raise UserError(f"{path}:{number}: holds a NUL byte; remove it")
+        yield number, text.removeprefix("\ufeff") if number == 1 else text
+        offset += len(line)
+
+
+def _raw_lines(path: str) -> Iterator[bytes]:
+    try:
+        with (gzip.open if path.endswith(".gz") else open)(path, "rb") as file:
+            yield from file
+    except (EOFError, gzip.BadGzipFile, zlib.error) as e:
+        raise UserError(f"{path}: cannot be unpacked ({e}); fetch or compress it again") from e
 
 
 def table(path: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -152,11 +162,15 @@ def from_fields(where: str, row: dict[str, Any], data: Data, task: Task, labels:
     first = get(data.text)
     second = get(data.pair) if data.pair else None
     label = get(data.label) if labels or data.label in row else None
+    if label is None and labels:
+        raise UserError(f"{where}: {data.label} is empty; label the example, or remove it")
     if task.kind == "tag":
         first = first.split(" ") if isinstance(first, str) else first
         label = label.split(" ") if isinstance(label, str) else label
         if not isinstance(first, list) or not first or not all(isinstance(word, str) and word for word in first):
             raise UserError(f"{where}: {data.text} is not a list of words, nor words with spaces between")
+        if isinstance(label, list) and not all(isinstance(tag, str) for tag in label):
+            raise UserError(f"{where}: {data.label} is not a list of tags")
         if label is not None and (not isinstance(label, list) or len(label) != len(first)):
             raise UserError(f"{where}: {len(label or [])} tags in {data.label} for {len(first)} words in {data.text}")
         return Example(where, first, None, label, where.rpartition(":")[2])
@@ -218,6 +232,9 @@ def squad(path: str, labels: bool) -> Iterator[list[Example]]:
                 if given is None and labels:
                     raise UserError(f"{where}: no answers; a question without one has an empty list")
                 answers = None if given is None else tuple((a["text"], int(a["answer_start"])) for a in given)
+                texts = [paragraph["context"], question["question"], *(text for text, _ in answers or ())]
+                if not all(isinstance(text, str) for text in texts):
+                    raise TypeError(f"a text of {question['id']} is not text")
                 if not paragraph["context"].strip() or not question["question"].strip():
                     raise UserError(f"{where}: the question or its context is empty; remove it")
                 found.append(Example(where, question["question"], paragraph["context"], answers, str(question["id"])))

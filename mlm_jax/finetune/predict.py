@@ -145,8 +145,15 @@ class Predictor:
           done: called with the number of items after each batch.
         """
         config = self.config
+        if not examples:
+            return []
         unlabelled = [Example(e.where, e.first, e.second, None, e.key) for e in examples]
         made = encode(unlabelled, language, self.tokenizer, self.vocabulary, self.labels, config.data, config.task)
+        if made.truncated:
+            console.warn(
+                f"{made.truncated:,} of {len(examples):,} examples, of {examples[0].where} and after, cut to "
+                f"{config.data.max_length} tokens"
+            )
         scores = self.score(self.params, made, done)
         transitions = np.asarray(self.params["head"]["transitions"]) if config.task.crf else None
         return decode(unlabelled, made, scores, self.labels, transitions, config.task)
@@ -191,6 +198,10 @@ def predict_file(workdir: str, path: str, out: str, name: str = "", language: st
     if not examples:
         raise UserError(f"{path}: nothing there to label")
     target = Path(out)
+    if target.exists() and target.samefile(path):
+        raise UserError(f"{out}: is the file to label; name another one for the predictions")
+    if target.is_dir():
+        raise UserError(f"{out}: is a folder; name a file for the predictions")
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(target.name + ".partial")
     with aside.open("w") as file, console.progress("predicting", len(examples), unit="examples") as advance:

@@ -46,8 +46,8 @@ class Blocks:
             if found != shard.bytes:
                 is_what = "missing" if found is None else f"truncated or changed: {found:,} bytes"
                 raise UserError(
-                    f"{path}: {is_what}, the manifest says {shard.bytes:,}; delete it and its .done file, "
-                    "and run: mlm-jax prepare CONFIG"
+                    f"{path}: {is_what}, the manifest says {shard.bytes:,}; delete it, its .done file "
+                    f"and {epath.Path(corpus) / 'manifest.json'}, and run: mlm-jax prepare CONFIG"
                 )
 
     def __len__(self) -> int:
@@ -76,8 +76,15 @@ class Blocks:
             path = self._paths[shard]
             index = epath.Path(records.index_path(str(path)))
             if not index.exists():
-                raise UserError(f"{index}: missing; delete {path.name} too and run: mlm-jax prepare CONFIG")
-            offsets = np.frombuffer(index.read_bytes(), "<u8")
+                raise UserError(
+                    f"{index}: missing; delete {path.name}, its .done file and the corpus' manifest.json, and run: mlm-jax prepare CONFIG"
+                )
+            content = index.read_bytes()
+            if len(content) % 8:
+                raise UserError(
+                    f"{index}: truncated; delete it, {path.name}, its .done file and the corpus' manifest.json, and run: mlm-jax prepare CONFIG"
+                )
+            offsets = np.frombuffer(content, "<u8")
             local = not str(path).startswith("gs://")
             self._open[shard] = offsets, np.memmap(path, np.uint8, "r") if local else path
         return self._open[shard]

@@ -26,6 +26,21 @@ from mlm_jax.train.trained import Trained, read_trained
 TASK_HEAD = "task_head"
 
 
+def _is_hugging_face(settings: Path) -> bool:
+    """Whether a config.json is of a Hugging Face folder, and not of a run.
+
+    Raises:
+      UserError: it is of neither.
+    """
+    try:
+        stored = json.loads(settings.read_text())
+    except ValueError as e:
+        raise UserError(f"{settings}: not JSON ({e}); give a Hugging Face folder or the workdir of a run") from e
+    if not isinstance(stored, dict) or not stored:
+        raise UserError(f"{settings}: has no fields; give a Hugging Face folder or the workdir of a run")
+    return "model_type" in stored
+
+
 def import_encoder(source: str, workdir: str, which: str = "best", model: str = "") -> str:
     """Make a workdir that starts from the encoder of a Hugging Face folder, or of another run.
 
@@ -51,9 +66,16 @@ def import_encoder(source: str, workdir: str, which: str = "best", model: str = 
     settings = Path(source) / "config.json"
     if not settings.exists():
         raise UserError(f"{source}: no config.json there; give a Hugging Face folder or the workdir of a run")
-    if "model_type" in json.loads(settings.read_text()):
-        found = read_folder(Path(source))
-        import_tokenizer(Path(source), folder / "vocabulary", found.size)
+    if _is_hugging_face(settings):
+        try:
+            found = read_folder(Path(source))
+            import_tokenizer(Path(source), folder / "vocabulary", found.size)
+        except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as e:
+            # What those who wrote the folder's files never write: said by the library that came upon it.
+            raise UserError(
+                f"{source}: not a whole Hugging Face folder ({type(e).__name__}: {str(e).splitlines()[0][:200]}); "
+                "mend its config.json, tokenizer or weights, or export it again"
+            ) from e
         start = initial.Initial(source, found.model, found.params, found.languages)
         # A workdir with a config is of an experiment that only starts from the encoder.
         if found.head is not None and not (folder / "config.json").exists():

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -40,7 +42,7 @@ def run_all(
             return
         # Spawned, so that no lock of a thread of ours is copied in its closed state.
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _ignore_interrupts)
+        pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _begin_worker)
         try:
             futures = {pool.submit(function, *job): number for number, job in enumerate(jobs)}
             for future in as_completed(futures):
@@ -57,6 +59,14 @@ def run_all(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C is the parent's to act on."""
+def _begin_worker() -> None:
+    """Ctrl-C is the parent's to act on; when that ends, by whatever signal, so does this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
