@@ -405,6 +405,11 @@ def load(path: str, kinds: tuple[type, ...] = (Config,)) -> Any:
         raise UserError(f"{path}: get_config() fails ({type(e).__name__}: {e}); mend the config file") from e
     if not isinstance(config, kinds):
         raise UserError(f"{path}: get_config() returned {type(config).__name__}, not {wanted}")
+    sources = config.data.sources if isinstance(config, Config) else ()
+    if not isinstance(sources, tuple) or not all(isinstance(source, Source) for source in sources):
+        raise UserError(
+            f"{path}: data.sources is not a tuple of Source(language, path); a tuple of one ends in a comma: (Source(...),)"
+        )
     named: Any = config
     return named if named.workdir else dataclasses.replace(named, workdir=f"runs/{file.stem}")
 
@@ -427,16 +432,7 @@ def validate(config: Config) -> None:
         if not ok:
             raise UserError(message)
 
-    require(
-        isinstance(data.sources, tuple) and all(isinstance(source, Source) for source in data.sources),
-        "data.sources: not a tuple of Source(language, path); a tuple of one has a comma at its end: (Source(...),)",
-    )
     require(bool(data.sources), "data.sources: empty; name at least one Source(language, path)")
-    for source in data.sources:
-        require(
-            source.documents in ("line", "paragraph"),
-            f"data.sources: language {source.language}: documents {source.documents!r} is neither line nor paragraph",
-        )
     require(config.seed >= 0, f"seed: {config.seed} is less than 0")
     require(data.workers >= 0, f"data.workers: {data.workers} is less than 0")
     require(model.heads >= 1, f"model.heads: {model.heads} is less than 1")

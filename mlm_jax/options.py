@@ -10,6 +10,7 @@ import io
 import itertools
 import re
 import typing
+import warnings
 from collections.abc import Callable, Iterator
 
 import tyro
@@ -51,8 +52,12 @@ def parse(command: str, arguments: list[str]) -> tuple[typing.Any, list[str]]:
     options = list(_as_flags(options))
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), warnings.catch_warnings():
+            # Of a value in the file that is not of its option's type.
+            warnings.simplefilter("error", UserWarning)
             config = tyro.cli(kind, prog=f"mlm-jax {command} {path}", args=options, default=base, use_underscores=True)
+    except UserWarning as e:
+        raise UserError(f"{path}: {str(e).split('. ')[0]}; mend the config file") from e
     except SystemExit as e:
         if e.code:
             raise UserError(f"{' '.join(options)}: {_first_sentence(said.getvalue())}; see --help") from None

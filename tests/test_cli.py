@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: what users type, and the one line they get when it is wrong."""
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +38,10 @@ def run(*arguments):
         (["--sampling.strategy", "unimaxx"], "--sampling.strategy"),
         (["--sampling.exponent", "2"], "sampling.exponent: 2.0 is outside 0 to 1"),
         (["--data.sequence-length", "600"], "data.sequence_length: 600 is beyond model.positions 16"),
+        (["--model.heads", "0"], "model.heads: 0 is less than 1"),
+        (["--seed", "-1"], "seed: -1 is less than 0"),
+        (["--optimizer.b2", "2"], "optimizer.b2: 2.0 is outside 0 to 1"),
+        (["--optimizer.warmup_steps", "-5"], "optimizer.warmup_steps: -5 is less than 0"),
         (["--model.heads", "5"], "model.heads: 5 does not divide model.width 32; use one of 1, 2, 4, 8, 16, 32"),
     ],
 )
@@ -95,12 +102,84 @@ def test_help_documents_every_option(config_file, capsys):
 def test_a_workdir_with_another_config_is_refused_by_field(config_file, tmp_path, capsys):
     config, _ = parse("pretrain", [str(config_file)])
     own_workdir(config)
+    (tmp_path / "run" / "corpus").mkdir()
+    (tmp_path / "run" / "corpus" / "manifest.json").write_text("{}")
     other, _ = parse("pretrain", [str(config_file), "--model.layers", "3", "--train.steps", "9"])
     with pytest.raises(UserError, match=r"holds a run with another config \(model.layers: 2 there, 3 here\)"):
         own_workdir(other)
     longer, _ = parse("pretrain", [str(config_file), "--train.steps", "99"])
     own_workdir(longer)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["train"]["steps"] == 99
+
+
+def test_a_config_that_was_refused_may_be_mended_in_its_workdir(tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("a b c\nd e f\n" * 50)
+    config = tiny_config(str(tmp_path / "run"))
+    data = dataclasses.replace(config.data, sources=(cfg.Source("xx", str(tmp_path / "text.txt")),))
+    config = dataclasses.replace(config, data=data, vocabulary=cfg.Vocabulary(size=5_000))
+    path = write_config(tmp_path / "c.py", config)
+    assert run("prepare", path) == 2
+    assert "vocabulary.size: 5000" in capsys.readouterr().err.replace(",", "")
+    assert run("prepare", path, "--vocabulary.size", "5001") == 2
+    assert "another config" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("sources = (cfg.Source('xx', 'x.txt'))", "a tuple of one ends in a comma"),
+        (
+            "sources = (cfg.Source('xx', 'x.txt', documents='page'),)",
+            "the default value `page` has type",
+        ),
+        ("sources = {}['S']", "get_config() fails (KeyError: 'S'); mend the config file"),
+    ],
+)
+def test_slips_in_a_config_file(tmp_path, body, message, capsys):
+    path = tmp_path / "c.py"
+    path.write_text(
+        "from mlm_jax import config as cfg\n\ndef get_config():\n"
+        f"    {body}\n    return cfg.Config(data=cfg.Data(sources=sources))\n"
+    )
+    assert run("prepare", path, "--workdir", tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_a_folder_under_a_file_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "config.json").write_text("{")
+    assert run("import", tmp_path / "hf", tmp_path / "new") == 2
+    assert "config.json: not JSON" in capsys.readouterr().err
+    (tmp_path / "hf" / "config.json").write_text('{"model_type": "xlm-roberta"}')
+    assert run("import", tmp_path / "hf", tmp_path / "new") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+
+
+def test_sigterm_ends_the_preparation_too(tmp_path):
+    (tmp_path / "text.txt").write_text("\n".join(f"word{i} and {i * 7} others" for i in range(400_000)))
+    config = tiny_config(str(tmp_path / "run"))
+    data = dataclasses.replace(config.data, sources=(cfg.Source("xx", str(tmp_path / "text.txt")),))
+    path = write_config(tmp_path / "c.py", dataclasses.replace(config, data=data))
+    with subprocess.Popen(
+        [sys.executable, "-m", "mlm_jax", "pretrain", str(path)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        deadline = time.monotonic() + 120
+        while not (found := children(parent.pid)):
+            assert time.monotonic() < deadline and parent.poll() is None
+            time.sleep(0.05)
+        time.sleep(1)  # past the imports
+        parent.terminate()
+        assert parent.wait(60) == 143
+        while any(Path(f"/proc/{pid}").exists() for pid in found):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def children(pid):
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs users")

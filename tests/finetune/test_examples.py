@@ -75,6 +75,17 @@ def test_squad_and_answers_that_are_not_there(tmp_path):
         ("a.jsonl", '{"text": "A", "label": 0}\n{"text": \n', Data(), CLASSIFY, "a.jsonl:2: not JSON"),
         ("a.jsonl", "[1]\n", Data(), CLASSIFY, "a.jsonl:1: not a JSON object"),
         ("a.jsonl", '{"text": ["A", "b"], "label": ["O"]}\n', Data(), TAG, "a.jsonl:1: 1 tags in label for 2 words"),
+        ("a.jsonl", '{"text": "A", "label": null}\n', Data(), CLASSIFY, "a.jsonl:1: label is empty"),
+        ("a.jsonl", '{"text": ["A"], "label": [1]}\n', Data(), TAG, "a.jsonl:1: label is not a list of tags"),
+        ("a.tsv", "text\tlabel\nA\0\tx\n", Data(), CLASSIFY, "a.tsv:2: holds a NUL byte"),
+        ("a.tsv.gz", "not packed", Data(), CLASSIFY, "a.tsv.gz: cannot be unpacked"),
+        (
+            "a.json",
+            '{"data": [{"paragraphs": [{"context": null, "qas": [{"id": "q", "question": "?", "answers": []}]}]}]}',
+            Data(),
+            SPAN,
+            "not a SQuAD file",
+        ),
         ("a.conll", "EU\tB-ORG\nrejects\n", Data(), TAG, r"a.conll:2: 'rejects' has no tag"),
         ("a.conll", "EU\tB-ORG\n", Data(), CLASSIFY, "task.kind classify reads"),
         ("a.json", '{"paragraphs": []}', Data(), SPAN, "not a SQuAD file"),
@@ -93,6 +104,11 @@ def test_no_file_and_not_utf8(tmp_path):
     (tmp_path / "a.tsv").write_bytes(b"text\tlabel\nab\xff\tx\n")
     with pytest.raises(UserError, match=r"a.tsv:2: not UTF-8 at byte 13"):
         read(Labelled("en", str(tmp_path / "a.tsv")), Data(), CLASSIFY)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
+    (example,) = read(write(tmp_path, "a.tsv", "\ufefftext\tlabel\nA\tx\n"), Data(), CLASSIFY)
+    assert example.first == "A"
 
 
 def test_a_label_that_training_never_saw_is_refused_with_its_line(tmp_path):
