@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from mlm_jax.train.metrics import read_metrics
@@ -74,6 +75,13 @@ class Processes:
             assert not any(status is not None for status in ended), (ended, self.said("err"))
             assert time.monotonic() < deadline, ("the run did not get there", self.said("err"))
             time.sleep(0.02)
+
+    def wait_until(self, is_now: Callable[[str], bool], seconds: float = 600) -> None:
+        """Wait until `is_now` of what the first process has said."""
+        deadline = time.monotonic() + seconds
+        while not is_now(self.said("out")[0]):
+            assert time.monotonic() < deadline, ("the moment did not come", self.said("err"))
+            time.sleep(0.002)
 
     def said(self, what: str) -> list[str]:
         """What the processes wrote: out, err or rows."""

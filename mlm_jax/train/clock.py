@@ -77,16 +77,22 @@ def catch_signals(numbers: Sequence[int] = (signal.SIGTERM, signal.SIGINT)) -> I
 
 
 @contextmanager
-def catch_stop(max_seconds: float) -> Iterator[Callable[[int], signal.Signals | None]]:
+def catch_stop(max_seconds: float, start: int = 0) -> Iterator[Callable[[int], signal.Signals | None]]:
     """Why a training is to stop, asked after each step by its number: SIGTERM, SIGINT, SIGALRM once `max_seconds`
     (0: no limit) are over, or None.
 
     Processes that train together stop at the same step, whichever of them has a reason: JAX's preemption service
     hears SIGTERM on any of them, from `jax.distributed.initialize` on, and finds the step; so the other reasons are
     turned into it.
+
+    Args:
+      start: the step that the training continues from.
     """
     began, told = time.monotonic(), False
     together = jax.process_count() > 1
+    # JAX chooses the step after the last asked about, which is 1 for a notice that came before any was, and then says
+    # yes to that number only. So a run that continues asks about 1 too, or it would never hear of an early notice.
+    early = together and start > 0 and any([multihost_utils.reached_preemption_sync_point(n) for n in (1, start)])
     # SIGTERM is JAX's there: a handler of ours would take its place.
     with catch_signals((signal.SIGINT,) if together else (signal.SIGTERM, signal.SIGINT)) as caught:
 
@@ -100,7 +106,7 @@ def catch_stop(max_seconds: float) -> Iterator[Callable[[int], signal.Signals | 
                 signal.raise_signal(signal.SIGTERM)
                 told = True
             # By the run's own number: Orbax asks by that one while it saves, and JAX finds the step from the last asked.
-            if not multihost_utils.reached_preemption_sync_point(step):
+            if not early and not multihost_utils.reached_preemption_sync_point(step):
                 return None
             reasons = [number for number in hosts.agree(reason or 0) if number]
             return signal.Signals(reasons[0]) if reasons else signal.SIGTERM

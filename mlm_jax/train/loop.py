@@ -168,7 +168,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
             meshes.mesh_context(mesh),
             # What moves between host and devices says so: a slip here would wait on every step.
             jax.transfer_guard("disallow"),
-            catch_stop(config.train.max_seconds) as stop_reason,
+            catch_stop(config.train.max_seconds, start) as stop_reason,
             console.progress("training", config.train.steps, start, "steps") as advance,
         ):
             compiled_step = train_step.lower(plan, abstract_batch(config, sharding)).compile()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
+from mlm_jax import hosts
 from mlm_jax.train.clock import catch_stop
 from mlm_jax.train.loop import train
 from mlm_jax.train.metrics import read_metrics
@@ -40,6 +41,53 @@ def test_all_ask_whether_to_stop_by_the_runs_number_of_the_step(monkeypatch):
     with catch_stop(0) as stop_reason:
         assert [stop_reason(step) for step in (101, 102)] == [None, None]
     assert asked == [101, 102]
+
+
+@pytest.mark.parametrize("start", [0, 1, 2, 100])
+@pytest.mark.parametrize("asked_before", [0, None])
+def test_a_notice_before_the_first_step_stops_a_continued_run_too(monkeypatch, start, asked_before):
+    # As JAX does it: a notice makes the step after the last asked about the only one that is said yes to.
+    asked = [0]
+    agreed = asked_before if asked_before is None else asked_before + 1
+
+    def reached(number):
+        asked.append(number)
+        return number == agreed
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts, "agree", lambda value: [value])
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", reached)
+    with catch_stop(0, start) as stop_reason:
+        if agreed is None:  # it comes now, while the step is compiled
+            agreed = asked[-1] + 1
+        assert stop_reason(start + 1) is signal.SIGTERM
+
+
+@pytest.mark.slow
+def test_sigterm_while_compiling_saving_and_validating(tmp_path):
+    options = {"steps": 300, "log_every": 1, "validate_every": 50, "save_every": 1, "keep_last": 1}
+    whole, stopped = (make_workdir(tmp_path / n, SIZES, train=options, model=MODEL) for n in ("whole", "stopped"))
+    train(whole, jax.devices()[:1])
+    briefly = dataclasses.replace(stopped, train=dataclasses.replace(stopped.train, max_seconds=3.0))
+    reached = train(briefly, jax.devices()[:1]).step
+    checkpoints = tmp_path / "stopped" / "checkpoints"
+    moments = {
+        "compiling": ("50", lambda said: "continuing at step" in said),
+        "saving": ("50", lambda said: any("tmp" in path.name for path in checkpoints.iterdir())),
+        "validating": ("1", lambda said: "validation loss" in said),
+    }
+    for number, (moment, (every, is_now)) in enumerate(moments.items()):
+        processes = Processes(tmp_path / moment, stopped, 2, 1, "--train.validate_every", every)
+        processes.wait_until(is_now)
+        processes.started[number % 2].send_signal(signal.SIGTERM)
+        assert processes.wait() == [143, 143], processes.said("err")
+        line = processes.said("out")[0].strip().splitlines()[-1]
+        step = int(line.split("stopped by SIGTERM at step ")[1].split(",")[0])
+        assert step > reached and (checkpoints / str(step)).is_dir()
+        assert step == reached + 1 or moment != "compiling"
+        reached = step
+    assert train(stopped, jax.devices()[:1]).step == 300
+    np.testing.assert_allclose(of_training(stopped.workdir, "loss"), of_training(whole.workdir, "loss"), rtol=2e-5)
 
 
 @pytest.mark.slow
