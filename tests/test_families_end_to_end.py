@@ -101,7 +101,7 @@ def terminated_at(step):
     """A stand-in for `loop.catch_stop` that finds a SIGTERM during this step."""
 
     @contextlib.contextmanager
-    def catch(max_seconds):
+    def catch(max_seconds, start):
         yield lambda now: loop.signal.SIGTERM if now >= step else None
 
     return catch
