@@ -92,7 +92,7 @@ def catch_stop(max_seconds: float, start: int = 0) -> Iterator[Callable[[int], s
     together = jax.process_count() > 1
     # JAX chooses the step after the last asked about, which is 1 for a notice that came before any was, and then says
     # yes to that number only. So a run that continues asks about 1 too, or it would never hear of an early notice.
-    early = together and start > 0 and any([multihost_utils.reached_preemption_sync_point(n) for n in (1, start)])
+    early = together and start > 0 and any(multihost_utils.reached_preemption_sync_point(n) for n in (1, start))
     # SIGTERM is JAX's there: a handler of ours would take its place.
     with catch_signals((signal.SIGINT,) if together else (signal.SIGTERM, signal.SIGINT)) as caught:
 
