@@ -51,7 +51,9 @@ def gcloud(arguments: list[str]) -> int:
             state = queue if kind == "queued-resources" else node
             if kind == "tpu-vm" and STATES.exists():  # asked last: this look is over
                 first, *later = STATES.read_text().splitlines()
-                STATES.write_text("\n".join(later or [first]))
+                rest = CLOUD / "states.rest"  # renamed, so that nobody reads half of it
+                rest.write_text("\n".join(later or [first]))
+                rest.rename(STATES)
             if not state:
                 print("ERROR: NOT_FOUND: no such resource", file=sys.stderr)
                 return 1

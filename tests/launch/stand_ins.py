@@ -25,7 +25,8 @@ case "$1 $2 $3" in
     "-m uv "*) [[ $* == *find* ]] && echo "$UV_PYTHON" ;;
 esac
 shift
-{ printf '%s' "$1"; printf ' <%s>' "${@:2}"; printf ' in %s\\n' "$PWD"; } >>"$LOG"
+call="$1$(printf ' <%s>' "${@:2}") in $PWD"
+echo "$call" >>"$LOG"  # in one write: workers write at once
 case "$1" in
     uv) exit ;;
     pip) exit "${PIP_EXIT:-0}" ;;
@@ -50,7 +51,7 @@ esac
 # Records, keeps the script, and runs it as a job would be run.
 SBATCH = """\
 #!/bin/bash
-{ printf sbatch; printf ' <%s>' "$@"; echo; } >>"$LOG"
+echo "sbatch$(printf ' <%s>' "$@")" >>"$LOG"
 [[ -z $SBATCH_EXIT ]] || { echo "sbatch: error: invalid partition" >&2; exit "$SBATCH_EXIT"; }
 cat >"$LOG.job"
 echo "17;cluster"
@@ -59,7 +60,7 @@ echo "17;cluster"
 # Runs the command once a node, on two nodes, and names the one that fails as srun does.
 SRUN = """\
 #!/bin/bash
-{ printf srun; printf ' <%s>' "$@"; echo " cpus ${SRUN_CPUS_PER_TASK:-}"; } >>"$LOG"
+echo "srun$(printf ' <%s>' "$@") cpus ${SRUN_CPUS_PER_TASK:-}" >>"$LOG"
 while [[ $1 == -* ]]; do shift; done
 status=0
 for node in 0 1; do
