@@ -5,10 +5,10 @@
     python benchmarks/checkpoint.py --folder DISK    # where the checkpoints go; by default a temporary folder
 
 The training loop's own jitted step and `Checkpoints`: a window with a save starts it, trains on while it is written and, should
-that take longer than the window, waits for it; so all that a save costs is in its window. A window is 100 steps, as between
-the saves of `--train.save_every 100`. Time is the wall's, and on a machine that others use too it says little; the processor time
-of all threads, copying and writing included, is steadier. The shape is `small` of step.py at 32,000 pieces, on whatever device is there
-`xlmr_base` (`--shape xlmr_base`).
+that take longer than the window, waits for it; so all that a save costs is in its window. The cost is a save's over that of 100
+steps, as with `--train.save_every 100`, whatever the length of a window (`--steps`). Time is the wall's; on a machine that
+others use too the processor time of all threads, copying and writing included, is steadier. The shape is step.py's `small` at
+32,000 pieces, or `--shape xlmr_base` on whatever device is there.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ def main() -> None:
                 seconds[saves].append(took)
         checkpoints.close()
     for i, name in enumerate(("time", "processor time")):
-        ratios = [
-            with_save[i] / without[i] - 1 for with_save, without in zip(seconds[True], seconds[False], strict=True)
-        ]
-        print(f"cost of saving in {name}: {100 * statistics.median(ratios):.2f} %, median of {len(ratios)} rounds")
+        pairs = zip(seconds[True], seconds[False], strict=True)
+        costs = sorted((saved[i] - plain[i]) / (plain[i] * 100 / options.steps) for saved, plain in pairs)
+        shown = ", ".join(f"{100 * cost:.2f} %" for cost in costs)
+        print(f"cost of a save every 100 steps in {name}: {100 * statistics.median(costs):.2f} % ({shown})")
     print(f"the training stood still for {statistics.median(blocked[1:]):.3f} s a save")
 
 

@@ -37,22 +37,21 @@ def together(config: Hosts) -> Iterator[bool]:
 
     Yields:
       Whether this is the first process, or alone.
-
-    Raises:
-      UserError: the processes do not find each other.
     """
     if config.start == "alone":
         yield True
         return
-    _connect(config)
-    process = jax.process_index()
-    name = f"process {process} of {jax.process_count()} on {socket.gethostname()}"
-    # Says it where this process cannot: JAX aborts from a thread of its own.
-    line = f"error: {name}: it was killed, or JAX ended it because another process is gone; {AGAIN}"
+    number = f"{config.process} of {config.processes}" if config.start == "given" else f"with pid {os.getpid()}"
+    name = f"process {number} on {socket.gethostname()}"
+    # Says it where this process cannot: JAX aborts from a thread of its own, and so it does where one does not come.
+    line = f"error: {name}: it was killed, or JAX ended it because another process is gone or did not come; {AGAIN}"
     witness = subprocess.Popen(
         ["sh", "-c", 'read ended || echo "$0" >&2', line], stdin=subprocess.PIPE, start_new_session=True
     )
     try:
+        _connect(config)
+        process = jax.process_index()
+        name = f"process {process} of {jax.process_count()} on {socket.gethostname()}"
         with contextlib.ExitStack() as stack:
             if process:
                 stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))

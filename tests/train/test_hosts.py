@@ -91,6 +91,16 @@ def test_sigterm_while_compiling_saving_and_validating(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_process_that_does_not_come_ends_the_others(tmp_path):
+    config = make_workdir(tmp_path / "run", SIZES, model=MODEL)
+    processes = Processes(tmp_path / "said", config, 2, 1, timeout=5)
+    processes.started[1].kill()
+    assert processes.wait(120)[0] in (2, 75, -signal.SIGABRT)
+    assert processes.errors()[0].startswith("error: process 0 of 2 on ")
+    assert processes.errors()[0].count("\n") == 0
+
+
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
     alone, two = (make_workdir(tmp_path / n, SIZES, train={"log_every": 1}, model=MODEL) for n in ("alone", "two"))
     train(alone, jax.devices()[:1])
