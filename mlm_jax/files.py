@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from etils import epath
+
+from mlm_jax.errors import UserError
 
 
 def write_whole(path: epath.PathLike, content: str | bytes) -> None:
@@ -15,3 +20,15 @@ def write_whole(path: epath.PathLike, content: str | bytes) -> None:
     else:
         aside.write_text(content)
     aside.replace(path)
+
+
+def read_json(path: epath.PathLike) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    try:
+        return json.loads(epath.Path(path).read_text())
+    except ValueError as e:
+        raise UserError(f"{path}: not JSON ({e}), so it is damaged; restore it from a copy, or start anew") from e

@@ -120,7 +120,9 @@ def take_options(arguments: list[str], options: dict[str, str]) -> tuple[dict[st
             continue
         name, _, value = argument.partition("=")
         if name not in options:
-            raise UserError(f"{argument}: no such option; there are {', '.join(options)}")
+            near = difflib.get_close_matches(name, options, 1, 0.5)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(options)}"
+            raise UserError(f"{argument}: no such option; {hint}")
         value = value or next(waiting, "")
         if not value:
             raise UserError(f"{name}: needs a value")

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from mlm_jax.errors import UserError
-from mlm_jax.files import write_whole
+from mlm_jax.files import read_json, write_whole
 from mlm_jax.tokenizers import load_json, load_pieces, load_tokenizer
 
 # Ids of a vocabulary that we train. Padding is 0 because SeqIO and T5X take 0 for padding.
@@ -129,7 +129,7 @@ def read(folder: epath.PathLike) -> Vocabulary:
     description = epath.Path(folder) / "vocabulary.json"
     if not description.exists():
         raise UserError(f"{folder}: no vocabulary there; run: mlm-jax prepare CONFIG")
-    stored = json.loads(description.read_text())
+    stored = read_json(description)
     described = Vocabulary(**stored | {"special_ids": tuple(stored["special_ids"])})
     file = epath.Path(folder) / described.file
     found = hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else "no such file"

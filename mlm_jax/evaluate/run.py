@@ -20,7 +20,7 @@ from mlm_jax.errors import UserError
 from mlm_jax.evaluate import language_model, retrieval
 from mlm_jax.evaluate.config import Evaluate, Mining, Pairs, Retrieval, experiment
 from mlm_jax.evaluate.sentences import Embed, make_embedder
-from mlm_jax.files import write_whole
+from mlm_jax.files import read_json, write_whole
 from mlm_jax.finetune import run as finetuning
 from mlm_jax.finetune.examples import json_lines, lines
 from mlm_jax.finetune.named import PREFIX, local_file
@@ -76,7 +76,7 @@ def kept(workdir: epath.Path, name: str, make: Callable[..., Any], *arguments: A
     """What `make` returns of the arguments: as a run before left it, or made now and left for the next."""
     path = workdir / "done" / f"{name}.json"
     if path.exists():
-        return json.loads(path.read_text())
+        return read_json(path)
     console.say(f"{name}:")
     made = make(*arguments)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -247,7 +247,7 @@ def share_encoder(source: epath.Path, target: epath.Path, config: str) -> None:
       UserError: it holds an experiment with another config.
     """
     stored = target / "config.json"
-    if stored.exists() and json.loads(stored.read_text()) != json.loads(config):
+    if stored.exists() and read_json(stored) != json.loads(config):
         raise UserError(f"{target}: holds another experiment; move it away, or use another --workdir")
     (target / "vocabulary").mkdir(parents=True, exist_ok=True)
     for name in ("initial.safetensors", "initial.json"):

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from etils import epath
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
+from mlm_jax.files import read_json
 
 
 @dataclass(frozen=True)
@@ -210,6 +210,12 @@ def validate(config: Finetune) -> None:
     if config.regime in ("translate_train", "in_language"):
         missing = [part.language for part in data.test if part.language not in trained]
         require(not missing, f"data.train: no {', '.join(missing)}, which {config.regime} needs a model for")
+    if selection(config) == "source" and data.dev:
+        has = [part.language for part in data.dev]
+        require(
+            config.source in has,
+            f"data.dev: no {config.source}, which select source chooses by (there is {', '.join(has)}); add it, or set select",
+        )
     require(bool(config.seeds), "seeds: empty; name at least one")
     require(min(config.seeds) >= 0, f"seeds: {min(config.seeds)} is less than 0")
     require(data.stride >= 1, f"data.stride: {data.stride} is less than 1")
@@ -246,6 +252,8 @@ def from_json(stored: dict[str, Any], where: str) -> Finetune:
     Raises:
       UserError: it is of another command or version.
     """
+    if "task" not in stored:
+        raise UserError(f"{where}: not a workdir of finetune; run: mlm-jax finetune CONFIG --init {where}")
     try:
         return dataclasses.replace(cfg.build(Finetune, stored), workdir=where)
     except (KeyError, TypeError) as e:
@@ -261,4 +269,4 @@ def read(workdir: str) -> Finetune:
     stored = epath.Path(workdir) / "config.json"
     if not stored.exists():
         raise UserError(f"{stored}: no such file; give a workdir that finetune made")
-    return from_json(json.loads(stored.read_text()), workdir)
+    return from_json(read_json(stored), workdir)

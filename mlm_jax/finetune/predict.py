@@ -18,6 +18,7 @@ from mlm_jax import console
 from mlm_jax import mesh as meshes
 from mlm_jax import vocabulary as vocabularies
 from mlm_jax.errors import UserError
+from mlm_jax.files import read_json
 from mlm_jax.finetune import config as options
 from mlm_jax.finetune import packing
 from mlm_jax.finetune.arrays import Items, join, to_arrays
@@ -124,7 +125,7 @@ class Predictor:
         folder = epath.Path(workdir)
         config = options.read(str(folder))
         chosen = choose(folder, name)
-        described = json.loads((chosen / "model.json").read_text())
+        described = read_json(chosen / "model.json")
         stored = initial.read(chosen)
         tree = nested(stored.params)
         words = vocabularies.read(folder / "vocabulary")
@@ -195,8 +196,11 @@ def predict_file(workdir: str, path: str, out: str, name: str = "", language: st
         ]
     else:
         examples = [e for group in read_file(path, config.data, config.task, labels=False) for e in group]
+    header = (
+        "; its first line names the columns" if path.endswith((".tsv", ".tsv.gz")) and not config.data.columns else ""
+    )
     if not examples:
-        raise UserError(f"{path}: nothing there to label")
+        raise UserError(f"{path}: nothing there to label{header}")
     target = Path(out)
     if target.exists() and target.samefile(path):
         raise UserError(f"{out}: is the file to label; name another one for the predictions")

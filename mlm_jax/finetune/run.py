@@ -17,7 +17,7 @@ from etils import epath
 
 from mlm_jax import console
 from mlm_jax.errors import UserError
-from mlm_jax.files import write_whole
+from mlm_jax.files import read_json, write_whole
 from mlm_jax.finetune.arrays import join
 from mlm_jax.finetune.config import Finetune, Labelled, selection
 from mlm_jax.finetune.decode import Prediction, decode, main_metric, measure
@@ -247,7 +247,7 @@ def write_predictions(path: epath.Path, examples: Sequence[Example], found: Sequ
 def gather(workdir: epath.Path) -> list[dict[str, Any]]:
     """The rows of all finished models."""
     paths = sorted((workdir / "models").glob("*/results.json")) if (workdir / "models").exists() else []
-    return [row for path in paths for row in json.loads(path.read_text())]
+    return [row for path in paths for row in read_json(path)]
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from mlm_jax.config import Model
 from mlm_jax.errors import UserError
-from mlm_jax.files import write_whole
+from mlm_jax.files import read_json, write_whole
 from mlm_jax.interchange import task_heads, weights
 from mlm_jax.interchange.settings import family_of, from_settings, to_settings
 from mlm_jax.interchange.task_heads import HeadOf
@@ -52,7 +52,7 @@ def read_folder(folder: Path) -> Checkpoint:
     """
     if not (folder / "config.json").exists():
         raise UserError(f"{folder}: no config.json there; give a folder that save_pretrained or mlm-jax export wrote")
-    settings = json.loads((folder / "config.json").read_text())
+    settings = read_json(folder / "config.json")
     stored = weights.read(folder)
     model_type = settings.get("model_type", "")
     names = NAMES.get("xlm-roberta" if model_type == "roberta" else model_type)
@@ -77,7 +77,7 @@ def copy_in(stored: Tensors, wanted: Tensors, where: str, names: dict[str, str])
     """Copy a checkpoint's tensors into the views of our parameters.
 
     Raises:
-      UserError: a tensor is missing, of no use, or of another shape; names it.
+      UserError: a tensor is missing, of no use, of another shape, or of no finite numbers; names it.
     """
     prefix, token = names["prefix"], f"{names['prefix']}{names['token']}.weight"
     stored = {name: t for name, t in stored.items() if name.removeprefix(prefix) not in BUFFERS}
@@ -104,7 +104,16 @@ def copy_in(stored: Tensors, wanted: Tensors, where: str, names: dict[str, str])
                 f"{where}: tensor {name} has shape {list(stored[name].shape)}, config.json makes it {list(view.shape)}; "
                 "they do not belong together"
             )
+        # bfloat16 is no subtype of NumPy's floats.
+        if not jax.numpy.issubdtype(stored[name].dtype, jax.numpy.floating):
+            raise UserError(
+                f"{where}: tensor {name} is of {stored[name].dtype}; only floating-point weights can be imported"
+            )
         view[...] = stored[name]
+        if not np.isfinite(view).all():
+            raise UserError(
+                f"{where}: tensor {name} holds NaN or infinity; its training failed, get another checkpoint"
+            )
 
 
 def _rename(stored: Tensors, names: dict[str, str]) -> Tensors:

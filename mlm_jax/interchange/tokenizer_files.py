@@ -83,7 +83,10 @@ def _load(source: Path) -> tokenizers.Tokenizer:
     if (source / "tokenizer.json").exists():
         return load_json(source / "tokenizer.json")
     if (source / "sentencepiece.bpe.model").exists():
-        return from_sentencepiece(source / "sentencepiece.bpe.model", fairseq=True)
+        # Our own exports keep the model's ids and name another class.
+        return from_sentencepiece(
+            source / "sentencepiece.bpe.model", settings.get("tokenizer_class") != "PreTrainedTokenizerFast"
+        )
     if (source / "vocab.txt").exists():
         made = word_piece(read_vocab_txt(source / "vocab.txt"), bool(settings.get("do_lower_case", True)))
         return _with_template(made, "[CLS]", "[SEP]")

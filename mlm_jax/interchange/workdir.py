@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import vocabulary
 from mlm_jax.errors import UserError
-from mlm_jax.files import write_whole
+from mlm_jax.files import read_json, write_whole
 from mlm_jax.finetune import config as options
 from mlm_jax.finetune.models import choose, nested, save_model
 from mlm_jax.interchange.folder import read_folder, write_folder
@@ -32,10 +31,7 @@ def _is_hugging_face(settings: Path) -> bool:
     Raises:
       UserError: it is of neither.
     """
-    try:
-        stored = json.loads(settings.read_text())
-    except ValueError as e:
-        raise UserError(f"{settings}: not JSON ({e}); give a Hugging Face folder or the workdir of a run") from e
+    stored = read_json(settings)
     if not isinstance(stored, dict) or not stored:
         raise UserError(f"{settings}: has no fields; give a Hugging Face folder or the workdir of a run")
     return "model_type" in stored
@@ -64,9 +60,10 @@ def import_encoder(source: str, workdir: str, which: str = "best", model: str = 
     if (folder / "checkpoints").exists() or (folder / "vocabulary" / "vocabulary.json").exists():
         raise UserError(f"{folder}: holds a run already; import into a new workdir")
     settings = Path(source) / "config.json"
-    if not settings.exists():
+    # A workdir that import made has an encoder, and no config yet.
+    if not settings.exists() and not initial.exists(source):
         raise UserError(f"{source}: no config.json there; give a Hugging Face folder or the workdir of a run")
-    if _is_hugging_face(settings):
+    if settings.exists() and _is_hugging_face(settings):
         try:
             found = read_folder(Path(source))
             import_tokenizer(Path(source), folder / "vocabulary", found.size)
@@ -81,7 +78,7 @@ def import_encoder(source: str, workdir: str, which: str = "best", model: str = 
         if found.head is not None and not (folder / "config.json").exists():
             write_imported(folder, start, found.head)
     else:
-        trained = read_tuned(source, model) if is_tuned(source) else read_trained(source, which)
+        trained = read_either(source, which, model)
         (folder / "vocabulary").mkdir(parents=True, exist_ok=True)
         for path in (epath.Path(source) / "vocabulary").iterdir():
             if path.is_file():
@@ -110,7 +107,22 @@ def write_imported(folder: epath.Path, start: initial.Initial, head: HeadOf) -> 
 def is_tuned(workdir: epath.PathLike) -> bool:
     """Whether a workdir is of `finetune`."""
     config = epath.Path(workdir) / "config.json"
-    return config.exists() and "task" in json.loads(config.read_text())
+    return config.exists() and "task" in read_json(config)
+
+
+def read_either(workdir: epath.PathLike, which: str, model: str) -> Trained:
+    """The encoder of a run's checkpoint, or of a model that `finetune` made.
+
+    Raises:
+      UserError: there is none, or `model` names one where nothing was fine-tuned.
+    """
+    if is_tuned(workdir):
+        return read_tuned(workdir, model)
+    if model:
+        raise UserError(
+            f"{workdir}: --model {model}, but nothing was fine-tuned there; leave it out, or choose a --step"
+        )
+    return read_trained(workdir, which)
 
 
 def read_tuned(workdir: epath.PathLike, model: str = "") -> Trained:
@@ -123,7 +135,7 @@ def read_tuned(workdir: epath.PathLike, model: str = "") -> Trained:
     chosen = choose(folder, model)
     found = initial.read(chosen)
     tree = nested(found.params)
-    step = json.loads((chosen / "model.json").read_text())["step"]
+    step = read_json(chosen / "model.json")["step"]
     words = vocabulary.read(folder / "vocabulary")
     return Trained(found.model, tree["encoder"] | {TASK_HEAD: tree["head"]}, words, found.languages, step)
 
@@ -147,13 +159,11 @@ def export_encoder(workdir: str, out: str, which: str = "best", model: str = "")
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: not empty; export into a new folder")
     head = None
+    trained = read_either(workdir, which, model)
     if is_tuned(workdir):
-        trained = read_tuned(workdir, model)
-        labels = tuple(json.loads((choose(epath.Path(workdir), model) / "model.json").read_text())["labels"])
+        labels = tuple(read_json(choose(epath.Path(workdir), model) / "model.json")["labels"])
         task = dataclasses.replace(options.read(workdir).task, labels=labels)
         head = HeadOf(task, trained.params.pop(TASK_HEAD))
-    else:
-        trained = read_trained(workdir, which)
     family = family_of(trained.model)
     aside = folder.parent / f"{folder.name}.partial"
     shutil.rmtree(aside, ignore_errors=True)
@@ -163,4 +173,4 @@ def export_encoder(workdir: str, out: str, which: str = "best", model: str = "")
     if folder.exists():
         folder.rmdir()
     aside.rename(folder)
-    return f"step {trained.step:,} as {json.loads((folder / 'config.json').read_text())['architectures'][0]}"
+    return f"step {trained.step:,} as {read_json(folder / 'config.json')['architectures'][0]}"

@@ -12,7 +12,6 @@ the same tasks make the same blocks from the text.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -22,6 +21,7 @@ from etils import epath
 
 from mlm_jax import config as cfg
 from mlm_jax import manifest, records, sampling
+from mlm_jax.files import read_json
 from mlm_jax.manifest import Manifest, Stream
 from mlm_jax.prepare import shard, sources
 from mlm_jax.prepare.run import SPLITS
@@ -170,6 +170,6 @@ def _register_mixtures(workdir: epath.Path, prepared: Manifest, prefix: str) -> 
 def _run_config(workdir: epath.Path, prepared: Manifest) -> cfg.Config:
     """As much of the run's config as its rates depend on: the run's own, or what it was prepared with."""
     path = workdir / "config.json"
-    stored = json.loads(path.read_text()) if path.exists() else {"sampling": prepared.settings["sampling"]}
+    stored = read_json(path) if path.exists() else {"sampling": prepared.settings["sampling"]}
     train = cfg.Train(**stored["train"]) if "train" in stored else cfg.Train()
     return dataclasses.replace(cfg.Config(), sampling=cfg.build(cfg.Sampling, stored["sampling"]), train=train)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from etils import epath
 from matplotlib.figure import Figure
 from scipy.cluster import hierarchy
 
-from mlm_jax.files import write_whole
+from mlm_jax.files import read_json, write_whole
 from mlm_jax.neutrality.config import TRANSFORMATIONS
 from mlm_jax.neutrality.headlines import HEADLINES, Rows, headlines
 from mlm_jax.report.page import SORT, STYLE
@@ -49,7 +48,7 @@ def write_page(workdir: epath.PathLike) -> epath.Path:
     """
     folder = epath.Path(workdir)
     rows = read_results(folder)
-    drawn = json.loads((folder / "figures.json").read_text())
+    drawn = read_json(folder / "figures.json")
     plots = [*curves(rows), *pictures(drawn), *by_step(rows)]
     title = html.escape(f"{folder.name}: what its layers know of language")
     page = (

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from etils import epath
 
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate.run import LOWER_IS_BETTER, from_experiment, summary
-from mlm_jax.files import write_whole
+from mlm_jax.files import read_json, write_whole
 from mlm_jax.report.page import SORT, STYLE
 from mlm_jax.report.plots import BLUE, inline, new_axes, png
 from mlm_jax.train.metrics import read_metrics
@@ -32,7 +31,7 @@ def read_results(workdir: epath.PathLike) -> list[dict[str, Any]]:
     path = epath.Path(workdir) / "results.json"
     if not path.exists():
         raise UserError(f"{path}: no such file; run: mlm-jax finetune or evaluate CONFIG")
-    return json.loads(path.read_text())
+    return read_json(path)
 
 
 def write_results(workdir: epath.PathLike) -> epath.Path:
@@ -43,7 +42,7 @@ def write_results(workdir: epath.PathLike) -> epath.Path:
     """
     folder = epath.Path(workdir)
     rows = read_results(folder)
-    config = json.loads((folder / "config.json").read_text())
+    config = read_json(folder / "config.json")
     if rows and "regime" in rows[0]:
         rows = from_experiment(rows[0]["regime"], rows)
     source = config["source"]

@@ -15,7 +15,7 @@ from safetensors.numpy import load, save
 
 from mlm_jax.config import Config, Model
 from mlm_jax.errors import UserError
-from mlm_jax.files import write_whole
+from mlm_jax.files import read_json, write_whole
 from mlm_jax.train.state import State
 
 # What a run may choose anew; all else of `Model` is the encoder's own.
@@ -76,13 +76,13 @@ def exists(workdir: epath.PathLike) -> bool:
 
 def read_source(workdir: epath.PathLike) -> str:
     """Where the encoder of a workdir comes from, for messages."""
-    return json.loads((epath.Path(workdir) / "initial.json").read_text())["source"]
+    return read_json(epath.Path(workdir) / "initial.json")["source"]
 
 
 def read(workdir: epath.PathLike) -> Initial:
     """The encoder that `write` stored, its parameters as a flat dict."""
     folder = epath.Path(workdir)
-    described = json.loads((folder / "initial.json").read_text())
+    described = read_json(folder / "initial.json")
     tensors = load((folder / "initial.safetensors").read_bytes())
     return Initial(described["source"], Model(**described["model"]), tensors, tuple(described["languages"]))
 
@@ -93,7 +93,7 @@ def adopt(config: Config) -> Config:
     Dropout and how to compute stay the config's; an encoder that came without an output layer gets a new one, and
     next-sentence prediction is where the data has sentence pairs.
     """
-    described = json.loads((epath.Path(config.workdir) / "initial.json").read_text())
+    described = read_json(epath.Path(config.workdir) / "initial.json")
     model = Model(**described["model"])
     if model.head == "none":
         model = dataclasses.replace(

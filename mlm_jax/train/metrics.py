@@ -10,6 +10,7 @@ import jax
 from etils import epath
 from tensorboardX import SummaryWriter
 
+from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
 
 # Fields that say how fast the machine was; all others are the same in a run that was interrupted.
@@ -70,9 +71,18 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
-    """The records of a workdir's metrics.jsonl, without a last line that was cut off by a kill."""
+    """The records of a workdir's metrics.jsonl, without a last line that was cut off by a kill.
+
+    Raises:
+      UserError: another line is damaged.
+    """
     path = epath.Path(workdir) / "metrics.jsonl"
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    records = []
+    for number, line in enumerate(path.read_text().split("\n")[:-1], 1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as e:
+            raise UserError(f"{path}:{number}: not JSON ({e}), so it is damaged; remove the line") from e
+    return records

@@ -16,6 +16,7 @@ from mlm_jax import config as cfg
 from mlm_jax import manifest, vocabulary
 from mlm_jax import mesh as meshes
 from mlm_jax.errors import UserError
+from mlm_jax.files import read_json
 from mlm_jax.model.encoder import Encoder
 from mlm_jax.train import initial
 from mlm_jax.train.checkpoints import Checkpoints
@@ -64,7 +65,7 @@ def read_trained(workdir: epath.PathLike, which: str = "best") -> Trained:
                 place = place.setdefault(part, {})
             place[parts[-1] if parts else branch] = tensor
         return Trained(anywhere(found.model), tree, words, found.languages, 0)
-    config = cfg.from_json(json.loads((folder / "config.json").read_text()), str(folder))
+    config = cfg.from_json(read_json(folder / "config.json"), str(folder))
     prepared = manifest.read(folder / "corpus")
     mesh = meshes.make_mesh(cfg.Mesh(), 1, jax.devices()[:1])
     encoder = Encoder(config.model, words.size, jax.numpy.float32, languages=len(prepared.languages))
@@ -95,7 +96,7 @@ def checkpoint_steps(workdir: epath.PathLike) -> list[int]:
     folder = epath.Path(workdir)
     if not (folder / "checkpoints").exists():
         raise UserError(f"{folder}: no checkpoints there; give the workdir of a run")
-    config = cfg.from_json(json.loads((folder / "config.json").read_text()), str(folder))
+    config = cfg.from_json(read_json(folder / "config.json"), str(folder))
     checkpoints = run_checkpoints(config, manifest.read(folder / "corpus"))
     try:
         steps = checkpoints.steps()

@@ -223,12 +223,21 @@ def test_predictions_from_files_and_in_python(tmp_path, capsys):
     predictor = Predictor.load(config.workdir)
     again = predictor.texts(["the film was great so", "the film was awful"])
     assert [p.probability for p in again] == pytest.approx([f["probability"] for f in found])
+    (tmp_path / "bare.tsv").write_text("the film was great so\n")
+    (tmp_path / "pretrained").mkdir()
+    (tmp_path / "pretrained" / "config.json").write_text("{}")
     for arguments, message in (
         (["predict", config.workdir, "no.txt", "out"], "no.txt: no such file"),
         (["predict", config.workdir, "in.txt"], "cannot be read"),
         (["predict", config.workdir, str(tmp_path / "in.txt"), "out", "--model", "xx"], "no model xx"),
         (["predict", str(tmp_path), str(tmp_path / "in.txt"), "out"], "error:"),
-        (["predict", config.workdir, str(tmp_path / "in.txt"), "out", "--languag", "de"], "no such option"),
+        (
+            ["predict", str(tmp_path / "pretrained"), str(tmp_path / "in.txt"), "out"],
+            "not a workdir of finetune; run: mlm",
+        ),
+        (["predict", config.workdir, str(tmp_path / "bare.tsv"), "out"], "its first line names the columns"),
+        (["export", str(tmp_path / "pretrained"), "out", "--model", "a"], "nothing was fine-tuned there"),
+        (["predict", config.workdir, str(tmp_path / "in.txt"), "out", "--languag", "de"], "did you mean --language"),
     ):
         assert cli.main(arguments) == 2
         assert message in capsys.readouterr().err
@@ -244,11 +253,17 @@ def test_tuned_models_go_out_come_back_and_are_started_from(tmp_path, capsys):
     one, two = (Predictor.load(folder).texts(texts) for folder in (config.workdir, tmp_path / "back"))
     assert [p.value for p in one] == [p.value for p in two]
     assert [p.probability for p in one] == pytest.approx([p.probability for p in two], abs=1e-5)
+    # The SentencePiece model alone says as much as tokenizer.json.
+    (tmp_path / "hf" / "tokenizer.json").unlink()
+    assert cli.main(["import", str(tmp_path / "hf"), str(tmp_path / "bare")]) == 0
+    assert [p.value for p in Predictor.load(tmp_path / "bare").texts(texts)] == [p.value for p in one]
     # Another experiment may start from it: from the tuned encoder, not from what that one started from.
     assert cli.main(["import", config.workdir, str(tmp_path / "next")]) == 0
     tuned = initial.read(tmp_path / "run/models/all-seed0").params
     for name, tensor in initial.read(tmp_path / "next").params.items():
         np.testing.assert_array_equal(tensor, tuned[f"encoder/{name}"])
+    assert cli.main(["import", str(tmp_path / "next"), str(tmp_path / "after")]) == 0
+    assert initial.read(tmp_path / "after").params.keys() == initial.read(tmp_path / "next").params.keys()
 
 
 @pytest.mark.parametrize(
@@ -273,6 +288,10 @@ def test_bad_options_have_one_line(tmp_path, capsys, change, message):
 
 def test_other_bad_input(tmp_path, capsys):
     config = make_config(tmp_path, "classify")
+    elsewhere = dataclasses.replace(config.data, dev=(Labelled("de", "a.tsv"),))
+    path = write_config(tmp_path / "toy.py", dataclasses.replace(config, data=elsewhere, select="source"))
+    assert cli.main(["finetune", path]) == 2
+    assert "data.dev: no en, which select source chooses by (there is de)" in capsys.readouterr().err
     twice = dataclasses.replace(config.data, train=(Labelled("en", "a.tsv"), Labelled("en", "b.tsv")))
     path = write_config(tmp_path / "toy.py", dataclasses.replace(config, data=twice))
     assert cli.main(["finetune", path]) == 2

@@ -187,6 +187,10 @@ def spoil(tensors, settings, how):
         tensors[name] = np.ones(7, np.float32)
     elif how == "untied":
         tensors["lm_head.decoder.weight"] = 2 * tensors["roberta.embeddings.word_embeddings.weight"]
+    elif how == "nan":
+        tensors[name][3] = np.nan
+    elif how == "integers":
+        tensors[name] = tensors[name].astype(np.int32)
     elif how == "type":
         settings["model_type"] = "t5"
     elif how == "activation":
@@ -200,6 +204,8 @@ def spoil(tensors, settings, how):
         ("extra", "tensor classifier.dense.weight has no place in the encoder"),
         ("shape", r"layer.1.output.dense.bias has shape \[7\], config.json makes it \[32\]"),
         ("untied", "lm_head.decoder.weight differs from roberta.embeddings.word_embeddings.weight"),
+        ("nan", "tensor roberta.encoder.layer.1.output.dense.bias holds NaN or infinity"),
+        ("integers", "tensor roberta.encoder.layer.1.output.dense.bias is of int32"),
         ("type", "model_type t5; those that can be imported are bert"),
         ("activation", "config.json has hidden_act 'relu'; only 'gelu'"),
     ],

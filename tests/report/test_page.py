@@ -87,3 +87,6 @@ def test_no_run_is_one_line(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(UserError, match="nothing logged yet"):
         write_report(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "st\n')
+    with pytest.raises(UserError, match=r"metrics.jsonl:1: not JSON"):
+        write_report(tmp_path)

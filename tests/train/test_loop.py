@@ -233,6 +233,9 @@ def test_checkpoints_of_another_vocabulary_are_refused(tmp_path):
     )
     with pytest.raises(UserError, match="trained with another corpus"):
         train(config)
+    described.write_text(described.read_text()[:40])
+    with pytest.raises(UserError, match=r"vocabulary.json: not JSON"):
+        train(config)
 
 
 def test_a_full_disk_while_saving_is_one_line(tmp_path):
