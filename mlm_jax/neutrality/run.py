@@ -30,7 +30,7 @@ def run(config: Analyze) -> Rows:
 
     Returns:
       The rows of results.json: probe, set, layer (0: the embedding), pooling, transformation, languages, metric, value. What
-      is drawn beside them (trees, maps, heat maps, worked alignments) is in figures.json.
+      is drawn beside them (trees, maps, heat maps, worked alignments) is in figures.json, the heat maps in matrices.csv too.
 
     Raises:
       UserError: bad input.
@@ -53,15 +53,18 @@ def run(config: Analyze) -> Rows:
     for pairs in config.word_alignment:
         found, drawn = kept(workdir, pairs.name, probe_words, pairs, made)
         rows, figures = rows + found, figures | drawn
-        for other in config.compare:
+        for number, other in enumerate(config.compare):
             name = f"{pairs.name}.{Path(other).name}"
-            rows = rows + kept(workdir, name, compare_words, pairs, made, vectors_of_tuned, other)
+            found = kept(workdir, name, compare_words, pairs, made, vectors_of_tuned, other)
+            # Each comparison has this encoder's own words beside the other's.
+            rows = rows + [r for r in found if not number or r["probe"] != "aligned words, before"]
     for judged in config.quality:
         rows = rows + kept(workdir, judged.name, probe_quality, judged, made)
     if config.checkpoints:
         rows = rows + through_pretraining(config)
     write_whole(workdir / "results.json", json.dumps(rows, ensure_ascii=False, indent=0) + "\n")
     write_whole(workdir / "results.csv", as_csv(rows))
+    write_whole(workdir / "matrices.csv", matrices_as_csv(figures))
     write_whole(workdir / "figures.json", json.dumps(figures, ensure_ascii=False) + "\n")
     return rows
 
@@ -120,4 +123,14 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
     for r in rows:
         cells = [f'"{v}"' if "," in (v := str(r.get(c, ""))) else v for c in columns]
         out.append(",".join([*cells, f"{r['value']:.6f}"]))
+    return "\n".join(out) + "\n"
+
+
+def matrices_as_csv(figures: dict[str, Any]) -> str:
+    """Retrieval between all pairs of languages (row looks for column) and confusion (row is, column was found), a line a cell."""
+    out = ["set,matrix,row,column,value"]
+    for name, drawn in figures.items():
+        for matrix in (m for m in drawn if m.startswith(("retrieval_", "confusion_"))):
+            for row, values in zip(drawn["languages"], drawn[matrix], strict=True):
+                out += [f"{name},{matrix},{row},{x},{v:g}" for x, v in zip(drawn["languages"], values, strict=True)]
     return "\n".join(out) + "\n"

@@ -64,7 +64,8 @@ def write(path, config):
 
 def test_an_analysis_of_everything(tmp_path, capsys):
     other = make_start(tmp_path / "other")
-    path = write(tmp_path / "toy.py", analysis(tmp_path, compare=(str(other),)))
+    again = make_start(tmp_path / "again")
+    path = write(tmp_path / "toy.py", analysis(tmp_path, compare=(str(other), str(again))))
     assert cli.main(["analyze", path]) == 0
     said = capsys.readouterr().out
     assert "sentence retrieval" in said and "language identification" in said and "centred" in said
@@ -81,6 +82,10 @@ def test_an_analysis_of_everything(tmp_path, capsys):
             assert value == pytest.approx(moved["aligned words, before", layer, metric], abs=1e-6), probe
     lines = list(csv.DictReader((tmp_path / "run/results.csv").open()))
     assert len(lines) == len(rows) and float(lines[0]["value"]) == pytest.approx(rows[0]["value"], abs=1e-6)
+    assert len({tuple(r[c] for c in r if c != "value") for r in rows}) == len(rows)  # each once
+    confusion = [r for r in csv.DictReader((tmp_path / "run/matrices.csv").open()) if r["matrix"] == "confusion_plain"]
+    drawn = json.loads((tmp_path / "run/figures.json").read_text())["toy"]
+    assert sum(float(r["value"]) for r in confusion) == np.sum(drawn["confusion_plain"])
     page = (tmp_path / "run/neutrality.html").read_text()
     assert "Words aligned, words" in page and "Film" in page and page.count("data:image/png") >= 8
     assert "http" not in page and "width=device-width" in page
