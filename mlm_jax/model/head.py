@@ -193,15 +193,15 @@ def _forward_part(features, matrix, bias, targets, first, end, chunk, axes):  # 
     """Loss and correctness from the rows of ids `first` to `end`, and the others' sums along the mesh axes."""
     rows = matrix.shape[0]
     number, chunk = _chunks(rows, chunk)
-    # The target's own score, from its row, by the device that has it.
+    # The target's own score, from its row, by the device that has it. Ids are not clamped: XLA would copy the matrix first.
     local = targets - first
     own = jnp.einsum(
         "nw,nw->n",
         features,
-        jnp.take(matrix, local, axis=0, mode="clip").astype(features.dtype),
+        jnp.take(matrix, local, axis=0, mode="fill", fill_value=0).astype(features.dtype),
         preferred_element_type=jnp.float32,
     )
-    own = own + jnp.take(bias, local, mode="clip")
+    own = own + jnp.take(bias, local, mode="fill", fill_value=0)
     if axes:
         own = split.total(jnp.where((local >= 0) & (local < rows) & (targets < end), own, 0), axes)
     lowest = jnp.finfo(jnp.float32).min  # of a part that has no row in use

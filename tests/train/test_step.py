@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training step on every mesh of eight devices: the same losses, nothing of the vocabulary's size moved, all split alike."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,6 +77,13 @@ def test_every_mesh_gives_the_same_losses_and_moves_no_vocabulary(mesh, alone):
         np.testing.assert_allclose(got, expected, atol=3e-5)
     assert_no_vocabulary_moves(text, mesh)
     assert_optimizer_lies_as_its_parameters(state)
+
+
+@pytest.mark.parametrize("chunk", [128, 10_000])
+def test_one_device_reads_the_embedding_where_it_lies(chunk):
+    """XLA copies a donated array that is read by a gather with clamped ids before it is written over."""
+    _, text, _, _ = train(config_of((1, 1, 1), loss_chunk=chunk), devices=jax.devices()[:1])
+    assert not re.findall(rf"f32\[{ROWS},{WIDTH}\]\S* copy\(%state_", text)
 
 
 def assert_no_vocabulary_moves(text, mesh, width=WIDTH):
