@@ -51,9 +51,10 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["mlm_jax", "mlm_jax.*"]),
     install_requires=[
+        "absl-py>=2",
         "etils[epath]>=1.12",
         "flax>=0.12",
-        "grain>=0.2.15",
+        "grain>=0.2.18",
         "jax>=0.10",
         "matplotlib>=3.9",
         "numpy>=2",

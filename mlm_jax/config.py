@@ -288,6 +288,9 @@ class Train:
     """Validation blocks a language, at most."""
     max_seconds: float = 0.0
     """Stop (saved, to be continued) after this many seconds of training; 0: no limit."""
+    readers: int = 0
+    """Processes that read batches for this one, for hosts whose devices outrun its threads (`input_wait` in the metrics);
+    0: threads read."""
 
 
 @dataclass(frozen=True)
@@ -364,6 +367,7 @@ MAY_CHANGE = (
     "train.save_every",
     "train.keep_last",
     "train.max_seconds",
+    "train.readers",
     "mesh.data",
     "mesh.fsdp",
     "mesh.tensor",
@@ -554,7 +558,12 @@ def validate(config: Config) -> None:
     for name in ("b1", "b2"):
         beta = getattr(optimizer, name)
         require(0 <= beta < 1, f"optimizer.{name}: {beta} is outside 0 to 1")
-    for section, name in (("optimizer", "warmup_steps"), ("optimizer", "clip_norm"), ("train", "max_seconds")):
+    for section, name in (
+        ("optimizer", "warmup_steps"),
+        ("optimizer", "clip_norm"),
+        ("train", "max_seconds"),
+        ("train", "readers"),
+    ):
         value = getattr(getattr(config, section), name)
         require(value >= 0, f"{section}.{name}: {value} is less than 0")
     require(

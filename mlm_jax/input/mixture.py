@@ -9,11 +9,16 @@ of the next step, whatever the number of processes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Sequence
 from functools import partial
 
 import grain
 import numpy as np
+from absl import flags
 from etils import epath
 
 from mlm_jax import records, sampling
@@ -22,6 +27,7 @@ from mlm_jax.input.blocks import Blocks
 from mlm_jax.manifest import Manifest, Stream
 
 READ_AHEAD = 16  # batches
+THREADS = 4  # that read, in each process
 
 
 class Mixture(grain.transforms.DatasetSelectionMap):
@@ -92,9 +98,12 @@ def training_batches(
     pad: int,
     seed: int,
     start_step: int,
-    threads: int = 4,
-) -> Iterator[dict[str, np.ndarray]]:
+    readers: int = 0,
+) -> grain.DatasetIterator[dict[str, np.ndarray]]:
     """This process's rows of the batch of `start_step` and of every later step.
+
+    Args:
+      readers: processes that read for this one; `close` ends them. 0: threads of this one read.
 
     Yields:
       What `batch_shapes` says, this process's rows of it.
@@ -111,15 +120,30 @@ def training_batches(
         .map_with_index(partial(_count_repeats, s.train.blocks))
         for s in streams
     ]
-    rows = len(mixture._rows)
-    batches = (
-        grain.MapDataset.select_from_datasets(sources, mixture)
-        .batch(rows)
-        .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=READ_AHEAD))
-    )
-    iterator = iter(batches)
-    iterator.set_state({"next_index": start_step})
-    return iterator
+    batches = grain.MapDataset.select_from_datasets(sources, mixture).batch(len(mixture._rows))[start_step:]
+    ahead = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=READ_AHEAD)
+    read = batches.to_iter_dataset(ahead)
+    if not readers:
+        return iter(read)
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain asks for its own, which have their defaults
+    # What is read ahead through shared memory is left there when a run ends; pipes are fast enough.
+    piped = grain.experimental.WithOptionsIterDataset(read, grain.experimental.DatasetOptions(min_shm_size=2**62))
+    options = grain.multiprocessing.MultiprocessingOptions(readers, per_worker_buffer_size=2)
+    return iter(piped.mp_prefetch(options, _live_with_the_run))
+
+
+def _live_with_the_run(reader: int, readers: int) -> None:
+    """Leave Ctrl-C to the run, which finishes its step, and end with it, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    run = multiprocessing.parent_process()
+    assert run is not None
+
+    def follow() -> None:
+        run.join()
+        os._exit(0)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _count_repeats(blocks: int, draw: int, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -105,7 +105,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
 
     # 5. Train.
     writer = MetricsWriter(workdir, start)
-    batches = training_batches(mixture, corpus, prepared, streams, words.pad, config.seed, start)
+    batches = training_batches(mixture, corpus, prepared, streams, words.pad, config.seed, start, config.train.readers)
     clock = Clock(writer.seconds)
     flops = step_flops(
         config.model,
@@ -201,6 +201,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
                 advance(1, note)
             checkpoints.wait()
     finally:
+        batches.close()
         writer.close()
         checkpoints.close()
     return Outcome(step, stop)

@@ -2,6 +2,7 @@
 """The input: a pure function of (seed, step, row), whoever reads it."""
 
 import json
+import multiprocessing
 import time
 
 import numpy as np
@@ -17,11 +18,14 @@ from tests.corpora import make_corpus
 SIZES = {"de": 40, "en": 90, "sw": 7}
 
 
-def batches(folder, manifest, rates, rows, steps, start=0, seed=0, batch_size=8):
+def batches(folder, manifest, rates, rows, steps, start=0, seed=0, batch_size=8, readers=0):
     stages = [sampling.StageRates(0, np.asarray(rates))]
     mixture = Mixture(stages, batch_size, rows, seed)
-    iterator = training_batches(mixture, folder, manifest, manifest.streams, 0, seed, start)
-    return [next(iterator) for _ in range(steps)]
+    iterator = training_batches(mixture, folder, manifest, manifest.streams, 0, seed, start, readers)
+    try:
+        return [next(iterator) for _ in range(steps)]
+    finally:
+        iterator.close()
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +53,23 @@ def test_resuming_is_one_integer(corpus):
     late = batches(*corpus, RATES, range(8), 4, start=5)
     for a, b in zip(whole[5:], late, strict=True):
         np.testing.assert_array_equal(a["tokens"], b["tokens"])
+
+
+@pytest.mark.parametrize("start", [0, 5])
+def test_readers_read_the_same_batches_and_end(corpus, start):
+    alone, read = (batches(*corpus, RATES, range(8), 7, start, readers=readers) for readers in (0, 3))
+    for a, b in zip(alone, read, strict=True):
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+    assert not multiprocessing.active_children()
+
+
+def test_what_a_reader_cannot_read_is_the_same_line(tmp_path):
+    manifest = make_corpus(tmp_path, SIZES)
+    for index in tmp_path.rglob("*.index"):
+        index.unlink()
+    with pytest.raises(UserError, match=r"missing; delete .* and run: mlm-jax prepare CONFIG"):
+        batches(tmp_path, manifest, RATES, range(8), 1, readers=2)
 
 
 def test_another_seed_is_another_order(corpus):

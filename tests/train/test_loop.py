@@ -78,10 +78,13 @@ def test_killed_and_continued_is_bit_for_bit_the_unbroken_run(tmp_path):
     whole = make_workdir(tmp_path / "whole", SIZES, train=options)
     broken = make_workdir(tmp_path / "broken", SIZES, train=options)
     assert subprocess.run(command(whole, tmp_path), env=ENVIRONMENT, check=False).returncode == 0
-    process = subprocess.Popen(command(broken, tmp_path, "broken.py"), env=ENVIRONMENT)
+    process = subprocess.Popen([*command(broken, tmp_path, "broken.py"), "--train.readers", "2"], env=ENVIRONMENT)
     wait_for_step(broken.workdir, 50)
+    readers = [pid for f in Path(f"/proc/{process.pid}/task").glob("*/children") for pid in f.read_text().split()]
+    assert len(readers) >= 2 or sys.platform != "linux"
     process.send_signal(signal.SIGKILL)
     process.wait()
+    wait_until(lambda: not any(is_alive(pid) for pid in readers), "the readers outlive the run")
     reached = read_metrics(broken.workdir)[-1]["step"]
     assert reached < 200
     with (Path(broken.workdir) / "metrics.jsonl").open("a") as file:
@@ -93,10 +96,21 @@ def test_killed_and_continued_is_bit_for_bit_the_unbroken_run(tmp_path):
 
 
 def wait_for_step(workdir, step, seconds=600):
+    wait_until(
+        lambda: any(r["step"] >= step for r in read_metrics(workdir)), "the run did not get there", seconds, 0.02
+    )
+
+
+def wait_until(done, why, seconds=60, pause=0.1):
     deadline = time.monotonic() + seconds
-    while not any(r["step"] >= step for r in read_metrics(workdir)):
-        assert time.monotonic() < deadline, "the run did not get there"
-        time.sleep(0.02)
+    while not done():
+        assert time.monotonic() < deadline, why
+        time.sleep(pause)
+
+
+def is_alive(pid):
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and ") Z" not in stat.read_text()
 
 
 def test_sigterm_saves_and_says_how_to_continue(tmp_path):
