@@ -74,7 +74,8 @@ def make_mesh(config: cfg.Mesh, batch_size: int, devices: Sequence[jax.Device] |
         )
     kinds = (AxisType.Auto,) * len(AXES)
     # GPUs have slice numbers too, of hosts; their network is one.
-    found = len({device.slice_index for device in devices}) if devices[0].platform == "tpu" else 1
+    # TPUs of a single slice may have none.
+    found = len({getattr(device, "slice_index", 0) for device in devices}) if devices[0].platform == "tpu" else 1
     if found != config.slices:
         raise UserError(f"mesh.slices: {config.slices}, but the devices are of {found} slices; set it to {found}")
     if found == 1:

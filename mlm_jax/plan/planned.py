@@ -37,7 +37,7 @@ class Planned:
     memory: Memory
     model_flops: float
     executed_flops: float | None
-    collectives: dict[tuple[str, int], tuple[int, float]] | None
+    collectives: dict[tuple[str, int], tuple[float, float]] | None
     predicted: Roofline | None
 
     @property
@@ -85,7 +85,9 @@ def plan_step(config: Config, where: Topology, effort: float = 0.0) -> Planned:
     )
     parameters, executed, collectives, predicted = step.parameters, None, None, None
     if step.program is not None:
-        does = program.read(step.program)
+        # The one conditional is attention's, of global and local layers.
+        whole = len(range(0, config.model.layers, config.model.global_every)) / config.model.layers
+        does = program.read(step.program, whole)
         executed, collectives = does.flops, program.totals(does.collectives)
         predicted = roofline.predict(does, where, list(mesh.devices.flat))
     return Planned(config, where, parameters, step.memory, flops, executed, collectives, predicted)

@@ -18,6 +18,8 @@ BYTES = {"pred": 1, "bf16": 2, "f16": 2, "f32": 4, "f64": 8, "c64": 8, "c128": 1
     f"{sign}{bits}": bits / 8 for sign in "su" for bits in (2, 4, 8, 16, 32, 64)
 }
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
+# Splash attention: scores and values; scores, their gradient and those of keys and values; scores, their gradient and the queries'.
+SPLASH = {"splash_mha_fwd": 2, "splash_mha_dkv": 4, "splash_mha_dq": 3}
 # What moves no bytes by itself: names for what is there, and the ends of what began before.
 FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "conditional", "call", "after-all"}
 FREE |= {"partition-id", "replica-id", "opt-barrier", "copy-done", "slice-done", "async-done", "async-update"}
@@ -77,7 +79,7 @@ class Collective:
     kind: str
     bytes: float
     group: tuple[int, ...]
-    times: int
+    times: float
     shapes: tuple[tuple[int, ...], ...]
     alone: bool
 
@@ -153,11 +155,15 @@ def _arrays(text: str) -> list[Array]:
     ]
 
 
-def read(text: str) -> Program:
-    """What the program does, loops unrolled."""
+def read(text: str, true: float = 0.5) -> Program:
+    """What the program does, loops unrolled.
+
+    Args:
+      true: how often of the times that it is met a conditional's condition is true.
+    """
     computations, entry = parse(text)
     program, seen = Program(), set[str]()
-    for instruction, computation, times in _executed(computations, entry):
+    for instruction, computation, times in _executed(computations, entry, true):
         parts = list(_within(instruction, computation, computations))
         carried = [part for part, _ in parts if part.operation.removesuffix("-start") in COLLECTIVES]
         is_end = instruction.operation.endswith("-done") or instruction.operation == "async-update"
@@ -168,7 +174,7 @@ def read(text: str) -> Program:
             if not chain or key not in seen:
                 program.collectives.append(_collective(found, instruction, times))
             seen.add(key)
-        products = [part for part in parts if part[0].operation in ("convolution", "dot")]
+        products = [part for part in parts if part[0].operation in ("convolution", "dot") or _kernel(part[0])]
         if instruction.operation in FREE or (carried and not products):
             continue
         flops = times * sum(_flops(product, where) for product, where in products)
@@ -179,9 +185,11 @@ def read(text: str) -> Program:
     return program
 
 
-def _executed(computations: dict[str, Computation], entry: str) -> Iterator[tuple[Instruction, Computation, int]]:
+def _executed(
+    computations: dict[str, Computation], entry: str, true: float
+) -> Iterator[tuple[Instruction, Computation, float]]:
     """Every instruction that is executed, with the computation it stands in, and how often."""
-    stack = [(entry, 1)]
+    stack: list[tuple[str, float]] = [(entry, 1)]
     while stack:
         name, times = stack.pop()
         computation = computations[name]
@@ -193,9 +201,11 @@ def _executed(computations: dict[str, Computation], entry: str) -> Iterator[tupl
             elif instruction.operation == "call":
                 stack.append((instruction.called("to_apply") or "", times))
             elif instruction.operation == "conditional":
-                # The branches are alternatives: the first stands for them.
-                branch = re.search(r"branch_computations=\{%?([\w.\-]+)", instruction.attributes)
-                stack.append((branch[1] if branch else instruction.called("true_computation") or "", times))
+                listed = re.search(r"branch_computations=\{([^}]*)\}", instruction.attributes)
+                names = ("false_computation", "true_computation")
+                branches = [n.strip(" %") for n in listed[1].split(",")] if listed else map(instruction.called, names)
+                for branch, share in zip(branches, (1 - true, true), strict=True):
+                    stack.append((branch or "", times * share))
 
 
 def _turns(loop: Instruction, computations: dict[str, Computation]) -> int:
@@ -224,11 +234,25 @@ def _within(
             yield from _within(part, inner, computations)
 
 
-def _flops(product: Instruction, computation: Computation) -> float:
-    """FLOPs of a matrix product, which the TPU compiler writes as a convolution.
+def _kernel(instruction: Instruction) -> int:
+    """How many products of queries × keys × head size an attention kernel computes; 0: it is none."""
+    if instruction.operation != "custom-call":
+        return 0
+    return next((count for name, count in SPLASH.items() if instruction.name.startswith(name)), 0)
 
-    With b batches, left is b·m·k, right b·k·n, the result b·m·n; their product over b is (b·m·k·n)².
+
+def _flops(product: Instruction, computation: Computation) -> float:
+    """FLOPs of a matrix product, which the TPU compiler writes as a convolution, or of an attention kernel.
+
+    With b batches, left is b·m·k, right b·k·n, the result b·m·n; their product over b is (b·m·k·n)². Of splash attention the
+    tiles that it visits count, as its first operand lists them, tiles of queries × of keys; one side's are all of the length's.
     """
+    if count := _kernel(product):
+        operands = [array for name in product.operands for array in computation[name].outputs]
+        batch, heads, length, head = next(array.shape for array in operands if len(array.shape) == 4)
+        tiles = operands[0].shape[1:]
+        visited = math.prod(tiles) * (length // max(tiles)) ** 2
+        return 2.0 * count * batch * heads * visited * head
     sizes = [computation[name].outputs[0].shape for name in product.operands[:2]] + [product.outputs[0].shape]
     if product.operation == "dot":
         dimensions = re.search(r"lhs_batch_dims=\{([\d,]*)\}", product.attributes)
@@ -297,7 +321,7 @@ def _written(instruction: Instruction, computation: Computation, computations: d
     return whole
 
 
-def _collective(found: Instruction, instruction: Instruction, times: int) -> Collective:
+def _collective(found: Instruction, instruction: Instruction, times: float) -> Collective:
     kind, outputs = found.operation.removesuffix("-start"), found.outputs
     if found.operation.endswith("-start") and kind in ("all-gather", "collective-permute"):
         outputs = outputs[1:2]  # the first is the operand
@@ -341,9 +365,9 @@ def _order(axes: str, transposed: str | None) -> tuple[int, ...]:
     return tuple(turned.ravel().tolist())
 
 
-def totals(collectives: list[Collective]) -> dict[tuple[str, int], tuple[int, float]]:
+def totals(collectives: list[Collective]) -> dict[tuple[str, int], tuple[float, float]]:
     """(kind, devices a group) → (times a step, bytes a step)."""
-    found: dict[tuple[str, int], tuple[int, float]] = defaultdict(lambda: (0, 0.0))
+    found: dict[tuple[str, int], tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
     for c in collectives:
         times, size = found[c.kind, len(c.group)]
         found[c.kind, len(c.group)] = times + c.times, size + c.times * c.bytes

@@ -45,7 +45,7 @@ def describe(planned: Planned, before: Config) -> str:
     assert planned.predicted and planned.collectives is not None and planned.executed_flops is not None
     lines += [f"fits: {left / GIB:.2f} GiB are left", "", "collectives of a chip in an update"]
     cells = [
-        [kind, f"{devices}", f"{times:,}", f"{size / 1e9:,.3f}"]
+        [kind, f"{devices}", f"{times:,.0f}", f"{size / 1e9:,.3f}"]
         for (kind, devices), (times, size) in sorted(planned.collectives.items(), key=lambda item: -item[1][1])
     ]
     lines.append(console.table(["kind", "chips", "times", "GB"], cells) if cells else "  none")

@@ -16,7 +16,7 @@ from mlm_jax import cli
 from mlm_jax import config as cfg
 from mlm_jax import mesh as meshes
 from mlm_jax.errors import UserError
-from mlm_jax.plan import roofline, topology
+from mlm_jax.plan import program, roofline, topology
 from mlm_jax.plan.compile import Memory, compile_step, out_of_memory, with_sections
 from mlm_jax.plan.planned import Planned, adapt
 from mlm_jax.plan.program import Collective, Program
@@ -170,6 +170,27 @@ def test_the_tpu_compiler_moves_no_vocabulary_either():
     assert_no_vocabulary_moves(step.program, mesh.devices.shape, width=64)
     assert step.memory.optimizer == pytest.approx(2 * step.memory.parameters, abs=100)  # two moments and a counter
     assert 0 < step.memory.total < 0.1 * GIB
+
+
+@needs_compiler
+@pytest.mark.parametrize(("every", "window", "visited"), [(1, 128, 16 + 16), (2, 256, 16 + 12)])
+def test_what_splash_attention_computes_is_counted(every, window, visited):
+    """Against plain products: the backward kernels compute scores and their gradient again; a local layer's grid is 4 × 3 tiles."""
+    rows, heads, length, head, tile = 2, 2, 2048, 128, 512
+    model = {"layers": 2, "heads": heads, "width": heads * head, "positions": length, "global_every": every}
+    model |= {"window": window, "attention_dropout": 0.0}
+    flops = {}
+    for attention in ("xla", "splash"):
+        _, step = compiled(
+            topology.parse("v5e:2x2"),
+            model=model | {"attention": attention},
+            data={"sequence_length": length},
+            train={"batch_size": 4 * rows},
+        )
+        flops[attention] = program.read(step.program).flops
+    one = 2 * rows * heads * head
+    expected = 9 * one * tile**2 * visited - 6 * one * 2 * length**2
+    assert flops["splash"] - flops["xla"] == pytest.approx(expected, rel=1e-6)
 
 
 @needs_compiler
