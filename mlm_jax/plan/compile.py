@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,9 @@ import numpy as np
 
 from mlm_jax import mesh as meshes
 from mlm_jax import objectives
-from mlm_jax.config import Config
+from mlm_jax.config import Config, Mesh
 from mlm_jax.input.mixture import batch_shapes
-from mlm_jax.model.encoder import Encoder
+from mlm_jax.model.encoder import Encoder, parameter_shapes
 from mlm_jax.train.optimizer import make_optimizer
 from mlm_jax.train.state import State, make_initializer
 from mlm_jax.train.step import make_train_step
@@ -33,13 +34,15 @@ class Memory:
     Attributes:
       parameters, optimizer: of the state, which a step updates in place.
       batch: of the input.
-      temporaries: activations, gradients and what else lives within a step, when most does.
+      activations: that the forward pass keeps for the backward one (`activations`).
+      temporaries: gradients and what else lives within a step, when most does.
       total: at that moment, as the compiler counts, or refuses, it.
     """
 
     parameters: float
     optimizer: float
     batch: float
+    activations: float
     temporaries: float
     total: float
 
@@ -118,8 +121,47 @@ def compile_step(config: Config, mesh: jax.sharding.Mesh, effort: float = 0.0) -
         if needed is None:
             raise
         total = needed
-    memory = Memory(parameters, optimizer, batch, total - parameters - optimizer - batch, total)
+    others = total - parameters - optimizer - batch
+    kept = min(others, activations(config, mesh))
+    memory = Memory(parameters, optimizer, batch, kept, others - kept, total)
     return Step(count, memory, text)
+
+
+def activations(config: Config, mesh: jax.sharding.Mesh) -> float:
+    """Bytes a chip of what the backward pass needs of the forward pass, parameters left out, as JAX's derivative of the loss has it.
+
+    The compiler may keep less and compute it again. Where heads and the feed-forward width are split (`tensor`), they count whole.
+    """
+    size, length = config.vocabulary.size, config.data.sequence_length
+    rows = config.train.batch_size // config.train.accumulate // (mesh.shape["data"] * mesh.shape["fsdp"])
+    scored = objectives.scored_bound(length, config.objective, config.model.causal)
+    shapes = batch_shapes(rows, length) | {
+        **dict.fromkeys(("scored", "targets", "weights"), ((rows, scored), np.int32)),
+        "dropout_keys": ((rows,), np.uint32),
+    }
+    batch = {name: jax.ShapeDtypeStruct(shape, kind) for name, (shape, kind) in shapes.items()}
+    model, params = make_model(config), parameter_shapes(config.model, size, languages(config))
+
+    def backward(params: Any, batch: objectives.Batch) -> Any:
+        def loss(params: Any) -> jax.Array:
+            sums = objectives.score(model, params, batch, batch["dropout_keys"], size, config.model.loss_chunk)
+            return jnp.sum(sums["loss"])
+
+        return jax.vjp(loss, params)[1]
+
+    one = meshes.make_mesh(Mesh(), rows, list(mesh.devices.flat)[:1])
+    with meshes.mesh_context(one):
+        kept = jax.tree.leaves(jax.eval_shape(backward, params, batch))
+    # The derivative holds the parameters that it needs as well, the embedding as one copy of several.
+    own = Counter((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(params))
+    total = 0
+    for leaf in kept:
+        shape = leaf.shape[1:] if leaf.shape[:1] == (1,) else leaf.shape
+        if own[shape, leaf.dtype]:
+            own[shape, leaf.dtype] -= 1
+        else:
+            total += math.prod(leaf.shape) * leaf.dtype.itemsize
+    return float(total)
 
 
 def bytes_a_chip(tree: Any) -> float:

@@ -36,12 +36,21 @@ def describe(planned: Planned, before: Config) -> str:
     if options := changes(before, config):
         lines.append(f"other than the config: {options}")
     lines += ["", f"memory of a chip, of {chip.memory / GIB:.2f} GiB"]
-    for name in ("parameters", "optimizer", "batch", "temporaries", "total"):
-        label = "activations, gradients and other temporaries" if name == "temporaries" else name
+    labels = {
+        "activations": "activations kept for the backward pass" + (", at most" if mesh.tensor > 1 else ""),
+        "temporaries": "gradients and other temporaries",
+    }
+    for name in ("parameters", "optimizer", "batch", "activations", "temporaries", "total"):
+        label = labels.get(name, name)
         lines.append(f"  {label:<46}{getattr(memory, name) / GIB:>9.3f} GiB")
     left = chip.memory - memory.total
     if not planned.fits:
-        return "\n".join([*lines, f"does not fit: {-left / GIB:.2f} GiB too much"])
+        return "\n".join(
+            [
+                *lines,
+                f"does not fit: {-left / GIB:.2f} GiB too much; raise train.accumulate, or let --search find what fits",
+            ]
+        )
     assert planned.predicted and planned.collectives is not None and planned.executed_flops is not None
     lines += [f"fits: {left / GIB:.2f} GiB are left", "", "collectives of a chip in an update"]
     cells = [

@@ -17,7 +17,7 @@ from mlm_jax import config as cfg
 from mlm_jax import mesh as meshes
 from mlm_jax.errors import UserError
 from mlm_jax.plan import program, roofline, topology
-from mlm_jax.plan.compile import Memory, compile_step, out_of_memory, with_sections
+from mlm_jax.plan.compile import Memory, activations, compile_step, out_of_memory, with_sections
 from mlm_jax.plan.planned import Planned, adapt
 from mlm_jax.plan.program import Collective, Program
 from mlm_jax.plan.roofline import Roofline
@@ -115,7 +115,7 @@ def test_the_search_takes_the_fastest_that_fits_and_compiles_no_more_than_it_may
         total = about.state + 3 * about.growing
         fits = total < where.chip.memory
         predicted = Roofline(1, 1, 1, 2 * about.seconds) if fits else None
-        return Planned(config, where, 1, Memory(0, 0, 0, total, total), 1.0, 1.0, {}, predicted)
+        return Planned(config, where, 1, Memory(0, 0, 0, 0, total, total), 1.0, 1.0, {}, predicted)
 
     best = judge(options, where, 30, plan)
     fitting = [o for o in options if o.state + 3 * o.growing < where.chip.memory]
@@ -162,6 +162,26 @@ def compiled(where, **sections):
     config = with_sections(config, **sections)
     mesh = meshes.make_mesh(config.mesh, config.train.batch_size, topology.devices(where))
     return mesh, compile_step(config, mesh, -1.0)
+
+
+def test_activations_are_what_each_rematerialisation_keeps():
+    shape = {"layers": 6, "width": 64, "heads": 4, "mlp_width": 256, "dtype": "bfloat16", "positions": 128}
+    config = with_sections(tiny_config("x"), model=shape, data={"sequence_length": 128}, vocabulary={"size": 500})
+    mesh = meshes.make_mesh(cfg.Mesh(), 16, jax.devices()[:1])
+
+    def kept(remat, rows=16):
+        changed = with_sections(config, model={"remat": remat}, train={"batch_size": rows})
+        return activations(changed, mesh)
+
+    # Of each layer the stream and what it reads, in bfloat16; and what embedding and head keep.
+    inputs = 6 * 16 * 128 * 64 * 2
+    assert 2 * inputs < kept("full") < 4 * inputs
+    # The products as well: queries, keys and values, the MLP's two, attention's output; no scores.
+    assert 8 * inputs < kept("dots") < kept("none")
+    scores = 6 * 16 * 4 * 128 * 128 * 2
+    assert kept("none") > kept("dots") + scores
+    for remat in ("none", "dots", "full"):
+        assert kept(remat, 32) == pytest.approx(2 * kept(remat), rel=0.02)
 
 
 @needs_compiler
