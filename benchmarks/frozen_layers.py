@@ -51,19 +51,25 @@ def draw(panels: dict[str, tuple[str, Panel]]) -> Figure:
     ):
         levels = sorted(panel)
         means = [float(np.mean(list(panel[level].values()))) for level in levels]
-        for language in panel[levels[0]]:
+        first = panel[levels[0]]
+        values = [x for level in panel.values() for x in level.values()]
+        apart, place_of_last = 0.055 * (max(values) - min(values)), -np.inf
+        for language in sorted(first, key=lambda x: first[x]):
             line = axes.plot([panel[level][language] for level in levels], marker="o", markersize=4, linewidth=1.2)[0]
-            axes.annotate(language, (0, panel[levels[0]][language]), xytext=(-6, -3), textcoords="offset points",
+            # Names that would lie on each other stand one above the other.
+            place_of_last = max(first[language], place_of_last + apart)
+            axes.annotate(language, (0, place_of_last), xytext=(-8, -3), textcoords="offset points",
                           ha="right", fontsize=8, color=line.get_color())  # fmt: skip
         axes.plot(means, color="black", linestyle="--", linewidth=1.8, label="mean")
         best = levels[int(np.argmax(means))]
         axes.set_title(
             f"{TASKS[kind]}: best on average with {place(best)} frozen", loc="left", fontsize=10, fontweight="bold"
         )
+        axes.set_xlim(left=-0.3)
         axes.set_xticks(range(len(levels)), [place(level) for level in levels], fontsize=8)
         axes.set_ylabel(f"{METRICS.get(metric, metric)}, %")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8, loc="lower left")
+        axes.legend(frameon=False, fontsize=8, loc="best")
     return figure
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import logsumexp
 
 
 def sequence_loss(
@@ -87,9 +88,9 @@ def marginals(emissions: np.ndarray, transitions: np.ndarray) -> np.ndarray:
     between = transitions[:tags, :tags]
     forward = [transitions[tags, :tags] + emissions[0]]
     for emission in emissions[1:]:
-        forward.append(np.logaddexp.reduce(forward[-1][:, None] + between, axis=0) + emission)
+        forward.append(logsumexp(forward[-1][:, None] + between, axis=0) + emission)
     backward = [transitions[:tags, tags]]
     for emission in emissions[:0:-1]:
-        backward.append(np.logaddexp.reduce(between + (emission + backward[-1])[None], axis=1))
+        backward.append(logsumexp(between + (emission + backward[-1])[None], axis=1))
     joint = np.asarray(forward) + np.asarray(backward[::-1])
-    return np.exp(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True))
+    return np.exp(joint - logsumexp(joint, axis=1, keepdims=True))

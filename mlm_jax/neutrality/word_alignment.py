@@ -129,8 +129,8 @@ def edge_cover(similarity: np.ndarray) -> Links:
         (int(i), int(j)) for i, j in zip(*linear_sum_assignment(saved, maximize=True), strict=True) if saved[i, j] > 0
     }
     rows, columns = {i for i, _ in found}, {j for _, j in found}
-    found |= {(i, int(cost[i].argmin())) for i in range(cost.shape[0]) if i not in rows}
-    found |= {(int(cost[:, j].argmin()), j) for j in range(cost.shape[1]) if j not in columns}
+    found |= {(i, int(np.argmin(cost[i]))) for i in range(cost.shape[0]) if i not in rows}
+    found |= {(int(np.argmin(cost[:, j])), j) for j in range(cost.shape[1]) if j not in columns}
     return found
 
 

@@ -232,7 +232,7 @@ def plane(places: dict[str, Any], title: str) -> Figure:
     for number, (language, points) in enumerate(places.items()):
         x = np.asarray(points)
         axes.scatter(x[:, 0], x[:, 1], s=14, color=colours[number % 20], alpha=0.6, linewidths=0)
-        axes.annotate(language, x.mean(axis=0), fontsize=7, ha="center", fontweight="bold")
+        axes.annotate(language, (x[:, 0].mean(), x[:, 1].mean()), fontsize=7, ha="center", fontweight="bold")
     axes.set_xticks([])
     axes.set_yticks([])
     return figure

@@ -68,7 +68,7 @@ def read_trained(workdir: epath.PathLike, which: str = "best") -> Trained:
     config = cfg.from_json(read_json(folder / "config.json"), str(folder))
     prepared = manifest.read(folder / "corpus")
     mesh = meshes.make_mesh(cfg.Mesh(), 1, jax.devices()[:1])
-    encoder = Encoder(config.model, words.size, jax.numpy.float32, languages=len(prepared.languages))
+    encoder = Encoder(config.model, words.size, jax.numpy.dtype("float32"), languages=len(prepared.languages))
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     _, plan = make_initializer(config, encoder, optimizer, mesh)
     checkpoints = run_checkpoints(config, prepared)
