@@ -45,6 +45,8 @@ def place(freeze: int) -> str:
 
 def draw(panels: dict[str, tuple[str, Panel]]) -> Figure:
     """The figure."""
+    languages = sorted({x for _, panel in panels.values() for level in panel.values() for x in level})
+    colours = {x: f"C{number % 10}" for number, x in enumerate(languages)}
     figure = Figure(figsize=(5.4, 2.9 * len(panels)), layout="constrained")
     for axes, (kind, (metric, panel)) in zip(
         np.atleast_1d(figure.subplots(len(panels), 1)), panels.items(), strict=True
@@ -55,11 +57,12 @@ def draw(panels: dict[str, tuple[str, Panel]]) -> Figure:
         values = [x for level in panel.values() for x in level.values()]
         apart, place_of_last = 0.055 * (max(values) - min(values)), -np.inf
         for language in sorted(first, key=lambda x: first[x]):
-            line = axes.plot([panel[level][language] for level in levels], marker="o", markersize=4, linewidth=1.2)[0]
+            line = [panel[level][language] for level in levels]
+            axes.plot(line, marker="o", markersize=4, linewidth=1.2, color=colours[language])
             # Names that would lie on each other stand one above the other.
             place_of_last = max(first[language], place_of_last + apart)
             axes.annotate(language, (0, place_of_last), xytext=(-8, -3), textcoords="offset points",
-                          ha="right", fontsize=8, color=line.get_color())  # fmt: skip
+                          ha="right", fontsize=8, color=colours[language])  # fmt: skip
         axes.plot(means, color="black", linestyle="--", linewidth=1.8, label="mean")
         best = levels[int(np.argmax(means))]
         axes.set_title(

@@ -94,6 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as e:
         print(f"error: {e.filename or 'a file'}: {e.strerror or e}; mend it, or name another place", file=sys.stderr)
         return 2
+    except ImportError as e:
+        if "gcsfs" not in str(e):
+            raise
+        print("error: gs:// needs gcsfs here: pip install -c constraints.txt gcsfs", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

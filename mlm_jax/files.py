@@ -11,6 +11,11 @@ from etils import epath
 from mlm_jax.errors import UserError
 
 
+def in_bucket(path: epath.PathLike) -> bool:
+    """Whether a path is of an object store, where nothing is linked, mapped into memory or appended to."""
+    return str(path).startswith("gs://")
+
+
 def write_whole(path: epath.PathLike, content: str | bytes) -> None:
     """Write a file aside (`PATH.partial`) and then put it in place, over an older one if there is one."""
     path = epath.Path(path)

@@ -17,7 +17,7 @@ from etils import epath
 
 from mlm_jax import console
 from mlm_jax.errors import UserError
-from mlm_jax.files import write_whole
+from mlm_jax.files import in_bucket, write_whole
 
 BEAT = 15.0  # seconds between signs of life
 PATIENCE = 60.0  # seconds without one after which a run on another host counts as gone
@@ -72,7 +72,7 @@ def _beat(path: epath.Path, mine: dict[str, Any], ended: threading.Event) -> Non
 
 def _create(path: epath.Path, mine: dict[str, Any]) -> bool:
     """Write the file with all its content at once; False where there is one."""
-    if str(path).startswith("gs://"):
+    if in_bucket(path):
         if path.exists():
             return False
         path.write_text(json.dumps(mine))

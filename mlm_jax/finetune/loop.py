@@ -278,6 +278,7 @@ def tune(
                             console.say(f"{name}, update {step:,}: {metric} on dev {shown}")
                 if step % config.train.save_every == 0 or last or stop or found:
                     with clock.paused():
+                        writer.flush()
                         checkpoints.save(step, state, found)
                 advance(1, note)
             checkpoints.wait()

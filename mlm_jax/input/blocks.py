@@ -13,6 +13,7 @@ from etils import epath
 
 from mlm_jax import records
 from mlm_jax.errors import UserError
+from mlm_jax.files import in_bucket
 from mlm_jax.manifest import Shard
 
 _HEADER, _FOOTER = 12, 4  # TFRecord framing: length and its checksum before the payload, a checksum after
@@ -85,6 +86,5 @@ class Blocks:
                     f"{index}: truncated; delete it, {path.name}, its .done file and the corpus' manifest.json, and run: mlm-jax prepare CONFIG"
                 )
             offsets = np.frombuffer(content, "<u8")
-            local = not str(path).startswith("gs://")
-            self._open[shard] = offsets, np.memmap(path, np.uint8, "r") if local else path
+            self._open[shard] = offsets, path if in_bucket(path) else np.memmap(path, np.uint8, "r")
         return self._open[shard]

@@ -15,6 +15,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from mlm_jax import console, hosts
 from mlm_jax.errors import UserError
+from mlm_jax.files import in_bucket
 from mlm_jax.train.state import State
 
 # Orbax logs, with the stack of its threads, what it also raises.
@@ -41,7 +42,7 @@ class Checkpoints:
         best: Sequence[str] = ("macro_loss",),
         highest: bool = False,
     ):
-        self._folder = epath.Path(folder).absolute()
+        self._folder = epath.Path(folder) if in_bucket(folder) else epath.Path(folder).absolute()
         self._identity = identity
         self._best, self._sign = best[0] if best else "", 1 if highest else -1
         policies = checkpoint_managers

@@ -197,6 +197,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
                     with clock.paused():
                         bad = int(jax.device_get(window["first_bad"]))
                         stop_if_bad(bad, mixture, streams, checkpoints)
+                        writer.flush()
                         checkpoints.save(step, state, None if macro is None else {"macro_loss": macro})
                 advance(1, note)
             checkpoints.wait()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import jax
@@ -11,7 +12,9 @@ from etils import epath
 from tensorboardX import SummaryWriter
 
 from mlm_jax.errors import UserError
-from mlm_jax.files import write_whole
+from mlm_jax.files import in_bucket, write_whole
+
+UPLOAD_EVERY = 60.0  # seconds: a bucket's files cannot be appended to, so metrics.jsonl is written whole there
 
 # Fields that say how fast the machine was; all others are the same in a run that was interrupted.
 TIMES = ("seconds", "tokens_per_second", "model_flops_per_second", "mfu", "input_wait")
@@ -42,16 +45,23 @@ class MetricsWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.kept = [record for record in read_metrics(workdir) if record["step"] <= step]
         self.seconds = max((record["seconds"] for record in self.kept), default=0.0)
-        write_whole(path, "".join(map(_line, self.kept)))
-        self._file = path.open("a")
+        self._path = path
+        self._lines = list(map(_line, self.kept))
+        self._write_all()
+        self._file = None if in_bucket(path) else path.open("a")
         self._board = SummaryWriter(str(epath.Path(workdir) / "tensorboard"), purge_step=step + 1)
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record with `kind` and `step`; its numbers go to TensorBoard too."""
         if not self._writes:
             return
-        self._file.write(_line(record))
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(_line(record))
+            self._file.flush()
+        else:
+            self._lines.append(_line(record))
+            if time.monotonic() - self._written > UPLOAD_EVERY:
+                self._write_all()
         step, kind = record["step"], record["kind"]
         for name, value in record.items():
             if isinstance(value, int | float) and name != "step":
@@ -60,10 +70,22 @@ class MetricsWriter:
             name = record.get("metric", "loss")
             self._board.add_scalar(f"{kind}_{name}/{language}", values[name], step)
 
+    def flush(self) -> None:
+        """Have every record in the file; before a checkpoint, as who continues from it needs those up to it."""
+        if self._writes and self._file is None:
+            self._write_all()
+
     def close(self) -> None:
-        if self._writes:
+        if not self._writes:
+            return
+        self.flush()
+        if self._file is not None:
             self._file.close()
-            self._board.close()
+        self._board.close()
+
+    def _write_all(self) -> None:
+        write_whole(self._path, "".join(self._lines))
+        self._written = time.monotonic()
 
 
 def _line(record: dict[str, Any]) -> str:
