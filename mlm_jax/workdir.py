@@ -12,7 +12,7 @@ from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate import config as evaluate_options
 from mlm_jax.evaluate.config import Evaluate
-from mlm_jax.files import write_whole
+from mlm_jax.files import in_bucket, write_whole
 from mlm_jax.finetune import config as finetune_options
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.neutrality import config as analyze_options
@@ -32,6 +32,8 @@ def own_workdir(config: cfg.Config | Finetune | Evaluate | Analyze, write: bool 
     Raises:
       UserError: the workdir holds a run with another config, or cannot be written.
     """
+    if isinstance(config, Evaluate | Analyze) and in_bucket(config.workdir):
+        raise UserError(f"workdir: {config.workdir}: evaluate and analyze work on a local disk; use a local --workdir")
     stored = epath.Path(config.workdir) / "config.json"
     if stored.exists() and is_begun(stored.parent, config):
         try:

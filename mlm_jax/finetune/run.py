@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -132,7 +131,7 @@ def run(config: Finetune) -> tuple[list[dict[str, Any]], signal.Signals | None]:
                 folder, f"{name} at update {kept:,}", start.model, tuned.params(kept), start.languages, labels, kept
             )
             write_whole(folder / "results.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
-            shutil.rmtree(folder / "checkpoints")  # what they hold is in the model or was tested
+            (folder / "checkpoints").rmtree()  # what they hold is in the model or was tested
     rows = gather(workdir)
     write_whole(workdir / "results.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
     write_whole(workdir / "results.csv", as_csv(rows))

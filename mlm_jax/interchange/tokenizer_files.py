@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import unicodedata
 from functools import cache
@@ -73,7 +72,7 @@ def import_tokenizer(source: Path, folder: epath.Path, size: int) -> Vocabulary:
     kept.mkdir(exist_ok=True)
     for name in KEPT:
         if (source / name).exists():
-            shutil.copyfile(source / name, kept / name)
+            (kept / name).write_bytes((source / name).read_bytes())
     vocabularies.write(made_vocabulary, folder)
     return made_vocabulary
 
@@ -127,20 +126,20 @@ def _json(path: Path) -> dict[str, Any]:
 
 def export_tokenizer(folder: epath.Path, vocabulary: Vocabulary, family: str, positions: int, out: Path) -> None:
     """Write a `vocabulary/` folder's tokenizer into a Hugging Face folder; one that was imported, as it came."""
-    kept = Path(folder) / KEPT_FOLDER
+    kept = folder / KEPT_FOLDER
     if kept.exists():
         for path in kept.iterdir():
-            shutil.copyfile(path, out / path.name)
+            (out / path.name).write_bytes(path.read_bytes())
         if (out / "tokenizer.json").exists() or (out / "tokenizer_config.json").exists():
-            _name_mask(Path(folder), vocabulary, out)
+            _name_mask(folder, vocabulary, out)
             return
     if vocabulary.file == "sentencepiece.model":
-        model = Path(folder) / vocabulary.file
+        model = folder / vocabulary.file
         made = from_sentencepiece(model)
         if family.startswith("xlm-roberta"):
-            shutil.copyfile(model, out / "sentencepiece.bpe.model")
+            (out / "sentencepiece.bpe.model").write_bytes(model.read_bytes())
     else:
-        made = load_json(Path(folder) / vocabulary.file)
+        made = load_json(folder / vocabulary.file)
         made.encode_special_tokens = False
     by_id = {number: piece for piece, number in made.get_vocab(with_added_tokens=True).items()}
     # Specials that the tokenizer lacked have ids after its last piece, and names of ours.
@@ -163,7 +162,7 @@ def export_tokenizer(folder: epath.Path, vocabulary: Vocabulary, family: str, po
     write_whole(out / "tokenizer_config.json", json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
 
 
-def _name_mask(folder: Path, vocabulary: Vocabulary, out: Path) -> None:
+def _name_mask(folder: epath.Path, vocabulary: Vocabulary, out: Path) -> None:
     """Name the mask in a tokenizer_config.json that names none, as encoders without a head come, for it has one now."""
     pieces = load_tokenizer(folder / vocabulary.file).pieces
     if "mask" not in _special_tokens(out) and vocabulary.mask < len(pieces):
@@ -171,7 +170,7 @@ def _name_mask(folder: Path, vocabulary: Vocabulary, out: Path) -> None:
         write_whole(out / "tokenizer_config.json", json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
 
 
-def from_sentencepiece(path: Path, fairseq: bool = False) -> tokenizers.Tokenizer:
+def from_sentencepiece(path: epath.Path | Path, fairseq: bool = False) -> tokenizers.Tokenizer:
     """A SentencePiece model as a tokenizer of the Hugging Face library, that gives the same ids.
 
     Args:

@@ -25,7 +25,7 @@ from mlm_jax.train.trained import Trained, read_trained
 TASK_HEAD = "task_head"
 
 
-def _is_hugging_face(settings: Path) -> bool:
+def _is_hugging_face(settings: epath.Path) -> bool:
     """Whether a config.json is of a Hugging Face folder, and not of a run.
 
     Raises:
@@ -59,7 +59,7 @@ def import_encoder(source: str, workdir: str, which: str = "best", model: str = 
         raise UserError(f"{folder}: starts from {initial.read(folder).source} already; import into a new workdir")
     if (folder / "checkpoints").exists() or (folder / "vocabulary" / "vocabulary.json").exists():
         raise UserError(f"{folder}: holds a run already; import into a new workdir")
-    settings = Path(source) / "config.json"
+    settings = epath.Path(source) / "config.json"
     # A workdir that import made has an encoder, and no config yet.
     if not settings.exists() and not initial.exists(source):
         raise UserError(f"{source}: no config.json there; give a Hugging Face folder or the workdir of a run")

