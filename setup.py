@@ -74,5 +74,5 @@ setup(
         "tyro>=1",
     ],
     extras_require=extras,
-    entry_points={"console_scripts": ["mlm-jax = mlm_jax.cli:main"]},
+    entry_points={"console_scripts": ["mlm-jax = mlm_jax.__main__:main"]},
 )

@@ -64,6 +64,7 @@ parse() {
     case "$action" in run | start) parse_command "$@" ;; esac
     [ -n "$dry_run" ] || command -v gcloud >/dev/null || fail "gcloud is not installed; see https://cloud.google.com/sdk"
     [ -n "$project" ] || project="${CLOUDSDK_CORE_PROJECT:-$(gcloud config get-value project 2>/dev/null || true)}"
+    [ -n "$project" ] || [ -z "$dry_run" ] || project=PROJECT
     [ -n "$project" ] || fail "name the project: --project PROJECT, or gcloud config set project PROJECT"
     resource="projects/$project/locations/$zone/queuedResources/$pod"
     where=(--zone="$zone" --project="$project")

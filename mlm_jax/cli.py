@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,8 +24,9 @@ from mlm_jax.finetune.config import Finetune
 from mlm_jax.neutrality.config import Analyze
 from mlm_jax.options import parse, take_options
 from mlm_jax.plan.config import Plan
-from mlm_jax.workdir import own_workdir, write_text
+from mlm_jax.workdir import own_workdir, warn_of_newer, write_text
 
+STOPS = (signal.SIGTERM, signal.SIGINT)
 USAGE = """\
 mlm-jax: pretrain multilingual text encoders in JAX
 
@@ -88,6 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read what is printed has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except PermissionError as e:
         print(f"error: {e.filename}: no permission ({e.strerror}); choose another workdir or mend it", file=sys.stderr)
         return 2
@@ -100,18 +105,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("error: gs:// needs gcsfs here: pip install -c constraints.txt gcsfs", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("interrupted; the same command goes on from what is done", file=sys.stderr)
         return 130
+    except Exception as e:
+        if "RESOURCE_EXHAUSTED" not in str(e):
+            raise
+        print(
+            f"error: out of memory ({str(e).splitlines()[0]}); raise train.accumulate or lower train.batch_size, set "
+            "model.remat to dots or full, or split the parameters over devices (mesh.fsdp)",
+            file=sys.stderr,
+        )
+        return 2
 
 
 def in_own_process(*arguments: str) -> int:
-    """Run a command in a process of its own, which SIGTERM ends too, and return its exit status."""
+    """Run a command in a process of its own, which SIGTERM and SIGINT end too, and return its exit status."""
     child = subprocess.Popen([sys.executable, "-m", "mlm_jax", *arguments])
-    before = signal.signal(signal.SIGTERM, lambda number, frame: child.terminate())
+    # Of a terminal's Ctrl-C the child knows itself.
+    before = {number: signal.signal(number, lambda number, frame: child.send_signal(number)) for number in STOPS}
     try:
         status = child.wait()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return status if status >= 0 else 128 - status
 
 
@@ -122,8 +138,11 @@ def prepare(config: cfg.Config, arguments: list[str]) -> int:
     """
     config = start_from(config)
     own_workdir(config)
+    warn_of_newer(epath.Path(config.workdir) / "corpus" / "manifest.json", cfg.text_files(config.data))
     from mlm_jax.prepare.run import prepare as run  # TensorFlow, which the other commands do without
 
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # its pool of processes has to end with it
     prepared = run(config)
     blocks = sum(s.train.blocks for s in prepared.monolingual)
     console.say(f"{len(prepared.languages)} languages, {blocks:,} training blocks in {config.workdir}/corpus")
@@ -150,7 +169,10 @@ def pretrain_here(config: cfg.Config, arguments: list[str], first: bool) -> int:
         refuse_unprepared(config)
     config = start_from(config)
     own_workdir(config, write=first)
-    if not (epath.Path(config.workdir) / "corpus" / "manifest.json").exists():
+    made = epath.Path(config.workdir) / "corpus" / "manifest.json"
+    if made.exists():
+        warn_of_newer(made, cfg.text_files(config.data))
+    else:
         # A process of its own, so that TensorFlow never shares memory or threads with the training.
         status = in_own_process("prepare", *arguments)
         if status:
@@ -171,7 +193,7 @@ def pretrain_here(config: cfg.Config, arguments: list[str], first: bool) -> int:
     outcome = train(config)
     if outcome.stopped_by is not None:
         why = "max_seconds" if outcome.stopped_by.name == "SIGALRM" else outcome.stopped_by.name
-        command = f"mlm-jax pretrain {' '.join(arguments)}"
+        command = f"mlm-jax pretrain {shlex.join(arguments)}"
         console.say(f"stopped by {why} at step {outcome.step:,}, saved; to continue: {command}")
         return 0 if why == "max_seconds" else 128 + outcome.stopped_by
     if not first:
@@ -188,6 +210,8 @@ def finetune(config: Finetune, arguments: list[str]) -> int:
     in the workdir as results.json, .csv and .html, beside the models and what they predicted.
     """
     own_workdir(config)
+    parts = (*config.data.train, *config.data.dev, *config.data.test)
+    warn_of_newer(epath.Path(config.workdir) / "results.json", [part.path for part in parts])
     import_init(config)
 
     from mlm_jax.finetune.run import run
@@ -196,7 +220,7 @@ def finetune(config: Finetune, arguments: list[str]) -> int:
     keep_compiled(config.workdir)
     _, stopped_by = run(config)
     if stopped_by is not None:
-        console.say(f"stopped by {stopped_by.name}, saved; to continue: mlm-jax finetune {' '.join(arguments)}")
+        console.say(f"stopped by {stopped_by.name}, saved; to continue: mlm-jax finetune {shlex.join(arguments)}")
         return 128 + stopped_by
     return report(config, arguments)
 
@@ -216,7 +240,7 @@ def evaluate(config: Evaluate, arguments: list[str]) -> int:
     keep_compiled(config.workdir)
     _, stopped_by = run(config)
     if stopped_by is not None:
-        console.say(f"stopped by {stopped_by.name}, saved; to continue: mlm-jax evaluate {' '.join(arguments)}")
+        console.say(f"stopped by {stopped_by.name}, saved; to continue: mlm-jax evaluate {shlex.join(arguments)}")
         return 128 + stopped_by
     return report(config, arguments)
 
@@ -260,6 +284,7 @@ def import_init(config: Finetune | Evaluate | Analyze) -> None:
     from mlm_jax.train import initial
 
     if initial.exists(config.workdir):
+        refuse_another_init(config)
         return
     if not config.init:
         raise UserError("init: empty; name a run or a Hugging Face folder to start from (--init FOLDER)")
@@ -267,6 +292,22 @@ def import_init(config: Finetune | Evaluate | Analyze) -> None:
     status = in_own_process("import", config.init, config.workdir)
     if status:
         raise SystemExit(status)
+
+
+def refuse_another_init(config: cfg.Config | Finetune | Evaluate | Analyze) -> None:
+    """Results in a workdir are of the encoder that it started from.
+
+    Raises:
+      UserError: `init` names another one.
+    """
+    from mlm_jax.train import initial
+
+    # As `import` wrote it: the folder, and of a run the step.
+    source = initial.read_source(config.workdir).split(" at step ")[0]
+    if config.init and epath.Path(config.init).resolve() != epath.Path(source).resolve():
+        raise UserError(
+            f"init: {config.workdir} starts from {source} already, not from {config.init}; use another --workdir for it"
+        )
 
 
 def predict(arguments: list[str]) -> int:
@@ -337,7 +378,7 @@ def exchange(command: str, arguments: list[str]) -> int:
         )
     source, target = rest
     if not epath.Path(source).exists():
-        raise UserError(f"{source}: no such folder; mlm-jax {command} --help")
+        raise UserError(f"{source}: no such folder; name a run's workdir or a Hugging Face folder")
     from mlm_jax.interchange.workdir import export_encoder, import_encoder
 
     done = (import_encoder if command == "import" else export_encoder)(
@@ -362,8 +403,12 @@ def start_from(config: cfg.Config) -> cfg.Config:
             raise SystemExit(status)
     if not initial.exists(config.workdir):
         return config
+    refuse_another_init(config)
     adopted = initial.adopt(config)
-    cfg.validate(adopted)
+    try:
+        cfg.validate(adopted)
+    except UserError as e:
+        raise UserError(f"{e} (model is the encoder's that {config.workdir} starts from)") from e
     return adopted
 
 

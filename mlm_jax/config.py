@@ -389,6 +389,8 @@ def load(path: str, kinds: tuple[type, ...] = (Config,)) -> Any:
     file = Path(path)
     if not file.is_file():
         raise UserError(f"{path}: no such config file; see configs/ for those that come with mlm_jax")
+    if file.suffix != ".py":
+        raise UserError(f"{path}: not a config file; name a .py file with a get_config(), as in configs/")
     spec = importlib.util.spec_from_file_location("mlm_jax_config_file", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -408,7 +410,9 @@ def load(path: str, kinds: tuple[type, ...] = (Config,)) -> Any:
     except Exception as e:
         raise UserError(f"{path}: get_config() fails ({type(e).__name__}: {e}); mend the config file") from e
     if not isinstance(config, kinds):
-        raise UserError(f"{path}: get_config() returned {type(config).__name__}, not {wanted}")
+        kind = type(config).__name__
+        hint = f"; it is for mlm-jax {kind.lower()}" if kind in ("Finetune", "Evaluate", "Analyze") else ""
+        raise UserError(f"{path}: get_config() returned {kind}, not {wanted}{hint}")
     sources = config.data.sources if isinstance(config, Config) else ()
     if not isinstance(sources, tuple) or not all(isinstance(source, Source) for source in sources):
         raise UserError(
@@ -416,6 +420,13 @@ def load(path: str, kinds: tuple[type, ...] = (Config,)) -> Any:
         )
     named: Any = config
     return named if named.workdir else dataclasses.replace(named, workdir=f"runs/{file.stem}")
+
+
+def text_files(data: Data) -> list[str]:
+    """Globs of the text that lies in files here, training and validation."""
+    found = [path for source in data.sources for path in (source.path, source.validation)]
+    found += [path for parallel in data.parallel for path in parallel.paths]
+    return [path.replace("{language}", "*") for path in found if path and ":" not in path]
 
 
 def validate(config: Config) -> None:

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import os
 from collections.abc import Sequence
 
 from etils import epath
 
 from mlm_jax import config as cfg
+from mlm_jax import console
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate import config as evaluate_options
 from mlm_jax.evaluate.config import Evaluate
@@ -40,6 +43,9 @@ def own_workdir(config: cfg.Config | Finetune | Evaluate | Analyze, write: bool 
             different = cfg.differences(json.loads(stored.read_text()), config, MAY_CHANGE[type(config)])
         except ValueError as e:
             raise UserError(f"{stored}: not JSON ({e}); delete it, or use another workdir") from e
+        if isinstance(config, cfg.Config) and not has_checkpoint(stored.parent):
+            # The corpus is made already, and whatever else did not work may be mended.
+            different = [line for line in different if line.startswith(("data.", "vocabulary.", "sampling."))]
         if different:
             raise UserError(
                 f"{config.workdir}: holds a run with another config ({'; '.join(different)}); "
@@ -47,6 +53,19 @@ def own_workdir(config: cfg.Config | Finetune | Evaluate | Analyze, write: bool 
             )
     if write:
         write_text(config, "config.json", cfg.to_json(config))
+
+
+def warn_of_newer(made: epath.Path, globs: Sequence[str]) -> None:
+    """Say that files are newer than what a workdir made of them, which is kept."""
+    if not made.exists():
+        return
+    since = made.stat().mtime
+    newer = sorted(path for pattern in globs for path in glob.glob(pattern) if os.stat(path).st_mtime > since)
+    if newer:
+        others = f" and {len(newer) - 1:,} others" if len(newer) > 1 else ""
+        console.warn(
+            f"{newer[0]}{others}: newer than what {made.parent} has, which stays as it is; use another --workdir for the new text"
+        )
 
 
 def is_begun(folder: epath.Path, config: cfg.Config | Finetune | Evaluate | Analyze) -> bool:
@@ -59,6 +78,12 @@ def is_begun(folder: epath.Path, config: cfg.Config | Finetune | Evaluate | Anal
         for path in folder.iterdir()
         if not path.name.endswith(".partial")
     )
+
+
+def has_checkpoint(folder: epath.Path) -> bool:
+    """Whether a run has saved anything that depends on more than its text."""
+    checkpoints = folder / "checkpoints"
+    return checkpoints.exists() and any(path.name.isdigit() for path in checkpoints.iterdir())
 
 
 def write_text(config: cfg.Config | Finetune | Evaluate | Analyze, name: str, text: str) -> None:

@@ -4,18 +4,21 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from etils import epath
 
 from mlm_jax import cli
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.options import option_names, parse
-from mlm_jax.workdir import own_workdir
+from mlm_jax.train import initial
+from mlm_jax.workdir import own_workdir, warn_of_newer
 from tests.corpora import tiny_config, write_config
 
 
@@ -104,6 +107,11 @@ def test_a_workdir_with_another_config_is_refused_by_field(config_file, tmp_path
     own_workdir(config)
     (tmp_path / "run" / "corpus").mkdir()
     (tmp_path / "run" / "corpus" / "manifest.json").write_text("{}")
+    # Before anything is saved only what the corpus was made by counts: a batch that is too large may be mended.
+    other, _ = parse("pretrain", [str(config_file), "--model.layers", "3", "--data.sequence_length", "8"])
+    with pytest.raises(UserError, match=r"another config \(data.sequence_length: 16 there, 8 here\)"):
+        own_workdir(other)
+    (tmp_path / "run" / "checkpoints" / "4").mkdir(parents=True)
     other, _ = parse("pretrain", [str(config_file), "--model.layers", "3", "--train.steps", "9"])
     with pytest.raises(UserError, match=r"holds a run with another config \(model.layers: 2 there, 3 here\)"):
         own_workdir(other)
@@ -144,6 +152,78 @@ def test_slips_in_a_config_file(tmp_path, body, message, capsys):
     assert run("prepare", path, "--workdir", tmp_path / "run") == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("text.txt", "text.txt: not a config file; name a .py file"),
+        ("configs/finetune/own_tags.py", "not mlm_jax.config.Config; it is for mlm-jax finetune"),
+    ],
+)
+def test_files_that_are_no_config_of_the_command(tmp_path, file, message, capsys, monkeypatch):
+    path = Path(__file__).parents[1] / file
+    if not path.exists():
+        path = tmp_path / file
+        path.write_text("words\n")
+    assert run("pretrain", path) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_another_encoder_to_start_from_is_refused(tmp_path, capsys):
+    stored = initial.Initial(f"{tmp_path}/first at step 60", cfg.Model(), {}, ("de",))
+    initial.write(tmp_path / "run", stored)
+    own_tags = Path(__file__).parents[1] / "configs" / "finetune" / "own_tags.py"
+    arguments = (own_tags, "--workdir", tmp_path / "run", "--init")
+    assert run("finetune", *arguments, tmp_path / "second") == 2
+    assert (
+        f"run starts from {tmp_path}/first already, not from {tmp_path}/second; use another" in capsys.readouterr().err
+    )
+    assert run("finetune", *arguments, tmp_path / "first") == 2
+    assert "starts from" not in capsys.readouterr().err
+
+
+def test_text_that_is_newer_than_the_corpus_is_named(tmp_path, capsys):
+    made = tmp_path / "run" / "corpus" / "manifest.json"
+    made.parent.mkdir(parents=True)
+    for name in ("de", "fr"):
+        (tmp_path / f"{name}.txt").write_text("words\n")
+    made.write_text("{}")
+    data = cfg.Data(sources=(cfg.Source("*", f"{tmp_path}/{{language}}.txt"), cfg.Source("sw", "sample:django")))
+    os.utime(tmp_path / "de.txt", (1, 1))
+    os.utime(tmp_path / "fr.txt", (1, 1))
+    warn_of_newer(epath.Path(made), cfg.text_files(data))
+    assert capsys.readouterr().err == ""
+    os.utime(tmp_path / "fr.txt")
+    os.utime(made, (2, 2))
+    warn_of_newer(epath.Path(made), cfg.text_files(data))
+    assert f"{tmp_path}/fr.txt: newer than what {made.parent} has" in capsys.readouterr().err
+
+
+def test_out_of_memory_is_one_line(config_file, monkeypatch, capsys):
+    def fail(config):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 206738070592 bytes.\nmore")
+
+    monkeypatch.setattr(cli, "start_from", fail)
+    assert run("prepare", config_file) == 2
+    said = capsys.readouterr().err
+    assert "out of memory" in said and "train.accumulate" in said and said.count("\n") == 1
+
+
+def test_what_nobody_reads_is_no_error(config_file):
+    program = f"{sys.executable} -m mlm_jax pretrain {config_file} --help"
+    done = subprocess.run(f"{program} | true", shell=True, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+def test_ctrl_c_while_libraries_load_is_one_line(config_file):
+    command = [sys.executable, "-m", "mlm_jax", "pretrain", str(config_file)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as program:
+        time.sleep(1)
+        program.send_signal(signal.SIGINT)
+        said = program.stderr.read()
+    assert (program.returncode, said) == (130, "interrupted; the same command goes on from what is done\n")
 
 
 def test_a_folder_under_a_file_is_one_line(tmp_path, capsys):

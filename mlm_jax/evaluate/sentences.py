@@ -61,7 +61,9 @@ def make_runner(trained: Trained, max_length: int) -> tuple[Callable[[Any], Any]
     """
     model = trained.model
     if max_length > model.positions:
-        raise UserError(f"max_length: {max_length} is beyond the encoder's {model.positions} positions; lower it")
+        raise UserError(
+            f"max_length: {max_length} is beyond the encoder's {model.positions} positions; use --max_length {model.positions}"
+        )
     devices = jax.devices()
     # On CPU what a layer makes of a batch stays in the cache, and little is lost where the last batch is not full.
     tokens = 1_024 if jax.default_backend() == "cpu" else 32_768 * len(devices)

@@ -147,7 +147,7 @@ def read_start(config: Finetune) -> Start:
     found = read_trained(config.workdir)
     if config.data.max_length > found.model.positions:
         raise UserError(
-            f"data.max_length: {config.data.max_length} is beyond the encoder's {found.model.positions} positions; lower it"
+            f"data.max_length: {config.data.max_length} is beyond the encoder's {found.model.positions} positions; use --data.max_length {found.model.positions}"
         )
     if config.optimizer.freeze > found.model.layers:
         raise UserError(f"optimizer.freeze: {config.optimizer.freeze} layers, the encoder has {found.model.layers}")

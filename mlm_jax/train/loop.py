@@ -94,6 +94,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
     start = 0 if state is None else int(jax.device_get(state.step))
     console.say(describe(config, plan, words.size, mesh, streams, start))
     if start >= config.train.steps:
+        console.say(f"all {config.train.steps:,} steps are done; a larger --train.steps goes on")
         checkpoints.close()
         return Outcome(start, None)
     if state is None:

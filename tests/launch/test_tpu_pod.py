@@ -263,6 +263,8 @@ def test_without_gcloud_or_a_project_it_says_so(pod: Launch) -> None:
         "name the project: --project PROJECT"
         in pod.run("launch/tpu_pod.sh", "follow", *POD, CLOUDSDK_CORE_PROJECT="")[2]
     )
+    status, _, _ = pod.run("launch/tpu_pod.sh", "--dry-run", "run", *NEW, *RUN, CLOUDSDK_CORE_PROJECT="")
+    assert status == 0 and "--project=PROJECT" in pod.stdout
     (pod.programs / "gcloud").unlink()
     path = f"{pod.programs}:/bin"
     if shutil.which("gcloud", path=path) is None:

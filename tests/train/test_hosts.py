@@ -101,6 +101,27 @@ def test_a_process_that_does_not_come_ends_the_others(tmp_path):
 
 
 @pytest.mark.slow
+def test_sigint_stops_all_and_a_half_deleted_checkpoint_gives_way(tmp_path):
+    options = {"steps": 3_000, "log_every": 1, "validate_every": 1_000, "save_every": 10, "keep_last": 2}
+    config = make_workdir(tmp_path / "run", SIZES, train=options, model=MODEL)
+    processes = Processes(tmp_path / "stopped", config, 2, 1)
+    processes.wait_for_step(15)
+    processes.started[1].send_signal(signal.SIGINT)
+    assert processes.wait() == [130, 130]
+    assert "stopped by SIGINT at step" in processes.said("out")[0]
+
+    before, newest = sorted((int(path.name), path) for path in (tmp_path / "run" / "checkpoints").iterdir())
+    for file in sorted(path for path in (newest[1] / "state").rglob("*") if path.is_file())[::2]:
+        file.unlink()
+    shorter = dataclasses.replace(config, train=dataclasses.replace(config.train, max_seconds=1.0))
+    processes = Processes(tmp_path / "continued", shorter, 2, 1)
+    assert processes.wait() == [0, 0]
+    for said in processes.said("err"):
+        assert f"{newest[1]}: checkpoint cannot be read" in said and "trying the one before" in said
+    assert f"continuing at step {before[0]} of" in processes.said("out")[0]
+
+
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
     alone, two = (make_workdir(tmp_path / n, SIZES, train={"log_every": 1}, model=MODEL) for n in ("alone", "two"))
     train(alone, jax.devices()[:1])
