@@ -325,7 +325,7 @@ def _impossible(options: cfg.Vocabulary, reason: str) -> UserError:
     high = re.search(r"set it to a value <= (\d+)", reason)
     if high:
         return UserError(
-            f"vocabulary.size: {options.size:,} is more than the text can give; the largest possible is {high[1]}"
+            f"vocabulary.size: {options.size:,} is more than the text can give; the largest possible is {int(high[1]):,}"
         )
     low = re.search(r"smaller than required_chars\D*(\d+) vs (\d+)", reason.replace("_size", ""))
     if low:
