@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from etils import epath
 
@@ -90,9 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # whoever read what is printed has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except BrokenPipeError:
+        raise  # to `__main__`: whoever reads what is printed may have gone
     except PermissionError as e:
         print(f"error: {e.filename}: no permission ({e.strerror}); choose another workdir or mend it", file=sys.stderr)
         return 2
@@ -107,15 +106,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from what is done", file=sys.stderr)
         return 130
-    except Exception as e:
-        if "RESOURCE_EXHAUSTED" not in str(e):
+
+
+@contextlib.contextmanager
+def needing_memory(advice: str) -> Iterator[None]:
+    """Say in one line that a device's memory did not suffice.
+
+    Raises:
+      UserError: it did not, and what needs less.
+    """
+    try:
+        yield
+    except RuntimeError as e:
+        if "RESOURCE_EXHAUSTED: Out of memory" not in str(e):
             raise
-        print(
-            f"error: out of memory ({str(e).splitlines()[0]}); raise train.accumulate or lower train.batch_size, set "
-            "model.remat to dots or full, or split the parameters over devices (mesh.fsdp)",
-            file=sys.stderr,
-        )
-        return 2
+        raise UserError(f"out of memory ({str(e).splitlines()[0]}); {advice}") from e
 
 
 def in_own_process(*arguments: str) -> int:
@@ -131,6 +136,17 @@ def in_own_process(*arguments: str) -> int:
     return status if status >= 0 else 128 - status
 
 
+def raise_interrupt() -> None:
+    """Have Ctrl-C raise KeyboardInterrupt, once: a terminal and a parent may both send it."""
+
+    def once(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, once)
+
+
 def prepare(config: cfg.Config, arguments: list[str]) -> int:
     """Train the vocabulary if there is none, and turn the text into blocks.
 
@@ -141,8 +157,7 @@ def prepare(config: cfg.Config, arguments: list[str]) -> int:
     warn_of_newer(epath.Path(config.workdir) / "corpus" / "manifest.json", cfg.text_files(config.data))
     from mlm_jax.prepare.run import prepare as run  # TensorFlow, which the other commands do without
 
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # its pool of processes has to end with it
+    raise_interrupt()  # its pool of processes has to end with it
     prepared = run(config)
     blocks = sum(s.train.blocks for s in prepared.monolingual)
     console.say(f"{len(prepared.languages)} languages, {blocks:,} training blocks in {config.workdir}/corpus")
@@ -158,6 +173,8 @@ def pretrain(config: cfg.Config, arguments: list[str]) -> int:
     from mlm_jax import hosts
     from mlm_jax.lock import locked
 
+    if config.hosts.start != "alone":
+        raise_interrupt()  # which process it was has to be said
     with hosts.together(config.hosts) as first, locked(config.workdir) if first else contextlib.nullcontext():
         hosts.meet("begin")  # the first may have waited for the workdir
         return pretrain_here(config, arguments, first)
@@ -171,7 +188,8 @@ def pretrain_here(config: cfg.Config, arguments: list[str], first: bool) -> int:
     own_workdir(config, write=first)
     made = epath.Path(config.workdir) / "corpus" / "manifest.json"
     if made.exists():
-        warn_of_newer(made, cfg.text_files(config.data))
+        if first:
+            warn_of_newer(made, cfg.text_files(config.data))
     else:
         # A process of its own, so that TensorFlow never shares memory or threads with the training.
         status = in_own_process("prepare", *arguments)
@@ -190,7 +208,9 @@ def pretrain_here(config: cfg.Config, arguments: list[str], first: bool) -> int:
     if first:
         write_text(config, "sampling.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
     console.say(sampling_text(config, rows))
-    outcome = train(config)
+    less = "raise train.accumulate, set model.remat to dots or full, or split the parameters over devices (mesh.fsdp)"
+    with needing_memory(less):
+        outcome = train(config)
     if outcome.stopped_by is not None:
         why = "max_seconds" if outcome.stopped_by.name == "SIGALRM" else outcome.stopped_by.name
         command = f"mlm-jax pretrain {shlex.join(arguments)}"
@@ -218,7 +238,8 @@ def finetune(config: Finetune, arguments: list[str]) -> int:
     from mlm_jax.train.compiled import keep_compiled
 
     keep_compiled(config.workdir)
-    _, stopped_by = run(config)
+    with needing_memory("lower train.batch_size or data.max_length"):
+        _, stopped_by = run(config)
     if stopped_by is not None:
         console.say(f"stopped by {stopped_by.name}, saved; to continue: mlm-jax finetune {shlex.join(arguments)}")
         return 128 + stopped_by
@@ -238,7 +259,8 @@ def evaluate(config: Evaluate, arguments: list[str]) -> int:
     from mlm_jax.train.compiled import keep_compiled
 
     keep_compiled(config.workdir)
-    _, stopped_by = run(config)
+    with needing_memory("lower max_length"):
+        _, stopped_by = run(config)
     if stopped_by is not None:
         console.say(f"stopped by {stopped_by.name}, saved; to continue: mlm-jax evaluate {shlex.join(arguments)}")
         return 128 + stopped_by
@@ -258,7 +280,8 @@ def analyze(config: Analyze, arguments: list[str]) -> int:
     from mlm_jax.train.compiled import keep_compiled
 
     keep_compiled(config.workdir)
-    run(config)
+    with needing_memory("lower max_length"):
+        run(config)
     return report(config, arguments)
 
 
@@ -304,9 +327,10 @@ def refuse_another_init(config: cfg.Config | Finetune | Evaluate | Analyze) -> N
 
     # As `import` wrote it: the folder, and of a run the step.
     source = initial.read_source(config.workdir).split(" at step ")[0]
-    if config.init and epath.Path(config.init).resolve() != epath.Path(source).resolve():
+    if config.init and os.path.realpath(config.init) != os.path.realpath(source):
         raise UserError(
-            f"init: {config.workdir} starts from {source} already, not from {config.init}; use another --workdir for it"
+            f"init: {config.workdir} starts from {source} already, not from {config.init}; use another --workdir for it, or "
+            "leave --init out to go on"
         )
 
 

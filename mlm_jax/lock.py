@@ -20,6 +20,7 @@ from mlm_jax.errors import UserError
 from mlm_jax.files import in_bucket, write_whole
 
 BEAT = 15.0  # seconds between signs of life
+_held: set[epath.Path] = set()  # this process's locks
 PATIENCE = 60.0  # seconds without one after which a run on another host counts as gone
 
 
@@ -50,6 +51,7 @@ def locked(workdir: str) -> Iterator[None]:
                 _refuse_if_running(path, mine)
     except OSError as e:
         raise UserError(f"{path}: cannot be written ({e.strerror or e}); choose another --workdir") from e
+    _held.add(path)
     ended = threading.Event()
     beats = threading.Thread(target=_beat, args=(path, mine, ended), daemon=True)
     beats.start()
@@ -58,8 +60,14 @@ def locked(workdir: str) -> Iterator[None]:
     finally:
         ended.set()
         beats.join()
+        give_back()
+
+
+def give_back() -> None:
+    """Let other runs into the workdirs that this process has locked."""
+    while _held:
         with contextlib.suppress(OSError):
-            path.unlink()
+            _held.pop().unlink()
 
 
 def _beat(path: epath.Path, mine: dict[str, Any], ended: threading.Event) -> None:

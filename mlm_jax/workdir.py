@@ -45,7 +45,7 @@ def own_workdir(config: cfg.Config | Finetune | Evaluate | Analyze, write: bool 
             raise UserError(f"{stored}: not JSON ({e}); delete it, or use another workdir") from e
         if isinstance(config, cfg.Config) and not has_checkpoint(stored.parent):
             # The corpus is made already, and whatever else did not work may be mended.
-            different = [line for line in different if line.startswith(("data.", "vocabulary.", "sampling."))]
+            different = [line for line in different if line.startswith(("data.", "vocabulary.", "sampling.", "seed"))]
         if different:
             raise UserError(
                 f"{config.workdir}: holds a run with another config ({'; '.join(different)}); "
@@ -60,7 +60,9 @@ def warn_of_newer(made: epath.Path, globs: Sequence[str]) -> None:
     if not made.exists():
         return
     since = made.stat().mtime
-    newer = sorted(path for pattern in globs for path in glob.glob(pattern) if os.stat(path).st_mtime > since)
+    # Whole seconds, as the other side has them; what cannot be looked at is not needed any more.
+    there = (path for pattern in globs for path in glob.glob(pattern) if os.path.exists(path))
+    newer = sorted(path for path in there if int(os.stat(path).st_mtime) > since)
     if newer:
         others = f" and {len(newer) - 1:,} others" if len(newer) > 1 else ""
         console.warn(

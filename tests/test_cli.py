@@ -201,26 +201,36 @@ def test_text_that_is_newer_than_the_corpus_is_named(tmp_path, capsys):
     assert f"{tmp_path}/fr.txt: newer than what {made.parent} has" in capsys.readouterr().err
 
 
-def test_out_of_memory_is_one_line(config_file, monkeypatch, capsys):
-    def fail(config):
-        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 206738070592 bytes.\nmore")
+def test_out_of_memory_is_one_line():
+    with pytest.raises(
+        UserError, match=r"^out of memory \(RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes\.\); less$"
+    ), cli.needing_memory("less"):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore")
+    with pytest.raises(RuntimeError, match="quota"), cli.needing_memory("less"):
+        raise RuntimeError("RESOURCE_EXHAUSTED: quota")
 
-    monkeypatch.setattr(cli, "start_from", fail)
-    assert run("prepare", config_file) == 2
-    said = capsys.readouterr().err
-    assert "out of memory" in said and "train.accumulate" in said and said.count("\n") == 1
 
-
-def test_what_nobody_reads_is_no_error(config_file):
-    program = f"{sys.executable} -m mlm_jax pretrain {config_file} --help"
-    done = subprocess.run(f"{program} | true", shell=True, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("arguments", ["--help", "pretrain CONFIG --help"])
+def test_what_nobody_reads_is_no_error(config_file, arguments):
+    program = f"{sys.executable} -m mlm_jax {arguments.replace('CONFIG', str(config_file))} | true"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(program, shell=True, env=environment, capture_output=True, text=True, check=False)
     assert done.stderr == ""
 
 
-def test_ctrl_c_while_libraries_load_is_one_line(config_file):
-    command = [sys.executable, "-m", "mlm_jax", "pretrain", str(config_file)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as program:
-        time.sleep(1)
+def test_ctrl_c_while_libraries_load_is_one_line(tmp_path):
+    # A library that takes its time, and keeps the interruption to itself.
+    (tmp_path / "etils").mkdir()
+    (tmp_path / "etils" / "__init__.py").write_text(
+        "import time\nprint('loading', flush=True)\n"
+        "while True:\n    try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        pass\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-m", "mlm_jax", "pretrain", "configs/quickstart.py"]
+    with subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as program:
+        assert program.stdout.readline() == "loading\n"
         program.send_signal(signal.SIGINT)
         said = program.stderr.read()
     assert (program.returncode, said) == (130, "interrupted; the same command goes on from what is done\n")

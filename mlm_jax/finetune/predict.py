@@ -18,7 +18,7 @@ from mlm_jax import console
 from mlm_jax import mesh as meshes
 from mlm_jax import vocabulary as vocabularies
 from mlm_jax.errors import UserError
-from mlm_jax.files import read_json
+from mlm_jax.files import in_bucket, read_json
 from mlm_jax.finetune import config as options
 from mlm_jax.finetune import packing
 from mlm_jax.finetune.arrays import Items, join, to_arrays
@@ -201,6 +201,8 @@ def predict_file(workdir: str, path: str, out: str, name: str = "", language: st
     )
     if not examples:
         raise UserError(f"{path}: nothing there to label{header}")
+    if in_bucket(out):
+        raise UserError(f"{out}: predictions are written to a local file; name one, and copy it there")
     target = Path(out)
     if target.exists() and target.samefile(path):
         raise UserError(f"{out}: is the file to label; name another one for the predictions")

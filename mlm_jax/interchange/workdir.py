@@ -12,7 +12,7 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import vocabulary
 from mlm_jax.errors import UserError
-from mlm_jax.files import read_json, write_whole
+from mlm_jax.files import in_bucket, read_json, write_whole
 from mlm_jax.finetune import config as options
 from mlm_jax.finetune.models import choose, nested, save_model
 from mlm_jax.interchange.folder import read_folder, write_folder
@@ -57,13 +57,16 @@ def import_encoder(source: str, workdir: str, which: str = "best", model: str = 
     folder = epath.Path(workdir)
     if initial.exists(folder):
         raise UserError(f"{folder}: starts from {initial.read(folder).source} already; import into a new workdir")
-    if (folder / "checkpoints").exists() or (folder / "vocabulary" / "vocabulary.json").exists():
+    # A vocabulary alone is what an import that was stopped left.
+    if (folder / "checkpoints").exists() or (folder / "corpus").exists():
         raise UserError(f"{folder}: holds a run already; import into a new workdir")
     settings = epath.Path(source) / "config.json"
     # A workdir that import made has an encoder, and no config yet.
     if not settings.exists() and not initial.exists(source):
         raise UserError(f"{source}: no config.json there; give a Hugging Face folder or the workdir of a run")
     if settings.exists() and _is_hugging_face(settings):
+        if in_bucket(source):
+            raise UserError(f"{source}: a Hugging Face folder is read from a local disk; copy it here first")
         try:
             found = read_folder(Path(source))
             import_tokenizer(Path(source), folder / "vocabulary", found.size)
@@ -82,7 +85,7 @@ def import_encoder(source: str, workdir: str, which: str = "best", model: str = 
         (folder / "vocabulary").mkdir(parents=True, exist_ok=True)
         for path in (epath.Path(source) / "vocabulary").iterdir():
             if path.is_file():
-                path.copy(folder / "vocabulary" / path.name)
+                path.copy(folder / "vocabulary" / path.name, overwrite=True)
         params = {name: part for name, part in trained.params.items() if name != TASK_HEAD}
         start = initial.Initial(f"{source} at step {trained.step:,}", trained.model, params, trained.languages)
     initial.write(folder, start)
@@ -155,6 +158,8 @@ def export_encoder(workdir: str, out: str, which: str = "best", model: str = "")
     Raises:
       UserError: no such checkpoint, no Hugging Face class has this encoder or head, or the folder is in use.
     """
+    if in_bucket(out):
+        raise UserError(f"{out}: export writes to a local folder; name one, and copy it there")
     folder = Path(out)
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: not empty; export into a new folder")

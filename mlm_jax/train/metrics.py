@@ -11,6 +11,7 @@ import jax
 from etils import epath
 from tensorboardX import SummaryWriter
 
+from mlm_jax import console
 from mlm_jax.errors import UserError
 from mlm_jax.files import in_bucket, write_whole
 
@@ -61,7 +62,10 @@ class MetricsWriter:
         else:
             self._lines.append(_line(record))
             if time.monotonic() - self._written > UPLOAD_EVERY:
-                self._write_all()
+                try:
+                    self._write_all()
+                except Exception as e:  # of whatever kind the store's library has; the next record tries again
+                    console.warn(f"{self._path}: cannot be written ({e}); trying again")
         step, kind = record["step"], record["kind"]
         for name, value in record.items():
             if isinstance(value, int | float) and name != "step":
@@ -78,10 +82,12 @@ class MetricsWriter:
     def close(self) -> None:
         if not self._writes:
             return
-        self.flush()
-        if self._file is not None:
-            self._file.close()
-        self._board.close()
+        try:
+            self.flush()
+        finally:
+            if self._file is not None:
+                self._file.close()
+            self._board.close()
 
     def _write_all(self) -> None:
         write_whole(self._path, "".join(self._lines))

@@ -118,7 +118,7 @@ def test_sigint_stops_all_and_a_half_deleted_checkpoint_gives_way(tmp_path):
     assert processes.wait() == [0, 0]
     for said in processes.said("err"):
         assert f"{newest[1]}: checkpoint cannot be read" in said and "trying the one before" in said
-    assert f"continuing at step {before[0]} of" in processes.said("out")[0]
+    assert f"continuing at step {before[0]:,} of" in processes.said("out")[0]
 
 
 @pytest.mark.slow
