@@ -8,10 +8,10 @@ dataclasses (`--dotted.option value`), and the text under a field is its help.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import itertools
 import json
 import math
+import runpy
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -391,20 +391,18 @@ def load(path: str, kinds: tuple[type, ...] = (Config,)) -> Any:
         raise UserError(f"{path}: no such config file; see configs/ for those that come with mlm_jax")
     if file.suffix != ".py":
         raise UserError(f"{path}: not a config file; name a .py file with a get_config(), as in configs/")
-    spec = importlib.util.spec_from_file_location("mlm_jax_config_file", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        # Not as a module: Python's cache of those does not see a change within a second.
+        defined = runpy.run_path(str(file), run_name="mlm_jax_config_file")
     except UserError:
         raise
     except Exception as e:
         raise UserError(f"{path}: {type(e).__name__}: {e}; mend the config file") from e
     wanted = " or ".join(f"{kind.__module__}.{kind.__name__}" for kind in kinds)
-    if not hasattr(module, "get_config"):
+    if "get_config" not in defined:
         raise UserError(f"{path}: defines no get_config(); add one that returns {wanted}")
     try:
-        config: Any = module.get_config()
+        config: Any = defined["get_config"]()
     except UserError:
         raise
     except Exception as e:

@@ -202,9 +202,12 @@ def test_text_that_is_newer_than_the_corpus_is_named(tmp_path, capsys):
 
 
 def test_out_of_memory_is_one_line():
-    with pytest.raises(
-        UserError, match=r"^out of memory \(RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes\.\); less$"
-    ), cli.needing_memory("less"):
+    with (
+        pytest.raises(
+            UserError, match=r"^out of memory \(RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes\.\); less$"
+        ),
+        cli.needing_memory("less"),
+    ):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore")
     with pytest.raises(RuntimeError, match="quota"), cli.needing_memory("less"):
         raise RuntimeError("RESOURCE_EXHAUSTED: quota")

@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 
@@ -87,3 +88,13 @@ def test_config_files_that_are_none(tmp_path, text, message):
         cfg.load(str(tmp_path / "c.py"))
     with pytest.raises(UserError, match="no such config file"):
         cfg.load(str(tmp_path / "d.py"))
+
+
+def test_a_file_changed_within_a_second_is_read_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    path = tmp_path / "c.py"
+    for layers in (2, 3):
+        path.write_text(f"from mlm_jax.config import *\n\n\ndef get_config():\n    return Config(seed={layers})\n")
+        os.utime(path, (1, 1))
+        assert cfg.load(str(path)).seed == layers
+    assert list(tmp_path.iterdir()) == [path]

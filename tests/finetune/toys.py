@@ -46,7 +46,7 @@ def make_start(folder, model=MODEL, languages=("de", "en")):
     scored = () if model.head == "none" else (np.zeros((1, 2), np.int32),)
     method = "features" if scored else "__call__"
     params = nn.meta.unbox(encoder.init(jax.random.key(0), example_batch(8), *scored, method=method))["params"]
-    initial.write(folder, initial.Initial("a toy", model, jax.tree.map(np.asarray, params), languages))
+    initial.write(folder, initial.Initial(str(folder), model, jax.tree.map(np.asarray, params), languages))
     return folder
 
 
