@@ -6,9 +6,10 @@ import select
 import signal
 import sys
 
+from mlm_jax.errors import INTERRUPTED
+
 # Ctrl-C ends the command on the spot, as libraries that are just being loaded, and callbacks of theirs, swallow an exception
 # or make another of it. Files are whole at any moment; training and preparation see to their own end.
-INTERRUPTED = b"interrupted; the same command goes on from what is done\n"
 SHOW_CURSOR = b"\x1b[?25h\n"  # which a progress bar hides
 
 
@@ -16,7 +17,7 @@ def end(number: int, frame: object) -> None:
     """Say so, give back the workdir, and exit."""
     if os.isatty(1):
         os.write(1, SHOW_CURSOR)
-    os.write(2, INTERRUPTED)
+    os.write(2, f"{INTERRUPTED}\n".encode())
     lock = sys.modules.get("mlm_jax.lock")
     if lock is not None:
         lock.give_back()

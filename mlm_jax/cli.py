@@ -18,7 +18,7 @@ from etils import epath
 
 from mlm_jax import config as cfg
 from mlm_jax import console
-from mlm_jax.errors import UserError
+from mlm_jax.errors import INTERRUPTED, UserError
 from mlm_jax.evaluate.config import Evaluate
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.neutrality.config import Analyze
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("error: gs:// needs gcsfs here: pip install -c constraints.txt gcsfs", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from what is done", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         return 130
 
 
@@ -126,7 +126,7 @@ def needing_memory(advice: str) -> Iterator[None]:
 def in_own_process(*arguments: str) -> int:
     """Run a command in a process of its own, which SIGTERM and SIGINT end too, and return its exit status."""
     child = subprocess.Popen([sys.executable, "-m", "mlm_jax", *arguments])
-    # Of a terminal's Ctrl-C the child knows itself.
+    # A terminal's Ctrl-C reaches the child twice so, which `raise_interrupt` bears.
     before = {number: signal.signal(number, lambda number, frame: child.send_signal(number)) for number in STOPS}
     try:
         status = child.wait()

@@ -420,11 +420,17 @@ def load(path: str, kinds: tuple[type, ...] = (Config,)) -> Any:
     return named if named.workdir else dataclasses.replace(named, workdir=f"runs/{file.stem}")
 
 
+def is_named(path: str) -> bool:
+    """Whether a source's path names a data set, and no files."""
+    return path.startswith(("tfds:", "seqio:", "sample:"))
+
+
 def text_files(data: Data) -> list[str]:
-    """Globs of the text that lies in files here, training and validation."""
-    found = [path for source in data.sources for path in (source.path, source.validation)]
-    found += [path for parallel in data.parallel for path in parallel.paths]
-    return [path.replace("{language}", "*") for path in found if path and ":" not in path]
+    """Globs of the text that lies in files, training and validation."""
+    # The validation of a data set is a split's name.
+    found = [path for s in data.sources if not is_named(s.path) for path in (s.path, s.validation) if path]
+    found += [path for parallel in data.parallel for path in parallel.paths if not is_named(path)]
+    return [path.replace("{language}", "*") for path in found]
 
 
 def validate(config: Config) -> None:

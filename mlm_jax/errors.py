@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one exception a user is meant to read."""
+"""What a user is meant to read: the one exception, and the word on Ctrl-C."""
+
+INTERRUPTED = "interrupted; the same command goes on from what is done"
 
 
 class UserError(Exception):

@@ -13,7 +13,7 @@ from mlm_jax.errors import UserError
 
 def in_bucket(path: epath.PathLike) -> bool:
     """Whether a path is of an object store, where nothing is linked, mapped into memory or appended to."""
-    return str(path).startswith("gs://")
+    return "://" in str(path)
 
 
 def write_whole(path: epath.PathLike, content: str | bytes) -> None:

@@ -20,8 +20,9 @@ from mlm_jax.errors import UserError
 from mlm_jax.files import in_bucket, write_whole
 
 BEAT = 15.0  # seconds between signs of life
-_held: set[epath.Path] = set()  # this process's locks
 PATIENCE = 60.0  # seconds without one after which a run on another host counts as gone
+
+_held: set[epath.Path] = set()  # this process's locks
 
 
 @contextlib.contextmanager
@@ -60,14 +61,19 @@ def locked(workdir: str) -> Iterator[None]:
     finally:
         ended.set()
         beats.join()
-        give_back()
+        _release(path)
 
 
 def give_back() -> None:
-    """Let other runs into the workdirs that this process has locked."""
-    while _held:
-        with contextlib.suppress(OSError):
-            _held.pop().unlink()
+    """Let other runs into all workdirs that this process has locked."""
+    for path in tuple(_held):
+        _release(path)
+
+
+def _release(path: epath.Path) -> None:
+    _held.discard(path)
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _beat(path: epath.Path, mine: dict[str, Any], ended: threading.Event) -> None:

@@ -13,6 +13,7 @@ from mlm_jax import config as cfg
 from mlm_jax import manifest, records, vocabulary
 from mlm_jax.config import Config
 from mlm_jax.manifest import Manifest, Shard, Split, Stream
+from mlm_jax.train.metrics import TIMES, read_metrics
 
 
 def write_shard(path: Path, blocks: list[dict[str, np.ndarray]]) -> Shard:
@@ -128,6 +129,11 @@ def tiny_config(workdir: str, **sections) -> Config:
     return dataclasses.replace(
         base, **{name: dataclasses.replace(getattr(base, name), **options) for name, options in sections.items()}
     )
+
+
+def logged(workdir) -> list[dict]:
+    """All that a run logs, without what depends on the machine's speed."""
+    return [{k: v for k, v in record.items() if k not in TIMES} for record in read_metrics(workdir)]
 
 
 def write_config(path: Path, config: Config) -> Path:

@@ -30,6 +30,13 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
 class Processes:
     """`count` processes of `devices` CPU devices each that pretrain `config` together.
 
@@ -40,9 +47,7 @@ class Processes:
         self.folder, self.workdir = folder, config.workdir
         folder.mkdir(parents=True, exist_ok=True)
         path = write_config(folder / "config.py", config)
-        with socket.socket() as s:
-            s.bind(("localhost", 0))
-            coordinator = f"localhost:{s.getsockname()[1]}"
+        coordinator = f"localhost:{free_port()}"
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": str(devices),

@@ -155,17 +155,15 @@ def test_slips_in_a_config_file(tmp_path, body, message, capsys):
 
 
 @pytest.mark.parametrize(
-    ("file", "message"),
+    ("path", "message"),
     [
-        ("text.txt", "text.txt: not a config file; name a .py file"),
-        ("configs/finetune/own_tags.py", "not mlm_jax.config.Config; it is for mlm-jax finetune"),
+        ("TMP/text.txt", "text.txt: not a config file; name a .py file"),
+        ("CHECKOUT/configs/finetune/own_tags.py", "not mlm_jax.config.Config; it is for mlm-jax finetune"),
     ],
 )
-def test_files_that_are_no_config_of_the_command(tmp_path, file, message, capsys, monkeypatch):
-    path = Path(__file__).parents[1] / file
-    if not path.exists():
-        path = tmp_path / file
-        path.write_text("words\n")
+def test_files_that_are_no_config_of_the_command(tmp_path, path, message, capsys):
+    (tmp_path / "text.txt").write_text("words\n")
+    path = path.replace("TMP", str(tmp_path)).replace("CHECKOUT", str(Path(__file__).parents[1]))
     assert run("pretrain", path) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1

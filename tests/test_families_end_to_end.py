@@ -22,8 +22,8 @@ from mlm_jax.model.encoder import Encoder, parameter_shapes
 from mlm_jax.options import parse
 from mlm_jax.train import loop
 from mlm_jax.train.initial import flatten
-from mlm_jax.train.metrics import TIMES, read_metrics
 from mlm_jax.train.trained import read_trained
+from tests.corpora import logged
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 TINY = [path for path in CONFIGS if path.stem.startswith("tiny_")]
@@ -74,12 +74,9 @@ def test_a_tiny_family_trains_resumes_bit_for_bit_exports_and_comes_back(path, t
         assert loop.train(dataclasses.replace(config, workdir="broken"), one).step == 10
     assert loop.train(dataclasses.replace(config, workdir="broken"), one).step == 20
 
-    logged = [
-        [{k: v for k, v in r.items() if k not in TIMES} for r in read_metrics(name)] for name in ("whole", "broken")
-    ]
-    losses = [r["loss"] for r in logged[0] if r["kind"] == "train"]
+    losses = [r["loss"] for r in logged("whole") if r["kind"] == "train"]
     assert losses[-1] < losses[0] - 0.02
-    assert logged[0] == logged[1]
+    assert logged("whole") == logged("broken")
     whole, broken = read_trained("whole", "last"), read_trained("broken", "last")
     for name, tensor in flatten(whole.params).items():
         np.testing.assert_array_equal(tensor, flatten(broken.params)[name], err_msg=name)

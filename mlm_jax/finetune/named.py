@@ -11,6 +11,8 @@ from pathlib import Path
 
 from etils import epath
 
+from mlm_jax.files import in_bucket
+
 PREFIX = "tfds:"
 
 
@@ -25,8 +27,7 @@ def local_file(path: str, language: str, workdir: epath.PathLike) -> str:
     """
     if not path.startswith(PREFIX):
         return path
-    remote = "://" in str(workdir)
-    folder = Path(tempfile.gettempdir(), "mlm_jax_labelled") if remote else Path(workdir, "labelled")
+    folder = Path(tempfile.gettempdir(), "mlm_jax_labelled") if in_bucket(workdir) else Path(workdir, "labelled")
     stem = re.sub(r"[^A-Za-z0-9.+-]+", "_", f"{path.removeprefix(PREFIX)}.{language}")
     for suffix in (".jsonl", ".json"):
         if (folder / (stem + suffix)).exists():

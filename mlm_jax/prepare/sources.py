@@ -46,13 +46,9 @@ class Piece:
 
     def fingerprint(self) -> str:
         """Changes when what would be read changes: the piece itself, and its files' sizes and times."""
-        files = [epath.Path(p).stat() for p in self.paths if not _is_named(p)]
+        files = [epath.Path(p).stat() for p in self.paths if not cfg.is_named(p)]
         found = [(s.length, s.mtime) for s in files]
         return hashlib.sha256(repr((dataclasses.asdict(self), found)).encode()).hexdigest()
-
-
-def _is_named(path: str) -> bool:
-    return path.startswith(("tfds:", "seqio:", "sample:"))
 
 
 def language_pieces(data: cfg.Data) -> dict[str, list[Piece]]:
@@ -176,7 +172,7 @@ def pair_pieces(data: cfg.Data) -> dict[tuple[str, str], list[Piece]]:
 
             count = tfds.pair_shard_count(parallel)
         for path in parallel.paths:
-            if not _is_named(path) and (not epath.Path(path).exists() or epath.Path(path).stat().length == 0):
+            if not cfg.is_named(path) and (not epath.Path(path).exists() or epath.Path(path).stat().length == 0):
                 raise UserError(f"data.parallel: {path}: no such file, or empty; check the path")
         pieces[pair] = [Piece(parallel, "both", parallel.paths, index=i, count=count) for i in range(count)]
     return dict(sorted(pieces.items()))

@@ -7,6 +7,8 @@ import os
 
 import jax
 
+from mlm_jax.files import in_bucket
+
 
 def keep_compiled(workdir: str, folder: str = "") -> None:
     """Have JAX keep what it compiles from here on, and load what was kept.
@@ -24,6 +26,6 @@ def keep_compiled(workdir: str, folder: str = "") -> None:
     folder = folder or f"{workdir}/compiled"
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    if "://" in folder:
+    if in_bucket(folder):
         # XLA's own files (how it tuned GPU kernels) go beside; it writes to local folders only.
         jax.config.update("jax_persistent_cache_enable_xla_caches", "none")

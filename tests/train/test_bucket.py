@@ -3,7 +3,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -13,8 +12,8 @@ import pytest
 
 from mlm_jax import config as cfg
 from mlm_jax.cli import main
-from mlm_jax.train.metrics import TIMES, read_metrics
-from tests.corpora import tiny_config, write_config
+from tests.corpora import logged, tiny_config, write_config
+from tests.processes import free_port
 
 # Before it is imported, or gcsfs asks by gRPC, a minute long each time, which kind of bucket it is.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
@@ -35,9 +34,7 @@ def run(tmp_path, *arguments):
 @pytest.fixture
 def bucket(monkeypatch):
     """A file system that has the bucket `runs`; and the environment in which others find it."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = str(s.getsockname()[1])
+    port = str(free_port())
     # Not by the package's own class, which lets the server wait for someone to read what it logs.
     program = next(Path(fake.__file__).parent.glob("vendor/*/bin/*"))
     url = f"http://127.0.0.1:{port}"
@@ -83,11 +80,7 @@ def test_a_run_in_a_bucket_is_prepared_killed_continued_and_exported(tmp_path, b
         assert unbroken.returncode == 0, errors
 
     bucket.get("runs/run/metrics.jsonl", str(tmp_path / "metrics.jsonl"))
-    got, expected = (
-        [{k: v for k, v in r.items() if k not in TIMES} for r in read_metrics(folder)]
-        for folder in (tmp_path, local.workdir)
-    )
-    assert got == expected
+    assert logged(tmp_path) == logged(local.workdir)
     bucket.invalidate_cache()
     assert bucket.exists("runs/run/report/index.html") and not bucket.exists("runs/run/running.json")
     for name, workdir in (("a", "gs://runs/run"), ("b", local.workdir)):

@@ -18,16 +18,11 @@ import pytest
 
 from mlm_jax.errors import UserError
 from mlm_jax.train.loop import train
-from mlm_jax.train.metrics import TIMES, read_metrics
-from tests.corpora import make_workdir, tiny_config, write_config
+from mlm_jax.train.metrics import read_metrics
+from tests.corpora import logged, make_workdir, tiny_config, write_config
 
 SIZES = {"de": 40, "en": 90, "sw": 7}
 ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
-
-
-def metrics(workdir):
-    """All that is logged, without what depends on the machine's speed."""
-    return [{k: v for k, v in record.items() if k not in TIMES} for record in read_metrics(workdir)]
 
 
 def losses(workdir):
@@ -90,7 +85,7 @@ def test_killed_and_continued_is_bit_for_bit_the_unbroken_run(tmp_path):
     with (Path(broken.workdir) / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "step": 2')  # as a kill in the middle of a write leaves it
     assert subprocess.run(command(broken, tmp_path, "broken.py"), env=ENVIRONMENT, check=False).returncode == 0
-    assert metrics(broken.workdir) == metrics(whole.workdir)
+    assert logged(broken.workdir) == logged(whole.workdir)
     for step in (180, 200):
         assert_same_tree(checkpoint(broken.workdir, step), checkpoint(whole.workdir, step))
 
