@@ -111,10 +111,16 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Stage:
-    """Other rates from a step on (annealed language learning, mmBERT)."""
+    """Other rates from a step on (annealed language learning, mmBERT).
+
+    Attributes:
+      start: the step.
+      exponent: in place of `Sampling.exponent`, where that is the strategy; None: rates by the same rule as before.
+      languages: those drawn from here on; empty: all.
+    """
 
     start: int
-    exponent: float
+    exponent: float | None = None
     languages: tuple[str, ...] = ()
 
 
@@ -470,9 +476,16 @@ def validate(config: Config) -> None:
         0 <= data.validation_fraction < 1,
         f"data.validation_fraction: {data.validation_fraction} is outside 0 to 1",
     )
-    for name, exponent in [("sampling.exponent", sampling.exponent)] + [
-        (f"sampling.stages[{i}].exponent", s.exponent) for i, s in enumerate(sampling.stages)
-    ]:
+    exponents = {"sampling.exponent": sampling.exponent}
+    for i, stage in enumerate(sampling.stages):
+        if stage.exponent is not None:
+            exponents[f"sampling.stages[{i}].exponent"] = stage.exponent
+            require(
+                sampling.strategy == "exponent",
+                f"sampling.stages[{i}].exponent: {stage.exponent}, but sampling.strategy is {sampling.strategy}, which "
+                "has no exponent; leave it out, or set the strategy to exponent",
+            )
+    for name, exponent in exponents.items():
         require(
             0 <= exponent <= 1,
             f"{name}: {exponent} is outside 0 to 1 (0 draws languages evenly, 1 as often as they occur)",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -169,8 +169,8 @@ def stage_rates(config: cfg.Config, streams: Sequence[Stream]) -> list[StageRate
     names = [s.name for s in streams]
     known = {language for s in streams for language in s.languages}
 
-    def rates_of(languages: Sequence[str], option: str, exponent: float | None) -> np.ndarray:
-        """Rates over some languages (all, where none is named) by an exponent, or by the strategy."""
+    def rates_of(rule: cfg.Sampling, languages: Sequence[str], option: str) -> np.ndarray:
+        """Rates of all streams, float64 [streams], over some languages (all, where none is named) by a rule."""
         unknown = sorted(set(languages) - known)
         if unknown:
             raise UserError(f"{option}: {', '.join(unknown)} not in the corpus; it has {', '.join(sorted(known))}")
@@ -183,16 +183,16 @@ def stage_rates(config: cfg.Config, streams: Sequence[Stream]) -> list[StageRate
                 continue
             if not of.any():
                 raise UserError(f"{option}: no language pair among them, but a sampling.parallel_share {share:g}")
+            # Of the whole run also in a stage, so that UniMax's cap holds for the sum of the stages.
             budget = train.steps * train.batch_size * share
-            if exponent is None:
-                rates[of] = share * language_rates(sampling, counts[of], budget)
-            else:
-                rates[of] = share * exponent_rates(counts[of], exponent)
+            rates[of] = share * language_rates(rule, counts[of], budget)
         return rates
 
-    stages = [StageRates(0, rates_of(sampling.languages, "sampling.languages", None))]
+    stages = [StageRates(0, rates_of(sampling, sampling.languages, "sampling.languages"))]
     for i, stage in enumerate(sampling.stages):
-        rates = rates_of(stage.languages, f"sampling.stages[{i}].languages", stage.exponent)
+        # The strategy is the run's; where it has no exponent, `config.validate` refuses a stage that names one.
+        rule = sampling if stage.exponent is None else replace(sampling, exponent=stage.exponent)
+        rates = rates_of(rule, stage.languages, f"sampling.stages[{i}].languages")
         stages.append(StageRates(stage.start, rates))
     if sampling.max_epochs:
         epochs = draws(stages, train.steps, train.batch_size) / blocks

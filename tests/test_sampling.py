@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rates against the papers' numbers, and the order of draws against its promise."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlm_jax import sampling
-from mlm_jax.config import Config, Data, Sampling, Source, Stage, Train
+from mlm_jax.config import Config, Data, Sampling, Source, Stage, Train, validate
 from mlm_jax.errors import UserError
 from mlm_jax.manifest import Split, Stream
 
@@ -116,6 +118,24 @@ def test_stages_change_rates_and_add_languages():
     np.testing.assert_allclose(stages[1].rates, [0.5, 0.5])
     np.testing.assert_allclose(stages[2].rates, [0, 1])
     np.testing.assert_allclose(sampling.draws(stages, 100, 10), [500 * 1000 / 1010 + 150, 500 * 10 / 1010 + 150 + 200])
+
+
+def test_stages_keep_the_strategy():
+    streams = [stream("en", 1000), stream("sw", 10)]
+    train = Train(steps=100, batch_size=10)
+    unimax = Sampling(strategy="unimax", max_epochs=4, stages=(Stage(20, languages=("en",)), Stage(50)))
+    rates = [stage.rates for stage in sampling.stage_rates(run_config(sampling=unimax, train=train), streams)]
+    np.testing.assert_allclose(rates, [[0.96, 0.04], [1, 0], [0.96, 0.04]])
+    # An exponent has no meaning there: it is refused, and does not turn the rates into exponent's.
+    for strategy in ("unimax", "temperature"):
+        config = run_config(sampling=replace(unimax, strategy=strategy, stages=(Stage(20, 0.3),)), train=train)
+        with pytest.raises(UserError, match=rf"stages\[0\]\.exponent: 0\.3, but sampling\.strategy is {strategy}"):
+            validate(config)
+    config = run_config(sampling=replace(unimax, stages=(Stage(20, 0.3),)), train=train)
+    np.testing.assert_allclose(sampling.stage_rates(config, streams)[1].rates, [0.96, 0.04])
+    temperature = Sampling(strategy="temperature", temperature=2, stages=(Stage(50),))
+    first, second = sampling.stage_rates(run_config(sampling=temperature, train=train), streams)
+    np.testing.assert_array_equal(first.rates, second.rates)
 
 
 def test_stage_with_an_unknown_language_is_refused():
