@@ -94,8 +94,7 @@ def our_step(shape: Shape, vocabulary: int) -> tuple[Any, Any, Any]:
     from mlm_jax import mesh as meshes
     from mlm_jax import objectives
     from mlm_jax.input.mixture import batch_shapes
-    from mlm_jax.model.encoder import Encoder
-    from mlm_jax.train.loop import compute_dtype
+    from mlm_jax.model.encoder import make_encoder
     from mlm_jax.train.optimizer import make_optimizer
     from mlm_jax.train.state import make_initializer
     from mlm_jax.train.step import make_train_step
@@ -104,8 +103,7 @@ def our_step(shape: Shape, vocabulary: int) -> tuple[Any, Any, Any]:
     config = our_config(shape)
     words = Vocabulary(vocabulary, 0, 1, 2, 3, 4, tuple(range(SPECIALS)), "")
     mesh = meshes.make_mesh(config.mesh, shape.batch, jax.devices()[:1])
-    unroll = shape.layers if jax.default_backend() == "cpu" else 1
-    model = Encoder(config.model, vocabulary, compute_dtype(config), unroll)
+    model = make_encoder(config.model, vocabulary, dtype=config.model.dtype)
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     initialize, plan = make_initializer(config, model, optimizer, mesh)
     sharding = meshes.batch_sharding(mesh)

@@ -9,7 +9,6 @@ import zlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mlm_jax import config as cfg
@@ -21,7 +20,7 @@ from mlm_jax.finetune.arrays import Items, to_arrays
 from mlm_jax.finetune.examples import lines
 from mlm_jax.finetune.predict import prediction_shape
 from mlm_jax.input.arrays import local_rows, to_global
-from mlm_jax.model.encoder import Encoder
+from mlm_jax.model.encoder import make_encoder
 from mlm_jax.tokenizers import Tokenizer
 from mlm_jax.train.state import State
 from mlm_jax.train.step import make_validation_step
@@ -63,9 +62,7 @@ def measure(trained: Trained, tokenizer: Tokenizer, text: Text, most: int, max_l
     sharding = meshes.batch_sharding(mesh)
     rows = local_rows(sharding, shape.rows)
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    dtype = jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
-    unroll = model.layers if jax.default_backend() == "cpu" else 1
-    encoder = Encoder(model, words.size, dtype, unroll, len(trained.languages) or 1)
+    encoder = make_encoder(model, words.size, len(trained.languages))
     params = jax.device_put(trained.params, everywhere)
     plan = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), params)
     config = cfg.Config(model=model, data=cfg.Data(sequence_length=shape.length))

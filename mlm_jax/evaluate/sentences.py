@@ -15,9 +15,8 @@ from mlm_jax import mesh as meshes
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.arrays import Items, to_arrays
 from mlm_jax.finetune.packing import Shape
-from mlm_jax.finetune.step import bare
 from mlm_jax.input.arrays import local_rows, to_global
-from mlm_jax.model.encoder import Encoder
+from mlm_jax.model.encoder import make_encoder
 from mlm_jax.model.task_head import pool
 from mlm_jax.tokenizers import Tokenizer
 from mlm_jax.train.trained import Trained
@@ -103,11 +102,6 @@ def frame(pieces: Sequence[int], words: Vocabulary, max_length: int) -> np.ndarr
     return np.asarray([words.bos, *pieces[: max_length - 2], words.eos], np.int32)
 
 
-def encoder_dtype() -> Any:
-    """The type an encoder that is not trained computes in."""
-    return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
-
-
 def make_embedder(trained: Trained, tokenizer: Tokenizer, layer: int, pooling: Any, max_length: int) -> Embed:
     """Build the function that embeds sentences.
 
@@ -123,7 +117,7 @@ def make_embedder(trained: Trained, tokenizer: Tokenizer, layer: int, pooling: A
     layer = layer or model.layers
     if not 1 <= layer <= model.layers:
         raise UserError(f"layer: {layer}, the encoder has {model.layers}")
-    encoder = Encoder(bare(model, layer), words.size, encoder_dtype(), languages=len(trained.languages) or 1)
+    encoder = make_encoder(model, words.size, len(trained.languages), layers=layer)
 
     def vectors(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
         return pooled(encoder.apply({"params": params}, batch), batch, pooling)  # type: ignore[arg-type]

@@ -25,8 +25,6 @@ from mlm_jax.finetune import packing, parameters
 from mlm_jax.finetune.arrays import Items, to_arrays
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.finetune.step import (
-    bare,
-    compute_dtype,
     empty_window,
     make_head,
     make_train_step,
@@ -34,7 +32,7 @@ from mlm_jax.finetune.step import (
     params_of_head,
 )
 from mlm_jax.input.arrays import local_rows, to_global
-from mlm_jax.model.encoder import parameter_shapes
+from mlm_jax.model.encoder import backbone, compute_dtype, parameter_shapes
 from mlm_jax.train.checkpoints import Checkpoints
 from mlm_jax.train.clock import Clock, catch_signals
 from mlm_jax.train.metrics import MetricsWriter
@@ -85,7 +83,7 @@ class Tuned:
 
 def random_start(start: Start, seed: int) -> Start:
     """Random weights in the same shape."""
-    shapes = parameter_shapes(bare(start.model), start.vocabulary.size, len(start.languages) or 1)
+    shapes = parameter_shapes(backbone(start.model), start.vocabulary.size, len(start.languages) or 1)
     generator = np.random.default_rng(seed)
 
     def draw(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -159,7 +157,7 @@ def tune(
     freeze = min(config.optimizer.freeze, start.model.layers)
     used = np.unique(np.concatenate(items.ids)) if freeze < 0 else np.zeros(0, np.int32)
     trained, frozen = parameters.split(start.params, freeze, used)
-    dtype = compute_dtype(config)
+    dtype = compute_dtype(config.dtype)
     head = make_head(config, start.model, outputs_of(config, labels), dtype)
     trained["head"] = params_of_head(config, head, start.params, seed)
     size = len(used) if freeze < 0 else start.vocabulary.size

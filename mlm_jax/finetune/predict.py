@@ -27,8 +27,9 @@ from mlm_jax.finetune.decode import Prediction, decode
 from mlm_jax.finetune.encode import Encoded, encode
 from mlm_jax.finetune.examples import Example, lines, read_file
 from mlm_jax.finetune.models import choose, nested
-from mlm_jax.finetune.step import compute_dtype, make_head, make_predict_step, outputs_of
+from mlm_jax.finetune.step import make_head, make_predict_step, outputs_of
 from mlm_jax.input.arrays import local_rows, to_global
+from mlm_jax.model.encoder import compute_dtype
 from mlm_jax.tokenizers import load_tokenizer
 from mlm_jax.train import initial
 from mlm_jax.vocabulary import Vocabulary
@@ -64,7 +65,7 @@ def make_scorer(
     devices = jax.devices()[: config.devices or None] if devices is None else list(devices)
     shape = prediction_shape(config.data.max_length, len(devices))
     mesh = meshes.make_mesh(cfg.Mesh(), shape.rows, devices)
-    dtype = compute_dtype(config)
+    dtype = compute_dtype(config.dtype)
     head = make_head(config, model, outputs_of(config, labels), dtype)
     step = make_predict_step(config, model, head, vocabulary.size, len(languages) or 1, mesh)
     sharding = meshes.batch_sharding(mesh)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from mlm_jax import mesh as meshes
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.finetune.crf import sequence_loss
 from mlm_jax.model.dropout import row_keys, site_keys
-from mlm_jax.model.encoder import Encoder
+from mlm_jax.model.encoder import make_encoder
 from mlm_jax.model.task_head import TaskHead, pool, transform_of
 from mlm_jax.train.optimizer import make_optimizer, make_schedule
 from mlm_jax.train.state import State
@@ -40,13 +39,6 @@ def outputs_of(config: Finetune, labels: Sequence[str]) -> int:
     return {"regress": 1, "span": 2}.get(config.task.kind, len(labels))
 
 
-def compute_dtype(config: Finetune) -> Any:
-    """The type matrix products are computed in: bfloat16 where the hardware has it, unless told otherwise."""
-    if config.dtype != "auto":
-        return jnp.dtype(config.dtype)
-    return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
-
-
 def params_of_head(config: Finetune, head: TaskHead, pretrained: Params, seed: int) -> Params:
     """A head's first parameters, NumPy arrays; BERT's pooler, where the encoder has one, begins its dense layer."""
     key = jax.random.key(seed, impl="threefry2x32")
@@ -62,19 +54,8 @@ def params_of_head(config: Finetune, head: TaskHead, pretrained: Params, seed: i
 
 def encode(model: cfg.Model, params: Params, size: int, languages: int, dtype: jnp.dtype, batch: Batch) -> jax.Array:
     """A whole encoder's output, without dropout, [rows, length, width]."""
-    encoder = Encoder(bare(model), size, dtype, _unroll(model.layers), languages)
+    encoder = make_encoder(model, size, languages, dtype.name, model.layers)
     return encoder.apply({"params": params}, batch)  # type: ignore[return-value]
-
-
-def bare(model: cfg.Model, layers: int | None = None) -> cfg.Model:
-    """The encoder without its heads, of so many layers."""
-    layers = model.layers if layers is None else layers
-    return dataclasses.replace(model, layers=layers, head="none", pooler=False, next_sentence=False)
-
-
-def _unroll(layers: int) -> int:
-    # XLA's CPU backend is faster without a loop over layers; elsewhere the loop keeps compilation short.
-    return max(layers, 1) if jax.default_backend() == "cpu" else 1
 
 
 def hidden_states(
@@ -99,15 +80,15 @@ def hidden_states(
     below = max(freeze, 0)
     above = model.layers - below
     if freeze < 0:
-        whole = Encoder(bare(model), size, dtype, _unroll(model.layers), languages)
+        whole = make_encoder(model, size, languages, dtype.name, model.layers)
         return whole.apply({"params": trained}, batch, keys)  # type: ignore[return-value]
-    lower = Encoder(bare(model, below), size, dtype, _unroll(below), languages)
+    lower = make_encoder(model, size, languages, dtype.name, below)
     carry, _ = lower.apply({"params": frozen}, batch, keys, method="begin")  # type: ignore[misc]
     if below:
         carry = lower.apply({"params": frozen}, carry, batch, keys, method="go_on")
     carry = jax.lax.stop_gradient(carry)
     if above:
-        upper = Encoder(bare(model, above), size, dtype, _unroll(above), languages)
+        upper = make_encoder(model, size, languages, dtype.name, above)
         carry = upper.apply({"params": trained}, carry, batch, keys, below, method="go_on")
     return carry[1]
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -36,9 +37,55 @@ def example_batch(length: int) -> dict[str, jax.Array]:
     return dict.fromkeys(names, jnp.zeros((1, length), jnp.int32))
 
 
+def compute_dtype(dtype: str = "auto", platform: str | None = None) -> jnp.dtype:
+    """The dtype of matrix products and activations.
+
+    Args:
+      dtype: its name; auto: bfloat16 on GPU and TPU, float32 on CPU.
+      platform: of the devices; None: of those that are here.
+    """
+    if dtype != "auto":
+        return jnp.dtype(dtype)
+    return jnp.dtype(jnp.float32 if (platform or jax.default_backend()) == "cpu" else jnp.bfloat16)
+
+
+def backbone(model: cfg.Model, layers: int | None = None) -> cfg.Model:
+    """The model without output layer and pooler.
+
+    Args:
+      layers: of the model returned; None: as many as `model` has.
+    """
+    layers = model.layers if layers is None else layers
+    return dataclasses.replace(model, layers=layers, head="none", pooler=False, next_sentence=False)
+
+
+def make_encoder(
+    model: cfg.Model,
+    vocabulary_size: int,
+    languages: int = 1,
+    dtype: str = "auto",
+    layers: int | None = None,
+    platform: str | None = None,
+) -> Encoder:
+    """Build an encoder for the devices that are here: the one place that does.
+
+    Args:
+      vocabulary_size: ids in use.
+      languages: rows of the language embedding, where the model has one.
+      dtype: see `compute_dtype`.
+      layers: None: the whole encoder, with output layer and pooler as `model` has them; n: the `backbone` of n layers.
+      platform: of the devices it will run on, where they are not here ("tpu").
+    """
+    if layers is not None:
+        model = backbone(model, layers)
+    # XLA's CPU backend is faster without a loop over layers; elsewhere the loop keeps compilation short.
+    unroll = max(model.layers, 1) if (platform or jax.default_backend()) == "cpu" else 1
+    return Encoder(model, vocabulary_size, compute_dtype(dtype, platform), unroll, max(languages, 1))
+
+
 def parameter_shapes(config: cfg.Model, size: int, languages: int = 1) -> Any:
     """Shapes and types of an encoder's parameters, unboxed, without making any."""
-    model = Encoder(config, size, jnp.dtype(jnp.float32), languages=languages)
+    model = make_encoder(config, size, languages)
     scored = jnp.zeros((1, 1), jnp.int32)
 
     def init(key: jax.Array) -> Any:

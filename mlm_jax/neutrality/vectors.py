@@ -15,9 +15,8 @@ import numpy as np
 from etils import epath
 
 from mlm_jax import console
-from mlm_jax.evaluate.sentences import encoder_dtype, frame, make_runner, pooled
-from mlm_jax.finetune.step import bare
-from mlm_jax.model.encoder import Encoder
+from mlm_jax.evaluate.sentences import frame, make_runner, pooled
+from mlm_jax.model.encoder import make_encoder
 from mlm_jax.tokenizers import Tokenizer
 from mlm_jax.train.trained import Trained
 
@@ -114,7 +113,7 @@ def _of_layers(trained: Trained, read: Read) -> Callable[[Any, dict[str, jax.Arr
     A loop over the layers: a quarter of the time to compile of them all in a row, and as fast.
     """
     model = trained.model
-    one = Encoder(bare(model, 1), trained.vocabulary.size, encoder_dtype(), languages=len(trained.languages) or 1)
+    one = make_encoder(model, trained.vocabulary.size, len(trained.languages), layers=1)
 
     def function(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
         def with_layer(layer: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from mlm_jax import mesh as meshes
 from mlm_jax import objectives
 from mlm_jax.config import Config, Mesh
 from mlm_jax.input.mixture import batch_shapes
-from mlm_jax.model.encoder import Encoder, parameter_shapes
+from mlm_jax.model.encoder import Encoder, make_encoder, parameter_shapes
 from mlm_jax.train.optimizer import make_optimizer
 from mlm_jax.train.state import State, make_initializer
 from mlm_jax.train.step import make_train_step
@@ -75,8 +75,7 @@ def abstract_state(config: Config, mesh: jax.sharding.Mesh) -> State:
 
 def make_model(config: Config) -> Encoder:
     """The encoder as `pretrain` builds it on a TPU."""
-    dtype = jnp.dtype(jnp.bfloat16 if config.model.dtype == "auto" else config.model.dtype)
-    return Encoder(config.model, config.vocabulary.size, dtype, languages=languages(config))
+    return make_encoder(config.model, config.vocabulary.size, languages(config), config.model.dtype, platform="tpu")
 
 
 def lower_step(config: Config, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -21,7 +20,7 @@ from mlm_jax.errors import UserError
 from mlm_jax.input.arrays import local_rows, to_global
 from mlm_jax.input.mixture import Mixture, batch_shapes, training_batches, training_mixture
 from mlm_jax.manifest import Stream
-from mlm_jax.model.encoder import Encoder, padded_rows
+from mlm_jax.model.encoder import make_encoder, padded_rows
 from mlm_jax.model.flops import peak_flops, step_flops
 from mlm_jax.train import initial
 from mlm_jax.train.checkpoints import Checkpoints
@@ -77,9 +76,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
     mixture = training_mixture(config, streams, rows)
 
     # 3. Model, optimizer and the jitted functions.
-    # XLA's CPU backend is faster without a loop over layers; elsewhere the loop keeps compilation short.
-    unroll = config.model.layers if jax.default_backend() == "cpu" else 1
-    model = Encoder(config.model, words.size, compute_dtype(config), unroll, len(prepared.languages))
+    model = make_encoder(config.model, words.size, len(prepared.languages), config.model.dtype)
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     initialize, plan = make_initializer(config, model, optimizer, mesh)
     starts_word = vocabulary.word_starts(workdir / "vocabulary", words) if config.objective.whole_words else None
@@ -207,13 +204,6 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
         writer.close()
         checkpoints.close()
     return Outcome(step, stop)
-
-
-def compute_dtype(config: Config) -> Any:
-    """The type matrix products are computed in: bfloat16 where the hardware has it, unless told otherwise."""
-    if config.model.dtype != "auto":
-        return jnp.dtype(config.model.dtype)
-    return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
 
 
 def abstract_batch(config: Config, sharding: jax.sharding.NamedSharding) -> dict[str, jax.ShapeDtypeStruct]:

@@ -17,7 +17,7 @@ from mlm_jax import manifest, vocabulary
 from mlm_jax import mesh as meshes
 from mlm_jax.errors import UserError
 from mlm_jax.files import read_json
-from mlm_jax.model.encoder import Encoder
+from mlm_jax.model.encoder import make_encoder
 from mlm_jax.train import initial
 from mlm_jax.train.checkpoints import Checkpoints
 from mlm_jax.train.optimizer import make_optimizer
@@ -68,7 +68,7 @@ def read_trained(workdir: epath.PathLike, which: str = "best") -> Trained:
     config = cfg.from_json(read_json(folder / "config.json"), str(folder))
     prepared = manifest.read(folder / "corpus")
     mesh = meshes.make_mesh(cfg.Mesh(), 1, jax.devices()[:1])
-    encoder = Encoder(config.model, words.size, jax.numpy.dtype("float32"), languages=len(prepared.languages))
+    encoder = make_encoder(config.model, words.size, len(prepared.languages))
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     _, plan = make_initializer(config, encoder, optimizer, mesh)
     checkpoints = run_checkpoints(config, prepared)

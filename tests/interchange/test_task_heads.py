@@ -17,11 +17,12 @@ from mlm_jax.finetune import config as options
 from mlm_jax.finetune.arrays import Items, to_arrays
 from mlm_jax.finetune.packing import Shape
 from mlm_jax.finetune.parameters import merge, split
-from mlm_jax.finetune.step import bare, empty_window, encode, hidden_states, losses, make_head, make_train_step, scores
+from mlm_jax.finetune.step import empty_window, encode, hidden_states, losses, make_head, make_train_step, scores
 from mlm_jax.interchange import task_heads
 from mlm_jax.interchange.folder import read_folder, write_folder
 from mlm_jax.interchange.task_heads import HeadOf
 from mlm_jax.interchange.tensors import tensors
+from mlm_jax.model.encoder import backbone
 from mlm_jax.train.state import State
 from tests.interchange import peers
 from tests.interchange.test_folder import ENCODERS, LANGUAGES, WORDS, random_params, small
@@ -34,7 +35,7 @@ LENGTHS = (peers.LENGTH, 15)
 
 def make(family, kind, pooling="first"):
     """An encoder, and a head on it, with random weights; no dropout, so that training can be compared."""
-    model = dataclasses.replace(bare(small(ENCODERS[family])), dropout=0.0, attention_dropout=0.0)
+    model = dataclasses.replace(backbone(small(ENCODERS[family])), dropout=0.0, attention_dropout=0.0)
     labels = LABELS if kind in ("classify", "tag") else ()
     task = options.Task(kind=kind, labels=labels, pooling=pooling, dropout=0.0)
     config = options.Finetune(task=task)

@@ -2,6 +2,8 @@
 """The encoder: closed at document borders, the same unrolled or in bfloat16."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +13,11 @@ from flax import linen as nn
 
 from mlm_jax import config as cfg
 from mlm_jax.model.dropout import row_keys
-from mlm_jax.model.encoder import Encoder, example_batch, padded_rows
+from mlm_jax.model.encoder import Encoder, example_batch, make_encoder, padded_rows
 
 MODEL = cfg.Model(layers=3, width=48, heads=4, mlp_width=96, positions=24)
 ROWS = 128
+CHECKOUT = Path(__file__).parents[2]
 
 
 def blocks(lengths, vocabulary=100, seed=0):
@@ -161,3 +164,22 @@ def test_the_shared_matrix_gets_the_gradients_of_both_its_uses():
     got = jax.grad(both)(variables)
     expected = first["params"]["embedding"]["token_embedding"] + second
     np.testing.assert_allclose(got["params"]["embedding"]["token_embedding"], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_one_place_builds_encoders():
+    built = [
+        path for path in (CHECKOUT / "mlm_jax").rglob("*.py") if re.search(r"(?<!class )\bEncoder\(", path.read_text())
+    ]
+    assert [path.name for path in built] == ["encoder.py"]
+
+
+def test_encoder_for_the_devices_that_are_here():
+    here, there = make_encoder(MODEL, ROWS), make_encoder(MODEL, ROWS, platform="tpu")
+    assert (here.dtype, here.unroll) == (jnp.float32, MODEL.layers)
+    assert (there.dtype, there.unroll) == (jnp.bfloat16, 1)
+    assert make_encoder(MODEL, ROWS, dtype="bfloat16").dtype == jnp.bfloat16
+    assert here.config == MODEL
+    lower = make_encoder(MODEL, ROWS, layers=2)
+    assert (lower.config.layers, lower.config.head, lower.unroll) == (2, "none", 2)
+    assert make_encoder(MODEL, ROWS, layers=0).unroll == 1
+    assert make_encoder(MODEL, ROWS, languages=0).languages == 1
