@@ -12,7 +12,6 @@ extras = {
         "seqio>=0.0.20",
         "tensorflow>=2.21",
         "tensorflow-datasets>=4.9.9",
-        "zstandard>=0.23",
     ],
     # The text of configs/quickstart.py: Django's translation catalogues.
     "sample": ["django>=5.2,<6"],
@@ -72,6 +71,7 @@ setup(
         "tensorboardX>=2.6.2",
         "tokenizers>=0.21",
         "tyro>=1",
+        "zstandard>=0.23",
     ],
     extras_require=extras,
     entry_points={"console_scripts": ["mlm-jax = mlm_jax.__main__:main"]},

@@ -29,7 +29,7 @@ class Source:
 
     Attributes:
       language: language code; "*" when `path` holds `{language}`, or for every language of the sample.
-      path: a glob of .txt, .txt.gz, .txt.zst, .jsonl, .jsonl.gz or .jsonl.zst files;
+      path: a glob of .txt or .jsonl files, which may be compressed (.gz, .bz2, .xz, .zst);
         `tfds:NAME/CONFIG` for a TFDS data set; `sample:django` for the built-in sample;
         `seqio:NAME` for a SeqIO task or mixture that `module` registers.
       documents: how a .txt file is divided: one document a line, or at blank lines.

@@ -17,9 +17,9 @@ from mlm_jax.errors import UserError
 from mlm_jax.evaluate.config import Text
 from mlm_jax.finetune import packing
 from mlm_jax.finetune.arrays import Items, to_arrays
-from mlm_jax.finetune.examples import lines
 from mlm_jax.finetune.predict import prediction_shape
 from mlm_jax.input.arrays import local_rows, to_global
+from mlm_jax.lines import read_lines
 from mlm_jax.model.encoder import make_encoder
 from mlm_jax.tokenizers import Tokenizer
 from mlm_jax.train.state import State
@@ -47,7 +47,7 @@ def measure(trained: Trained, tokenizer: Tokenizer, text: Text, most: int, max_l
     if trained.model.head == "none":
         raise UserError("the encoder has no output layer, so it has no language model's loss; leave language_model out")
     paths = sorted(glob.glob(text.path))
-    found = [line for path in paths for _, line in lines(path) if line.strip()][:most]
+    found = [line for path in paths for _, line in read_lines(path) if line.strip()][:most]
     if not found:
         raise UserError(f"{text.path}: no text there ({text.language})")
     words, model = trained.vocabulary, trained.model

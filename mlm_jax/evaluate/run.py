@@ -22,8 +22,9 @@ from mlm_jax.evaluate.config import Evaluate, Mining, Pairs, Retrieval, experime
 from mlm_jax.evaluate.sentences import Embed, make_embedder
 from mlm_jax.files import read_json, write_whole
 from mlm_jax.finetune import run as finetuning
-from mlm_jax.finetune.examples import json_lines, lines
+from mlm_jax.finetune.examples import json_lines
 from mlm_jax.finetune.named import PREFIX, local_file
+from mlm_jax.lines import read_lines
 from mlm_jax.metrics.labels import spearman
 from mlm_jax.tokenizers import Tokenizer, load_tokenizer
 from mlm_jax.train.trained import Trained, read_trained
@@ -130,7 +131,7 @@ def read_aligned(pairs: Pairs, workdir: str) -> tuple[list[str], list[str]]:
                 )
             side = [row[field] for row in rows]
         elif Path(path).is_file():
-            side = [line for _, line in lines(path)]
+            side = [line for _, line in read_lines(path)]
         else:
             raise UserError(f"{path}: no such file ({'-'.join(pairs.languages)})")
         empty = [number for number, line in enumerate(side, 1) if not line.strip()]
@@ -194,7 +195,7 @@ def two_columns(path: str) -> Iterator[tuple[str, tuple[str, str]]]:
     """(file:line, (first, rest)) of a file of two columns with a tab between."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file")
-    for number, line in lines(path):
+    for number, line in read_lines(path):
         first, tab, rest = line.partition("\t")
         if not tab or not rest.strip():
             raise UserError(f"{path}:{number}: not two columns with a tab between")

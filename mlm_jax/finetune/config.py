@@ -21,7 +21,8 @@ class Labelled:
 
     Attributes:
       language: its code.
-      path: a glob of .tsv, .jsonl, .conll (or .txt, .iob2) or SQuAD .json files; or `tfds:NAME/CONFIG:SPLIT`.
+      path: a glob of .tsv, .jsonl, .conll (or .txt, .iob2) or SQuAD .json files, which may be compressed (.gz, .bz2, .xz, .zst);
+        or `tfds:NAME/CONFIG:SPLIT`.
       first, last: the examples taken, counted from 1 over all files (paragraphs, of SQuAD files); 0: to the end.
       text_language: of the text, where it was translated (translate-test); empty: `language`.
     """

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import difflib
 import glob
-import gzip
 import json
 import math
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.config import Data, Labelled, Task
+from mlm_jax.lines import read_lines, uncompressed
 
 CONLL = (".conll", ".txt", ".iob2", ".bio")
 
@@ -65,7 +64,7 @@ def read(part: Labelled, data: Data, task: Task, labels: bool = True) -> list[Ex
 
 def read_file(path: str, data: Data, task: Task, labels: bool = True) -> Iterator[list[Example]]:
     """Examples of a file, one by one; of SQuAD files, paragraph by paragraph."""
-    suffix = Path(path.removesuffix(".gz")).suffix
+    suffix = Path(uncompressed(path)).suffix
     if task.kind == "span":
         if suffix != ".json":
             raise UserError(f"{path}: task.kind span reads SQuAD files (.json)")
@@ -84,32 +83,6 @@ def read_file(path: str, data: Data, task: Task, labels: bool = True) -> Iterato
         raise UserError(f"{path}: task.kind {task.kind} reads {reads} files")
 
 
-def lines(path: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines of a file, gunzipped where it ends in .gz.
-
-    Raises:
-      UserError: it is not UTF-8, holds a NUL byte or cannot be unpacked; says where.
-    """
-    offset = 0
-    for number, line in enumerate(_raw_lines(path), 1):
-        try:
-            text = line.decode().rstrip("\r\n")
-        except UnicodeDecodeError as e:
-            raise UserError(f"{path}:{number}: not UTF-8 at byte {offset + e.start}; convert the file") from e
-        if "\0" in text:
-            raise UserError(f"{path}:{number}: holds a NUL byte; remove it")
-        yield number, text.removeprefix("\ufeff") if number == 1 else text
-        offset += len(line)
-
-
-def _raw_lines(path: str) -> Iterator[bytes]:
-    try:
-        with (gzip.open if path.endswith(".gz") else open)(path, "rb") as file:
-            yield from file
-    except (EOFError, gzip.BadGzipFile, zlib.error) as e:
-        raise UserError(f"{path}: cannot be unpacked ({e}); fetch or compress it again") from e
-
-
 def table(path: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Rows of a file of columns with tabs between, in which quotes are text: (file:line, column → text).
 
@@ -117,7 +90,7 @@ def table(path: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, st
       columns: their names; empty: the first line has them.
     """
     names = list(columns)
-    for number, line in lines(path):
+    for number, line in read_lines(path):
         cells = line.split("\t")
         if not names:
             names = cells
@@ -133,7 +106,7 @@ def table(path: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, st
 
 def json_lines(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Objects of a file of JSON lines: (file:line, object)."""
-    for number, line in lines(path):
+    for number, line in read_lines(path):
         if not line.strip():
             continue
         try:
@@ -201,7 +174,7 @@ def conll(path: str, labels: bool) -> Iterator[Example]:
         words.clear()
         tags.clear()
 
-    for number, line in lines(path):
+    for number, line in read_lines(path):
         cells = line.split("\t") if "\t" in line else line.split()
         if not line.strip() or cells[0] == "-DOCSTART-":
             yield from done()
@@ -220,7 +193,7 @@ def conll(path: str, labels: bool) -> Iterator[Example]:
 
 def squad(path: str, labels: bool) -> Iterator[list[Example]]:
     """Questions of a SQuAD file (1.1 or 2.0), paragraph by paragraph."""
-    text = "\n".join(line for _, line in lines(path))
+    text = "\n".join(line for _, line in read_lines(path))
     try:
         articles = json.loads(text)["data"]
         paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]

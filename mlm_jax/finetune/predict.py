@@ -25,10 +25,11 @@ from mlm_jax.finetune.arrays import Items, join, to_arrays
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.finetune.decode import Prediction, decode
 from mlm_jax.finetune.encode import Encoded, encode
-from mlm_jax.finetune.examples import Example, lines, read_file
+from mlm_jax.finetune.examples import Example, read_file
 from mlm_jax.finetune.models import choose, nested
 from mlm_jax.finetune.step import make_head, make_predict_step, outputs_of
 from mlm_jax.input.arrays import local_rows, to_global
+from mlm_jax.lines import read_lines, uncompressed
 from mlm_jax.model.encoder import compute_dtype
 from mlm_jax.tokenizers import load_tokenizer
 from mlm_jax.train import initial
@@ -186,8 +187,8 @@ def predict_file(workdir: str, path: str, out: str, name: str = "", language: st
         raise UserError(f"{path}: no such file; give a file to label")
     predictor = Predictor.load(workdir, name)
     config = predictor.config
-    if path.endswith(".txt"):
-        texts = [(number, line) for number, line in lines(path) if line.strip()]
+    if uncompressed(path).endswith(".txt"):
+        texts = [(number, line) for number, line in read_lines(path) if line.strip()]
         split = config.task.kind == "tag"
         if config.data.pair or config.task.kind == "span":
             raise UserError(f"{path}: the model reads pairs of texts; give a .tsv, .jsonl or SQuAD .json file")
@@ -198,7 +199,7 @@ def predict_file(workdir: str, path: str, out: str, name: str = "", language: st
     else:
         examples = [e for group in read_file(path, config.data, config.task, labels=False) for e in group]
     header = (
-        "; its first line names the columns" if path.endswith((".tsv", ".tsv.gz")) and not config.data.columns else ""
+        "; its first line names the columns" if uncompressed(path).endswith(".tsv") and not config.data.columns else ""
     )
     if not examples:
         raise UserError(f"{path}: nothing there to label{header}")

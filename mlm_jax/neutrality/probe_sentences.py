@@ -12,7 +12,7 @@ import numpy as np
 from mlm_jax import console
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate import retrieval
-from mlm_jax.finetune.examples import lines
+from mlm_jax.lines import read_lines
 from mlm_jax.neutrality import language as languages
 from mlm_jax.neutrality import quality as qualities
 from mlm_jax.neutrality.config import TRANSFORMATIONS, Aligned, Analyze, Quality
@@ -33,7 +33,7 @@ def read_sentences(part: Aligned) -> dict[str, list[str]]:
     for language, path in part.files:
         if not Path(path).is_file():
             raise UserError(f"{path}: no such file ({part.name}, {language})")
-        every = [line for _, line in lines(path)]
+        every = [line for _, line in read_lines(path)]
         counts[path] = len(every)
         taken = every[: part.fit + part.test]
         if len(taken) < part.fit + part.test:

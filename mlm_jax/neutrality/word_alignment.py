@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate.retrieval import normalise
-from mlm_jax.finetune.examples import lines
+from mlm_jax.lines import read_lines
 
 Links = set[tuple[int, int]]
 
@@ -39,7 +39,7 @@ def read_gold(pairs: str, gold: str) -> Gold:
       UserError: a line without `|||`, an empty side, a link that is none or beyond the words, files of different lengths.
     """
     source, target, sure, possible = [], [], [], []
-    texts, links = list(lines(pairs)), list(lines(gold))
+    texts, links = list(read_lines(pairs)), list(read_lines(gold))
     if len(texts) != len(links):
         raise UserError(
             f"{pairs}: {len(texts):,} lines, {gold} has {len(links):,}; line n of one is line n of the other"

@@ -14,6 +14,7 @@ from etils import epath
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
+from mlm_jax.lines import UNPACK, read_chunks, uncompressed
 from mlm_jax.prepare import sample, text
 
 FORMATS = (".txt", ".jsonl")
@@ -130,9 +131,9 @@ def _file_pieces(
         raise UserError(f"data.sources: language {source.language}: no file matches {pattern}; check the path")
     pieces = []
     for file in files:
-        plain = file.removesuffix(".gz").removesuffix(".zst")
-        if not plain.endswith(FORMATS):
-            raise UserError(f"{file}: not a format that is read; name it .txt or .jsonl, and .gz or .zst if compressed")
+        if not uncompressed(file).endswith(FORMATS):
+            packed = f"{', '.join([*UNPACK][:-1])} or {[*UNPACK][-1]}"
+            raise UserError(f"{file}: not a format that is read; name it .txt or .jsonl, and {packed} if compressed")
         if epath.Path(file).stat().length == 0:
             raise UserError(f"{file}: empty; remove it, or give the language some text")
         for start, end in text.cut_file(file, source.documents, data.shard_bytes):
@@ -230,15 +231,13 @@ def pairs(piece: Piece) -> Iterator[list[tuple[str, str]]]:
         yield from _aligned(*source.paths)
         return
     (path,) = source.paths
-    number = 0
-    for lines in text.read_lines(path):
+    for chunk in read_chunks(path):
         batch = []
-        for line in lines:
-            number += 1
+        for i, line in enumerate(chunk.lines):
             columns = line.split("\t")
             if line.strip():
                 if len(columns) < 2:
-                    raise UserError(f"{path}: line {number}: no tab; a TSV needs two columns, a sentence each")
+                    raise UserError(f"{chunk.place(i)}: no tab; a TSV needs two columns, a sentence each")
                 batch.append((columns[0].strip(), columns[1].strip()))
         yield [pair for pair in batch if all(pair)]
 
@@ -246,7 +245,7 @@ def pairs(piece: Piece) -> Iterator[list[tuple[str, str]]]:
 def _aligned(first: str, second: str) -> Iterator[list[tuple[str, str]]]:
     sides: list[list[str]] = [[], []]
     counts = [0, 0]
-    readers: list[Any] = [text.read_lines(first), text.read_lines(second)]
+    readers = [(chunk.lines for chunk in read_chunks(path)) for path in (first, second)]
     while True:
         for i in (0, 1):
             while not sides[i]:

@@ -283,7 +283,7 @@ def test_pairs_that_are_not_aligned_are_refused(tmp_path):
     assert [pair for batch in sources.pairs(piece) for pair in batch] == [("one", "one"), ("three", "three")]
     (tmp_path / "t").write_text("one\tone\nno tab\n")
     piece = Piece(cfg.Parallel(("de", "sw"), (f"{tmp_path}/t",)), "both", (f"{tmp_path}/t",))
-    with pytest.raises(UserError, match="t: line 2: no tab"):
+    with pytest.raises(UserError, match="t:2: no tab"):
         list(sources.pairs(piece))
 
 

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lines of a text file, plain or compressed: read a part at a time, checked, refused with file and line."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import IO, Any
+
+import zstandard
+from etils import epath
+
+from mlm_jax.errors import UserError
+
+CHUNK = 1 << 20  # bytes read at a time
+LONGEST_LINE = 10_000_000  # bytes
+BOM = b"\xef\xbb\xbf"
+DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error, zstandard.ZstdError)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive lines of a file.
+
+    Attributes:
+      lines: without their newlines.
+      start: the byte that the reading began at.
+      number: of the first line, where the line at `start` is line 1.
+    """
+
+    path: str
+    lines: list[str]
+    start: int
+    number: int
+
+    def place(self, i: int) -> str:
+        """The file and the number of `lines[i]`, as FILE:LINE."""
+        return _place(self.path, self.start, self.number + i)
+
+
+def read_lines(path: str) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a whole file, without their line ends.
+
+    Raises:
+      UserError: the file is empty, it is not UTF-8, it has a NUL byte, or it cannot be unpacked; the message names the line.
+    """
+    number = 0
+    for chunk in read_chunks(path, longest=None):
+        for number, line in enumerate(chunk.lines, chunk.number):
+            yield number, line.rstrip("\r")
+    if not number:
+        raise UserError(f"{path}: empty; remove it, or give it some text")
+
+
+def read_chunks(
+    path: str, start: int = 0, end: int | None = None, longest: int | None = LONGEST_LINE
+) -> Iterator[Chunk]:
+    """The lines of a range of bytes, about `CHUNK` bytes of them at a time. A byte order mark is left out.
+
+    Args:
+      path: a plain file, or one whose name ends in a suffix of `UNPACK`.
+      start, end: bytes; the whole file unless given, which a compressed file needs.
+      longest: bytes that a line may have.
+
+    Raises:
+      UserError: it is not UTF-8, it has a NUL byte or a line that is too long, or it cannot be unpacked; the message names the
+        line.
+    """
+    number, byte = 1, start  # of the first line that is not returned yet
+    unfinished: list[bytes] = []  # parts of the last line
+    left = float("inf") if end is None else end - start
+    with epath.Path(path).open("rb") as file:
+        if start:
+            file.seek(start)
+        blocks = UNPACK.get(path.removeprefix(uncompressed(path)), partial(_blocks, nullcontext))(file)
+        while left > 0:
+            try:
+                data = next(blocks, b"")
+            except DAMAGED as e:
+                raise UserError(
+                    f"{path}: cannot be unpacked: damaged or truncated after line {number - 1} ({e}); fetch or compress it again"
+                ) from e
+            if not data:
+                break
+            data = data[: int(min(len(data), left))]
+            left -= len(data)
+            head, newline, tail = data.rpartition(b"\n")
+            if newline:
+                whole = b"".join([*unfinished, head])
+                lines = _decode(path, whole, start, byte, number)
+                yield Chunk(path, lines, start, number)
+                number, byte, unfinished = number + len(lines), byte + len(whole) + 1, []
+            unfinished.append(tail)
+            if longest is not None and sum(map(len, unfinished)) > longest:
+                raise UserError(
+                    f"{_place(path, start, number)}: a line of over {longest:,} bytes; put a document on each line, or cut it up"
+                )
+    if last := b"".join(unfinished):
+        yield Chunk(path, _decode(path, last, start, byte, number), start, number)
+
+
+def uncompressed(path: str) -> str:
+    """A file's name without the suffix of its compression."""
+    stem, dot, suffix = path.rpartition(".")
+    return stem if dot + suffix in UNPACK else path
+
+
+def _decode(path: str, data: bytes, start: int, byte: int, number: int) -> list[str]:
+    """Lines of a file from bytes that begin at `byte`, with line `number`."""
+    if byte == 0 and data.startswith(BOM):
+        data = data.removeprefix(BOM)
+        byte = len(BOM)
+
+    def refuse(what: str, at: int, advice: str) -> UserError:
+        place = _place(path, start, number + data.count(b"\n", 0, at))
+        return UserError(f"{place}: {what} at byte {byte + at}; {advice}")
+
+    nul = data.find(b"\0")
+    if nul >= 0:
+        raise refuse("holds a NUL byte", nul, "remove it, or convert the file if it is no text")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as e:
+        raise refuse("not UTF-8", e.start, "convert the file, e.g. with iconv") from e
+    return text.split("\n")
+
+
+def _place(path: str, start: int, number: int) -> str:
+    """FILE:LINE of a line that is counted from the byte `start`; lines before it are counted now, for a message only."""
+    if start:
+        with epath.Path(path).open("rb") as file:
+            while file.tell() < start:
+                number += file.read(min(CHUNK, start - file.tell())).count(b"\n")
+    return f"{path}:{number}"
+
+
+def _blocks(unpack: Callable[[IO[Any]], Any], file: IO[Any]) -> Iterator[bytes]:
+    with unpack(file) as stream:
+        while data := stream.read(CHUNK):
+            yield data
+
+
+def _zstandard_blocks(file: IO[Any]) -> Iterator[bytes]:
+    """Unpack frame by frame, because the library's own reader says nothing when the last frame is cut off."""
+    decoder = None
+    while data := (decoder.unused_data if decoder else b"") or file.read(CHUNK // 4):
+        if decoder is None or decoder.eof:
+            decoder = zstandard.ZstdDecompressor().decompressobj()
+        if out := decoder.decompress(data):
+            yield out
+    if decoder is not None and not decoder.eof:
+        raise EOFError("the last frame is not complete")
+
+
+# How a compressed file's text is read, a block of bytes at a time, by the end of its name.
+UNPACK: dict[str, Callable[[IO[Any]], Iterator[bytes]]] = {
+    ".gz": partial(_blocks, gzip.open),
+    ".bz2": partial(_blocks, bz2.open),
+    ".xz": partial(_blocks, lzma.open),
+    ".zst": _zstandard_blocks,
+}

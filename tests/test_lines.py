@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lines: the same whatever the file is packed in; bad text refused with its line."""
+
+import bz2
+import gzip
+import json
+import lzma
+
+import pytest
+import zstandard
+
+from mlm_jax import lines
+from mlm_jax.errors import UserError
+from mlm_jax.finetune.config import Data, Labelled, Task
+from mlm_jax.finetune.examples import read
+from mlm_jax.prepare.text import cut_file, read_documents
+
+PACK = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda content: zstandard.ZstdCompressor().compress(content),
+}
+
+
+def texts(path):
+    return [text for _, text in lines.read_lines(str(path))]
+
+
+@pytest.mark.parametrize("suffix", PACK)
+def test_what_is_text_for_pretraining_is_labelled_data_too(tmp_path, suffix):
+    rows = [{"text": f"नमस्ते {i}", "label": i % 2} for i in range(3)]
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(PACK[suffix]("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    found = read(Labelled("hi", str(path)), Data(), Task(kind="classify"))
+    assert [(e.first, e.label) for e in found] == [(row["text"], str(row["label"])) for row in rows]
+    assert found[1].where == f"{path}:2"
+    assert [d for batch in read_documents(str(path), "line", "text") for d in batch] == [row["text"] for row in rows]
+
+
+def test_compressed_files_and_a_byte_order_mark(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "CHUNK", 64)
+    every = [f"line {i} é中" for i in range(500)]
+    content = b"\xef\xbb\xbf" + "\r\n".join(every).encode()
+    for suffix, pack in PACK.items():
+        # Two parts one after the other, as files are when they are joined.
+        (tmp_path / f"a.txt{suffix}").write_bytes(pack(content[:1000]) + pack(content[1000:]))
+        assert cut_file(str(tmp_path / f"a.txt{suffix}"), "line", 10) == [(0, None)]
+    (tmp_path / "a.txt").write_bytes(content)
+    for suffix in ("", *PACK):
+        assert list(lines.read_lines(str(tmp_path / f"a.txt{suffix}"))) == list(enumerate(every, 1))
+
+
+def test_a_long_line_of_json_is_read_whole(tmp_path):
+    (tmp_path / "a.json").write_bytes(b"x" * 12_000_000 + b"\n\nlast")
+    assert [len(text) for text in texts(tmp_path / "a.json")] == [12_000_000, 0, 4]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"fine\nb\xe9d\n", "a.txt:2: not UTF-8 at byte 6; convert the file"),
+        (b"x" * 3_000_000 + b"\n" + b"y\n" * 9 + b"\xff", "a.txt:11: not UTF-8 at byte 3000019"),
+        (b"fine\nb\0d\n", "a.txt:2: holds a NUL byte at byte 6"),
+        (b"\xef\xbb\xbffine\n\0", "a.txt:2: holds a NUL byte at byte 8"),
+        (b"fine\n" + b"x" * 20_000_000, "a.txt:2: a line of over 10,000,000 bytes"),
+    ],
+)
+def test_bad_text_is_refused_with_its_line(tmp_path, content, message):
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        list(lines.read_chunks(str(tmp_path / "a.txt")))
+    assert "\n" not in str(caught.value)
+    # In a range that begins in the middle the line is still the file's.
+    with pytest.raises(UserError, match=message):
+        list(lines.read_chunks(str(tmp_path / "a.txt"), content.index(b"\n") + 1))
+
+
+@pytest.mark.parametrize("suffix", PACK)
+def test_cut_off_and_damaged_archives_are_refused(tmp_path, suffix):
+    path = tmp_path / f"a.txt{suffix}"
+    packed = PACK[suffix]("\n".join(f"line {i}" for i in range(5000)).encode())
+    for damaged in (packed[: len(packed) // 2], b"no archive at all"):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"{path.name}: cannot be unpacked: damaged or truncated after line \d+"):
+            texts(path)
+    path.write_bytes(PACK[suffix](b""))
+    with pytest.raises(UserError, match="empty; remove it"):
+        texts(path)
