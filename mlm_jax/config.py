@@ -2,7 +2,10 @@
 """Every option of every command: typed, with its unit, default and source.
 
 A config file is Python and defines `get_config() -> Config`. The command line is made from these
-dataclasses (`--dotted.option value`), and the text under a field is its help.
+dataclasses (`--dotted.option value`), and the text under a field is its help. Bounds of a value, and whether it may differ
+from the one a workdir was made with, stand at its field. What may differ does not change what is learned, but for
+train.steps, which moves the end of the run (and, with it, a schedule that decays towards the end), and the options marked
+`MAY_CHANGE_ONWARDS`.
 """
 
 from __future__ import annotations
@@ -10,17 +13,18 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import math
 import runpy
 import typing
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from mlm_jax.errors import UserError
+from mlm_jax.fields import BELOW_ONE, MAY_CHANGE, MAY_CHANGE_ONWARDS, Above, AtLeast, Within, check_bounds
+
+EXPONENT = Within(0, 1, note=" (0 draws languages evenly, 1 as often as they occur)")
 
 
 @dataclass(frozen=True)
@@ -67,23 +71,23 @@ class Data:
 
     sources: tyro.conf.Suppress[tuple[Source, ...]] = ()
     parallel: tyro.conf.Suppress[tuple[Parallel, ...]] = ()
-    validation_fraction: float = 0.01
+    validation_fraction: Annotated[float, BELOW_ONE] = 0.01
     """Share of a language's documents held out by the hash of their text, where no file is named."""
-    sequence_length: int = 512
+    sequence_length: Annotated[int, AtLeast(8)] = 512
     """Tokens in a block, specials included (XLM-R: 512)."""
     packing: Literal["concatenate", "segments", "next_sentence"] = "concatenate"
     """concatenate: documents run on from block to block, as XLM-R; segments: whole documents packed
     best-fit, each attending within itself; next_sentence: two parts a block, the second of which
     follows the first or is a random one (BERT). Language pairs are packed best-fit whatever this says."""
-    pairings: int = 1
+    pairings: Annotated[int, AtLeast(1)] = 1
     """next_sentence: times the text is cut into pairs anew (BERT's duplication factor: 10)."""
-    shard_bytes: int = 64 * 2**20
+    shard_bytes: Annotated[int, AtLeast(1)] = 64 * 2**20
     """Uncompressed text files are prepared in pieces of this many bytes, in parallel."""
-    workers: int = 0
+    workers: Annotated[int, AtLeast(0), MAY_CHANGE] = 0
     """Preparation processes; 0: one a core."""
-    runner: Literal["pool", "beam"] = "pool"
+    runner: Annotated[Literal["pool", "beam"], MAY_CHANGE] = "pool"
     """Where shards are prepared: a process pool here, or Apache Beam (extra `beam`)."""
-    beam_options: str = ""
+    beam_options: Annotated[str, MAY_CHANGE] = ""
     """Beam pipeline options, as one string, e.g. "--runner=DataflowRunner --project=p"."""
 
 
@@ -94,17 +98,17 @@ class Vocabulary:
     path: str = ""
     """An existing SentencePiece .model, tokenizer.json (Hugging Face tokenizers) or vocab.txt (BERT's WordPiece)
     to use as it is; empty: train one."""
-    size: int = 32_000
+    size: Annotated[int, AtLeast(1)] = 32_000
     """Pieces, specials and bytes included (XLM-R: 250,002)."""
     model: Literal["unigram", "bpe", "wordpiece"] = "unigram"
     """unigram (XLM-R) or bpe by SentencePiece; wordpiece (BERT) by Hugging Face tokenizers."""
     lowercase: bool = False
     """wordpiece: lower-case and without accents (BERT's "uncased")."""
-    character_coverage: float = 0.9995
+    character_coverage: Annotated[float, Within(0, 1, excluded=(0,))] = 0.9995
     """Share of the sample's characters that get a piece of their own."""
     byte_fallback: bool = True
     """Spell characters without a piece in UTF-8 bytes instead of <unk> (SentencePiece only)."""
-    sample_bytes: int = 100_000_000
+    sample_bytes: Annotated[int, AtLeast(1)] = 100_000_000
     """UTF-8 bytes of text to train on, shared out by the smoothed rates. Bounds the memory: the
     trainer takes roughly 70 times as much."""
 
@@ -120,7 +124,7 @@ class Stage:
     """
 
     start: int
-    exponent: float | None = None
+    exponent: Annotated[float | None, EXPONENT] = None
     languages: tuple[str, ...] = ()
 
 
@@ -131,11 +135,11 @@ class Sampling:
     strategy: Literal["exponent", "temperature", "unimax"] = "exponent"
     """exponent: share ** exponent (mBERT, XLM, XLM-R); temperature: share ** (1 / temperature) (mT5);
     unimax: as even as the repeat cap lets it be (Chung et al. 2023)."""
-    exponent: float = 0.3
+    exponent: Annotated[float, EXPONENT] = 0.3
     """0: uniform; 1: natural shares (mBERT 0.7, XLM-R 0.3)."""
-    temperature: float = 1 / 0.3
+    temperature: Annotated[float, AtLeast(1)] = 1 / 0.3
     """1: natural shares (mT5: 1/0.3)."""
-    max_epochs: float = 0.0
+    max_epochs: Annotated[float, AtLeast(0)] = 0.0
     """The most times a language's text may be repeated; UniMax's cap N. With the other strategies the
     run is refused when a language would pass it. 0: no limit (UniMax needs one)."""
     count: Literal["tokens", "bytes", "documents", "blocks"] = "tokens"
@@ -144,7 +148,7 @@ class Sampling:
     languages: tyro.conf.Suppress[tuple[str, ...]] = ()
     """Languages drawn before the first of `stages`; empty: all."""
     stages: tyro.conf.Suppress[tuple[Stage, ...]] = ()
-    parallel_share: float = 0.0
+    parallel_share: Annotated[float, Within(0, 1)] = 0.0
     """Share of the blocks that hold language pairs (translation LM; XLM's MLM + TLM: 0.5). Among themselves
     pairs are drawn by the same strategy as languages."""
 
@@ -153,13 +157,13 @@ class Sampling:
 class Model:
     """The encoder; the default is XLM-R base (Conneau et al. 2020, table 7). `mlm_jax.model.families` names others."""
 
-    layers: int = 12
+    layers: Annotated[int, AtLeast(1)] = 12
     """Transformer layers."""
-    width: int = 768
+    width: Annotated[int, AtLeast(1)] = 768
     """Width of the residual stream."""
-    heads: int = 12
+    heads: Annotated[int, AtLeast(1)] = 12
     """Attention heads; divides width."""
-    mlp_width: int = 3072
+    mlp_width: Annotated[int, AtLeast(1)] = 3072
     """Width of the feed-forward layer."""
     norm: Literal["post", "pre"] = "post"
     """post: each sum is normalised (BERT, XLM, XLM-R); pre: what each sublayer reads is, and the sum is not
@@ -175,7 +179,7 @@ class Model:
     """GeGLU instead of GELU (Shazeer 2020; ModernBERT): `mlp_width` is then of each of the two halves."""
     position_embedding: Literal["learned", "rotary"] = "learned"
     """learned: a row a position is added to the input; rotary: queries and keys are turned (Su et al. 2021)."""
-    positions: int = 512
+    positions: Annotated[int, AtLeast(1)] = 512
     """The longest block the model can read."""
     position_offset: int = 2
     """Rows of the learned positions before position 0 (XLM-R 2, others 0); never read, kept for other software."""
@@ -183,9 +187,9 @@ class Model:
     """Base of the rotary wavelengths in layers that attend globally (ModernBERT)."""
     rope_local_theta: float = 10_000.0
     """The same in layers that attend locally."""
-    global_every: int = 1
+    global_every: Annotated[int, AtLeast(1)] = 1
     """Every n-th layer, from the first on, attends globally, the others within `window` (ModernBERT 3)."""
-    window: int = 128
+    window: Annotated[int, AtLeast(1)] = 128
     """Tokens a local layer sees around each: half of them on either side."""
     token_types: int = 1
     """Rows of the token type (segment A/B) embedding (BERT 2; XLM-R 1, the same for every token; XLM 0)."""
@@ -201,9 +205,9 @@ class Model:
     next_sentence: bool = False
     """Learn to tell, from the pooler, whether a block's second part follows its first (BERT); the data must be
     packed as next_sentence."""
-    dropout: float = 0.1
+    dropout: Annotated[float, BELOW_ONE] = 0.1
     """Share of residual units dropped."""
-    attention_dropout: float = 0.1
+    attention_dropout: Annotated[float, BELOW_ONE] = 0.1
     """Share of attention probabilities dropped."""
     attention_out_dropout: float = -1.0
     """Share of attention's output dropped; -1: as `dropout`."""
@@ -211,14 +215,14 @@ class Model:
     """Standard deviation of new weights."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type; auto: bfloat16 on GPU and TPU, float32 on CPU. Parameters are float32."""
-    attention: Literal["auto", "xla", "cudnn", "triton", "splash"] = "auto"
+    attention: Annotated[Literal["auto", "xla", "cudnn", "triton", "splash"], MAY_CHANGE] = "auto"
     """What computes attention. xla: plain products, everywhere, with all scores in memory; flash attention by cudnn
     or triton (NVIDIA GPUs) or splash (TPUs). auto: cudnn or splash where they can, but xla while training with
     attention_dropout above 0: the kernels have none, and asking for one then is refused."""
-    remat: Literal["none", "dots", "full"] = "none"
+    remat: Annotated[Literal["none", "dots", "full"], MAY_CHANGE] = "none"
     """What the backward pass computes again instead of keeping: nothing, all but matrix products, or
     everything but each layer's input."""
-    loss_chunk: int = 32_768
+    loss_chunk: Annotated[int, AtLeast(1)] = 32_768
     """Vocabulary rows scored at a time by the head; a smaller vocabulary is scored in one piece."""
 
 
@@ -226,23 +230,23 @@ class Model:
 class Objective:
     """Masked language modelling (Devlin et al. 2019, section 3.1). Of no effect where `model.causal`."""
 
-    mask_rate: float = 0.15
+    mask_rate: Annotated[float, Within(0, 1, excluded=(0, 1))] = 0.15
     """Share of the tokens that may be hidden that are scored."""
     mask_rate_schedule: tyro.conf.Suppress[tuple[tuple[int, float], ...]] = ()
     """(step, rate): from that step on, that rate (mmBERT: 0.30, 0.15, 0.05)."""
-    replace_mask: float = 0.8
+    replace_mask: Annotated[float, Within(0, 1)] = 0.8
     """Of the scored, the share shown as <mask>."""
-    replace_random: float = 0.1
+    replace_random: Annotated[float, Within(0, 1)] = 0.1
     """Of the scored, the share shown as another piece; the rest are shown as they are."""
     whole_words: bool = False
     """Hide all pieces of a word together."""
-    span_length: float = 1.0
+    span_length: Annotated[float, AtLeast(1)] = 1.0
     """Hide spans of pieces (of words, with whole_words), as many on average: lengths are geometric (SpanBERT,
     Joshi et al. 2020: 3.8)."""
-    frequency_exponent: float = 0.0
+    frequency_exponent: Annotated[float, Within(0, 1)] = 0.0
     """Hide a piece in proportion to its frequency to the power of minus this (XLM's paper: 0.5). Not with
     whole words or spans."""
-    static_masks: int = 0
+    static_masks: Annotated[int, AtLeast(0)] = 0
     """0: new masks every time; n: each block has n masks, seen in turn (BERT's duplication factor: 10)."""
 
 
@@ -253,11 +257,11 @@ class Optimizer:
     name: Literal["adamw", "stable_adamw"] = "adamw"
     """stable_adamw: each matrix's step is divided by how much its gradient outgrew its average (Wortsman et al.
     2023), which replaces clipping (ModernBERT, mmBERT)."""
-    learning_rate: float = 7e-4
+    learning_rate: Annotated[float, Above(0), MAY_CHANGE_ONWARDS] = 7e-4
     """Peak (RoBERTa's table for batch 8,192; XLM-R's own is not published)."""
     schedule: Literal["linear", "inverse_sqrt", "cosine", "wsd"] = "linear"
     """After warm-up: linear to the final share, inverse square root, cosine, or stable then decay."""
-    warmup_steps: int = 10_000
+    warmup_steps: Annotated[int, AtLeast(0)] = 10_000
     """Steps of linear warm-up."""
     decay_steps: int = 0
     """wsd: the steps of decay at the end."""
@@ -265,10 +269,10 @@ class Optimizer:
     """Share of the peak at the end (linear, cosine, wsd)."""
     weight_decay: float = 0.01
     """A step's shrinkage of the weights over the learning rate."""
-    b1: float = 0.9
-    b2: float = 0.98
+    b1: Annotated[float, BELOW_ONE] = 0.9
+    b2: Annotated[float, BELOW_ONE] = 0.98
     epsilon: float = 1e-6
-    clip_norm: float = 1.0
+    clip_norm: Annotated[float, AtLeast(0), MAY_CHANGE_ONWARDS] = 1.0
     """Largest global gradient norm; 0: not clipped."""
 
 
@@ -276,25 +280,25 @@ class Optimizer:
 class Train:
     """The loop."""
 
-    steps: int = 100_000
+    steps: Annotated[int, AtLeast(1), MAY_CHANGE] = 100_000
     """Updates."""
-    batch_size: int = 256
+    batch_size: Annotated[int, AtLeast(1)] = 256
     """Blocks an update, over all devices."""
-    accumulate: int = 1
+    accumulate: Annotated[int, AtLeast(1), MAY_CHANGE] = 1
     """Pieces a batch is computed in, one after another, to save memory."""
-    log_every: int = 100
+    log_every: Annotated[int, AtLeast(1), MAY_CHANGE] = 100
     """Steps between lines of metrics."""
-    validate_every: int = 1_000
+    validate_every: Annotated[int, AtLeast(1), MAY_CHANGE] = 1_000
     """Steps between validations; there is always one at the end."""
-    save_every: int = 1_000
+    save_every: Annotated[int, AtLeast(1), MAY_CHANGE] = 1_000
     """Steps between checkpoints; there is always one at the end."""
-    keep_last: int = 2
+    keep_last: Annotated[int, AtLeast(1), MAY_CHANGE] = 2
     """Newest checkpoints kept, besides the best by macro validation loss."""
     validation_blocks: int = 64
     """Validation blocks a language, at most."""
-    max_seconds: float = 0.0
+    max_seconds: Annotated[float, AtLeast(0), MAY_CHANGE] = 0.0
     """Stop (saved, to be continued) after this many seconds of training; 0: no limit."""
-    readers: int = 0
+    readers: Annotated[int, AtLeast(0), MAY_CHANGE] = 0
     """Processes that read batches for this one, for hosts whose devices outrun its threads (`input_wait` in the metrics);
     0: threads read."""
 
@@ -303,13 +307,13 @@ class Train:
 class Mesh:
     """Devices an axis; one may be -1, which takes what is left."""
 
-    data: int = -1
+    data: Annotated[int, MAY_CHANGE] = -1
     """Batch is split, parameters are copied."""
-    fsdp: int = 1
+    fsdp: Annotated[int, MAY_CHANGE] = 1
     """Batch and parameters are split."""
-    tensor: int = 1
+    tensor: Annotated[int, MAY_CHANGE] = 1
     """Heads, feed-forward width and vocabulary are split."""
-    slices: int = 1
+    slices: Annotated[int, AtLeast(1), MAY_CHANGE] = 1
     """TPU slices that the data centre's network joins: `data` is split over them first, all else stays within one."""
 
 
@@ -317,16 +321,16 @@ class Mesh:
 class Hosts:
     """Processes that train together, each with devices of its own."""
 
-    start: Literal["alone", "cluster", "given"] = "alone"
+    start: Annotated[Literal["alone", "cluster", "given"], MAY_CHANGE] = "alone"
     """alone: this process; cluster: those that TPU VMs, SLURM or Open MPI name in the environment; given: those
     named below."""
-    coordinator: str = ""
+    coordinator: Annotated[str, MAY_CHANGE] = ""
     """given: host:port of process 0, any free port there."""
-    processes: int = 1
+    processes: Annotated[int, MAY_CHANGE] = 1
     """given: how many there are."""
-    process: int = 0
+    process: Annotated[int, MAY_CHANGE] = 0
     """given: the number of this one, from 0."""
-    timeout: int = 100
+    timeout: Annotated[int, AtLeast(1, " second"), MAY_CHANGE] = 100
     """Seconds in which all have to be there, and after which one that gives no sign of life counts as gone."""
 
 
@@ -334,15 +338,15 @@ class Hosts:
 class Config:
     """One experiment."""
 
-    workdir: str = ""
+    workdir: Annotated[str, MAY_CHANGE] = ""
     """Folder of the run, local or gs://; empty: runs/NAME-OF-CONFIG."""
-    init: str = ""
+    init: Annotated[str, MAY_CHANGE] = ""
     """A run or a Hugging Face folder to start from: its encoder and vocabulary take the place of `model` and
     `vocabulary`."""
-    compiled: str = ""
+    compiled: Annotated[str, MAY_CHANGE] = ""
     """Folder of compiled programs, local or gs://, which a second start loads instead of compiling; none: they are not
     kept. Empty: WORKDIR/compiled, or what the environment's JAX_COMPILATION_CACHE_DIR says."""
-    seed: int = 0
+    seed: Annotated[int, AtLeast(0)] = 0
     """Seeds initialisation, data order, masks and dropout."""
     data: Data = Data()
     vocabulary: Vocabulary = Vocabulary()
@@ -353,37 +357,6 @@ class Config:
     train: Train = Train()
     mesh: Mesh = Mesh()
     hosts: Hosts = Hosts()
-
-
-# What may differ from the config a workdir was made with: none of it changes what is learned but
-# train.steps, which moves the end of the run (and, with it, a schedule that decays towards the end).
-MAY_CHANGE = (
-    "workdir",
-    "init",
-    "compiled",
-    "data.workers",
-    "data.runner",
-    "data.beam_options",
-    "model.attention",
-    "model.remat",
-    "train.steps",
-    "train.accumulate",
-    "train.log_every",
-    "train.validate_every",
-    "train.save_every",
-    "train.keep_last",
-    "train.max_seconds",
-    "train.readers",
-    "mesh.data",
-    "mesh.fsdp",
-    "mesh.tensor",
-    "mesh.slices",
-    "hosts.start",
-    "hosts.coordinator",
-    "hosts.processes",
-    "hosts.process",
-    "hosts.timeout",
-)
 
 
 def load(path: str, kinds: tuple[type, ...] = (Config,)) -> Any:
@@ -445,55 +418,29 @@ def validate(config: Config) -> None:
     Raises:
       UserError: naming the option, its value and what would be right.
     """
-    model, data, sampling, objective, train = (
-        config.model,
-        config.data,
-        config.sampling,
-        config.objective,
-        config.train,
-    )
+    check_bounds(config)
+    data, sampling, model, objective, train = config.data, config.sampling, config.model, config.objective, config.train
 
     def require(ok: bool, message: str) -> None:
         if not ok:
             raise UserError(message)
 
     require(bool(data.sources), "data.sources: empty; name at least one Source(language, path)")
-    require(config.seed >= 0, f"seed: {config.seed} is less than 0")
-    require(data.workers >= 0, f"data.workers: {data.workers} is less than 0")
-    require(model.heads >= 1, f"model.heads: {model.heads} is less than 1")
-    require(
-        model.width % model.heads == 0,
-        f"model.heads: {model.heads} does not divide model.width {model.width}; "
-        f"use one of {', '.join(str(h) for h in range(1, 65) if model.width % h == 0)}",
-    )
     require(
         data.sequence_length <= model.positions,
         f"data.sequence_length: {data.sequence_length} is beyond model.positions {model.positions}; "
         "lower the first or raise the second",
     )
-    require(data.sequence_length >= 8, f"data.sequence_length: {data.sequence_length} is less than 8")
-    require(
-        0 <= data.validation_fraction < 1,
-        f"data.validation_fraction: {data.validation_fraction} is outside 0 to 1",
-    )
-    exponents = {"sampling.exponent": sampling.exponent}
     for i, stage in enumerate(sampling.stages):
-        if stage.exponent is not None:
-            exponents[f"sampling.stages[{i}].exponent"] = stage.exponent
-            require(
-                sampling.strategy == "exponent",
-                f"sampling.stages[{i}].exponent: {stage.exponent}, but sampling.strategy is {sampling.strategy}, which "
-                "has no exponent; leave it out, or set the strategy to exponent",
-            )
-    for name, exponent in exponents.items():
         require(
-            0 <= exponent <= 1,
-            f"{name}: {exponent} is outside 0 to 1 (0 draws languages evenly, 1 as often as they occur)",
+            stage.exponent is None or sampling.strategy == "exponent",
+            f"sampling.stages[{i}].exponent: {stage.exponent}, but sampling.strategy is {sampling.strategy}, which "
+            "has no exponent; leave it out, or set the strategy to exponent",
         )
-    require(sampling.temperature >= 1, f"sampling.temperature: {sampling.temperature} is less than 1")
+    starts = [0] + [s.start for s in sampling.stages]
     require(
-        0 <= sampling.parallel_share <= 1,
-        f"sampling.parallel_share: {sampling.parallel_share} is outside 0 to 1",
+        all(a < b for a, b in itertools.pairwise(starts)),
+        f"sampling.stages: starts {starts[1:]} must increase from a step after 0",
     )
     require(
         sampling.parallel_share == 0 or bool(data.parallel),
@@ -507,24 +454,18 @@ def validate(config: Config) -> None:
         sampling.strategy != "unimax" or sampling.max_epochs > 0,
         "sampling.max_epochs: UniMax needs the most epochs a language may be repeated, e.g. 5",
     )
-    starts = [0] + [s.start for s in sampling.stages]
     require(
-        all(a < b for a, b in itertools.pairwise(starts)),
-        f"sampling.stages: starts {starts[1:]} must increase from a step after 0",
-    )
-    for name, rate in [("objective.mask_rate", objective.mask_rate)] + [
-        (f"objective.mask_rate_schedule[{i}]", r) for i, (_, r) in enumerate(objective.mask_rate_schedule)
-    ]:
-        require(0 < rate < 1, f"{name}: {rate} is outside 0 to 1")
-    require(objective.span_length >= 1, f"objective.span_length: {objective.span_length} is less than 1")
-    require(objective.static_masks >= 0, f"objective.static_masks: {objective.static_masks} is less than 0")
-    require(
-        0 <= objective.frequency_exponent <= 1,
-        f"objective.frequency_exponent: {objective.frequency_exponent} is outside 0 to 1",
+        model.width % model.heads == 0,
+        f"model.heads: {model.heads} does not divide model.width {model.width}; "
+        f"use one of {', '.join(str(h) for h in range(1, 65) if model.width % h == 0)}",
     )
     require(
-        not (objective.frequency_exponent and (objective.whole_words or objective.span_length > 1)),
-        "objective.frequency_exponent: chooses single pieces; not with whole_words or span_length",
+        model.position_embedding == "learned" or (model.width // model.heads) % 2 == 0,
+        f"model.heads: {model.heads} heads of width {model.width // model.heads}; rotary positions need an even width",
+    )
+    require(
+        not (model.norm == "post" and not model.embedding_norm),
+        "model.embedding_norm: post-norm needs it",
     )
     require(
         model.next_sentence == (data.packing == "next_sentence"),
@@ -536,21 +477,6 @@ def validate(config: Config) -> None:
         "model.next_sentence: needs model.pooler, model.token_types 2 and an encoder that is not causal",
     )
     require(
-        model.position_embedding == "learned" or (model.width // model.heads) % 2 == 0,
-        f"model.heads: {model.heads} heads of width {model.width // model.heads}; rotary positions need an even width",
-    )
-    require(
-        not (model.norm == "post" and not model.embedding_norm),
-        "model.embedding_norm: post-norm needs it",
-    )
-    require(
-        objective.replace_mask >= 0
-        and objective.replace_random >= 0
-        and objective.replace_mask + objective.replace_random <= 1 + 1e-9,
-        f"objective: replace_mask {objective.replace_mask} and replace_random {objective.replace_random} "
-        "must be shares that sum to at most 1",
-    )
-    require(
         model.attention_out_dropout == -1 or 0 <= model.attention_out_dropout < 1,
         f"model.attention_out_dropout: {model.attention_out_dropout} is neither -1 nor within 0 to 1",
     )
@@ -558,68 +484,56 @@ def validate(config: Config) -> None:
         model.attention in ("auto", "xla") or model.attention_dropout == 0,
         f"model.attention: {model.attention} has no dropout; set model.attention_dropout 0 or model.attention auto",
     )
-    for name in ("dropout", "attention_dropout"):
-        require(0 <= getattr(model, name) < 1, f"model.{name}: {getattr(model, name)} is outside 0 to 1")
-    for section, names in {
-        "model": ("layers", "width", "heads", "mlp_width", "positions", "global_every", "window", "loss_chunk"),
-        "train": ("steps", "batch_size", "accumulate", "log_every", "validate_every", "save_every", "keep_last"),
-        "vocabulary": ("size", "sample_bytes"),
-        "data": ("shard_bytes", "pairings"),
-    }.items():
-        for name in names:
-            value = getattr(getattr(config, section), name)
-            require(value >= 1, f"{section}.{name}: {value} is less than 1")
-    require(
-        train.batch_size % train.accumulate == 0,
-        f"train.batch_size: {train.batch_size} does not divide into train.accumulate {train.accumulate} pieces",
-    )
     require(
         model.head != "none" or bool(config.init),
         "model.head: none has no output layer to pretrain; use transform or plain",
     )
+    for i, (_, rate) in enumerate(objective.mask_rate_schedule):
+        require(0 < rate < 1, f"objective.mask_rate_schedule[{i}]: {rate} is outside 0 to 1")
     require(
-        0 < config.vocabulary.character_coverage <= 1,
-        f"vocabulary.character_coverage: {config.vocabulary.character_coverage} is outside 0 to 1",
+        objective.replace_mask + objective.replace_random <= 1 + 1e-9,
+        f"objective: replace_mask {objective.replace_mask} and replace_random {objective.replace_random} "
+        "must be shares that sum to at most 1",
     )
-    optimizer = config.optimizer
-    require(optimizer.learning_rate > 0, "optimizer.learning_rate: must be positive")
-    for name in ("b1", "b2"):
-        beta = getattr(optimizer, name)
-        require(0 <= beta < 1, f"optimizer.{name}: {beta} is outside 0 to 1")
-    for section, name in (
-        ("optimizer", "warmup_steps"),
-        ("optimizer", "clip_norm"),
-        ("train", "max_seconds"),
-        ("train", "readers"),
-    ):
-        value = getattr(getattr(config, section), name)
-        require(value >= 0, f"{section}.{name}: {value} is less than 0")
+    require(
+        not (objective.frequency_exponent and (objective.whole_words or objective.span_length > 1)),
+        "objective.frequency_exponent: chooses single pieces; not with whole_words or span_length",
+    )
     require(
         config.optimizer.schedule != "wsd" or 0 < config.optimizer.decay_steps <= train.steps,
         f"optimizer.decay_steps: {config.optimizer.decay_steps}; wsd needs 1 to train.steps {train.steps}",
     )
+    require(
+        train.batch_size % train.accumulate == 0,
+        f"train.batch_size: {train.batch_size} does not divide into train.accumulate {train.accumulate} microbatches",
+    )
     axes = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    require(config.mesh.slices >= 1, f"mesh.slices: {config.mesh.slices} is less than 1")
     require(
         sum(a == -1 for a in axes) <= 1 and all(a == -1 or a >= 1 for a in axes),
         f"mesh: {axes} (data, fsdp, tensor) must be positive, and at most one of them -1",
     )
-    hosts = config.hosts
-    require(hosts.timeout >= 1, f"hosts.timeout: {hosts.timeout} is less than 1 second")
-    if hosts.start == "given":
-        host, _, port = hosts.coordinator.rpartition(":")
-        require(
-            bool(host) and port.isdecimal() and 0 < int(port) < 65536,
-            f'hosts.coordinator: "{hosts.coordinator}" is not host:port of process 0, such as 10.0.0.1:8476',
+    validate_hosts(config.hosts)
+
+
+def validate_hosts(hosts: Hosts) -> None:
+    """Refuse a description of the processes that cannot work.
+
+    Raises:
+      UserError: naming the option, its value and what would be right.
+    """
+    host, _, port = hosts.coordinator.rpartition(":")
+    if hosts.start != "given":
+        if (hosts.coordinator, hosts.processes, hosts.process) != ("", 1, 0):
+            raise UserError(
+                f"hosts.start: {hosts.start}, but hosts.coordinator, processes or process is set; they go with given"
+            )
+    elif not (host and port.isdecimal() and 0 < int(port) < 65536):
+        raise UserError(
+            f'hosts.coordinator: "{hosts.coordinator}" is not host:port of process 0, such as 10.0.0.1:8476'
         )
-        require(
-            0 <= hosts.process < hosts.processes,
-            f"hosts.process: {hosts.process} is not one of {hosts.processes} processes, which are numbered from 0",
-        )
-    else:
-        require(
-            (hosts.coordinator, hosts.processes, hosts.process) == ("", 1, 0),
-            f"hosts.start: {hosts.start}, but hosts.coordinator, processes or process is set; they go with given",
+    elif not 0 <= hosts.process < hosts.processes:
+        raise UserError(
+            f"hosts.process: {hosts.process} is not one of {hosts.processes} processes, which are numbered from 0"
         )
 
 
@@ -666,24 +580,3 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def differences(stored: dict[str, Any], config: Any, may_change: Sequence[str] = MAY_CHANGE) -> list[str]:
-    """Options in which a config differs from a workdir's stored one, as lines `option: was, is now`.
-
-    Options that may change are left out.
-    """
-    was, now = flatten(stored), flatten(config)
-
-    def same(a: Any, b: Any) -> bool:
-        return a == b or (isinstance(a, float) and isinstance(b, float) and math.isclose(a, b))
-
-    def show(value: Any) -> str:
-        text = json.dumps(value, ensure_ascii=False)
-        return text if len(text) < 60 else text[:57] + "..."
-
-    return [
-        f"{name}: {show(was.get(name))} there, {show(now.get(name))} here"
-        for name in sorted(was.keys() | now.keys())
-        if name not in may_change and not same(was.get(name), now.get(name))
-    ]

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
 import io
 import itertools
@@ -19,6 +18,7 @@ from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate import config as evaluate_options
 from mlm_jax.evaluate.config import Evaluate
+from mlm_jax.fields import options as options_of
 from mlm_jax.finetune import config as finetune_options
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.neutrality import config as analyze_options
@@ -83,14 +83,9 @@ def _as_flags(options: list[str]) -> Iterator[str]:
             yield option
 
 
-def option_names(section: type, prefix: str = "") -> Iterator[str]:
-    """The dotted names of a config dataclass's options."""
-    hints = typing.get_type_hints(section, include_extras=True)
-    for field in dataclasses.fields(section):
-        if dataclasses.is_dataclass(hints[field.name]):
-            yield from option_names(typing.cast(type, hints[field.name]), f"{prefix}{field.name}.")
-        elif typing.get_origin(hints[field.name]) is not typing.Annotated:  # those are for config files only
-            yield prefix + field.name
+def option_names(kind: type) -> list[str]:
+    """The dotted names of a config's options on the command line: those with tyro's `Suppress` are for config files only."""
+    return [option.name for option in options_of(kind()) if tyro.conf.Suppress not in option.notes]
 
 
 def _first_sentence(box: str) -> str:

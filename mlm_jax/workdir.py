@@ -13,20 +13,13 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax.errors import UserError
-from mlm_jax.evaluate import config as evaluate_options
 from mlm_jax.evaluate.config import Evaluate
+from mlm_jax.fields import differences
 from mlm_jax.files import in_bucket, write_whole
-from mlm_jax.finetune import config as finetune_options
 from mlm_jax.finetune.config import Finetune
-from mlm_jax.neutrality import config as analyze_options
 from mlm_jax.neutrality.config import Analyze
 
-MAY_CHANGE: dict[type, Sequence[str]] = {
-    cfg.Config: cfg.MAY_CHANGE,
-    Finetune: finetune_options.MAY_CHANGE,
-    Evaluate: evaluate_options.MAY_CHANGE,
-    Analyze: analyze_options.MAY_CHANGE,
-}
+SHOWN = 8  # options that differ, named in a message
 
 
 def own_workdir(config: cfg.Config | Finetune | Evaluate | Analyze, write: bool = True) -> None:
@@ -40,17 +33,22 @@ def own_workdir(config: cfg.Config | Finetune | Evaluate | Analyze, write: bool 
     stored = epath.Path(config.workdir) / "config.json"
     if stored.exists() and is_begun(stored.parent, config):
         try:
-            different = cfg.differences(json.loads(stored.read_text()), config, MAY_CHANGE[type(config)])
+            different = differences(json.loads(stored.read_text()), config)
         except ValueError as e:
             raise UserError(f"{stored}: not JSON ({e}); delete it, or use another workdir") from e
         if isinstance(config, cfg.Config) and not has_checkpoint(stored.parent):
             # The corpus is made already, and whatever else did not work may be mended.
-            different = [line for line in different if line.startswith(("data.", "vocabulary.", "sampling.", "seed"))]
-        if different:
+            different = [d for d in different if d.name.startswith(("data.", "vocabulary.", "sampling.", "seed"))]
+        refused = [str(d) for d in different if d.may_change is None]
+        if refused:
+            more = f"; and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
             raise UserError(
-                f"{config.workdir}: holds a run with another config ({'; '.join(different)}); "
+                f"{config.workdir}: holds a run with another config ({'; '.join(refused[:SHOWN])}{more}); "
                 "use another --workdir, or move this one away"
             )
+        onwards = [str(d) for d in different if d.may_change and d.may_change.onwards]
+        if onwards and write:
+            console.warn(f"{config.workdir}: {'; '.join(onwards)}; what is trained from now on uses what is here")
     if write:
         write_text(config, "config.json", cfg.to_json(config))
 

@@ -9,6 +9,11 @@ import pytest
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
+from mlm_jax.evaluate.config import Evaluate
+from mlm_jax.fields import MAY_CHANGE, MAY_CHANGE_ONWARDS, AtLeast, MayChange, check_bounds, differences, options
+from mlm_jax.finetune.config import Finetune
+from mlm_jax.neutrality.config import Analyze
+from mlm_jax.plan.config import Plan
 
 
 def changed(**options):
@@ -57,21 +62,60 @@ def test_what_cannot_work_is_refused(options, message):
     assert "\n" not in str(caught.value)
 
 
+def refused(stored, config):
+    return [str(d) for d in differences(stored, config) if d.may_change is None]
+
+
 def test_json_holds_everything_and_differences_are_named():
     config = changed()
     stored = json.loads(cfg.to_json(config))
-    assert cfg.differences(stored, config) == []
+    assert differences(stored, config) == []
     other = changed(model__layers=6, sampling__exponent=0.7, train__steps=5, mesh__data=2)
-    assert cfg.differences(stored, other) == [
+    assert refused(stored, other) == [
         "model.layers: 12 there, 6 here",
         "sampling.exponent: 0.3 there, 0.7 here",
     ]
-    missing = {k: v for k, v in stored.items() if k != "seed"}
-    assert cfg.differences(missing, config) == ["seed: null there, 0 here"]
+    assert {d.name for d in differences(stored, other)} == {
+        "model.layers", "sampling.exponent", "train.steps", "mesh.data",
+    }  # fmt: skip
 
 
-def test_every_exception_to_differences_is_an_option():
-    assert set(cfg.MAY_CHANGE) <= set(cfg.flatten(changed()))
+def test_an_option_that_is_not_stored_has_its_default_there():
+    config = changed()
+    stored = json.loads(cfg.to_json(config))
+    del stored["seed"], stored["hosts"], stored["model"]["window"], stored["data"]["sources"][0]["field"]
+    assert differences(stored, config) == []
+    assert refused(stored, dataclasses.replace(config, seed=1)) == ["seed: 0 there, 1 here"]
+    assert refused(stored, changed(model__window=64)) == ["model.window: 128 there, 64 here"]
+    assert refused(stored | {"old": 3}, config) == ["old: 3 there, null here"]
+
+
+def test_a_long_value_is_shown_where_it_differs():
+    paths = [f"/data/of/many/languages/in/a/folder/of/its/own/{language}/text.txt" for language in ("de", "en", "sw")]
+    config = changed(data__sources=tuple(cfg.Source(path.split("/")[-2], path) for path in paths))
+    stored = json.loads(cfg.to_json(config))
+    sources = list(config.data.sources)
+    sources[1] = dataclasses.replace(sources[1], path=paths[1].replace("/en/", "/en-GB/"))
+    assert refused(stored, changed(data__sources=tuple(sources))) == [
+        'data.sources[1].path: ...r/of/its/own/en/text.txt" there, ...r/of/its/own/en-GB/text.txt" here'
+    ]
+    (missing,) = refused(stored, changed(data__sources=tuple(sources[:1] + list(config.data.sources[1:2]))))
+    assert missing.startswith('data.sources[2]: {"language": "sw"') and missing.endswith("there, null here")
+
+
+def test_what_may_change_is_at_the_field():
+    notes = {option.name: option.notes for option in options(changed())}
+    assert MAY_CHANGE in notes["train.steps"] and MAY_CHANGE in notes["hosts.timeout"]
+    assert MAY_CHANGE_ONWARDS in notes["optimizer.learning_rate"] and MAY_CHANGE_ONWARDS in notes["optimizer.clip_norm"]
+    assert not any(isinstance(note, MayChange) for note in notes["model.layers"])
+
+
+@pytest.mark.parametrize(
+    "config", [cfg.Config(), Finetune(), Evaluate(), Analyze(), Plan()], ids=lambda c: type(c).__name__
+)
+def test_defaults_are_within_their_bounds(config):
+    check_bounds(config)
+    assert any(isinstance(note, AtLeast) for option in options(config) for note in option.notes) or config == Evaluate()
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ from __future__ import annotations
 import dataclasses
 import typing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from mlm_jax.errors import UserError
+from mlm_jax.fields import MAY_CHANGE, AtLeast, check_bounds
 from mlm_jax.finetune import config as finetune_config
 from mlm_jax.finetune.config import Finetune
 
@@ -60,7 +61,7 @@ class Retrieval:
     layer: int = 0
     pooling: Literal["first", "mean"] = "mean"
     score: Literal["cosine", "margin"] = "cosine"
-    neighbours: int = 4
+    neighbours: Annotated[int, AtLeast(1)] = 4
     both_ways: bool = False
 
 
@@ -92,7 +93,7 @@ class Mining:
     corpora: tuple[Corpora, ...]
     layer: int = 0
     pooling: Literal["first", "mean"] = "mean"
-    neighbours: int = 4
+    neighbours: Annotated[int, AtLeast(1)] = 4
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,9 @@ class LanguageModel:
 class Evaluate:
     """A suite of benchmarks on one encoder."""
 
-    workdir: str = ""
+    workdir: Annotated[str, MAY_CHANGE] = ""
     """Folder of the evaluation; empty: runs/NAME-OF-CONFIG."""
-    init: str = ""
+    init: Annotated[str, MAY_CHANGE] = ""
     """A run or a Hugging Face folder whose encoder is evaluated."""
     source: str = "en"
     """Language that the transfer gap is measured from."""
@@ -136,15 +137,13 @@ class Evaluate:
     language_model: tyro.conf.Suppress[tuple[LanguageModel, ...]] = ()
 
 
-MAY_CHANGE = ("workdir", "init")
-
-
 def validate(config: Evaluate) -> None:
     """Refuse a config that cannot work, before anything is loaded.
 
     Raises:
       UserError: naming the option, its value and what would be right.
     """
+    check_bounds(config)
     names = [
         part.name
         for parts in (config.tuned, config.retrieval, config.mining, config.language_model)
@@ -157,11 +156,6 @@ def validate(config: Evaluate) -> None:
         raise UserError(f"benchmarks: {', '.join(sorted(twice))} twice; each needs a name of its own")
     for tuned in config.tuned:
         finetune_config.validate(tuned.config)
-    for name, neighbours in [(p.name, p.neighbours) for p in config.retrieval] + [
-        (p.name, p.neighbours) for p in config.mining
-    ]:
-        if neighbours < 1:
-            raise UserError(f"{name}: neighbours {neighbours} is less than 1")
 
 
 def experiment(config: Evaluate, part: Tuned) -> Finetune:

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from etils import epath
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
+from mlm_jax.fields import BELOW_ONE, MAY_CHANGE, MAY_CHANGE_ONWARDS, Above, AtLeast, Within, check_bounds
 from mlm_jax.files import read_json
 
 
@@ -50,14 +51,14 @@ class Data:
     """Column or field of the second sentence; empty: there is none."""
     label: str = "label"
     """Column or field of the label, or of the words' tags."""
-    max_length: int = 128
+    max_length: Annotated[int, AtLeast(8)] = 128
     """Tokens of an example, specials included. Longer pairs lose tokens at the end of the longer sentence; tagged
     words beyond are tagged O; paragraphs are read in windows of this length."""
-    stride: int = 128
+    stride: Annotated[int, AtLeast(1)] = 128
     """span: tokens from a window's begin to the next one's (SQuAD's script: 128)."""
     max_question: int = 64
     """span: tokens of the question, at most (SQuAD's script: 64)."""
-    padding: float = 0.1
+    padding: Annotated[float, Within(0, 1, excluded=(0, 1))] = 0.1
     """Largest share of the positions of training batches that may be padding; examples are packed into blocks as long as
     that takes."""
     misplaced: float = 0.01
@@ -83,7 +84,7 @@ class Task:
         "auto", "accuracy", "macro_f1", "binary_f1", "mcc", "pearson", "spearman", "entity_f1", "f1", "exact"
     ] = "auto"
     """Chooses checkpoints and is averaged; auto: accuracy, Pearson, entity F1 of IOB tags (accuracy of others), answers' F1."""
-    dropout: float = 0.1
+    dropout: Annotated[float, BELOW_ONE] = 0.1
     """Before the output layer."""
     max_answer: int = 30
     """span: tokens of an answer, at most (SQuAD's script: 30)."""
@@ -102,20 +103,20 @@ class Task:
 class Optimizer:
     """AdamW, as `mlm_jax.config.Optimizer`."""
 
-    learning_rate: float = 2e-5
+    learning_rate: Annotated[float, Above(0), MAY_CHANGE_ONWARDS] = 2e-5
     """Peak."""
     schedule: Literal["linear", "constant"] = "linear"
     """After warm-up: linear to 0, or the peak (XLM-R)."""
-    warmup_share: float = 0.1
+    warmup_share: Annotated[float, BELOW_ONE] = 0.1
     """Share of the updates that warm up."""
     weight_decay: float = 0.01
     b1: float = 0.9
     b2: float = 0.999
     epsilon: float = 1e-8
-    clip_norm: float = 1.0
-    layer_decay: float = 1.0
+    clip_norm: Annotated[float, AtLeast(0), MAY_CHANGE_ONWARDS] = 1.0
+    layer_decay: Annotated[float, Within(0, 1, excluded=(0,))] = 1.0
     """Factor of the learning rate from a layer to the one below it (Howard and Ruder 2018)."""
-    freeze: int = -1
+    freeze: Annotated[int, AtLeast(-1, ", which freezes nothing")] = -1
     """Left as they are: the embeddings and this many lower layers (Wu and Dredze 2019, section 4); -1: nothing."""
 
 
@@ -123,15 +124,15 @@ class Optimizer:
 class Train:
     """The loop."""
 
-    epochs: float = 3.0
+    epochs: Annotated[float, Above(0)] = 3.0
     """Passes over the training data."""
-    batch_size: int = 32
+    batch_size: Annotated[int, AtLeast(1)] = 32
     """Examples an update, on average: as many as fit into its blocks."""
-    evaluate_every: int = 0
+    evaluate_every: Annotated[int, AtLeast(0)] = 0
     """Updates between evaluations on the dev sets; 0: once an epoch. There is always one at the end."""
-    log_every: int = 20
+    log_every: Annotated[int, AtLeast(1), MAY_CHANGE] = 20
     """Updates between lines of metrics."""
-    save_every: int = 200
+    save_every: Annotated[int, AtLeast(1), MAY_CHANGE] = 200
     """Updates between checkpoints to continue from; evaluations that found a better model save as well."""
 
 
@@ -142,9 +143,9 @@ REGIMES = ("zero_shot", "translate_train", "translate_test", "translate_train_al
 class Finetune:
     """One fine-tuning experiment: a model or several, as the regime has it, and its table of results."""
 
-    workdir: str = ""
+    workdir: Annotated[str, MAY_CHANGE] = ""
     """Folder of the experiment, local or gs://; empty: runs/NAME-OF-CONFIG."""
-    init: str = ""
+    init: Annotated[str, MAY_CHANGE] = ""
     """A run or a Hugging Face folder whose encoder and vocabulary to start from."""
     random_init: bool = False
     """Start from random weights in its shape: what is left without pretraining."""
@@ -160,13 +161,13 @@ class Finetune:
     """Which evaluation's model is tested: the best by the mean over the dev sets (joint: one model), on each language's own
     (per_language: a model a language), on the source's, or the last; auto: source where the regime trains on nothing else,
     else joint (XLM-R's table 1 has both)."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: Annotated[tuple[int, ...], AtLeast(0)] = (0,)
     """One model each: head, order of the data, dropout."""
     data: Data = Data()
     task: Task = Task()
     optimizer: Optimizer = Optimizer()
     train: Train = Train()
-    devices: int = 0
+    devices: Annotated[int, AtLeast(0), MAY_CHANGE] = 0
     """Devices the blocks of a batch are divided over; 0: all."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type; auto: bfloat16 on GPU and TPU, float32 on CPU."""
@@ -179,21 +180,19 @@ def selection(config: Finetune) -> str:
     return "source" if config.regime in ("zero_shot", "translate_test") else "joint"
 
 
-MAY_CHANGE = ("workdir", "init", "devices", "train.log_every", "train.save_every")
-
-
 def validate(config: Finetune) -> None:
     """Refuse a config that cannot work, before anything is loaded.
 
     Raises:
       UserError: naming the option, its value and what would be right.
     """
+    check_bounds(config)
 
     def require(ok: bool, message: str) -> None:
         if not ok:
             raise UserError(message)
 
-    data, task, optimizer, train = config.data, config.task, config.optimizer, config.train
+    data, task = config.data, config.task
     require(bool(data.train), "data.train: empty; name at least one Labelled(language, path)")
     require(bool(data.test), "data.test: empty; name at least one Labelled(language, path)")
     for name in ("train", "dev", "test"):
@@ -218,17 +217,6 @@ def validate(config: Finetune) -> None:
             f"data.dev: no {config.source}, which select source chooses by (there is {', '.join(has)}); add it, or set select",
         )
     require(bool(config.seeds), "seeds: empty; name at least one")
-    require(min(config.seeds) >= 0, f"seeds: {min(config.seeds)} is less than 0")
-    require(data.stride >= 1, f"data.stride: {data.stride} is less than 1")
-    require(0 <= task.dropout < 1, f"task.dropout: {task.dropout} is outside 0 to 1")
-    require(optimizer.freeze >= -1, f"optimizer.freeze: {optimizer.freeze} is less than -1, which freezes nothing")
-    require(train.batch_size >= 1, f"train.batch_size: {train.batch_size} is less than 1")
-    require(train.epochs > 0, f"train.epochs: {train.epochs} is not above 0")
-    require(data.max_length >= 8, f"data.max_length: {data.max_length} is less than 8")
-    require(0 < data.padding < 1, f"data.padding: {data.padding} is not between 0 and 1")
-    require(0 <= optimizer.warmup_share < 1, f"optimizer.warmup_share: {optimizer.warmup_share} is outside 0 to 1")
-    require(0 < optimizer.layer_decay <= 1, f"optimizer.layer_decay: {optimizer.layer_decay} is outside 0 to 1")
-    require(optimizer.learning_rate > 0, f"optimizer.learning_rate: {optimizer.learning_rate} is not above 0")
     require(not (task.crf and task.kind != "tag"), "task.crf: only where words are tagged (task.kind tag)")
     allowed = {
         "classify": ("accuracy", "macro_f1", "mcc", *(["binary_f1"] if task.positive else [])),

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from mlm_jax.errors import UserError
+from mlm_jax.fields import MAY_CHANGE, AtLeast, check_bounds
 
 TRANSFORMATIONS = ("plain", "centred", "normalised", "projected")
 DECODERS = ("argmax", "itermax", "edge_cover", "matching")
@@ -78,9 +79,9 @@ class Quality:
 class Analyze:
     """The probes of an encoder."""
 
-    workdir: str = ""
+    workdir: Annotated[str, MAY_CHANGE] = ""
     """Folder of the analysis; empty: runs/NAME-OF-CONFIG."""
-    init: str = ""
+    init: Annotated[str, MAY_CHANGE] = ""
     """A run or a Hugging Face folder whose encoder is analysed."""
     pivot: str = "eng"
     """Language that others are retrieved and projected into, as the files name it."""
@@ -93,11 +94,8 @@ class Analyze:
     """Identify languages and retrieve at each checkpoint that the run `init` has kept, too."""
     max_length: int = 128
     """Tokens of a sentence that are read."""
-    neighbours: int = 4
+    neighbours: Annotated[int, AtLeast(1)] = 4
     """k of the margin."""
-
-
-MAY_CHANGE = ("workdir", "init")
 
 
 def validate(config: Analyze) -> None:
@@ -106,6 +104,7 @@ def validate(config: Analyze) -> None:
     Raises:
       UserError: naming the option, its value and what would be right.
     """
+    check_bounds(config)
     if not (config.aligned or config.word_alignment or config.quality):
         raise UserError("aligned, word_alignment, quality: all empty; name at least one set to probe with")
     names = [part.name for parts in (config.aligned, config.word_alignment, config.quality) for part in parts]  # type: ignore[attr-defined]
@@ -120,5 +119,3 @@ def validate(config: Analyze) -> None:
             raise UserError(f"{part.name}: fit {part.fit}, test {part.test}; both need at least 2 lines")
     if config.compare and not config.word_alignment:
         raise UserError("compare: needs word_alignment, whose words are compared")
-    if config.neighbours < 1:
-        raise UserError(f"neighbours: {config.neighbours} is less than 1")

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from mlm_jax.config import Config
+from mlm_jax.fields import AtLeast, Within
 
 
 @dataclass(frozen=True)
@@ -16,8 +18,8 @@ class Plan(Config):
     """A slice by its shape or by Google Cloud's name: v5e:16x16, v5e-256, v4:4x4x4, v6e-64; `mesh.slices` of them."""
     search: bool = False
     """Look for the mesh, the pieces of a batch and the rematerialisation that are fastest of those that fit."""
-    compiles: int = 8
+    compiles: Annotated[int, AtLeast(1)] = 8
     """Steps that a search compiles at most, with the least effort; the best is then compiled as `effort` says."""
-    effort: float = 0.0
+    effort: Annotated[float, Within(-1, 0)] = 0.0
     """What the compiler does for the program's speed. 0: as for a run; -1: as little as it can, which takes a third of
     the time and gives memory and FLOPs within a few percent."""
