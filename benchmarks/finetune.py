@@ -41,12 +41,14 @@ def examples(count: int) -> tuple[list[np.ndarray], list[int]]:
 
 def ours(updates: int) -> float:
     """Examples a second of `mlm_jax finetune`."""
+    from dataclasses import replace
+
     import jax
     from etils import epath
 
     from mlm_jax import config as cfg
     from mlm_jax.finetune.arrays import Items
-    from mlm_jax.finetune.config import Data, Finetune, Optimizer, Task, Train
+    from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Data, Finetune, Task, Train
     from mlm_jax.finetune.loop import Start, random_start, tune
     from mlm_jax.train.metrics import read_metrics
     from mlm_jax.vocabulary import Vocabulary
@@ -57,7 +59,7 @@ def ours(updates: int) -> float:
     config = Finetune(
         data=Data(max_length=LENGTH),
         task=Task(kind="classify"),
-        optimizer=Optimizer(learning_rate=2e-5),
+        optimizer=replace(FINETUNE_OPTIMIZER, learning_rate=2e-5),
         train=Train(epochs=1, batch_size=BATCH, log_every=1, save_every=10**9),
     )
     items = Items(ids, [np.zeros(len(x), np.int32) for x in ids], labels, [0] * len(ids))

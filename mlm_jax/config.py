@@ -252,17 +252,20 @@ class Objective:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW (Loshchilov and Hutter 2019) or its relatives; biases and norms are not decayed."""
+    """AdamW (Loshchilov and Hutter 2019) or its relatives, of pretraining and fine-tuning; biases and norms are not
+    decayed. The defaults are those of pretraining, `mlm_jax.finetune.config.FINETUNE_OPTIMIZER` has fine-tuning's."""
 
     name: Literal["adamw", "stable_adamw"] = "adamw"
     """stable_adamw: each matrix's step is divided by how much its gradient outgrew its average (Wortsman et al.
     2023), which replaces clipping (ModernBERT, mmBERT)."""
     learning_rate: Annotated[float, Above(0), MAY_CHANGE_ONWARDS] = 7e-4
     """Peak (RoBERTa's table for batch 8,192; XLM-R's own is not published)."""
-    schedule: Literal["linear", "inverse_sqrt", "cosine", "wsd"] = "linear"
-    """After warm-up: linear to the final share, inverse square root, cosine, or stable then decay."""
+    schedule: Literal["linear", "inverse_sqrt", "cosine", "wsd", "constant"] = "linear"
+    """After warm-up: linear to the final share, inverse square root, cosine, stable then decay, or the peak."""
     warmup_steps: Annotated[int, AtLeast(0)] = 10_000
-    """Steps of linear warm-up."""
+    """Updates of linear warm-up, where warmup_share is 0."""
+    warmup_share: Annotated[float, BELOW_ONE] = 0.0
+    """Share of all updates that warm up; 0: warmup_steps says how many."""
     decay_steps: int = 0
     """wsd: the steps of decay at the end."""
     final_share: float = 0.0
@@ -274,6 +277,10 @@ class Optimizer:
     epsilon: float = 1e-6
     clip_norm: Annotated[float, AtLeast(0), MAY_CHANGE_ONWARDS] = 1.0
     """Largest global gradient norm; 0: not clipped."""
+    layer_decay: Annotated[float, Within(0, 1, excluded=(0,))] = 1.0
+    """Factor of the learning rate from a layer to the one below it (Howard and Ruder 2018)."""
+    freeze: Annotated[int, AtLeast(-1, ", which freezes nothing")] = -1
+    """finetune: left as they are: the embeddings and this many lower layers (Wu and Dredze 2019, section 4); -1: nothing."""
 
 
 @dataclass(frozen=True)
@@ -500,6 +507,10 @@ def validate(config: Config) -> None:
         "objective.frequency_exponent: chooses single pieces; not with whole_words or span_length",
     )
     require(
+        config.optimizer.freeze == -1,
+        f"optimizer.freeze: {config.optimizer.freeze}, but pretraining trains every layer; set it to -1",
+    )
+    require(
         config.optimizer.schedule != "wsd" or 0 < config.optimizer.decay_steps <= train.steps,
         f"optimizer.decay_steps: {config.optimizer.decay_steps}; wsd needs 1 to train.steps {train.steps}",
     )
@@ -556,11 +567,16 @@ def from_json(stored: dict[str, Any], where: str) -> Config:
         ) from e
 
 
-def build(kind: Any, stored: Any) -> Any:
-    """A config dataclass from the JSON of its fields: nested dataclasses and tuples as their types say."""
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        return typing.cast(type, kind)(**{name: build(hints[name], value) for name, value in stored.items()})
+def build(kind: Any, stored: Any, default: Any = None) -> Any:
+    """A config dataclass from the JSON of its fields: nested dataclasses and tuples as their types say.
+
+    Args:
+      default: of the field that holds it, which has the values of options that were not stored: those of later versions.
+    """
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        hints, defaults = typing.get_type_hints(kind), {field.name: field.default for field in dataclasses.fields(kind)}
+        values = {name: build(hints[name], value, defaults.get(name)) for name, value in stored.items()}
+        return dataclasses.replace(typing.cast(Any, default), **values) if isinstance(default, kind) else kind(**values)
     if typing.get_origin(kind) is tuple:
         kinds = typing.get_args(kind)
         if kinds[1:] == (Ellipsis,):

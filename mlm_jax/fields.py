@@ -166,16 +166,19 @@ def differences(stored: dict[str, Any], config: Any) -> list[Difference]:
     return sorted(_compare("", type(config), (), stored, _as_json(config)), key=lambda difference: difference.name)
 
 
-def _compare(name: str, kind: Any, notes: tuple[Any, ...], stored: Any, given: Any) -> Iterator[Difference]:
+def _compare(
+    name: str, kind: Any, notes: tuple[Any, ...], stored: Any, given: Any, default: Any = None
+) -> Iterator[Difference]:
+    """default: the JSON of what the field that holds `kind` has, where it is a dataclass: a section's own defaults."""
     if isinstance(stored, dict) and isinstance(given, dict):
         types, defaults = {}, {}
         if dataclasses.is_dataclass(kind):
             types = types_of(kind)
-            defaults = {field.name: _as_json(field.default) for field in dataclasses.fields(kind)}
+            defaults = {field.name: _as_json(field.default) for field in dataclasses.fields(kind)} | (default or {})
         for key in stored.keys() | given.keys():
             of_key, of_notes = types.get(key, (None, notes))
             was, now = stored.get(key, defaults.get(key)), given.get(key)
-            yield from _compare(f"{name}.{key}" if name else key, of_key, of_notes, was, now)
+            yield from _compare(f"{name}.{key}" if name else key, of_key, of_notes, was, now, defaults.get(key))
     elif isinstance(stored, list) and isinstance(given, list) and len(json.dumps([stored, given])) > LONGEST:
         kinds = typing.get_args(kind)
         for i, (was, now) in enumerate(itertools.zip_longest(stored, given)):

@@ -7,7 +7,9 @@
 Data: data/classes/{language}.train.tsv, .dev.tsv and .test.tsv, whose first line names the columns: text and label.
 """
 
-from mlm_jax.finetune.config import Data, Finetune, Labelled, Optimizer, Task, Train
+from dataclasses import replace
+
+from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Data, Finetune, Labelled, Task, Train
 
 
 def get_config() -> Finetune:
@@ -23,6 +25,6 @@ def get_config() -> Finetune:
             max_length=128,
         ),
         task=Task(kind="classify", pooling="mean"),
-        optimizer=Optimizer(learning_rate=2e-5),
+        optimizer=replace(FINETUNE_OPTIMIZER, learning_rate=2e-5),
         train=Train(epochs=3, batch_size=32),
     )

@@ -6,7 +6,9 @@
 Data: data/ner/{language}.train.conll, .dev.conll and .test.conll, a word, a tab and its tag a line, a blank line between sentences.
 """
 
-from mlm_jax.finetune.config import Data, Finetune, Labelled, Optimizer, Task, Train
+from dataclasses import replace
+
+from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Data, Finetune, Labelled, Task, Train
 
 LANGUAGES = ("en", "de", "es", "nl")
 
@@ -20,6 +22,6 @@ def get_config() -> Finetune:
         source="en",
         data=Data(train=files("train"), dev=files("dev"), test=files("test"), max_length=128),
         task=Task(kind="tag"),
-        optimizer=Optimizer(learning_rate=5e-5),
+        optimizer=replace(FINETUNE_OPTIMIZER, learning_rate=5e-5),
         train=Train(epochs=3, batch_size=32),
     )

@@ -8,8 +8,9 @@ Data: FOLDER/ner/{language}.train.conll and .test.conll, a word, a tab and its I
 """
 
 import os
+from dataclasses import replace
 
-from mlm_jax.finetune.config import Data, Finetune, Labelled, Optimizer, Task, Train
+from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Data, Finetune, Labelled, Task, Train
 
 FOLDER = os.environ.get("MLM_JAX_DATA", "data") + "/ner"
 LANGUAGES = ("en", "de", "es", "nl")
@@ -26,6 +27,6 @@ def get_config() -> Finetune:
             max_length=128,
         ),
         task=Task(kind="tag"),
-        optimizer=Optimizer(learning_rate=2e-4),
+        optimizer=replace(FINETUNE_OPTIMIZER, learning_rate=2e-4),
         train=Train(epochs=5, batch_size=16),
     )

@@ -8,8 +8,9 @@ are what is trained on: 2,490 pairs, the same translated. So nothing chooses a c
 """
 
 import os
+from dataclasses import replace
 
-from mlm_jax.finetune.config import Data, Finetune, Labelled, Optimizer, Task, Train
+from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Data, Finetune, Labelled, Task, Train
 
 FOLDER = os.environ.get("MLM_JAX_DATA", "data") + "/xnli"
 LANGUAGES = ("en", "sw", "de", "es", "hi", "zh")
@@ -28,6 +29,6 @@ def get_config() -> Finetune:
             max_length=128,
         ),
         task=Task(kind="classify", pooling="mean"),
-        optimizer=Optimizer(learning_rate=1e-4),
+        optimizer=replace(FINETUNE_OPTIMIZER, learning_rate=1e-4),
         train=Train(epochs=3, batch_size=32),
     )

@@ -8,8 +8,9 @@ paragraphs' translations are not seen; the others are tested in every language.
 """
 
 import os
+from dataclasses import replace
 
-from mlm_jax.finetune.config import Data, Finetune, Labelled, Optimizer, Task, Train
+from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Data, Finetune, Labelled, Task, Train
 
 FOLDER = os.environ.get("MLM_JAX_DATA", "data") + "/xquad"
 LANGUAGES = ("en", "es", "de", "hi")
@@ -26,6 +27,6 @@ def get_config() -> Finetune:
             stride=128,
         ),
         task=Task(kind="span"),
-        optimizer=Optimizer(learning_rate=2e-4),
+        optimizer=replace(FINETUNE_OPTIMIZER, learning_rate=2e-4),
         train=Train(epochs=3, batch_size=16),
     )

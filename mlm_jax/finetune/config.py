@@ -12,7 +12,7 @@ from etils import epath
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
-from mlm_jax.fields import BELOW_ONE, MAY_CHANGE, MAY_CHANGE_ONWARDS, Above, AtLeast, Within, check_bounds
+from mlm_jax.fields import BELOW_ONE, MAY_CHANGE, Above, AtLeast, Within, check_bounds
 from mlm_jax.files import read_json
 
 
@@ -99,25 +99,8 @@ class Task:
     """span: how much the score of no answer must exceed the best answer's."""
 
 
-@dataclass(frozen=True)
-class Optimizer:
-    """AdamW, as `mlm_jax.config.Optimizer`."""
-
-    learning_rate: Annotated[float, Above(0), MAY_CHANGE_ONWARDS] = 2e-5
-    """Peak."""
-    schedule: Literal["linear", "constant"] = "linear"
-    """After warm-up: linear to 0, or the peak (XLM-R)."""
-    warmup_share: Annotated[float, BELOW_ONE] = 0.1
-    """Share of the updates that warm up."""
-    weight_decay: float = 0.01
-    b1: float = 0.9
-    b2: float = 0.999
-    epsilon: float = 1e-8
-    clip_norm: Annotated[float, AtLeast(0), MAY_CHANGE_ONWARDS] = 1.0
-    layer_decay: Annotated[float, Within(0, 1, excluded=(0,))] = 1.0
-    """Factor of the learning rate from a layer to the one below it (Howard and Ruder 2018)."""
-    freeze: Annotated[int, AtLeast(-1, ", which freezes nothing")] = -1
-    """Left as they are: the embeddings and this many lower layers (Wu and Dredze 2019, section 4); -1: nothing."""
+# Fine-tuning's defaults of the one `Optimizer`: BERT's, warming up over a tenth of the updates.
+FINETUNE_OPTIMIZER = cfg.Optimizer(learning_rate=2e-5, warmup_steps=1, warmup_share=0.1, b2=0.999, epsilon=1e-8)
 
 
 @dataclass(frozen=True)
@@ -165,7 +148,7 @@ class Finetune:
     """One model each: head, order of the data, dropout."""
     data: Data = Data()
     task: Task = Task()
-    optimizer: Optimizer = Optimizer()
+    optimizer: cfg.Optimizer = FINETUNE_OPTIMIZER
     train: Train = Train()
     devices: Annotated[int, AtLeast(0), MAY_CHANGE] = 0
     """Devices the blocks of a batch are divided over; 0: all."""
@@ -217,6 +200,10 @@ def validate(config: Finetune) -> None:
             f"data.dev: no {config.source}, which select source chooses by (there is {', '.join(has)}); add it, or set select",
         )
     require(bool(config.seeds), "seeds: empty; name at least one")
+    require(
+        config.optimizer.schedule != "wsd" or config.optimizer.decay_steps >= 1,
+        f"optimizer.decay_steps: {config.optimizer.decay_steps}; wsd needs 1 or more",
+    )
     require(not (task.crf and task.kind != "tag"), "task.crf: only where words are tagged (task.kind tag)")
     allowed = {
         "classify": ("accuracy", "macro_f1", "mcc", *(["binary_f1"] if task.positive else [])),

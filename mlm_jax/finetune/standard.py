@@ -4,7 +4,9 @@ and its scripts) and BERT (GLUE; Devlin et al. 2019, appendix A.3)."""
 
 from __future__ import annotations
 
-from mlm_jax.finetune.config import Data, Finetune, Labelled, Optimizer, Task, Train
+from dataclasses import replace
+
+from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Data, Finetune, Labelled, Task, Train
 
 XNLI = ("ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh")
 PAWS_X = ("de", "en", "es", "fr", "ja", "ko", "zh")
@@ -50,7 +52,7 @@ def xnli(regime: str = "zero_shot") -> Finetune:
             pair="hypothesis",
             max_length=128,
         ),
-        optimizer=Optimizer(learning_rate=2e-5),
+        optimizer=replace(FINETUNE_OPTIMIZER, learning_rate=2e-5),
         train=Train(epochs=5, batch_size=32, evaluate_every=5_000),
     )
 
@@ -71,7 +73,7 @@ def paws_x(regime: str = "zero_shot") -> Finetune:
             pair="sentence2",
             max_length=128,
         ),
-        optimizer=Optimizer(learning_rate=2e-5),
+        optimizer=replace(FINETUNE_OPTIMIZER, learning_rate=2e-5),
         train=Train(epochs=5, batch_size=32),
     )
 
@@ -93,7 +95,7 @@ def wikiann(regime: str = "zero_shot") -> Finetune:
             max_length=128,
         ),
         task=Task(kind="tag"),
-        optimizer=Optimizer(learning_rate=2e-5),
+        optimizer=replace(FINETUNE_OPTIMIZER, learning_rate=2e-5),
         train=Train(epochs=10, batch_size=32),
     )
 
@@ -112,7 +114,7 @@ def conll(regime: str = "zero_shot") -> Finetune:
             train=files("train"), dev=files("dev"), test=files("test"), text="tokens", label="ner", max_length=128
         ),
         task=Task(kind="tag"),
-        optimizer=Optimizer(learning_rate=5e-5),
+        optimizer=replace(FINETUNE_OPTIMIZER, learning_rate=5e-5),
         train=Train(epochs=3, batch_size=32),
     )
 
@@ -136,7 +138,7 @@ def pos(regime: str = "zero_shot") -> Finetune:
             max_length=128,
         ),
         task=Task(kind="tag"),
-        optimizer=Optimizer(learning_rate=2e-5),
+        optimizer=replace(FINETUNE_OPTIMIZER, learning_rate=2e-5),
         train=Train(epochs=10, batch_size=32),
     )
 
@@ -148,7 +150,7 @@ def _questions(
         regime="zero_shot",
         data=Data(train=(train,), dev=dev, test=test, max_length=384, stride=128),
         task=task,
-        optimizer=Optimizer(learning_rate=3e-5),
+        optimizer=replace(FINETUNE_OPTIMIZER, learning_rate=3e-5),
         train=Train(epochs=epochs, batch_size=32),
     )
 
@@ -204,6 +206,6 @@ def glue(task: str) -> Finetune:
             max_length=128,
         ),
         task=kind,
-        optimizer=Optimizer(learning_rate=2e-5),
+        optimizer=replace(FINETUNE_OPTIMIZER, learning_rate=2e-5),
         train=Train(epochs=3, batch_size=32),
     )

@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from mlm_jax import config as cfg
 from mlm_jax import mesh as meshes
+from mlm_jax.errors import UserError
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.finetune.crf import sequence_loss
 from mlm_jax.model.dropout import row_keys, site_keys
@@ -145,44 +146,6 @@ def empty_window() -> dict[str, jax.Array]:
     }
 
 
-def make_optimizer_for(
-    config: Finetune, layers: int, steps: int
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """AdamW with layer-wise decay of the learning rate, and its schedule."""
-    options = config.optimizer
-    made = cfg.Optimizer(
-        learning_rate=options.learning_rate,
-        schedule="linear",
-        warmup_steps=max(1, round(options.warmup_share * steps)),
-        final_share=0.0 if options.schedule == "linear" else 1.0,
-        weight_decay=options.weight_decay,
-        b1=options.b1,
-        b2=options.b2,
-        epsilon=options.epsilon,
-        clip_norm=options.clip_norm,
-    )
-    optimizer, schedule = make_optimizer(made, steps), make_schedule(made, steps)
-    if options.layer_decay == 1:
-        return optimizer, schedule
-    return optax.chain(optimizer, optax.stateless(layer_decay(options.layer_decay, layers))), schedule
-
-
-def layer_decay(factor: float, layers: int) -> Any:
-    """Scale updates by factor ** (layers above), the embeddings' as those of a layer below all others."""
-
-    def scale(updates: Params, params: Any = None) -> Params:
-        out = dict(updates)
-        if "layers" in updates:
-            there = len(jax.tree.leaves(updates["layers"])[0])
-            powers = factor ** jnp.arange(there - 1, -1, -1, dtype=jnp.float32)
-            out["layers"] = jax.tree.map(lambda u: u * powers.reshape(-1, *[1] * (u.ndim - 1)), updates["layers"])
-        if "embedding" in updates:
-            out["embedding"] = jax.tree.map(lambda u: u * factor**layers, updates["embedding"])
-        return out
-
-    return scale
-
-
 def make_train_step(
     config: Finetune,
     model: cfg.Model,
@@ -200,10 +163,18 @@ def make_train_step(
       sizes: as in `hidden_states`.
       steps: updates of the whole run.
 
+    Raises:
+      UserError: the updates are over before the warm-up.
+
     Returns:
       Jitted step(state, frozen parameters, batch) → (state, its window), the state donated; and the optimizer.
     """
-    optimizer, schedule = make_optimizer_for(config, model.layers, steps)
+    if not config.optimizer.warmup_share and config.optimizer.warmup_steps >= max(steps, 2):
+        raise UserError(
+            f"optimizer.warmup_steps: {config.optimizer.warmup_steps} of {steps} updates would all warm up; set "
+            "optimizer.warmup_share, or replace(FINETUNE_OPTIMIZER, ...) in the config file"
+        )
+    optimizer, schedule = make_optimizer(config.optimizer, steps), make_schedule(config.optimizer, steps)
     freeze = min(config.optimizer.freeze, model.layers)
 
     def step(state: State, frozen: Params, batch: Batch) -> tuple[State, dict[str, jax.Array]]:

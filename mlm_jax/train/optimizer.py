@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ def make_schedule(config: cfg.Optimizer, steps: int) -> optax.Schedule:
     """Learning rate at an update, counted from 0: linear warm-up, then the configured shape.
 
     The first update already has a rate above 0 and the peak is reached at update `warmup_steps`.
+    Where `warmup_share` is not 0 that is its share of `steps`, at least 1.
     inverse_sqrt is peak * sqrt(warmup / step) (Vaswani et al. 2017); wsd holds the peak until
     `decay_steps` before the end and then falls as 1 - sqrt (Hägele et al. 2024).
 
@@ -28,9 +30,11 @@ def make_schedule(config: cfg.Optimizer, steps: int) -> optax.Schedule:
       steps: updates of the whole run.
     """
     peak, end = config.learning_rate, config.learning_rate * config.final_share
-    warmup = config.warmup_steps
+    warmup = max(1, round(config.warmup_share * steps)) if config.warmup_share else config.warmup_steps
 
     def after_warmup(step: jax.Array) -> jax.Array:
+        if config.schedule == "constant":
+            return jnp.float32(peak)
         progress = jnp.clip((step - warmup) / max(steps - warmup, 1), 0, 1)
         if config.schedule == "linear":
             return peak + (end - peak) * progress
@@ -50,7 +54,7 @@ def make_schedule(config: cfg.Optimizer, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: cfg.Optimizer, steps: int) -> optax.GradientTransformation:
-    """The configured optimizer with clipping by the global norm; weight decay on `DECAYED` only."""
+    """The configured optimizer with clipping by the global norm, weight decay on `DECAYED` only and layer-wise rates."""
     schedule = make_schedule(config, steps)
     if config.name == "stable_adamw":
         made = stable_adamw(schedule, config.b1, config.b2, config.epsilon, config.weight_decay)
@@ -58,9 +62,28 @@ def make_optimizer(config: cfg.Optimizer, steps: int) -> optax.GradientTransform
         made = optax.adamw(
             schedule, config.b1, config.b2, config.epsilon, weight_decay=config.weight_decay, mask=decayed
         )
-    if not config.clip_norm:
-        return made
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), made)
+    if config.clip_norm:
+        made = optax.chain(optax.clip_by_global_norm(config.clip_norm), made)
+    if config.layer_decay != 1:
+        made = optax.chain(made, optax.stateless(layer_decay(config.layer_decay)))
+    return made
+
+
+def layer_decay(factor: float) -> Callable[[Any, Any], Any]:
+    """Scale updates by factor ** (layers above), the embeddings' as those of a layer below all others."""
+
+    def scale(updates: dict[str, Any], params: Any = None) -> dict[str, Any]:
+        out = dict(updates)
+        layers = 0
+        if "layers" in updates:
+            layers = len(jax.tree.leaves(updates["layers"])[0])
+            powers = factor ** jnp.arange(layers - 1, -1, -1, dtype=jnp.float32)
+            out["layers"] = jax.tree.map(lambda u: u * powers.reshape(-1, *[1] * (u.ndim - 1)), updates["layers"])
+        if "embedding" in updates:
+            out["embedding"] = jax.tree.map(lambda u: u * factor**layers, updates["embedding"])
+        return out
+
+    return scale
 
 
 def decayed(params: Any) -> Any:

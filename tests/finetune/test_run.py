@@ -18,7 +18,7 @@ import pytest
 from mlm_jax import cli
 from mlm_jax.finetune import loop
 from mlm_jax.finetune import run as runs
-from mlm_jax.finetune.config import Labelled, Optimizer, Task, Train
+from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Labelled, Task, Train
 from mlm_jax.finetune.predict import Predictor
 from mlm_jax.finetune.run import plans, table
 from mlm_jax.train import initial
@@ -178,7 +178,7 @@ def test_what_is_frozen_is_bit_identical_and_has_no_optimizer_state(tmp_path, fr
         return step, optimizer
 
     monkeypatch.setattr(loop, "make_train_step", spy)
-    optimizer = Optimizer(learning_rate=3e-3, freeze=freeze)
+    optimizer = dataclasses.replace(FINETUNE_OPTIMIZER, learning_rate=3e-3, freeze=freeze)
     config = make_config(tmp_path, "tag", optimizer=optimizer, train=Train(epochs=1, batch_size=16))
     run(config)
     before = initial.read(config.workdir).params

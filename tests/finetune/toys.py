@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from mlm_jax import config as cfg
 from mlm_jax import vocabulary
-from mlm_jax.finetune.config import Data, Finetune, Labelled, Optimizer, Task, Train
+from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Data, Finetune, Labelled, Task, Train
 from mlm_jax.model.encoder import Encoder, example_batch
 from mlm_jax.train import initial
 
@@ -105,7 +105,7 @@ def make_config(tmp_path, kind, **changes):
             train=files("train"), dev=files("train"), test=files("test"), max_length=32, max_question=4, padding=0.3
         ),
         task=task,
-        optimizer=Optimizer(learning_rate=3e-3),
+        optimizer=dataclasses.replace(FINETUNE_OPTIMIZER, learning_rate=3e-3),
         train=Train(epochs=6, batch_size=16, log_every=4, save_every=5),
     )
     return dataclasses.replace(config, **changes)
@@ -113,6 +113,6 @@ def make_config(tmp_path, kind, **changes):
 
 def write_config(path, config):
     """A config file that returns the config."""
-    imports = "from mlm_jax.finetune.config import *\n\n\n"
+    imports = "from mlm_jax.config import Optimizer\nfrom mlm_jax.finetune.config import *\n\n\n"
     Path(path).write_text(f"{imports}def get_config():\n    return {config!r}\n")
     return str(path)

@@ -209,7 +209,9 @@ def test_ten_updates_equal_pytorchs(tmp_path, layer_decay):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     config, model, head, encoder, head_params = make("xlm-roberta", "tag")
-    optimizer = options.Optimizer(learning_rate=3e-3, warmup_share=0.2, weight_decay=0.0, layer_decay=layer_decay)
+    optimizer = dataclasses.replace(
+        options.FINETUNE_OPTIMIZER, learning_rate=3e-3, warmup_share=0.2, weight_decay=0.0, layer_decay=layer_decay
+    )
     config = dataclasses.replace(config, optimizer=optimizer)
     write_folder(tmp_path, model, encoder, WORDS, LANGUAGES, head=HeadOf(config.task, head_params))
     theirs = transformers.XLMRobertaForTokenClassification.from_pretrained(tmp_path).eval()  # without dropout

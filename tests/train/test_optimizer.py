@@ -9,7 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from mlm_jax.config import Optimizer
+from mlm_jax.config import Optimizer, build
+from mlm_jax.fields import differences
+from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Finetune
 from mlm_jax.train.optimizer import make_optimizer, make_schedule
 
 
@@ -23,6 +25,25 @@ def test_warm_up_rises_to_the_peak_at_its_last_update(schedule):
     found = rates(schedule=schedule, decay_steps=20)
     np.testing.assert_allclose(found[:10], np.arange(1, 11) / 10, rtol=1e-6)
     assert found.argmax() == 9 and (np.diff(found[9:]) <= 1e-7).all()
+
+
+@pytest.mark.parametrize("schedule", ["linear", "constant"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25])
+def test_fine_tuning_keeps_the_rates_it_had_with_an_optimizer_of_its_own(schedule, share):
+    """As finished runs stored it, and as those runs translated it into pretraining's."""
+    stored = {"learning_rate": 3e-5, "schedule": schedule, "warmup_share": share, "weight_decay": 0.01}
+    stored |= {"b1": 0.9, "b2": 0.999, "epsilon": 1e-8, "clip_norm": 1.0, "layer_decay": 1.0, "freeze": -1}
+    found = build(Finetune, {"optimizer": stored}).optimizer
+    assert found == dataclasses.replace(FINETUNE_OPTIMIZER, learning_rate=3e-5, schedule=schedule, warmup_share=share)
+    assert not differences({"optimizer": stored}, Finetune(optimizer=found))
+    for steps in (1, 7, 100):
+        before = Optimizer(
+            learning_rate=3e-5,
+            warmup_steps=max(1, round(share * steps)),
+            final_share=0.0 if schedule == "linear" else 1.0,
+        )
+        updates = jnp.arange(steps)
+        np.testing.assert_array_equal(make_schedule(found, steps)(updates), make_schedule(before, steps)(updates))
 
 
 def test_after_the_warm_up():
