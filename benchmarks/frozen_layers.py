@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from mlm_jax import console
 from mlm_jax.finetune.config import read
-from mlm_jax.report.results import read_results
+from mlm_jax.results import read_results
 
 TASKS = {"tag": "Named entities", "classify": "Inference", "span": "Answers", "regress": "Scores"}
 METRICS = {"entity_f1": "entity F1", "accuracy": "accuracy", "f1": "F1"}

@@ -114,10 +114,13 @@ def best_layers(rows: dict[str, list[dict]]) -> str:
     """Every probe at the layer and pooling that is best plain; of the sets of pairs, the mean."""
     cells = []
     for name, found in rows.items():
-        heads = [h | {"set": "pairs" if h["set"].startswith("en-") else h["set"]} for h in headlines(found)]
-        for probe, part in dict.fromkeys((h["probe"], h["set"]) for h in heads):
-            mine = [h for h in heads if (h["probe"], h["set"]) == (probe, part)]
-            values = [100 * float(np.mean([h[k] for h in mine])) if k in mine[0] else None for k in TRANSFORMATIONS]
+        heads = [dataclasses.replace(h, set="pairs") if h.set.startswith("en-") else h for h in headlines(found)]
+        for probe, part in dict.fromkeys((h.probe, h.set) for h in heads):
+            mine = [h for h in heads if (h.probe, h.set) == (probe, part)]
+            values = [
+                100 * float(np.mean([h.values[k] for h in mine])) if k in mine[0].values else None
+                for k in TRANSFORMATIONS
+            ]
             cells.append([f"{probe}, {part}", name, *("" if v is None else f"{v:.1f}" for v in values)])
         words = {(r["layer"], r["metric"]): r["value"] for r in found if r["probe"] == "aligned words, before"}
         if words:

@@ -357,7 +357,7 @@ def report(config: cfg.Config | Finetune | Evaluate | Analyze, arguments: list[s
     if isinstance(config, Analyze):
         from mlm_jax.neutrality.headlines import table
         from mlm_jax.report.neutrality import write_page
-        from mlm_jax.report.results import read_results
+        from mlm_jax.results import read_results
 
         page = write_page(config.workdir)
         console.say(table(read_results(config.workdir)))
@@ -378,9 +378,10 @@ def report_results(config: Finetune | Evaluate) -> int:
     from mlm_jax.evaluate.run import pretraining_sizes
     from mlm_jax.evaluate.run import table as tasks_table
     from mlm_jax.finetune.run import table as languages_table
-    from mlm_jax.report.results import read_results, write_results
+    from mlm_jax.report.results import write_results_page
+    from mlm_jax.results import read_results
 
-    page, rows = write_results(config.workdir), read_results(config.workdir)
+    page, rows = write_results_page(config.workdir), read_results(config.workdir)
     if isinstance(config, Finetune):
         console.say(languages_table(rows, config.source))
     else:

@@ -27,6 +27,11 @@ def write_whole(path: epath.PathLike, content: str | bytes) -> None:
     aside.replace(path)
 
 
+def write_json(path: epath.PathLike, content: Any, indent: int | None = None) -> None:
+    """Write a JSON file, whole, with letters of any script as they are."""
+    write_whole(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+
+
 def read_json(path: epath.PathLike) -> Any:
     """What a JSON file holds.
 

@@ -20,19 +20,20 @@ from mlm_jax.errors import UserError
 from mlm_jax.evaluate import language_model, retrieval
 from mlm_jax.evaluate.config import Evaluate, Mining, Pairs, Retrieval, experiment
 from mlm_jax.evaluate.sentences import Embed, make_embedder
-from mlm_jax.files import read_json, write_whole
+from mlm_jax.files import read_json, write_json, write_whole
 from mlm_jax.finetune import run as finetuning
 from mlm_jax.finetune.examples import json_lines
 from mlm_jax.finetune.named import PREFIX, local_file
 from mlm_jax.lines import read_lines
 from mlm_jax.metrics.labels import spearman
+from mlm_jax.results import BENCHMARK, BenchmarkRow, FinetunedRow, compute_once, write_results
 from mlm_jax.tokenizers import Tokenizer, load_tokenizer
 from mlm_jax.train.trained import Trained, read_trained
 
 LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
 
 
-def run(config: Evaluate) -> tuple[list[dict[str, Any]], signal.Signals | None]:
+def run(config: Evaluate) -> tuple[list[BenchmarkRow], signal.Signals | None]:
     """Run every benchmark that is not done yet.
 
     Returns:
@@ -45,16 +46,20 @@ def run(config: Evaluate) -> tuple[list[dict[str, Any]], signal.Signals | None]:
     workdir = epath.Path(config.workdir)
     trained = read_trained(workdir)
     tokenizer = load_tokenizer(workdir / "vocabulary")
-    rows: list[dict[str, Any]] = []
+    rows: list[BenchmarkRow] = []
     embedder = functools.cache(
         lambda layer, pooling: remembering(make_embedder(trained, tokenizer, layer, pooling, config.max_length))
     )
     for part in config.retrieval:
-        rows += kept(workdir, part.name, retrieve, part, embedder, config.workdir)
+        rows += compute_once(workdir / "done" / f"{part.name}.json", retrieve, part, embedder, config.workdir)
     for mining in config.mining:
-        rows += kept(workdir, mining.name, mine, mining, trained, tokenizer, config.max_length)
+        rows += compute_once(
+            workdir / "done" / f"{mining.name}.json", mine, mining, trained, tokenizer, config.max_length
+        )
     for texts in config.language_model:
-        rows += kept(workdir, texts.name, measure_texts, texts, trained, tokenizer, config.max_length)
+        rows += compute_once(
+            workdir / "done" / f"{texts.name}.json", measure_texts, texts, trained, tokenizer, config.max_length
+        )
     for tuned in config.tuned:
         made = experiment(config, tuned)
         share_encoder(workdir, epath.Path(made.workdir), cfg.to_json(made))
@@ -65,24 +70,9 @@ def run(config: Evaluate) -> tuple[list[dict[str, Any]], signal.Signals | None]:
         console.say(finetuning.table(found, made.source))
         rows += from_experiment(tuned.name, found)
     sizes = pretraining_sizes(config.init)
-    write_whole(workdir / "results.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
-    write_whole(workdir / "results.csv", as_csv(rows))
-    write_whole(
-        workdir / "summary.json", json.dumps(summary(rows, config.source, sizes), indent=1, ensure_ascii=False) + "\n"
-    )
+    write_results(workdir, rows, BENCHMARK, "every")
+    write_json(workdir / "summary.json", summary(rows, config.source, sizes), 1)
     return rows, None
-
-
-def kept(workdir: epath.Path, name: str, make: Callable[..., Any], *arguments: Any) -> Any:
-    """What `make` returns of the arguments: as a run before left it, or made now and left for the next."""
-    path = workdir / "done" / f"{name}.json"
-    if path.exists():
-        return read_json(path)
-    console.say(f"{name}:")
-    made = make(*arguments)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(made, indent=1, ensure_ascii=False) + "\n")
-    return made
 
 
 def remembering(embed: Embed) -> Embed:
@@ -98,11 +88,11 @@ def remembering(embed: Embed) -> Embed:
     return embed_new
 
 
-def retrieve(part: Retrieval, embedder: Callable[[int, str], Embed], workdir: str) -> list[dict[str, Any]]:
+def retrieve(part: Retrieval, embedder: Callable[[int, str], Embed], workdir: str) -> list[BenchmarkRow]:
     """Retrieval accuracy a language."""
     embed = embedder(part.layer, part.pooling)
     margin = part.neighbours if part.score == "margin" else 0
-    rows = []
+    rows: list[BenchmarkRow] = []
     protocol = {name: getattr(part, name) for name in ("layer", "pooling", "score", "neighbours", "both_ways")}
     with console.progress(part.name, len(part.pairs), unit="languages") as advance:
         for pairs in part.pairs:
@@ -147,10 +137,10 @@ def read_aligned(pairs: Pairs, workdir: str) -> tuple[list[str], list[str]]:
     return sides[0], sides[1]
 
 
-def mine(part: Mining, trained: Trained, tokenizer: Tokenizer, max_length: int) -> list[dict[str, Any]]:
+def mine(part: Mining, trained: Trained, tokenizer: Tokenizer, max_length: int) -> list[BenchmarkRow]:
     """F1 of mined pairs a language, at the threshold that is best on dev."""
     embed = make_embedder(trained, tokenizer, part.layer, part.pooling, max_length)
-    rows = []
+    rows: list[BenchmarkRow] = []
     with console.progress(part.name, len(part.corpora), unit="languages") as advance:
         for corpora in part.corpora:
             found, gold = mine_one(embed, corpora.dev, corpora.languages, part.neighbours)
@@ -202,9 +192,9 @@ def two_columns(path: str) -> Iterator[tuple[str, tuple[str, str]]]:
         yield f"{path}:{number}", (first, rest)
 
 
-def measure_texts(part: Any, trained: Trained, tokenizer: Tokenizer, max_length: int) -> list[dict[str, Any]]:
+def measure_texts(part: Any, trained: Trained, tokenizer: Tokenizer, max_length: int) -> list[BenchmarkRow]:
     """Language-model measures a language."""
-    rows = []
+    rows: list[BenchmarkRow] = []
     with console.progress(part.name, len(part.texts), unit="languages") as advance:
         for text in part.texts:
             found = language_model.measure(trained, tokenizer, text, part.lines, max_length)
@@ -216,27 +206,24 @@ def measure_texts(part: Any, trained: Trained, tokenizer: Tokenizer, max_length:
 
 def row(
     task: str, language: str, metric: str, every: dict[str, float], examples: int, protocol: dict[str, Any]
-) -> dict[str, Any]:
+) -> BenchmarkRow:
     """A row of results.json."""
-    return {
-        "task": task,
-        "language": language,
-        "metric": metric,
-        "value": every[metric],
-        "every": every,
-        "examples": examples,
-        "protocol": protocol,
-    }
+    return BenchmarkRow(
+        task=task, language=language, metric=metric, value=every[metric], every=every, examples=examples, protocol=protocol
+    )  # fmt: skip
 
 
-def from_experiment(name: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def from_experiment(name: str, rows: Sequence[FinetunedRow]) -> list[BenchmarkRow]:
     """A fine-tuning experiment's results: a row a language, the mean over seeds."""
-    out = []
+    out: list[BenchmarkRow] = []
     for language in dict.fromkeys(r["language"] for r in rows):
         mine = [r for r in rows if r["language"] == language]
         every = {m: float(np.mean([r["test"][m] for r in mine])) for m in mine[0]["test"]}
-        protocol = {x: mine[0][x] for x in ("regime", "model", "trained_on", "select")}
-        protocol |= {"seeds": [r["seed"] for r in mine], "updates": [r["step"] for r in mine]}
+        first = mine[0]
+        protocol = {
+            "regime": first["regime"], "model": first["model"], "trained_on": first["trained_on"], "select": first["select"],
+            "seeds": [r["seed"] for r in mine], "updates": [r["step"] for r in mine],
+        }  # fmt: skip
         out.append(row(name, language, mine[0]["metric"], every, mine[0]["examples"], protocol))
     return out
 
@@ -271,7 +258,7 @@ def pretraining_sizes(init: str) -> dict[str, int]:
     return {s.name: s.train.tokens for s in manifest.read(corpus).monolingual}
 
 
-def summary(rows: Sequence[dict[str, Any]], source: str, sizes: dict[str, int]) -> dict[str, dict[str, float]]:
+def summary(rows: Sequence[BenchmarkRow], source: str, sizes: dict[str, int]) -> dict[str, dict[str, float]]:
     """Of each task: its mean over languages; the transfer gap, the source's value less the mean of the others'; and Spearman's correlation
     of value and pretraining tokens over the languages both are known of (at least three)."""
     out: dict[str, dict[str, float]] = {}
@@ -288,7 +275,7 @@ def summary(rows: Sequence[dict[str, Any]], source: str, sizes: dict[str, int]) 
     return out
 
 
-def table(rows: Sequence[dict[str, Any]], source: str, sizes: dict[str, int]) -> str:
+def table(rows: Sequence[BenchmarkRow], source: str, sizes: dict[str, int]) -> str:
     """Tasks × languages, with mean, transfer gap and correlation with pretraining size."""
     languages = list(dict.fromkeys(r["language"] for r in rows))
     summaries = summary(rows, source, sizes)
@@ -313,11 +300,3 @@ def table(rows: Sequence[dict[str, Any]], source: str, sizes: dict[str, int]) ->
             ]
         )
     return console.table(["task", "metric", *languages, "mean", f"{source} - others", "ρ size"], cells)
-
-
-def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """A line a task, language and metric."""
-    out = ["task,language,metric,value,examples"]
-    for r in rows:
-        out += [f"{r['task']},{r['language']},{name},{value:.6f},{r['examples']}" for name, value in r["every"].items()]
-    return "\n".join(out) + "\n"

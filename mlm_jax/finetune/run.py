@@ -8,7 +8,6 @@ import json
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +15,7 @@ from etils import epath
 
 from mlm_jax import console
 from mlm_jax.errors import UserError
-from mlm_jax.files import read_json, write_whole
+from mlm_jax.files import read_json, write_json, write_whole
 from mlm_jax.finetune.arrays import join
 from mlm_jax.finetune.config import Finetune, Labelled, selection
 from mlm_jax.finetune.decode import Prediction, decode, main_metric, measure
@@ -26,6 +25,7 @@ from mlm_jax.finetune.loop import Params, Start, Tuned, random_start, tune
 from mlm_jax.finetune.models import save_model
 from mlm_jax.finetune.named import local_file
 from mlm_jax.finetune.predict import make_scorer
+from mlm_jax.results import FINETUNED, FinetunedRow, write_results
 from mlm_jax.tokenizers import Tokenizer, load_tokenizer
 from mlm_jax.train import initial
 from mlm_jax.train.trained import read_trained
@@ -63,7 +63,7 @@ def plans(config: Finetune) -> list[Plan]:
     return [Plan(language, (language,), (language,)) for language in tested]
 
 
-def run(config: Finetune) -> tuple[list[dict[str, Any]], signal.Signals | None]:
+def run(config: Finetune) -> tuple[list[FinetunedRow], signal.Signals | None]:
     """Fine-tune and test every model of the experiment that is not finished.
 
     Returns:
@@ -102,7 +102,7 @@ def run(config: Finetune) -> tuple[list[dict[str, Any]], signal.Signals | None]:
             tuned = tune(config, folder, begin, items, labels, metric, chosen_by, on_dev, seed, name)
             if tuned.stopped_by is not None:
                 return gather(workdir), tuned.stopped_by
-            rows = []
+            rows: list[FinetunedRow] = []
             steps = {x: chosen_step(config, tuned, x, metric) for x in plan.tested}
             for step in sorted(set(steps.values())):
                 params = tuned.params(step)
@@ -130,11 +130,10 @@ def run(config: Finetune) -> tuple[list[dict[str, Any]], signal.Signals | None]:
             save_model(
                 folder, f"{name} at update {kept:,}", start.model, tuned.params(kept), start.languages, labels, kept
             )
-            write_whole(folder / "results.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+            write_json(folder / "results.json", rows, 1)
             (folder / "checkpoints").rmtree()  # what they hold is in the model or was tested
     rows = gather(workdir)
-    write_whole(workdir / "results.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
-    write_whole(workdir / "results.csv", as_csv(rows))
+    write_results(workdir, rows, FINETUNED, "test")
     return rows, None
 
 
@@ -243,23 +242,13 @@ def write_predictions(path: epath.Path, examples: Sequence[Example], found: Sequ
     write_whole(path, "\n".join(lines) + "\n")
 
 
-def gather(workdir: epath.Path) -> list[dict[str, Any]]:
+def gather(workdir: epath.Path) -> list[FinetunedRow]:
     """The rows of all finished models."""
     paths = sorted((workdir / "models").glob("*/results.json")) if (workdir / "models").exists() else []
     return [row for path in paths for row in read_json(path)]
 
 
-def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """A line a model, language and metric."""
-    out = ["regime,model,seed,language,select,step,examples,metric,value"]
-    for r in rows:
-        for name, value in r["test"].items():
-            cells = [r[x] for x in ("regime", "model", "seed", "language", "select", "step", "examples")]
-            out.append(",".join(map(str, [*cells, name, f"{value:.6f}"])))
-    return "\n".join(out) + "\n"
-
-
-def table(rows: Sequence[dict[str, Any]], source: str) -> str:
+def table(rows: Sequence[FinetunedRow], source: str) -> str:
     """Results a language: mean and standard deviation over seeds, their mean, and the cross-lingual transfer gap.
 
     Raises:

@@ -3,17 +3,42 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 
 from mlm_jax import console
 from mlm_jax.neutrality.config import TRANSFORMATIONS
+from mlm_jax.results import ProbeRow
 
-Rows = list[dict[str, Any]]
+
+class Best(TypedDict):
+    """Where a probe's mean over languages is highest, and the mean."""
+
+    layer: int
+    pooling: str
+    value: float
 
 
-def best_of(rows: Rows, name: str, probe: str, metric: str, kind: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Headline:
+    """A probe of a set at its best layer.
+
+    Attributes:
+      probe: in words.
+      values: transformation → value, of the transformations that the probe has.
+    """
+
+    probe: str
+    set: str
+    layer: int
+    pooling: str
+    values: dict[str, float]
+
+
+def best_of(rows: Sequence[ProbeRow], name: str, probe: str, metric: str, kind: str) -> Best:
     """Layer and pooling of the highest mean over languages, and the mean."""
     groups: dict[tuple[int, str], list[float]] = {}
     for r in rows:
@@ -37,43 +62,34 @@ HEADLINES = {
 }
 
 
-def headlines(rows: Rows) -> list[dict[str, Any]]:
-    """Of each set and probe: plain, centred, normalised and projected at the layer and pooling that is best plain.
-
-    Returns:
-      probe (in words), set, layer, pooling, and a value a transformation, where there is one.
-    """
+def headlines(rows: Sequence[ProbeRow]) -> list[Headline]:
+    """Of each set and probe: plain, centred, normalised and projected at the layer and pooling that is best plain."""
     out = []
     for name, probe in dict.fromkeys((r["set"], r["probe"]) for r in rows if "step" not in r):
-        if probe.split(",")[0] not in HEADLINES:
+        kind, comma, more = probe.partition(",")
+        if kind not in HEADLINES:
             continue
-        metric, title = HEADLINES[probe.split(",")[0]]
+        metric, title = HEADLINES[kind]
         best = best_of(rows, name, probe, metric, "plain")
         at = (name, probe, metric, best["layer"], best["pooling"])
-        found: dict[str, Any] = {"probe": title + probe[len(probe.split(",")[0]) :], "set": name, **best}
-        for kind in TRANSFORMATIONS:
-            values = [
-                r["value"]
-                for r in rows
-                if (r["set"], r["probe"], r["metric"], r["layer"], r["pooling"]) == at
-                and r["transformation"] == kind
-                and "step" not in r
-            ]
-            if values:
-                found[kind] = float(np.mean(values))
-        out.append(found)
+        found: dict[str, list[float]] = {}
+        for r in rows:
+            if (r["set"], r["probe"], r["metric"], r["layer"], r["pooling"]) == at and "step" not in r:
+                found.setdefault(r["transformation"], []).append(r["value"])
+        values = {x: float(np.mean(found[x])) for x in TRANSFORMATIONS if x in found}
+        out.append(Headline(title + comma + more, name, best["layer"], best["pooling"], values))
     return out
 
 
-def table(rows: Rows) -> str:
+def table(rows: Sequence[ProbeRow]) -> str:
     """The headline table as text."""
     cells = [
         [
-            h["set"],
-            h["probe"],
-            str(h["layer"]),
-            h["pooling"],
-            *(f"{100 * h[k]:.1f}" if k in h else "" for k in TRANSFORMATIONS),
+            h.set,
+            h.probe,
+            str(h.layer),
+            h.pooling,
+            *(f"{100 * h.values[x]:.1f}" if x in h.values else "" for x in TRANSFORMATIONS),
         ]
         for h in headlines(rows)
     ]

@@ -17,9 +17,10 @@ from mlm_jax.neutrality import language as languages
 from mlm_jax.neutrality import quality as qualities
 from mlm_jax.neutrality.config import TRANSFORMATIONS, Aligned, Analyze, Quality
 from mlm_jax.neutrality.families import family
-from mlm_jax.neutrality.headlines import Rows, best_of
+from mlm_jax.neutrality.headlines import Best, best_of
 from mlm_jax.neutrality.transformations import fitted, transform
 from mlm_jax.neutrality.vectors import POOLINGS, Vectors
+from mlm_jax.results import ProbeRow, probe_rows
 
 
 def read_sentences(part: Aligned) -> dict[str, list[str]]:
@@ -57,7 +58,7 @@ def read_sentences(part: Aligned) -> dict[str, list[str]]:
     return found
 
 
-def probe_aligned(part: Aligned, made: Vectors, config: Analyze) -> tuple[Rows, dict[str, Any]]:
+def probe_aligned(part: Aligned, made: Vectors, config: Analyze) -> tuple[list[ProbeRow], dict[str, Any]]:
     """Language identification, similarity, retrieval and CKA, layer by layer; and what is drawn of the best layer."""
     sentences = read_sentences(part)
     with console.progress(f"{part.name}: vectors", len(sentences), unit="languages") as advance:
@@ -66,34 +67,24 @@ def probe_aligned(part: Aligned, made: Vectors, config: Analyze) -> tuple[Rows, 
             vectors[language] = made.sentences(text, language)
             advance(1, language)
     pivot = config.pivot if config.pivot in vectors else next(iter(vectors))
-    rows: Rows = []
+    rows: list[ProbeRow] = []
     with console.progress(f"{part.name}: probes", made.layers + 1, unit="layers") as advance:
         for layer in range(made.layers + 1):
             for p, pooling in enumerate(POOLINGS):
                 fit = {x: np.asarray(v[p, layer, : part.fit]) for x, v in vectors.items()}
                 test = {x: np.asarray(v[p, layer, part.fit :]) for x, v in vectors.items()}
-                rows += _one_layer(part, fit, test, pivot, config.neighbours, {"layer": layer, "pooling": pooling})
+                rows += _one_layer(part, fit, test, pivot, config.neighbours, layer, pooling)
             advance(1, f"layer {layer}")
     best = best_of(rows, part.name, "retrieval", "accuracy", "centred")
     drawn = _draw_aligned(part, vectors, pivot, best)
     return rows, {part.name: drawn}
 
 
-def _one_layer(part: Aligned, fit: Any, test: Any, pivot: str, k: int, at: dict[str, Any]) -> Rows:
-    rows: Rows = []
+def _one_layer(part: Aligned, fit: Any, test: Any, pivot: str, k: int, layer: int, pooling: str) -> list[ProbeRow]:
+    rows: list[ProbeRow] = []
 
     def add(probe: str, transformation: str, metric: str, value: float, language: str = "") -> None:
-        rows.append(
-            {
-                "probe": probe,
-                "set": part.name,
-                **at,
-                "transformation": transformation,
-                "languages": language,
-                "metric": metric,
-                "value": value,
-            }
-        )
+        rows.extend(probe_rows(probe, part.name, layer, pooling, transformation, language, {metric: value}))
 
     for kind in TRANSFORMATIONS:
         maps = {x: fitted(kind, fit, x, pivot) for x in fit}
@@ -121,7 +112,7 @@ def families_of(found: Iterable[str]) -> dict[str, str]:
     return {x: genus for x in found if (genus := family(x)) is not None}
 
 
-def _draw_aligned(part: Aligned, vectors: Any, pivot: str, best: dict[str, Any]) -> dict[str, Any]:
+def _draw_aligned(part: Aligned, vectors: Any, pivot: str, best: Best) -> dict[str, Any]:
     """What the page draws: at the best layer, all pairs' retrieval, the confusion, the tree and the map."""
     layer, pooling = best["layer"], best["pooling"]
     p = POOLINGS.index(pooling)
@@ -149,7 +140,7 @@ def _draw_aligned(part: Aligned, vectors: Any, pivot: str, best: dict[str, Any])
     return drawn
 
 
-def probe_quality(part: Quality, made: Vectors) -> Rows:
+def probe_quality(part: Quality, made: Vectors) -> list[ProbeRow]:
     """Correlation of people's scores with cosines, and with regression on source, translation and both, layer by layer."""
     test = qualities.read_judged(part.test, part)
     fit = qualities.read_judged(part.train, part) if part.train else None
@@ -158,7 +149,7 @@ def probe_quality(part: Quality, made: Vectors) -> Rows:
         return made.sentences(judged.source, part.languages[0]), made.sentences(judged.translation, part.languages[1])
 
     tested, fitted = vectors(test), vectors(fit) if fit is not None else None
-    rows: Rows = []
+    rows: list[ProbeRow] = []
     with console.progress(part.name, made.layers + 1, unit="layers") as advance:
         for layer in range(made.layers + 1):
             for p, pooling in enumerate(POOLINGS):
@@ -176,10 +167,6 @@ def probe_quality(part: Quality, made: Vectors) -> Rows:
                     ):
                         found[f"quality, {name}", "plain"] = qualities.by_regression(u, fit.score, v, test.score)
                 for (probe, kind), scores in found.items():
-                    for metric, value in scores.items():
-                        rows.append(
-                            {"probe": probe, "set": part.name, "layer": layer, "pooling": pooling, "transformation": kind,
-                             "languages": "-".join(part.languages), "metric": metric, "value": value}
-                        )  # fmt: skip
+                    rows += probe_rows(probe, part.name, layer, pooling, kind, "-".join(part.languages), scores)
             advance(1, f"layer {layer}")
     return rows

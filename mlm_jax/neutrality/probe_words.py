@@ -14,14 +14,14 @@ from mlm_jax.errors import UserError
 from mlm_jax.evaluate import retrieval
 from mlm_jax.neutrality import word_alignment as alignments
 from mlm_jax.neutrality.config import DECODERS, WordAlignment
-from mlm_jax.neutrality.headlines import Rows
 from mlm_jax.neutrality.vectors import Vectors
+from mlm_jax.results import ProbeRow, probe_rows
 
 FOLD = 2  # word vectors are centred by the other half of the sentences
 WORKED = 3  # alignments drawn
 
 
-def probe_words(part: WordAlignment, made: Vectors) -> tuple[Rows, dict[str, Any]]:
+def probe_words(part: WordAlignment, made: Vectors) -> tuple[list[ProbeRow], dict[str, Any]]:
     """Word alignment by every layer, plain and centred; at the best layer by every decoder; and some alignments drawn."""
     gold = alignments.read_gold(part.pairs, part.gold)
     a, b = made.words(gold.source, part.languages[0]), made.words(gold.target, part.languages[1])
@@ -30,7 +30,7 @@ def probe_words(part: WordAlignment, made: Vectors) -> tuple[Rows, dict[str, Any
     )
     if cut:
         console.warn(f"{part.name}: {cut} of {len(a)} pairs cut to max_length; words beyond have no links")
-    rows: Rows = []
+    rows: list[ProbeRow] = []
 
     def found(layer: int, kind: str, decoder: str) -> list[alignments.Links]:
         x, y = ([v[layer] for v in side] for side in (a, b))
@@ -42,11 +42,9 @@ def probe_words(part: WordAlignment, made: Vectors) -> tuple[Rows, dict[str, Any
 
     def add(layer: int, kind: str, decoder: str) -> dict[str, float]:
         scores = alignments.scores(found(layer, kind, decoder), gold.sure, gold.possible)
-        for metric, value in scores.items():
-            rows.append(
-                {"probe": f"alignment, {decoder}", "set": part.name, "layer": layer, "pooling": "words", "transformation": kind,
-                 "languages": "-".join(part.languages), "metric": metric, "value": value}
-            )  # fmt: skip
+        rows.extend(
+            probe_rows(f"alignment, {decoder}", part.name, layer, "words", kind, "-".join(part.languages), scores)
+        )
         return scores
 
     with console.progress(f"{part.name}: alignment", made.layers + 1, unit="layers") as advance:
@@ -81,7 +79,7 @@ def centred_by_the_other_half(words: list[np.ndarray]) -> list[np.ndarray]:
     return [v - means[(i + 1) % FOLD] for i, v in enumerate(words)]
 
 
-def compare_words(part: WordAlignment, before: Vectors, load: Callable[[str], Vectors], other: str) -> Rows:
+def compare_words(part: WordAlignment, before: Vectors, load: Callable[[str], Vectors], other: str) -> list[ProbeRow]:
     """Mean cosine of words that are aligned, and of random words, in two encoders (Moon et al. 2019).
 
     Args:
@@ -90,7 +88,7 @@ def compare_words(part: WordAlignment, before: Vectors, load: Callable[[str], Ve
     """
     gold = alignments.read_gold(part.pairs, part.gold)
     rng = np.random.default_rng(0)
-    rows: Rows = []
+    rows: list[ProbeRow] = []
     for encoder, made in (("before", before), (Path(other).name, load(other))):
         a, b = made.words(gold.source, part.languages[0]), made.words(gold.target, part.languages[1])
         kept = [
@@ -104,12 +102,11 @@ def compare_words(part: WordAlignment, before: Vectors, load: Callable[[str], Ve
         order = rng.permutation(x.shape[1])
         for layer in range(made.layers + 1):
             u, v = retrieval.normalise(x[layer]), retrieval.normalise(y[layer])
-            for metric, value in (
-                ("aligned", (u * v).sum(axis=1).mean()),
-                ("random", (u * v[order]).sum(axis=1).mean()),
-            ):
-                rows.append(
-                    {"probe": f"aligned words, {encoder}", "set": part.name, "layer": layer, "pooling": "words", "transformation": "plain",
-                     "languages": "-".join(part.languages), "metric": metric, "value": float(value)}
-                )  # fmt: skip
+            scores = {
+                "aligned": float((u * v).sum(axis=1).mean()),
+                "random": float((u * v[order]).sum(axis=1).mean()),
+            }
+            rows += probe_rows(
+                f"aligned words, {encoder}", part.name, layer, "words", "plain", "-".join(part.languages), scores
+            )
     return rows

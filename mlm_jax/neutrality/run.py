@@ -4,28 +4,25 @@
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from etils import epath
 
 from mlm_jax.errors import UserError
-from mlm_jax.evaluate.run import kept
-from mlm_jax.files import write_whole
+from mlm_jax.files import write_json, write_whole
 from mlm_jax.finetune.models import choose, nested
 from mlm_jax.neutrality.config import Aligned, Analyze
-from mlm_jax.neutrality.headlines import Rows
 from mlm_jax.neutrality.probe_sentences import probe_aligned, probe_quality
 from mlm_jax.neutrality.probe_words import compare_words, probe_words
 from mlm_jax.neutrality.vectors import Vectors, make_vectors
+from mlm_jax.results import PROBE, ProbeRow, as_csv, compute_once, write_results
 from mlm_jax.tokenizers import load_tokenizer
 from mlm_jax.train import initial
 from mlm_jax.train.trained import Trained, checkpoint_steps, read_trained
 
 
-def run(config: Analyze) -> Rows:
+def run(config: Analyze) -> list[ProbeRow]:
     """Run every probe that is not done yet.
 
     Returns:
@@ -45,31 +42,31 @@ def run(config: Analyze) -> Rows:
     def vectors_of_tuned(other: str) -> Vectors:
         return make_vectors(read_tuned(other, trained), tokenizer, config.max_length, workdir / "vectors")
 
-    rows: Rows = []
+    done = workdir / "done"
+    rows: list[ProbeRow] = []
     figures: dict[str, Any] = {}
     for aligned in config.aligned:
-        found, drawn = kept(workdir, aligned.name, probe_aligned, aligned, made, config)
+        found, drawn = compute_once(done / f"{aligned.name}.json", probe_aligned, aligned, made, config)
         rows, figures = rows + found, figures | drawn
     for pairs in config.word_alignment:
-        found, drawn = kept(workdir, pairs.name, probe_words, pairs, made)
+        found, drawn = compute_once(done / f"{pairs.name}.json", probe_words, pairs, made)
         rows, figures = rows + found, figures | drawn
         for number, other in enumerate(config.compare):
             name = f"{pairs.name}.{Path(other).name}"
-            found = kept(workdir, name, compare_words, pairs, made, vectors_of_tuned, other)
+            found = compute_once(done / f"{name}.json", compare_words, pairs, made, vectors_of_tuned, other)
             # Each comparison has this encoder's own words beside the other's.
             rows = rows + [r for r in found if not number or r["probe"] != "aligned words, before"]
     for judged in config.quality:
-        rows = rows + kept(workdir, judged.name, probe_quality, judged, made)
+        rows = rows + compute_once(done / f"{judged.name}.json", probe_quality, judged, made)
     if config.checkpoints:
         rows = rows + through_pretraining(config)
-    write_whole(workdir / "results.json", json.dumps(rows, ensure_ascii=False, indent=0) + "\n")
-    write_whole(workdir / "results.csv", as_csv(rows))
+    write_results(workdir, rows, PROBE, indent=0)
     write_whole(workdir / "matrices.csv", matrices_as_csv(figures))
-    write_whole(workdir / "figures.json", json.dumps(figures, ensure_ascii=False) + "\n")
+    write_json(workdir / "figures.json", figures)
     return rows
 
 
-def through_pretraining(config: Analyze) -> Rows:
+def through_pretraining(config: Analyze) -> list[ProbeRow]:
     """Identification and retrieval at each checkpoint of the run that `init` names: the same rows, with their `step`.
 
     Raises:
@@ -86,10 +83,10 @@ def through_pretraining(config: Analyze) -> Rows:
     def probe_step(part: Aligned, step: int) -> Any:
         return probe_aligned(part, vectors_at(step), config)
 
-    rows: Rows = []
+    rows: list[ProbeRow] = []
     for step in checkpoint_steps(config.init):
         for part in config.aligned:
-            found, _ = kept(workdir, f"{part.name}.step{step}", probe_step, part, step)
+            found, _ = compute_once(workdir / "done" / f"{part.name}.step{step}.json", probe_step, part, step)
             rows += [row | {"step": step} for row in found if row["probe"] in ("identification", "retrieval")]
         vectors_at.cache_clear()  # one checkpoint on the devices at a time
     return rows
@@ -116,21 +113,14 @@ def read_tuned(folder: str, like: Trained) -> Trained:
     return Trained(stored.model, params, like.vocabulary, stored.languages, -1)
 
 
-def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """A line a value."""
-    columns = ["probe", "set", "step", "layer", "pooling", "transformation", "languages", "metric"]
-    out = [",".join([*columns, "value"])]
-    for r in rows:
-        cells = [f'"{v}"' if "," in (v := str(r.get(c, ""))) else v for c in columns]
-        out.append(",".join([*cells, f"{r['value']:.6f}"]))
-    return "\n".join(out) + "\n"
-
-
 def matrices_as_csv(figures: dict[str, Any]) -> str:
     """Retrieval between all pairs of languages (row looks for column) and confusion (row is, column was found), a line a cell."""
-    out = ["set,matrix,row,column,value"]
-    for name, drawn in figures.items():
-        for matrix in (m for m in drawn if m.startswith(("retrieval_", "confusion_"))):
-            for row, values in zip(drawn["languages"], drawn[matrix], strict=True):
-                out += [f"{name},{matrix},{row},{x},{v:g}" for x, v in zip(drawn["languages"], values, strict=True)]
-    return "\n".join(out) + "\n"
+    lines = [
+        {"set": name, "matrix": matrix, "row": row, "column": column, "value": f"{value:g}"}
+        for name, drawn in figures.items()
+        for matrix in drawn
+        if matrix.startswith(("retrieval_", "confusion_"))
+        for row, values in zip(drawn["languages"], drawn[matrix], strict=True)
+        for column, value in zip(drawn["languages"], values, strict=True)
+    ]
+    return as_csv(("set", "matrix", "row", "column", "value"), lines)

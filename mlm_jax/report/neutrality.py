@@ -15,10 +15,10 @@ from scipy.cluster import hierarchy
 
 from mlm_jax.files import read_json, write_whole
 from mlm_jax.neutrality.config import TRANSFORMATIONS
-from mlm_jax.neutrality.headlines import HEADLINES, Rows, headlines
+from mlm_jax.neutrality.headlines import HEADLINES, headlines
 from mlm_jax.report.page import SORT, STYLE
 from mlm_jax.report.plots import BLUE, GREEN, GREY, ORANGE, inline, new_axes, png
-from mlm_jax.report.results import read_results
+from mlm_jax.results import ProbeRow, read_results
 
 COLOURS = dict(zip(TRANSFORMATIONS, (GREY, BLUE, GREEN, ORANGE), strict=True))
 LINES = {"mean": "-", "first": ":", "words": "-"}
@@ -47,7 +47,7 @@ def write_page(workdir: epath.PathLike) -> epath.Path:
       UserError: it has no results yet.
     """
     folder = epath.Path(workdir)
-    rows = read_results(folder)
+    rows: list[ProbeRow] = read_results(folder)
     drawn = read_json(folder / "figures.json")
     plots = [*curves(rows), *pictures(drawn), *by_step(rows)]
     title = html.escape(f"{folder.name}: what its layers know of language")
@@ -66,34 +66,35 @@ def write_page(workdir: epath.PathLike) -> epath.Path:
     return folder / "neutrality.html"
 
 
-def finding(rows: Rows) -> str:
+def finding(rows: Sequence[ProbeRow]) -> str:
     """What centring does to identification and retrieval, in a sentence."""
     said = []
     for probe in ("identification", "retrieval"):
-        mine = [h for h in headlines(rows) if h["probe"] == HEADLINES[probe][1] and "centred" in h]
+        mine = [h for h in headlines(rows) if h.probe == HEADLINES[probe][1] and "centred" in h.values]
         if mine:
-            plain, centred = (100 * float(np.mean([h[kind] for h in mine])) for kind in ("plain", "centred"))
+            plain, centred = (100 * float(np.mean([h.values[kind] for h in mine])) for kind in ("plain", "centred"))
             verb = "raises" if centred >= plain else "lowers"
             sets = f" (mean of {len(mine)} sets)" if len(mine) > 1 else ""
             said.append(f"{verb} {HEADLINES[probe][1]} from {plain:.1f} to {centred:.1f} %{sets}")
     return f"Taking away each language's mean {' and '.join(said)}." if said else ""
 
 
-def headline_table(rows: Rows) -> str:
+def headline_table(rows: Sequence[ProbeRow]) -> str:
     """The headline as the rows of an HTML table."""
     head = "".join(f"<th>{x}</th>" for x in ("probe", *TRANSFORMATIONS, "layer"))
     body = ""
     for h in headlines(rows):
-        name = f"{h['probe']}, {h['set']}".replace("_", " ")
+        name = f"{h.probe}, {h.set}".replace("_", " ")
         cells = "".join(
-            f'<td data-value="{h.get(k, "")}">{f"{100 * h[k]:.1f}" if k in h else ""}</td>' for k in TRANSFORMATIONS
+            f'<td data-value="{h.values.get(k, "")}">{f"{100 * h.values[k]:.1f}" if k in h.values else ""}</td>'
+            for k in TRANSFORMATIONS
         )
-        where = f"{h['layer']}, {h['pooling']}"
-        body += f'<tr><td data-value="{html.escape(name)}">{html.escape(name)}</td>{cells}<td data-value="{h["layer"]}">{where}</td></tr>'
+        where = f"{h.layer}, {h.pooling}"
+        body += f'<tr><td data-value="{html.escape(name)}">{html.escape(name)}</td>{cells}<td data-value="{h.layer}">{where}</td></tr>'
     return f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
 
 
-def curves(rows: Rows) -> Iterator[tuple[str, Figure]]:
+def curves(rows: Sequence[ProbeRow]) -> Iterator[tuple[str, Figure]]:
     """A plot a set and probe: its metric by layer, a line a transformation and pooling."""
     plain = [r for r in rows if "step" not in r]
     for name, probe in dict.fromkeys((r["set"], r["probe"]) for r in plain):
@@ -131,7 +132,7 @@ def curves(rows: Rows) -> Iterator[tuple[str, Figure]]:
         yield f"{title} on {name}, by layer{dotted}.", figure
 
 
-def by_step(rows: Rows) -> Iterator[tuple[str, Figure]]:
+def by_step(rows: Sequence[ProbeRow]) -> Iterator[tuple[str, Figure]]:
     """Identification and retrieval through pretraining: at each step the best layer, plain and centred."""
     stepped = [r for r in rows if "step" in r and r["metric"] == "accuracy"]
     for name, probe in dict.fromkeys((r["set"], r["probe"]) for r in stepped):

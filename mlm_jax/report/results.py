@@ -10,11 +10,11 @@ from typing import Any
 import matplotlib
 from etils import epath
 
-from mlm_jax.errors import UserError
 from mlm_jax.evaluate.run import LOWER_IS_BETTER, from_experiment, summary
 from mlm_jax.files import read_json, write_whole
 from mlm_jax.report.page import SORT, STYLE
 from mlm_jax.report.plots import BLUE, inline, new_axes, png
+from mlm_jax.results import BenchmarkRow, read_results
 from mlm_jax.train.metrics import read_metrics
 
 SHADES = """
@@ -22,29 +22,16 @@ td.shade { background: color-mix(in srgb, #1a7f9c calc(var(--share) * 55%), var(
 """
 
 
-def read_results(workdir: epath.PathLike) -> list[dict[str, Any]]:
-    """The rows of results.json.
-
-    Raises:
-      UserError: there are none yet.
-    """
-    path = epath.Path(workdir) / "results.json"
-    if not path.exists():
-        raise UserError(f"{path}: no such file; run: mlm-jax finetune or evaluate CONFIG")
-    return read_json(path)
-
-
-def write_results(workdir: epath.PathLike) -> epath.Path:
+def write_results_page(workdir: epath.PathLike) -> epath.Path:
     """Write results.html into a workdir of `evaluate` or `finetune`.
 
     Raises:
       UserError: it has no results yet.
     """
     folder = epath.Path(workdir)
-    rows = read_results(folder)
+    found: list[Any] = read_results(folder)
+    rows: list[BenchmarkRow] = from_experiment(found[0]["regime"], found) if found and "regime" in found[0] else found
     config = read_json(folder / "config.json")
-    if rows and "regime" in rows[0]:
-        rows = from_experiment(rows[0]["regime"], rows)
     source = config["source"]
     title = html.escape(
         f"{folder.name}: {len({r['task'] for r in rows})} tasks in {len({r['language'] for r in rows})} languages"
@@ -67,7 +54,7 @@ def write_results(workdir: epath.PathLike) -> epath.Path:
     return folder / "results.html"
 
 
-def headline(rows: Sequence[dict[str, Any]], source: str) -> str:
+def headline(rows: Sequence[BenchmarkRow], source: str) -> str:
     """Each task's mean and transfer gap, in words."""
     metric = {r["task"]: r["metric"] for r in rows}
     parts = []
@@ -84,7 +71,7 @@ def headline(rows: Sequence[dict[str, Any]], source: str) -> str:
     return "; ".join(parts) + "."
 
 
-def results_table(rows: Sequence[dict[str, Any]], source: str) -> str:
+def results_table(rows: Sequence[BenchmarkRow], source: str) -> str:
     """Languages × tasks, shaded by value."""
     tasks = list(dict.fromkeys(r["task"] for r in rows))
     languages = list(dict.fromkeys(r["language"] for r in rows))
@@ -123,7 +110,7 @@ def shown(value: float, metric: str) -> str:
     return f"{value:.3f}" if metric in LOWER_IS_BETTER else f"{100 * value:.1f}"
 
 
-def protocols(rows: Sequence[dict[str, Any]]) -> str:
+def protocols(rows: Sequence[BenchmarkRow]) -> str:
     """What was done, task by task."""
     out = []
     for task in dict.fromkeys(r["task"] for r in rows):
