@@ -11,8 +11,8 @@ import zstandard
 
 from mlm_jax import lines
 from mlm_jax.errors import UserError
-from mlm_jax.finetune.config import Data, Labelled, Task
-from mlm_jax.finetune.examples import read
+from mlm_jax.finetune.config import Data, Labelled
+from mlm_jax.finetune.tasks import TASKS
 from mlm_jax.prepare.text import cut_file, read_documents
 
 PACK = {
@@ -32,7 +32,7 @@ def test_what_is_text_for_pretraining_is_labelled_data_too(tmp_path, suffix):
     rows = [{"text": f"नमस्ते {i}", "label": i % 2} for i in range(3)]
     path = tmp_path / f"a.jsonl{suffix}"
     path.write_bytes(PACK[suffix]("".join(json.dumps(row) + "\n" for row in rows).encode()))
-    found = read(Labelled("hi", str(path)), Data(), Task(kind="classify"))
+    found = TASKS["classify"].read_examples(Labelled("hi", str(path)), Data())
     assert [(e.first, e.label) for e in found] == [(row["text"], str(row["label"])) for row in rows]
     assert found[1].where == f"{path}:2"
     assert [d for batch in read_documents(str(path), "line", "text") for d in batch] == [row["text"] for row in rows]

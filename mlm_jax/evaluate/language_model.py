@@ -70,9 +70,8 @@ def measure(trained: Trained, tokenizer: Tokenizer, text: Text, most: int, max_l
     sums = np.zeros(3)
     with meshes.mesh_context(mesh):
         for batch in packing.in_order(items.lengths, shape):
-            arrays = to_arrays(items, batch, shape, words.pad, "classify", model.token_types)
-            for name in ("targets", "starts", "there"):
-                del arrays[name]
+            arrays = to_arrays(items, batch, shape, words.pad, model.token_types)
+            del arrays["starts"], arrays["valid"]
             arrays["next_sentence"] = np.full(shape.rows, -1, np.int32)
             arrays["repeat"] = np.zeros(shape.rows, np.int32)
             arrays["block_key"] = np.array([zlib.crc32(row.tobytes()) for row in arrays["tokens"]], np.uint32)

@@ -82,9 +82,9 @@ def make_runner(trained: Trained, max_length: int) -> tuple[Callable[[Any], Any]
             with meshes.mesh_context(mesh):
                 for members, shape in by_length(items.lengths, tokens, len(devices)):
                     batch = [[item] for item in members]
-                    arrays = to_arrays(items, batch, shape, trained.vocabulary.pad, "classify", model.token_types)
+                    arrays = to_arrays(items, batch, shape, trained.vocabulary.pad, model.token_types)
                     rows = local_rows(sharding, shape.rows)
-                    arrays = {name: arrays[name][rows] for name in arrays if name not in ("targets", "there")}
+                    arrays = {name: arrays[name][rows] for name in arrays if name != "valid"}
                     yield members, np.asarray(step(params, to_global(arrays, shape.rows, sharding)))
 
         return run

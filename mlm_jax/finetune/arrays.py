@@ -1,16 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packed items → the arrays of a batch."""
+"""Token ids with their targets, and the arrays of a batch of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from mlm_jax.finetune.encode import Encoded
 from mlm_jax.finetune.packing import Batch, Shape
+
+
+@dataclass
+class Encoded:
+    """Items of one language, in columns: an item is an example, or one window of it.
+
+    Attributes:
+      language: of the text.
+      ids: token ids with specials, int32 [length] each.
+      types: 1 in the second text, else 0, int32 [length] each.
+      targets: what the task's `targets` writes into a batch; None without labels.
+      owners: index of the item's example.
+      starts: what the task's `decode` needs of each item: places of words' first pieces, or of a window.
+      places: what it needs of each example: the places of a paragraph's tokens in characters, int64 [tokens, 2].
+      truncated: examples that were cut to fit.
+    """
+
+    language: str
+    ids: list[np.ndarray] = field(default_factory=list)
+    types: list[np.ndarray] = field(default_factory=list)
+    targets: list[Any] = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)
+    starts: list[Any] = field(default_factory=list)
+    places: list[np.ndarray] = field(default_factory=list)
+    truncated: int = 0
+
+    def add(self, owner: int, ids: Sequence[int], second_at: int, target: Any, starts: Any = None) -> None:
+        """Add an item whose second text begins at a place."""
+        self.ids.append(np.asarray(ids, np.int32))
+        self.types.append((np.arange(len(ids)) >= second_at).astype(np.int32))
+        self.targets.append(target)
+        self.owners.append(owner)
+        self.starts.append(starts)
 
 
 @dataclass(frozen=True)
@@ -18,7 +50,7 @@ class Items:
     """Items of several languages, in columns; see `Encoded`.
 
     Attributes:
-      language_ids: an id an item.
+      language_ids: an id per item.
     """
 
     ids: list[np.ndarray]
@@ -47,18 +79,24 @@ def join(parts: Sequence[Encoded], languages: Sequence[str]) -> Items:
     )
 
 
-def to_arrays(items: Items, batch: Batch, shape: Shape, pad: int, kind: str, token_types: int) -> dict[str, np.ndarray]:
-    """A batch.
+def placed(items: Items, batch: Batch) -> Iterator[tuple[int, int, slice, int]]:
+    """Where each item of a batch lies: (row, slot, positions in the row, number of the item)."""
+    for row, members in enumerate(batch):
+        at = 0
+        for slot, item in enumerate(members):
+            yield row, slot, slice(at, at + len(items.ids[item])), item
+            at += len(items.ids[item])
+
+
+def to_arrays(items: Items, batch: Batch, shape: Shape, pad: int, token_types: int) -> dict[str, np.ndarray]:
+    """What an encoder and a head read of a batch; the targets are the task's.
 
     Args:
-      kind: of the task.
       token_types: rows of the encoder's token type embedding; types beyond are the last.
 
     Returns:
       tokens, segment_ids (slot + 1; 0 is padding), positions, token_types, language_ids: int32 [rows, length]. starts (of
-      each segment, int32) and there (whether an item is, bool): [rows, slots]. targets: tag: int32 [rows, length], -1 where nothing
-      is scored; classify: int32 [rows, slots], -1 the same; regress: float32 [rows, slots]; span: int32 [rows, slots],
-      places in the row, as `ends`.
+      each segment), int32 [rows, slots]; valid (whether a slot has an item), bool [rows, slots].
     """
     square, slots = (shape.rows, shape.length), (shape.rows, shape.slots)
     out = {
@@ -68,31 +106,13 @@ def to_arrays(items: Items, batch: Batch, shape: Shape, pad: int, kind: str, tok
         "token_types": np.zeros(square, np.int32),
         "language_ids": np.zeros(square, np.int32),
         "starts": np.zeros(slots, np.int32),
-        "there": np.zeros(slots, bool),
-        "targets": np.full(square if kind == "tag" else slots, -1, np.int32),
+        "valid": np.zeros(slots, bool),
     }
-    if kind == "regress":
-        out["targets"] = np.zeros(slots, np.float32)
-    if kind == "span":
-        out["targets"], out["ends"] = np.zeros(slots, np.int32), np.zeros(slots, np.int32)
-    for row, members in enumerate(batch):
-        at = 0
-        for slot, item in enumerate(members):
-            ids = items.ids[item]
-            here = slice(at, at + len(ids))
-            out["tokens"][row, here] = ids
-            out["segment_ids"][row, here] = slot + 1
-            out["positions"][row, here] = np.arange(len(ids))
-            out["token_types"][row, here] = np.minimum(items.types[item], max(token_types - 1, 0))
-            out["language_ids"][row, here] = items.language_ids[item]
-            out["starts"][row, slot], out["there"][row, slot] = at, True
-            target = items.targets[item]
-            if target is not None:
-                if kind == "tag":
-                    out["targets"][row, here] = target
-                elif kind == "span":
-                    out["targets"][row, slot], out["ends"][row, slot] = at + target[0], at + target[1]
-                else:
-                    out["targets"][row, slot] = target
-            at += len(ids)
+    for row, slot, here, item in placed(items, batch):
+        out["tokens"][row, here] = items.ids[item]
+        out["segment_ids"][row, here] = slot + 1
+        out["positions"][row, here] = np.arange(len(items.ids[item]))
+        out["token_types"][row, here] = np.minimum(items.types[item], max(token_types - 1, 0))
+        out["language_ids"][row, here] = items.language_ids[item]
+        out["starts"][row, slot], out["valid"][row, slot] = here.start, True
     return out

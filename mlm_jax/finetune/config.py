@@ -69,9 +69,9 @@ class Data:
 class Task:
     """What is learned."""
 
-    kind: Literal["classify", "regress", "tag", "span"] = "classify"
-    """classify, regress: a label or a number a text or pair of texts; tag: a label a word; span: the part of a paragraph that
-    answers a question (SQuAD)."""
+    kind: str = "classify"
+    """classify, regress: a label or a number per text or pair of texts; tag: a label per word; span: the part of a paragraph
+    that answers a question (SQuAD)."""
     labels: tyro.conf.Suppress[tuple[str, ...]] = ()
     """Labels there may be, in the order of their scores; empty: those of the training data, sorted."""
     positive: str = ""
@@ -80,10 +80,9 @@ class Task:
     """classify, regress: read from the first token or from the mean of all."""
     crf: bool = False
     """tag: score whole sequences (Lample et al. 2016) instead of words."""
-    metric: Literal[
-        "auto", "accuracy", "macro_f1", "binary_f1", "mcc", "pearson", "spearman", "entity_f1", "f1", "exact"
-    ] = "auto"
-    """Chooses checkpoints and is averaged; auto: accuracy, Pearson, entity F1 of IOB tags (accuracy of others), answers' F1."""
+    metric: str = "auto"
+    """Chooses checkpoints and is averaged. classify: accuracy, macro_f1, mcc, binary_f1; regress: pearson, spearman; tag:
+    entity_f1, accuracy; span: f1, exact. auto: the first of them (accuracy of tags that mark no entities)."""
     dropout: Annotated[float, BELOW_ONE] = 0.1
     """Before the output layer."""
     max_answer: int = 30
@@ -204,22 +203,16 @@ def validate(config: Finetune) -> None:
         config.optimizer.schedule != "wsd" or config.optimizer.decay_steps >= 1,
         f"optimizer.decay_steps: {config.optimizer.decay_steps}; wsd needs 1 or more",
     )
-    require(not (task.crf and task.kind != "tag"), "task.crf: only where words are tagged (task.kind tag)")
-    allowed = {
-        "classify": ("accuracy", "macro_f1", "mcc", *(["binary_f1"] if task.positive else [])),
-        "regress": ("pearson", "spearman"),
-        "tag": ("entity_f1", "accuracy"),
-        "span": ("f1", "exact"),
-    }[task.kind]
-    require(
-        task.metric in ("auto", *allowed),
-        f"task.metric: {task.metric} is not of {task.kind}; use {' or '.join(allowed)}",
-    )
-    if task.kind == "span":
+    from mlm_jax.finetune.tasks import TASKS  # here, because tasks are written in terms of these options
+
+    require(task.kind in TASKS, f"task.kind: there is no {task.kind}; use {', '.join(TASKS)}")
+    for option in dataclasses.fields(Task):
+        kinds = [name for name, kind in TASKS.items() if option.name in kind.options]
         require(
-            data.max_question + 8 <= data.max_length,
-            f"data.max_question: {data.max_question} leaves no room in data.max_length {data.max_length}",
+            not kinds or task.kind in kinds or getattr(task, option.name) == option.default,
+            f"task.{option.name}: only of task.kind {' or '.join(kinds)}, not of {task.kind}",
         )
+    TASKS[task.kind].check(data, task)
 
 
 def from_json(stored: dict[str, Any], where: str) -> Finetune:

@@ -28,9 +28,9 @@ from mlm_jax.finetune.step import (
     empty_window,
     make_head,
     make_train_step,
-    outputs_of,
     params_of_head,
 )
+from mlm_jax.finetune.tasks import TASKS
 from mlm_jax.input.arrays import local_rows, to_global
 from mlm_jax.model.encoder import backbone, compute_dtype, parameter_shapes
 from mlm_jax.train.checkpoints import Checkpoints
@@ -125,7 +125,7 @@ def tune(
       UserError: a loss that is not finite, a checkpoint that cannot be written or is another's.
     """
     folder = epath.Path(folder)
-    kind = config.task.kind
+    kind = TASKS[config.task.kind]
 
     # 1. Blocks: their shape, and all epochs' batches.
     devices = jax.devices()[: config.devices or None] if devices is None else list(devices)
@@ -158,7 +158,7 @@ def tune(
     used = np.unique(np.concatenate(items.ids)) if freeze < 0 else np.zeros(0, np.int32)
     trained, frozen = parameters.split(start.params, freeze, used)
     dtype = compute_dtype(config.dtype)
-    head = make_head(config, start.model, outputs_of(config, labels), dtype)
+    head = make_head(config, start.model, kind.outputs(labels), dtype)
     trained["head"] = params_of_head(config, head, start.params, seed)
     size = len(used) if freeze < 0 else start.vocabulary.size
     step_function, optimizer = make_train_step(
@@ -226,7 +226,7 @@ def tune(
             "tokens_per_second": float(window["tokens"]) / seconds,
             "input_wait": waited / seconds,
         }
-        if kind == "regress":
+        if not kind.counts_correct:
             del record["accuracy"]
         writer.write(record)
         return f"loss {record['loss']:.3f}  {record['tokens_per_second']:,.0f} tokens/s"
@@ -240,7 +240,8 @@ def tune(
             clock.start()
             while step < steps and stop is None:
                 with clock.waiting():
-                    arrays = to_arrays(items, batches[step], shape, start.vocabulary.pad, kind, start.model.token_types)
+                    arrays = to_arrays(items, batches[step], shape, start.vocabulary.pad, start.model.token_types)
+                    arrays |= kind.targets(items, batches[step], shape)
                     if freeze < 0:
                         # Padding points anywhere: nothing reads it.
                         arrays["tokens"] = (

@@ -21,13 +21,13 @@ from mlm_jax.errors import UserError
 from mlm_jax.files import in_bucket, read_json
 from mlm_jax.finetune import config as options
 from mlm_jax.finetune import packing
-from mlm_jax.finetune.arrays import Items, join, to_arrays
+from mlm_jax.finetune.arrays import Encoded, join, to_arrays
 from mlm_jax.finetune.config import Finetune
-from mlm_jax.finetune.decode import Prediction, decode
-from mlm_jax.finetune.encode import Encoded, encode
-from mlm_jax.finetune.examples import Example, read_file
+from mlm_jax.finetune.examples import Example
 from mlm_jax.finetune.models import choose, nested
-from mlm_jax.finetune.step import make_head, make_predict_step, outputs_of
+from mlm_jax.finetune.step import make_head, make_predict_step
+from mlm_jax.finetune.tasks import TASKS
+from mlm_jax.finetune.tasks.base import Prediction
 from mlm_jax.input.arrays import local_rows, to_global
 from mlm_jax.lines import read_lines, uncompressed
 from mlm_jax.model.encoder import compute_dtype
@@ -63,30 +63,29 @@ def make_scorer(
       score(whole parameters, encoded examples, called with the number of items done or None) → scores of each item. Parameters
       may lie on the host or, put there once by `jax.device_put`, on the devices.
     """
+    kind = TASKS[config.task.kind]
     devices = jax.devices()[: config.devices or None] if devices is None else list(devices)
     shape = prediction_shape(config.data.max_length, len(devices))
     mesh = meshes.make_mesh(cfg.Mesh(), shape.rows, devices)
     dtype = compute_dtype(config.dtype)
-    head = make_head(config, model, outputs_of(config, labels), dtype)
+    head = make_head(config, model, kind.outputs(labels), dtype)
     step = make_predict_step(config, model, head, vocabulary.size, len(languages) or 1, mesh)
     sharding = meshes.batch_sharding(mesh)
     rows = local_rows(sharding, shape.rows)
-    of_tokens = config.task.kind in ("tag", "span")
 
     def score(params: Any, encoded: Encoded, done: Callable[[int], None] | None = None) -> Scores:
         items = join([encoded], languages)
-        items = Items(items.ids, items.types, [None] * len(items.ids), items.language_ids)
         found: list[np.ndarray] = [np.zeros(0)] * len(items.ids)
         with meshes.mesh_context(mesh):
             for batch in packing.in_order(items.lengths, shape):
-                arrays = to_arrays(items, batch, shape, vocabulary.pad, config.task.kind, model.token_types)
+                arrays = to_arrays(items, batch, shape, vocabulary.pad, model.token_types)
                 arrays = {name: value[rows] for name, value in arrays.items()}
                 scores = np.asarray(step(params, to_global(arrays, shape.rows, sharding)))
                 for row, members in enumerate(batch):
                     at = 0
                     for slot, item in enumerate(members):
                         length = len(items.ids[item])
-                        found[item] = scores[row, at : at + length] if of_tokens else scores[row, slot]
+                        found[item] = scores[row, at : at + length] if kind.of_tokens else scores[row, slot]
                         at += length
                 if done is not None:
                     done(sum(map(len, batch)))
@@ -151,15 +150,15 @@ class Predictor:
         if not examples:
             return []
         unlabelled = [Example(e.where, e.first, e.second, None, e.key) for e in examples]
-        made = encode(unlabelled, language, self.tokenizer, self.vocabulary, self.labels, config.data, config.task)
+        kind = TASKS[config.task.kind]
+        made = kind.encode(unlabelled, language, self.tokenizer, self.vocabulary, self.labels, config.data)
         if made.truncated:
             console.warn(
                 f"{made.truncated:,} of {len(examples):,} examples, of {examples[0].where} and after, cut to "
                 f"{config.data.max_length} tokens"
             )
         scores = self.score(self.params, made, done)
-        transitions = np.asarray(self.params["head"]["transitions"]) if config.task.crf else None
-        return decode(unlabelled, made, scores, self.labels, transitions, config.task)
+        return kind.decode(unlabelled, made, scores, self.labels, self.params["head"], config.task)
 
     def texts(self, first: Sequence[Any], second: Sequence[str] | None = None, language: str = "") -> list[Prediction]:
         """Predict from plain texts: sentences, pairs of them, lists of words, or questions and their paragraphs."""
@@ -187,17 +186,14 @@ def predict_file(workdir: str, path: str, out: str, name: str = "", language: st
         raise UserError(f"{path}: no such file; give a file to label")
     predictor = Predictor.load(workdir, name)
     config = predictor.config
+    kind = TASKS[config.task.kind]
     if uncompressed(path).endswith(".txt"):
-        texts = [(number, line) for number, line in read_lines(path) if line.strip()]
-        split = config.task.kind == "tag"
-        if config.data.pair or config.task.kind == "span":
+        texts = [(number, kind.from_line(line)) for number, line in read_lines(path) if line.strip()]
+        if config.data.pair or any(text is None for _, text in texts):
             raise UserError(f"{path}: the model reads pairs of texts; give a .tsv, .jsonl or SQuAD .json file")
-        examples = [
-            Example(f"{path}:{number}", line.split() if split else line, None, None, str(number))
-            for number, line in texts
-        ]
+        examples = [Example(f"{path}:{number}", text, None, None, str(number)) for number, text in texts]
     else:
-        examples = [e for group in read_file(path, config.data, config.task, labels=False) for e in group]
+        examples = [e for group in kind.read_file(path, config.data, labels=False) for e in group]
     header = (
         "; its first line names the columns" if uncompressed(path).endswith(".tsv") and not config.data.columns else ""
     )

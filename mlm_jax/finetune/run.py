@@ -16,15 +16,15 @@ from etils import epath
 from mlm_jax import console
 from mlm_jax.errors import UserError
 from mlm_jax.files import read_json, write_json, write_whole
-from mlm_jax.finetune.arrays import join
+from mlm_jax.finetune.arrays import Encoded, join
 from mlm_jax.finetune.config import Finetune, Labelled, selection
-from mlm_jax.finetune.decode import Prediction, decode, main_metric, measure
-from mlm_jax.finetune.encode import Encoded, check_languages, encode
-from mlm_jax.finetune.examples import Example, check_labels, label_set, read, without_misplaced
+from mlm_jax.finetune.examples import Example
 from mlm_jax.finetune.loop import Params, Start, Tuned, random_start, tune
 from mlm_jax.finetune.models import save_model
 from mlm_jax.finetune.named import local_file
 from mlm_jax.finetune.predict import make_scorer
+from mlm_jax.finetune.tasks import TASKS
+from mlm_jax.finetune.tasks.base import Prediction
 from mlm_jax.results import FINETUNED, FinetunedRow, write_results
 from mlm_jax.tokenizers import Tokenizer, load_tokenizer
 from mlm_jax.train import initial
@@ -73,17 +73,17 @@ def run(config: Finetune) -> tuple[list[FinetunedRow], signal.Signals | None]:
       UserError: bad input; nothing is trained before all data is read.
     """
     workdir = epath.Path(config.workdir)
+    kind = TASKS[config.task.kind]
     start = read_start(config)
     tokenizer = load_tokenizer(workdir / "vocabulary")
     train, dev, test, labels = read_parts(config, start, tokenizer)
-    metric = main_metric(config.task, labels)
+    metric = kind.main_metric(config.task, labels)
     scorer = make_scorer(config, start.model, start.vocabulary, start.languages, labels)
     console.say(describe(config, start, train, dev, test, labels))
 
     def score(params: Params, part: Part) -> list[Prediction]:
-        transitions = np.asarray(params["head"]["transitions"]) if config.task.crf else None
         found = scorer(params, part.encoded, None)
-        return decode(part.examples, part.encoded, found, labels, transitions, config.task)
+        return kind.decode(part.examples, part.encoded, found, labels, params["head"], config.task)
 
     for plan in plans(config):
         for seed in config.seeds:
@@ -95,7 +95,7 @@ def run(config: Finetune) -> tuple[list[FinetunedRow], signal.Signals | None]:
 
             def on_dev(params: Params, languages: Sequence[str] = chosen_by) -> dict[str, dict[str, float]]:
                 placed = jax.device_put(params)
-                return {x: measure(dev[x].examples, score(placed, dev[x]), config.task, x) for x in languages}
+                return {x: kind.measure(dev[x].examples, score(placed, dev[x]), config.task, x) for x in languages}
 
             begin = random_start(start, seed) if config.random_init else start
             items = join([train[x].encoded for x in plan.train], start.languages)
@@ -123,7 +123,7 @@ def run(config: Finetune) -> tuple[list[FinetunedRow], signal.Signals | None]:
                             "step": step,
                             "dev": tuned.dev.get(step, {}).get(language),
                             "metric": metric,
-                            "test": measure(test[language].examples, found, config.task, language),
+                            "test": kind.measure(test[language].examples, found, config.task, language),
                         }
                     )
             kept = most_chosen(steps)
@@ -157,7 +157,7 @@ def read_start(config: Finetune) -> Start:
 
 def read_parts(config: Finetune, start: Start, tokenizer: Tokenizer) -> tuple[Parts, Parts, Parts, tuple[str, ...]]:
     """Train, dev and test sets by language, and the labels."""
-    data, task = config.data, config.task
+    data, kind = config.data, TASKS[config.task.kind]
     needed = {x for plan in plans(config) for x in plan.train}
     splits = {
         "train": [part for part in data.train if part.language in needed],
@@ -165,30 +165,43 @@ def read_parts(config: Finetune, start: Start, tokenizer: Tokenizer) -> tuple[Pa
         "test": list(data.test),
     }
     splits = {name: [fetched(part, config.workdir) for part in parts] for name, parts in splits.items()}
-    examples = {name: {part.language: read(part, data, task) for part in parts} for name, parts in splits.items()}
-    labels = label_set(task, [e for found in examples["train"].values() for e in found])
+    examples = {
+        name: {part.language: kind.read_examples(part, data) for part in parts} for name, parts in splits.items()
+    }
+    labels = kind.label_set(config.task, [e for found in examples["train"].values() for e in found])
     made: dict[str, Parts] = {"train": {}, "dev": {}, "test": {}}
     for name, parts in splits.items():
         for part in parts:
             found = examples[name][part.language]
-            if task.kind in ("classify", "tag"):
-                check_labels(found, labels, task)
-            misplaced = 0
-            if task.kind == "span" and name == "train":
-                found, misplaced = without_misplaced(found, data.misplaced)
+            kind.check_labels(found, labels)
+            left_out = ""
+            if name == "train":
+                found, left_out = kind.trainable(found, data)
             # Translated text is in the language it was translated into.
             language = part.text_language or (config.source if config.regime == "translate_test" else part.language)
             if start.model.language_embedding:
                 check_languages([language], start.languages)
-            encoded = encode(found, language, tokenizer, start.vocabulary, labels, data, task)
-            if encoded.truncated or misplaced:
-                left = f", {misplaced} left out whose answers are not at their offsets" if misplaced else ""
+            encoded = kind.encode(found, language, tokenizer, start.vocabulary, labels, data)
+            if encoded.truncated or left_out:
                 console.warn(
                     f"{name} {part.language}: {encoded.truncated:,} of {len(found):,} examples cut to "
-                    f"{data.max_length} tokens{left}"
+                    f"{data.max_length} tokens{', ' if left_out else ''}{left_out}"
                 )
             made[name][part.language] = Part(part, found, encoded)
     return made["train"], made["dev"], made["test"], labels
+
+
+def check_languages(parts: Sequence[str], languages: Sequence[str]) -> None:
+    """Refuse languages that an encoder with language embeddings has none for.
+
+    Raises:
+      UserError: naming them.
+    """
+    unknown = sorted(set(parts) - set(languages))
+    if unknown:
+        raise UserError(
+            f"the encoder has no language embedding for {', '.join(unknown)}; it has {', '.join(languages)}"
+        )
 
 
 def fetched(part: Labelled, workdir: str) -> Labelled:

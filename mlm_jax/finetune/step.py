@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,10 +15,10 @@ from mlm_jax import config as cfg
 from mlm_jax import mesh as meshes
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.config import Finetune
-from mlm_jax.finetune.crf import sequence_loss
+from mlm_jax.finetune.tasks import TASKS
 from mlm_jax.model.dropout import row_keys, site_keys
 from mlm_jax.model.encoder import make_encoder
-from mlm_jax.model.task_head import TaskHead, pool, transform_of
+from mlm_jax.model.task_head import TaskHead, transform_of
 from mlm_jax.train.optimizer import make_optimizer, make_schedule
 from mlm_jax.train.state import State
 
@@ -31,13 +30,8 @@ HEAD_SITE = 10_000  # of dropout; encoders' layers have the numbers below
 
 def make_head(config: Finetune, model: cfg.Model, outputs: int, dtype: jnp.dtype) -> TaskHead:
     """The head of a task on an encoder."""
-    whole = config.task.kind in ("classify", "regress")
-    return TaskHead(model, outputs, transform_of(model, whole), config.task.dropout, dtype)
-
-
-def outputs_of(config: Finetune, labels: Sequence[str]) -> int:
-    """Scores the head gives a vector."""
-    return {"regress": 1, "span": 2}.get(config.task.kind, len(labels))
+    of_texts = not TASKS[config.task.kind].of_tokens
+    return TaskHead(model, outputs, transform_of(model, of_texts), config.task.dropout, dtype)
 
 
 def params_of_head(config: Finetune, head: TaskHead, pretrained: Params, seed: int) -> Params:
@@ -48,9 +42,7 @@ def params_of_head(config: Finetune, head: TaskHead, pretrained: Params, seed: i
     pooler = pretrained.get("pooler", {})
     if head.transform == "tanh" and head.config.token_types == 2 and "dense_kernel" in pooler:
         params |= {name: pooler[name] for name in ("dense_kernel", "dense_bias")}
-    if config.task.crf:
-        params["transitions"] = np.zeros((head.outputs + 1, head.outputs + 1), np.float32)
-    return params
+    return params | TASKS[config.task.kind].extra_params(config.task, head.outputs)
 
 
 def encode(model: cfg.Model, params: Params, size: int, languages: int, dtype: jnp.dtype, batch: Batch) -> jax.Array:
@@ -96,44 +88,8 @@ def hidden_states(
 
 def scores(config: Finetune, head: TaskHead, params: Params, hidden: jax.Array, batch: Batch, keys: Any) -> jax.Array:
     """The head's scores, float32: [rows, slots, outputs] of texts, [rows, length, outputs] of tokens."""
-    if config.task.kind in ("classify", "regress"):
-        hidden = pool(hidden, batch["starts"], batch["segment_ids"], config.task.pooling)
-    return head.apply({"params": {k: v for k, v in params.items() if k != "transitions"}}, hidden, keys)  # type: ignore[return-value]
-
-
-def losses(config: Finetune, params: Params, found: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Sums over a batch.
-
-    Args:
-      params: of the head.
-      found: of `scores`.
-
-    Returns:
-      Sum of the losses, number of what is scored (texts, words, windows), number of those that are right, float32 [].
-    """
-    kind = config.task.kind
-    if kind == "regress":
-        there = batch["there"]
-        error = (found[..., 0] - batch["targets"]) ** 2
-        return jnp.sum(jnp.where(there, error, 0)), jnp.sum(there, dtype=jnp.float32), jnp.zeros(())
-    if kind == "span":
-        slots = jnp.arange(1, batch["starts"].shape[1] + 1)
-        member = batch["segment_ids"][:, None, :] == slots[None, :, None]  # [rows, slots, length]
-        total, right = jnp.zeros(()), batch["there"]
-        for i, name in enumerate(("targets", "ends")):
-            logits = jnp.where(member, found[:, None, :, i], jnp.finfo(jnp.float32).min)
-            picked = jnp.take_along_axis(jax.nn.log_softmax(logits), batch[name][..., None], axis=-1)[..., 0]
-            total = total - 0.5 * jnp.sum(jnp.where(batch["there"], picked, 0))
-            right = right & (jnp.argmax(logits, axis=-1) == batch[name])
-        return total, jnp.sum(batch["there"], dtype=jnp.float32), jnp.sum(right, dtype=jnp.float32)
-    targets = batch["targets"]
-    scored = targets >= 0
-    count = jnp.sum(scored, dtype=jnp.float32)
-    right = jnp.sum(scored & (jnp.argmax(found, axis=-1) == targets), dtype=jnp.float32)
-    if config.task.crf:
-        return sequence_loss(found, params["transitions"], targets, batch["segment_ids"]), count, right
-    picked = jnp.take_along_axis(jax.nn.log_softmax(found), jnp.maximum(targets, 0)[..., None], axis=-1)[..., 0]
-    return -jnp.sum(jnp.where(scored, picked, 0)), count, right
+    read = TASKS[config.task.kind].vectors(hidden, batch, config.task)
+    return head.apply({"params": params}, read, keys)  # type: ignore[return-value]
 
 
 def empty_window() -> dict[str, jax.Array]:
@@ -184,10 +140,12 @@ def make_train_step(
         def loss_of(params: Params) -> tuple[jax.Array, tuple[jax.Array, ...]]:
             hidden = hidden_states(model, freeze, params, frozen, sizes, head.dtype, batch, keys)
             found = scores(config, head, params["head"], hidden, batch, site_keys(keys, HEAD_SITE))
-            total, count, right = losses(config, params["head"], found, batch)
-            return total / jnp.maximum(count, 1), (total, count, right)
+            named = TASKS[config.task.kind].loss(params["head"], found, batch)
+            total, count = named["loss"]
+            correct, _ = named.get("correct", (jnp.zeros(()), count))
+            return total / jnp.maximum(count, 1), (total, count, correct)
 
-        (mean, (total, count, right)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        (mean, (total, count, correct)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         norm = optax.tree.norm(grads)
@@ -197,8 +155,8 @@ def make_train_step(
         window = {
             "loss": window["loss"] + total,
             "count": window["count"] + count,
-            "correct": window["correct"] + right,
-            "examples": window["examples"] + jnp.sum(batch["there"], dtype=jnp.float32),
+            "correct": window["correct"] + correct,
+            "examples": window["examples"] + jnp.sum(batch["valid"], dtype=jnp.float32),
             "tokens": window["tokens"] + jnp.sum(batch["segment_ids"] > 0, dtype=jnp.float32),
             "gradient_norm": window["gradient_norm"] + norm,
             "learning_rate": schedule(state.step),

@@ -65,8 +65,7 @@ def read_folder(folder: Path) -> Checkpoint:
     wanted: Tensors = {}
     if task is not None:
         model = dataclasses.replace(model, pooler=False)  # BERT's is a part of the head
-        outputs = {"regress": 1, "span": 2}.get(task.kind, len(task.labels))
-        made = task_heads.empty_head(model, family, task.kind, outputs)
+        made = task_heads.empty_head(model, family, task)
         wanted, head = task_heads.head_tensors(made, family, task.kind), HeadOf(task, made)
     params = jax.tree.map(lambda shape: np.zeros(shape.shape, np.float32), parameter_shapes(model, size, rows))
     copy_in(stored, tensors(params, model, family, size) | wanted, str(folder), names or {})

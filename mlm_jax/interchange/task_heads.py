@@ -11,6 +11,7 @@ import numpy as np
 from mlm_jax.config import Model
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.config import Task
+from mlm_jax.finetune.tasks import TASKS
 from mlm_jax.interchange.tensors import Tensors
 
 PREFIXES = {
@@ -19,12 +20,6 @@ PREFIXES = {
     "xlm-roberta": "XLMRoberta",
     "xlm-roberta-xl": "XLMRobertaXL",
     "modernbert": "ModernBert",
-}
-ENDINGS = {
-    "classify": "ForSequenceClassification",
-    "regress": "ForSequenceClassification",
-    "tag": "ForTokenClassification",
-    "span": "ForQuestionAnswering",
 }
 
 
@@ -43,28 +38,27 @@ class HeadOf:
 
 def architecture(family: str, task: Task) -> str:
     """The class that has such a head."""
-    simple = "Simple" if family == "xlm" and task.kind == "span" else ""
-    return PREFIXES[family] + ENDINGS[task.kind] + simple
+    return PREFIXES[family] + TASKS[task.kind].class_ending(family)
 
 
 def kind_of(architecture: str, settings: dict[str, Any]) -> str | None:
     """The task of a class; None: it is no fine-tuned one."""
-    for kind, ending in ENDINGS.items():
-        if architecture.removesuffix("Simple").endswith(ending):
-            number = settings.get("problem_type") == "regression" or len(settings.get("id2label", {0: 0, 1: 1})) == 1
-            return "regress" if kind == "classify" and number else kind
+    problem = settings.get("problem_type")
+    if problem is None or problem == "single_label_classification":
+        is_number = len(settings.get("id2label", {0: 0, 1: 1})) == 1
+        problem = "regression" if is_number else "single_label_classification"
+    for name, kind in TASKS.items():
+        if architecture.removesuffix("Simple").endswith(kind.architecture) and kind.problem_type in (None, problem):
+            return name
     return None
 
 
 def names(family: str, kind: str) -> dict[str, str]:
     """Our parameter groups → their names: `dense`, `norm` where there are such, and `output`."""
-    whole = kind in ("classify", "regress")
     if family == "modernbert":
         return {"dense": "head.dense", "norm": "head.norm", "output": "classifier"}
-    if kind == "span":
-        return {"output": "qa_outputs"}
-    if not whole:
-        return {"output": "classifier"}
+    if TASKS[kind].of_tokens:
+        return {"output": TASKS[kind].output_layer}
     return {
         "bert": {"dense": "bert.pooler.dense", "output": "classifier"},
         "xlm": {"output": "sequence_summary.summary"},
@@ -88,14 +82,14 @@ def head_tensors(params: dict[str, Any], family: str, kind: str) -> Tensors:
     return found
 
 
-def empty_head(model: Model, family: str, kind: str, outputs: int) -> dict[str, Any]:
-    """Zeros in the shapes of a head, for `head_tensors` to give views of."""
-    width = model.width
+def empty_head(model: Model, family: str, task: Task) -> dict[str, Any]:
+    """Zeros in the shapes of a head, for `head_tensors` to give views of; float32."""
+    width, outputs = model.width, TASKS[task.kind].outputs(task.labels)
     made: dict[str, Any] = {
         "output_kernel": np.zeros((width, outputs), np.float32),
         "output_bias": np.zeros(outputs, np.float32),
     }
-    parts = names(family, kind)
+    parts = names(family, task.kind)
     if "dense" in parts:
         made["dense_kernel"] = np.zeros((width, width), np.float32)
         if model.bias or "norm" not in parts:
@@ -113,19 +107,11 @@ def to_settings(family: str, task: Task) -> dict[str, Any]:
     Raises:
       UserError: no class has such a head.
     """
-    if task.crf:
-        raise UserError("export: no Hugging Face class has a CRF; fine-tune with task.crf False")
-    if task.pooling == "mean" and task.kind in ("classify", "regress") and family != "modernbert":
+    kind = TASKS[task.kind]
+    of_head = kind.to_settings(task)
+    if task.pooling == "mean" and not kind.of_tokens and family != "modernbert":
         raise UserError(f"export: {architecture(family, task)} reads the first token, not the mean (task.pooling mean)")
-    made: dict[str, Any] = {"architectures": [architecture(family, task)]}
-    labels = {"regress": ("LABEL_0",), "span": ()}.get(task.kind, task.labels)
-    if labels:
-        made["id2label"] = {str(i): label for i, label in enumerate(labels)}
-        made["label2id"] = {label: i for i, label in enumerate(labels)}
-    if task.kind in ("classify", "regress"):
-        made["problem_type"] = "regression" if task.kind == "regress" else "single_label_classification"
-    if task.kind == "tag":
-        made["classifier_dropout"] = task.dropout
+    made: dict[str, Any] = {"architectures": [architecture(family, task)], **of_head}
     if family == "modernbert":
         made["classifier_pooling"] = "mean" if task.pooling == "mean" else "cls"
         made["classifier_dropout"] = task.dropout
@@ -141,18 +127,16 @@ def from_settings(settings: dict[str, Any], family: str, where: str) -> Task | N
     Raises:
       UserError: a head that ours cannot express.
     """
-    kind: Any = kind_of((settings.get("architectures") or [""])[0], settings)
+    kind = kind_of((settings.get("architectures") or [""])[0], settings)
     if kind is None:
         return None
-    if family == "xlm" and kind in ("classify", "regress"):
+    if family == "xlm" and not TASKS[kind].of_tokens:
         for field, wanted in (("summary_type", "first"), ("summary_activation", None)):
             if settings.get(field, wanted) != wanted:
                 raise UserError(
                     f"{where}: config.json has {field} {settings[field]!r}; only {wanted!r} can be imported"
                 )
-    if settings.get("problem_type") == "multi_label_classification":
-        raise UserError(f"{where}: several labels a text (problem_type multi_label_classification) cannot be imported")
     by_id = settings.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-    labels = tuple(by_id[key] for key in sorted(by_id, key=int)) if kind in ("classify", "tag") else ()
+    labels = tuple(by_id[key] for key in sorted(by_id, key=int)) if TASKS[kind].has_labels else ()
     mean = family == "modernbert" and settings.get("classifier_pooling", "cls") == "mean"
     return Task(kind=kind, labels=labels, pooling="mean" if mean else "first")

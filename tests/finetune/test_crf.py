@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlm_jax.finetune.crf import best_sequence, marginals, sequence_loss
+from mlm_jax.finetune.tasks.crf import best_sequence, marginals, sequence_loss
 
 
 def score(emissions, transitions, tags):

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from mlm_jax import vocabulary
 from mlm_jax.finetune.config import Data, Task
-from mlm_jax.finetune.decode import decode
-from mlm_jax.finetune.encode import cut_pair, encode, token_span, without_spaces
 from mlm_jax.finetune.examples import Example
+from mlm_jax.finetune.tasks import TASKS
+from mlm_jax.finetune.tasks.span import token_span, without_spaces
+from mlm_jax.finetune.tasks.texts import cut_pair
 from mlm_jax.tokenizers import load_tokenizer, word_piece
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -82,11 +83,10 @@ def test_tags_survive_in_every_script(tmp_path, kind, language):
         sentence = [*sentence, "\u200b", "\U000f0000"]
         tags = [labels[j] for j in rng.integers(0, 4, len(sentence))]
         examples.append(Example(f"x:{i}", sentence, None, tags, str(i)))
-    task = Task(kind="tag")
-    made = encode(examples, language, tokenizer, words, labels, Data(max_length=2_000), task)
+    made = TASKS["tag"].encode(examples, language, tokenizer, words, labels, Data(max_length=2_000))
     assert made.truncated == 0
     scores = [np.where(np.arange(4) == target[:, None], 9.0, 0.0) for target in made.targets]
-    found = decode(examples, made, scores, labels, None, task)
+    found = TASKS["tag"].decode(examples, made, scores, labels, {}, Task(kind="tag"))
     assert [p.value for p in found] == [e.label for e in examples]
 
 
@@ -137,7 +137,7 @@ def test_pairs_are_cut_to_fit_the_longer_first(a, b, room):
 def test_layout_and_truncation(tmp_path):
     tokenizer, words = tokenizer_of("unigram", SENTENCES, tmp_path)
     pair = Example("x:1", SENTENCES[0], SENTENCES[5], "yes", "1")
-    made = encode([pair], "de", tokenizer, words, ("no", "yes"), Data(max_length=20, pair="b"), Task())
+    made = TASKS["classify"].encode([pair], "de", tokenizer, words, ("no", "yes"), Data(max_length=20, pair="b"))
     ids = made.ids[0].tolist()
     assert len(ids) == 20 and made.truncated == 1 and made.targets == [1]
     assert ids[0] == words.bos and ids[-1] == words.eos
@@ -145,7 +145,7 @@ def test_layout_and_truncation(tmp_path):
     assert ids[first : first + 2] == [words.eos] * 2  # </s></s>, as XLM-R
     assert made.types[0].tolist() == [0] * (first + 2) + [1] * (20 - first - 2)
     berts, cls = tokenizer_of("wordpiece", SENTENCES, tmp_path)
-    ids = encode([pair], "de", berts, cls, ("no", "yes"), Data(max_length=200), Task()).ids[0].tolist()
+    ids = TASKS["classify"].encode([pair], "de", berts, cls, ("no", "yes"), Data(max_length=200)).ids[0].tolist()
     assert ids.count(cls.eos) == 2 and ids[0] == cls.bos
 
 
@@ -155,7 +155,8 @@ def test_windows_hold_every_token_and_answers_are_found_from_any(tmp_path):
     answer = "Müller-Lüdenscheidt"
     question = Example("x:1", "Wer?", context, ((answer, context.index(answer)),), "1")
     data, task = Data(max_length=40, stride=16, max_question=8), Task(kind="span")
-    made = encode([question], "de", tokenizer, words, (), data, task)
+    span = TASKS["span"]
+    made = span.encode([question], "de", tokenizer, words, (), data)
     assert len(made.ids) > 3 and max(map(len, made.ids)) <= 40
     tokens = tokenizer.encode([context])[0]
     seen = set()
@@ -169,7 +170,7 @@ def test_windows_hold_every_token_and_answers_are_found_from_any(tmp_path):
         scores = [np.zeros((len(ids), 2)) for ids in made.ids]
         begin, end = made.targets[i]
         scores[i][begin, 0] = scores[i][end, 1] = 5
-        (found,) = decode([question], made, scores, (), None, task)
+        (found,) = span.decode([question], made, scores, (), {}, task)
         assert answer in found.value and found.value == context[slice(*found.place)]
         assert len(found.value) <= len(answer) + 2
     # Nothing scores above the begin of the text: SQuAD 2.0 has no answer then, SQuAD 1.1 has to give one.
@@ -177,5 +178,5 @@ def test_windows_hold_every_token_and_answers_are_found_from_any(tmp_path):
     for scores in none:
         scores[0] = 9
     unanswerable = dataclasses.replace(task, unanswerable=True)
-    assert decode([question], made, none, (), None, unanswerable)[0].value == ""
-    assert decode([question], made, none, (), None, task)[0].value != ""
+    assert span.decode([question], made, none, (), {}, unanswerable)[0].value == ""
+    assert span.decode([question], made, none, (), {}, task)[0].value != ""

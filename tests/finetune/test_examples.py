@@ -8,10 +8,11 @@ import pytest
 
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.config import Data, Labelled, Task
-from mlm_jax.finetune.examples import check_labels, label_set, read, without_misplaced
+from mlm_jax.finetune.tasks import TASKS
+from mlm_jax.finetune.tasks.span import without_misplaced
 
 PAIRS = Data(text="premise", pair="hypothesis")
-CLASSIFY, TAG, SPAN, REGRESS = (Task(kind=kind) for kind in ("classify", "tag", "span", "regress"))
+CLASSIFY, TAG, SPAN, REGRESS = (TASKS[kind] for kind in ("classify", "tag", "span", "regress"))
 
 
 def write(tmp_path, name, text):
@@ -21,30 +22,30 @@ def write(tmp_path, name, text):
 
 def test_columns_by_name_with_a_header_or_without(tmp_path):
     part = write(tmp_path, "a.tsv", "label\tpremise\thypothesis\nyes\tA cat.\tAn animal.\n")
-    (example,) = read(part, PAIRS, CLASSIFY)
+    (example,) = CLASSIFY.read_examples(part, PAIRS)
     assert (example.first, example.second, example.label) == ("A cat.", "An animal.", "yes")
     assert example.where.endswith("a.tsv:2")
     part = write(tmp_path, "b.tsv", 'no\tA "cat.\tA dog.\n')
     named = Data(text="premise", pair="hypothesis", columns=("label", "premise", "hypothesis"))
-    assert read(part, named, CLASSIFY)[0].first == 'A "cat.'  # quotes are text
+    assert CLASSIFY.read_examples(part, named)[0].first == 'A "cat.'  # quotes are text
 
 
 def test_json_lines_gz_and_globs(tmp_path):
     with gzip.open(tmp_path / "1.jsonl.gz", "wt") as file:
         file.write(json.dumps({"text": "नमस्ते", "label": 1}) + "\n")
     (tmp_path / "2.jsonl").write_text(json.dumps({"text": "hello", "label": 0}) + "\n\n")
-    found = read(Labelled("hi", str(tmp_path / "*.jsonl*")), Data(), CLASSIFY)
+    found = CLASSIFY.read_examples(Labelled("hi", str(tmp_path / "*.jsonl*")), Data())
     assert [(e.first, e.label) for e in found] == [("नमस्ते", "1"), ("hello", "0")]
 
 
 def test_conll_and_slices(tmp_path):
     text = "-DOCSTART- -X- O\n\nEU NNP B-ORG\nrejects VB O\n\nPeter\tB-PER\n\n\nBonn\tB-LOC\n"
     part = write(tmp_path, "a.conll", text)
-    found = read(part, Data(), TAG)
+    found = TAG.read_examples(part, Data())
     assert [(e.first, e.label) for e in found][:2] == [(["EU", "rejects"], ["B-ORG", "O"]), (["Peter"], ["B-PER"])]
-    second = read(Labelled("en", part.path, first=2, last=2), Data(), TAG)
+    second = TAG.read_examples(Labelled("en", part.path, first=2, last=2), Data())
     assert [e.first for e in second] == [["Peter"]]
-    assert label_set(TAG, found) == ("O", "B-LOC", "B-ORG", "B-PER")
+    assert TAG.label_set(Task(), found) == ("O", "B-LOC", "B-ORG", "B-PER")
 
 
 def squad(tmp_path, answers, context="Denver won in 2016."):
@@ -54,10 +55,10 @@ def squad(tmp_path, answers, context="Denver won in 2016."):
 
 
 def test_squad_and_answers_that_are_not_there(tmp_path):
-    (example,) = read(squad(tmp_path, [{"text": "2016", "answer_start": 14}]), Data(), SPAN)
+    (example,) = SPAN.read_examples(squad(tmp_path, [{"text": "2016", "answer_start": 14}]), Data())
     assert example.label == (("2016", 14),) and example.key == "q1"
     assert without_misplaced([example], 0.0) == ([example], 0)
-    (wrong,) = read(squad(tmp_path, [{"text": "2016", "answer_start": 13}]), Data(), SPAN)
+    (wrong,) = SPAN.read_examples(squad(tmp_path, [{"text": "2016", "answer_start": 13}]), Data())
     with pytest.raises(UserError, match=r"a.json:q1: answer '2016' is not at its offset 13, nor are those of 1 of 2"):
         without_misplaced([example, wrong], 0.4)
     assert without_misplaced([example, wrong], 0.5) == ([example], 1)
@@ -94,28 +95,28 @@ def test_squad_and_answers_that_are_not_there(tmp_path):
 )
 def test_bad_input_has_one_line(tmp_path, name, text, data, task, message):
     with pytest.raises(UserError, match=message) as e:
-        read(write(tmp_path, name, text), data, task)
+        task.read_examples(write(tmp_path, name, text), data)
     assert "\n" not in str(e.value)
 
 
 def test_no_file_and_not_utf8(tmp_path):
     with pytest.raises(UserError, match="no such file"):
-        read(Labelled("en", str(tmp_path / "*.tsv")), Data(), CLASSIFY)
+        CLASSIFY.read_examples(Labelled("en", str(tmp_path / "*.tsv")), Data())
     (tmp_path / "a.tsv").write_bytes(b"text\tlabel\nab\xff\tx\n")
     with pytest.raises(UserError, match=r"a.tsv:2: not UTF-8 at byte 13"):
-        read(Labelled("en", str(tmp_path / "a.tsv")), Data(), CLASSIFY)
+        CLASSIFY.read_examples(Labelled("en", str(tmp_path / "a.tsv")), Data())
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
-    (example,) = read(write(tmp_path, "a.tsv", "\ufefftext\tlabel\nA\tx\n"), Data(), CLASSIFY)
+    (example,) = CLASSIFY.read_examples(write(tmp_path, "a.tsv", "\ufefftext\tlabel\nA\tx\n"), Data())
     assert example.first == "A"
 
 
 def test_a_label_that_training_never_saw_is_refused_with_its_line(tmp_path):
-    train = read(write(tmp_path, "a.tsv", "text\tlabel\nA\tyes\nB\tno\n"), Data(), CLASSIFY)
-    test = read(write(tmp_path, "b.tsv", "text\tlabel\nA\tyes\nB\tperhaps\n"), Data(), CLASSIFY)
-    labels = label_set(CLASSIFY, train)
+    train = CLASSIFY.read_examples(write(tmp_path, "a.tsv", "text\tlabel\nA\tyes\nB\tno\n"), Data())
+    test = CLASSIFY.read_examples(write(tmp_path, "b.tsv", "text\tlabel\nA\tyes\nB\tperhaps\n"), Data())
+    labels = CLASSIFY.label_set(Task(), train)
     assert labels == ("no", "yes")
     with pytest.raises(UserError, match=r"b.tsv:3: label 'perhaps' is not one of the training data's \(no, yes\)"):
-        check_labels(test, labels, CLASSIFY)
-    assert label_set(Task(labels=("yes", "no", "perhaps")), train) == ("yes", "no", "perhaps")
+        CLASSIFY.check_labels(test, labels)
+    assert CLASSIFY.label_set(Task(labels=("yes", "no", "perhaps")), train) == ("yes", "no", "perhaps")

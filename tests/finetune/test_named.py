@@ -17,8 +17,8 @@ from mlm_jax.evaluate.config import Evaluate, Pairs
 from mlm_jax.evaluate.run import read_aligned
 from mlm_jax.finetune import config as finetune_config
 from mlm_jax.finetune import named
-from mlm_jax.finetune.config import Data, Finetune, Labelled, Task
-from mlm_jax.finetune.examples import read
+from mlm_jax.finetune.config import Data, Finetune, Labelled
+from mlm_jax.finetune.tasks import TASKS
 
 tf = pytest.importorskip("tensorflow")
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -110,7 +110,7 @@ def test_mocked_examples_are_read(tmp_path, mocked, path, language, data, kind):
         assert len(rows) == 6 and all(isinstance(word, str) for row in rows for word in row[data.text])
         assert {tag for row in rows for tag in row[data.label]} <= set(names)
         return
-    examples = read(part, data, Task(kind=kind))
+    examples = TASKS[kind].read_examples(part, data)
     assert len(examples) == 6
     if kind == "classify":
         names = tfds.builder(path[5:].partition(":")[0]).info.features["label"].names
@@ -143,7 +143,7 @@ def test_questions_are_read(tmp_path, monkeypatch, path, language, rows, kept):
     mock = SimpleNamespace(info=info, as_dataset=lambda split, shuffle_files: data)
     monkeypatch.setattr(labelled, "builder_of", lambda _: mock)
     labelled.write_examples(path, language, str(tmp_path / "out"))
-    examples = read(Labelled(language, str(tmp_path / "out.json")), Data(), Task(kind="span"))
+    examples = TASKS["span"].read_examples(Labelled(language, str(tmp_path / "out.json")), Data())
     assert len(examples) == kept
     for e in examples:
         assert all(e.second[start : start + len(text)] == text for text, start in e.label)

@@ -17,7 +17,8 @@ from mlm_jax.finetune import config as options
 from mlm_jax.finetune.arrays import Items, to_arrays
 from mlm_jax.finetune.packing import Shape
 from mlm_jax.finetune.parameters import merge, split
-from mlm_jax.finetune.step import empty_window, encode, hidden_states, losses, make_head, make_train_step, scores
+from mlm_jax.finetune.step import empty_window, encode, hidden_states, make_head, make_train_step, scores
+from mlm_jax.finetune.tasks import TASKS
 from mlm_jax.interchange import task_heads
 from mlm_jax.interchange.folder import read_folder, write_folder
 from mlm_jax.interchange.task_heads import HeadOf
@@ -39,7 +40,7 @@ def make(family, kind, pooling="first"):
     labels = LABELS if kind in ("classify", "tag") else ()
     task = options.Task(kind=kind, labels=labels, pooling=pooling, dropout=0.0)
     config = options.Finetune(task=task)
-    head = make_head(config, model, {"regress": 1, "span": 2}.get(kind, 3), jnp.dtype(jnp.float32))
+    head = make_head(config, model, TASKS[kind].outputs(labels), jnp.dtype(jnp.float32))
     rng = np.random.default_rng(1)
     shapes = jax.eval_shape(head.init, jax.random.key(0), jnp.zeros((1, 1, model.width)))["params"]
     params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), nn.meta.unbox(shapes))
@@ -60,6 +61,11 @@ def items(model, kind, seed=0):
     return Items(ids, types, targets, [1, 1])
 
 
+def arrays(data, kind, batch, shape, token_types):
+    """A batch and its targets."""
+    return to_arrays(data, batch, shape, WORDS.pad, token_types) | TASKS[kind].targets(data, batch, shape)
+
+
 def ours(config, model, head, encoder, head_params, batch):
     """Scores, mean loss, and its gradient by our parameters."""
     rows = batch["tokens"].shape[0]
@@ -70,7 +76,7 @@ def ours(config, model, head, encoder, head_params, batch):
             model, -1, params["encoder"], {}, (peers.SIZE, len(LANGUAGES)), jnp.dtype(jnp.float32), batch, keys
         )
         found = scores(config, head, params["head"], hidden, batch, None)
-        total, count, _ = losses(config, params["head"], found, batch)
+        total, count = TASKS[config.task.kind].loss(params["head"], found, batch)["loss"]
         return total / count, found
 
     trained = {"encoder": {name: encoder[name] for name in ("embedding", "layers")}, "head": head_params}
@@ -92,7 +98,7 @@ def test_scores_loss_and_gradients_equal_transformers(tmp_path, family, kind):
     theirs.eval()
 
     data = items(model, kind)
-    batch = to_arrays(data, [[0], [1]], Shape(2, peers.LENGTH, 1), WORDS.pad, kind, model.token_types)
+    batch = arrays(data, kind, [[0], [1]], Shape(2, peers.LENGTH, 1), model.token_types)
     found, loss, grads = ours(config, model, head, encoder, head_params, batch)
     inputs = {
         "input_ids": torch.from_numpy(batch["tokens"]).long(),
@@ -162,8 +168,8 @@ def test_heads_that_no_class_has_are_refused(tmp_path):
 def test_packing_changes_no_score_and_no_gradient(kind, pooling):
     config, model, head, encoder, head_params = make("xlm-roberta", kind, pooling)
     data = items(model, kind)
-    apart = to_arrays(data, [[0], [1]], Shape(2, peers.LENGTH, 1), WORDS.pad, kind, 1)
-    packed = to_arrays(data, [[1, 0]], Shape(1, 48, 3), WORDS.pad, kind, 1)
+    apart = arrays(data, kind, [[0], [1]], Shape(2, peers.LENGTH, 1), 1)
+    packed = arrays(data, kind, [[1, 0]], Shape(1, 48, 3), 1)
     one = ours(config, model, head, encoder, head_params, apart)
     two = ours(config, model, head, encoder, head_params, packed)
     if kind in ("classify", "regress"):
@@ -185,7 +191,7 @@ def test_packing_changes_no_score_and_no_gradient(kind, pooling):
 def test_cut_in_two_the_encoder_computes_the_same(family, freeze):
     _, model, _, encoder, _ = make(family, "tag")
     data = items(model, "tag")
-    batch = to_arrays(data, [[0], [1]], Shape(2, peers.LENGTH, 1), WORDS.pad, "tag", 1)
+    batch = arrays(data, "tag", [[0], [1]], Shape(2, peers.LENGTH, 1), 1)
     keys = jnp.zeros(2, jnp.uint32)
     used = np.unique(np.concatenate([*data.ids, [WORDS.pad]]))
 
@@ -239,7 +245,7 @@ def test_ten_updates_equal_pytorchs(tmp_path, layer_decay):
     )
     state = jax.tree.map(jnp.copy, state)
     for number, data in enumerate(batches):
-        batch = to_arrays(data, [[0], [1]], shape, WORDS.pad, "tag", 1)
+        batch = arrays(data, "tag", [[0], [1]], shape, 1)
         targets = torch.from_numpy(np.where(batch["targets"] < 0, -100, batch["targets"])).long()
         attention = torch.from_numpy(batch["segment_ids"]).long()
         out = theirs(input_ids=torch.from_numpy(batch["tokens"]).long(), attention_mask=attention, labels=targets)

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tag`: a label per word, read from the word's first piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from scipy.special import softmax
+
+from mlm_jax.errors import UserError
+from mlm_jax.finetune.arrays import Encoded, Items, placed
+from mlm_jax.finetune.config import Data, Task
+from mlm_jax.finetune.examples import Example, line_number
+from mlm_jax.finetune.packing import Batch, Shape
+from mlm_jax.finetune.tasks.base import Losses, Prediction, TaskKind
+from mlm_jax.finetune.tasks.classify import cross_entropy
+from mlm_jax.finetune.tasks.crf import best_sequence, marginals, sequence_loss
+from mlm_jax.lines import read_lines, uncompressed
+from mlm_jax.metrics import labels as measures
+from mlm_jax.tokenizers import Tokenizer
+from mlm_jax.vocabulary import Vocabulary
+
+CONLL = (".conll", ".txt", ".iob2", ".bio")
+
+
+class Tag(TaskKind):
+    """Softmax over labels at every word, or a CRF over the words of a sentence."""
+
+    name = "tag"
+    of_tokens = True
+    options = ("crf",)
+    metrics = ("entity_f1", "accuracy")
+    reads = ".tsv, .jsonl or .conll"
+    architecture = "ForTokenClassification"
+
+    def read_file(self, path: str, data: Data, labels: bool = True) -> Iterator[list[Example]]:
+        if Path(uncompressed(path)).suffix in CONLL:
+            examples = conll(path, labels)
+        else:
+            examples = (tagged_words(*row, data) for row in self.read_rows(path, data, labels))
+        for example in examples:
+            yield [example]
+
+    def from_line(self, line: str) -> Any:
+        return line.split()
+
+    def labels_of(self, example: Example) -> Sequence[str]:
+        return example.label  # type: ignore[no-any-return]
+
+    def encode(
+        self,
+        examples: Sequence[Example],
+        language: str,
+        tokenizer: Tokenizer,
+        vocabulary: Vocabulary,
+        labels: Sequence[str],
+        data: Data,
+    ) -> Encoded:
+        made = Encoded(language)
+        number = {label: i for i, label in enumerate(labels)}
+        most = data.max_length
+        words = {word for e in examples for word in e.first}
+        listed = sorted(words)
+        # A word that the tokenizer makes nothing of still needs a place to be tagged at.
+        pieces = {word: ids or [vocabulary.unk] for word, ids in zip(listed, tokenizer.encode(listed), strict=True)}
+        for i, example in enumerate(examples):
+            ids, starts = [vocabulary.bos], []
+            for word in example.first:
+                if len(ids) + 1 + 1 > most:
+                    break
+                starts.append(len(ids))
+                ids += pieces[word]
+            made.truncated += len(ids) + 1 > most
+            ids = [*ids[: most - 1], vocabulary.eos]
+            target = None
+            if example.label is not None:
+                target = np.full(len(ids), -1, np.int32)
+                target[starts] = [number[label] for label in example.label[: len(starts)]]
+            made.add(i, ids, len(ids), target, np.asarray(starts, np.int32))
+        return made
+
+    def targets(self, items: Items, batch: Batch, shape: Shape) -> dict[str, np.ndarray]:
+        """targets: ids of labels, int32 [rows, length], -1 where no word has its first piece."""
+        out = np.full((shape.rows, shape.length), -1, np.int32)
+        for row, _, here, item in placed(items, batch):
+            out[row, here] = items.targets[item]
+        return {"targets": out}
+
+    def extra_params(self, task: Task, outputs: int) -> dict[str, np.ndarray]:
+        """transitions: of the CRF, float32 [labels + 1, labels + 1]."""
+        return {"transitions": np.zeros((outputs + 1, outputs + 1), np.float32)} if task.crf else {}
+
+    def loss(self, params: Mapping[str, Any], scores: jax.Array, batch: Mapping[str, jax.Array]) -> Losses:
+        targets = batch["targets"]
+        found = cross_entropy(scores, targets)
+        if "transitions" in params:
+            total = sequence_loss(scores, params["transitions"], targets, batch["segment_ids"])
+            found["loss"] = (total, found["loss"][1])
+        return found
+
+    def decode(
+        self,
+        examples: Sequence[Example],
+        encoded: Encoded,
+        scores: Sequence[np.ndarray],
+        labels: Sequence[str],
+        params: Mapping[str, Any],
+        task: Task,
+    ) -> list[Prediction]:
+        transitions = np.asarray(params["transitions"]) if "transitions" in params else None
+        return [
+            tagged(score[starts], len(example.first), labels, transitions)
+            for example, starts, score in zip(examples, encoded.starts, scores, strict=True)
+        ]
+
+    def measure(
+        self, examples: Sequence[Example], predictions: Sequence[Prediction], task: Task, language: str
+    ) -> dict[str, float]:
+        gold, found = [e.label for e in examples], [p.value for p in predictions]
+        flat = [(a, b) for g, f in zip(gold, found, strict=True) for a, b in zip(g, f, strict=True)]
+        measured = {"accuracy": measures.accuracy([a for a, _ in flat], [b for _, b in flat])}
+        return measured | measures.entity_scores(gold, found)
+
+    def main_metric(self, task: Task, labels: Sequence[str]) -> str:
+        if task.metric == "auto" and not any(label.startswith(("B-", "I-")) for label in labels):
+            return "accuracy"  # of parts of speech and the like, which mark no entities
+        return super().main_metric(task, labels)
+
+    def to_settings(self, task: Task) -> dict[str, Any]:
+        if task.crf:
+            raise UserError("export: no Hugging Face class has a CRF; fine-tune with task.crf False")
+        return super().to_settings(task) | {"classifier_dropout": task.dropout}
+
+
+def tagged_words(where: str, words: Any, _: Any, tags: Any, data: Data) -> Example:
+    """An example from its fields.
+
+    Raises:
+      UserError: they are not lists of words and tags, or text with spaces between, of one length.
+    """
+    words = words.split(" ") if isinstance(words, str) else words
+    tags = tags.split(" ") if isinstance(tags, str) else tags
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) and word for word in words):
+        raise UserError(f"{where}: {data.text} is not a list of words, nor words with spaces between")
+    if isinstance(tags, list) and not all(isinstance(tag, str) for tag in tags):
+        raise UserError(f"{where}: {data.label} is not a list of tags")
+    if tags is not None and (not isinstance(tags, list) or len(tags) != len(words)):
+        raise UserError(f"{where}: {len(tags or [])} tags in {data.label} for {len(words)} words in {data.text}")
+    return Example(where, words, None, tags, line_number(where))
+
+
+def conll(path: str, labels: bool) -> Iterator[Example]:
+    """Sentences of a CoNLL file: a word per line, its tag in the last column, blank lines between sentences."""
+    words: list[str] = []
+    tags: list[str] = []
+    begin = 0
+
+    def done() -> Iterator[Example]:
+        if words:
+            yield Example(f"{path}:{begin}", list(words), None, list(tags) if tags else None, str(begin))
+        words.clear()
+        tags.clear()
+
+    for number, line in read_lines(path):
+        cells = line.split("\t") if "\t" in line else line.split()
+        if not line.strip() or cells[0] == "-DOCSTART-":
+            yield from done()
+            continue
+        if (len(cells) < 2 and labels) or not cells[0].strip():
+            raise UserError(
+                f"{path}:{number}: {line.strip()!r} has no tag; a line is a word, a tab or spaces, and its tag"
+            )
+        if not words:
+            begin = number
+        words.append(cells[0].strip())
+        if len(cells) > 1:
+            tags.append(cells[-1].strip())
+    yield from done()
+
+
+def tagged(scores: np.ndarray, words: int, labels: Sequence[str], transitions: np.ndarray | None) -> Prediction:
+    """Tags of a sentence's words; words that were cut off get the first label, O.
+
+    Args:
+      scores: of the words' first pieces, [words that were not cut off, labels].
+      transitions: of the CRF, where there is one, [labels + 1, labels + 1].
+    """
+    if not len(scores):
+        return Prediction([labels[0]] * words, [0.0] * words)
+    if transitions is None:
+        chances = softmax(scores.astype(np.float64), axis=-1)
+        best = chances.argmax(axis=-1).tolist()
+    else:
+        chances, best = marginals(scores, transitions), best_sequence(scores, transitions)
+    rest = words - len(best)
+    probabilities = [float(chances[i, tag]) for i, tag in enumerate(best)]
+    return Prediction([labels[tag] for tag in best] + [labels[0]] * rest, probabilities + [0.0] * rest)
