@@ -92,22 +92,15 @@ def our_step(shape: Shape, vocabulary: int) -> tuple[Any, Any, Any]:
     import jax
 
     from mlm_jax import mesh as meshes
-    from mlm_jax import objectives
     from mlm_jax.input.mixture import batch_shapes
-    from mlm_jax.model.encoder import make_encoder
-    from mlm_jax.train.optimizer import make_optimizer
-    from mlm_jax.train.state import make_initializer
-    from mlm_jax.train.step import make_train_step
+    from mlm_jax.train.pretraining import build, pretraining_step
     from mlm_jax.vocabulary import Vocabulary
 
     config = our_config(shape)
     words = Vocabulary(vocabulary, 0, 1, 2, 3, 4, tuple(range(SPECIALS)), "")
     mesh = meshes.make_mesh(config.mesh, shape.batch, jax.devices()[:1])
-    model = make_encoder(config.model, vocabulary, dtype=config.model.dtype)
-    optimizer = make_optimizer(config.optimizer, config.train.steps)
-    initialize, plan = make_initializer(config, model, optimizer, mesh)
+    training = build(config, words, 1, mesh)
     sharding = meshes.batch_sharding(mesh)
-    step = make_train_step(config, model, optimizer, words, objectives.make_tables(words), mesh, plan)
     shapes = batch_shapes(shape.batch, shape.length)
 
     def on_device(tokens: np.ndarray) -> Any:
@@ -123,7 +116,8 @@ def our_step(shape: Shape, vocabulary: int) -> tuple[Any, Any, Any]:
         on_device(batches(shape, vocabulary, 1)[0]),
     )
     with meshes.mesh_context(mesh):
-        return step.lower(plan, like).compile(), initialize(), on_device
+        compiled = pretraining_step(config, training, mesh).lower(training.abstract_state, {}, like).compile()
+        return (lambda state, batch: compiled(state, {}, batch)), training.initialize(), on_device
 
 
 def ours(shape: Shape, vocabulary: int, steps: int) -> dict[str, Any]:

@@ -175,8 +175,8 @@ def pretrain(config: cfg.Config, arguments: list[str]) -> int:
 
     if config.hosts.start != "alone":
         raise_interrupt()  # which process it was has to be said
-    with hosts.together(config.hosts) as first, locked(config.workdir) if first else contextlib.nullcontext():
-        hosts.meet("begin")  # the first may have waited for the workdir
+    with hosts.initialized(config.hosts) as first, locked(config.workdir) if first else contextlib.nullcontext():
+        hosts.barrier("begin")  # the first may have waited for the workdir
         return pretrain_here(config, arguments, first)
 
 
@@ -200,7 +200,7 @@ def pretrain_here(config: cfg.Config, arguments: list[str], first: bool) -> int:
     from mlm_jax.report.page import write_report
     from mlm_jax.report.run import summary_table
     from mlm_jax.train.compiled import keep_compiled
-    from mlm_jax.train.loop import train
+    from mlm_jax.train.pretraining import train
 
     keep_compiled(config.workdir, config.compiled)
     streams = sampling.trained_streams(config, manifest.read(epath.Path(config.workdir) / "corpus").streams)

@@ -28,7 +28,7 @@ LOST = ("gloo", "nccl", "coordination", "barrier", "unavailable", "deadline_exce
 
 
 @contextlib.contextmanager
-def together(config: Hosts) -> Iterator[bool]:
+def initialized(config: Hosts) -> Iterator[bool]:
     """Run as one of the processes that `config` names.
 
     All but the first process keep silent on standard output. A process that fails says so in one line on standard
@@ -43,7 +43,8 @@ def together(config: Hosts) -> Iterator[bool]:
         return
     number = f"{config.process} of {config.processes}" if config.start == "given" else f"with pid {os.getpid()}"
     name = f"process {number} on {socket.gethostname()}"
-    # Says it where this process cannot: JAX aborts from a thread of its own, and so it does where one does not come.
+    # A shell prints the error for this process, because JAX aborts it (SIGABRT) from a thread of its own when another
+    # process dies or never joins.
     line = f"error: {name}: it was killed, or JAX ended it because another process is gone or did not come; {AGAIN}"
     witness = subprocess.Popen(
         ["sh", "-c", 'read ended || echo "$0" >&2', line], stdin=subprocess.PIPE, start_new_session=True
@@ -65,16 +66,16 @@ def together(config: Hosts) -> Iterator[bool]:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # JAX's notice of preemption has nobody left to tell
 
 
-def agree(value: int) -> list[int]:
-    """What every process gives here, in their order; all have to call it."""
+def allgather(value: int) -> list[int]:
+    """The values that all processes give here, in the processes' order; every process has to call it."""
     if jax.process_count() == 1:
         return [value]
     with jax.transfer_guard("allow"):
         return multihost_utils.process_allgather(np.int32(value)).tolist()
 
 
-def meet(where: str) -> None:
-    """Wait until every process is here, up to an hour; `where` may name one place a run.
+def barrier(where: str) -> None:
+    """Wait until every process is here, up to an hour; a name `where` is used once per run.
 
     Collective operations wait too, but gloo only for 30 s, and the processes do not compile equally fast.
     """

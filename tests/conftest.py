@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Eight virtual CPU devices for every test, and compiled programs shared between tests."""
 
+import gc
 import os
 import tempfile
 
@@ -11,6 +12,19 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_compiled():
+    """Give back what a file's tests compiled, to be loaded from the folder above where it is wanted again.
+
+    XLA's CPU backend maps every program it holds into memory many times over. One process that ran all tests came to
+    the 65,530 mappings that Linux allows by default (vm.max_map_count), and died of a segmentation fault.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()

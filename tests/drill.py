@@ -24,7 +24,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import numpy as np
 
-from mlm_jax.train.loop import train
+from mlm_jax.train.pretraining import train
 from mlm_jax.train.metrics import read_metrics
 from tests.corpora import make_workdir
 from tests.processes import Processes

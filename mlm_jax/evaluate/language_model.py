@@ -22,9 +22,8 @@ from mlm_jax.input.arrays import local_rows, to_global
 from mlm_jax.lines import read_lines
 from mlm_jax.model.encoder import make_encoder
 from mlm_jax.tokenizers import Tokenizer
-from mlm_jax.train.state import State
-from mlm_jax.train.step import make_validation_step
 from mlm_jax.train.trained import Trained
+from mlm_jax.train.validate import make_validation_step
 
 
 def measure(trained: Trained, tokenizer: Tokenizer, text: Text, most: int, max_length: int) -> dict[str, Any]:
@@ -65,8 +64,7 @@ def measure(trained: Trained, tokenizer: Tokenizer, text: Text, most: int, max_l
     encoder = make_encoder(model, words.size, len(trained.languages))
     params = jax.device_put(trained.params, everywhere)
     plan = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), params)
-    config = cfg.Config(model=model, data=cfg.Data(sequence_length=shape.length))
-    step = make_validation_step(config, encoder, words, mesh, State(plan, plan, plan, {}))
+    step = make_validation_step(encoder, words, shape.length, mesh, plan)
     sums = np.zeros(3)
     with meshes.mesh_context(mesh):
         for batch in packing.in_order(items.lengths, shape):

@@ -18,10 +18,8 @@ from mlm_jax import mesh as meshes
 from mlm_jax import objectives
 from mlm_jax.config import Config, Mesh
 from mlm_jax.input.mixture import batch_shapes
-from mlm_jax.model.encoder import Encoder, make_encoder, parameter_shapes
-from mlm_jax.train.optimizer import make_optimizer
-from mlm_jax.train.state import State, make_initializer
-from mlm_jax.train.step import make_train_step
+from mlm_jax.model.encoder import make_encoder, parameter_shapes
+from mlm_jax.train.pretraining import Training, build, pretraining_step
 from mlm_jax.vocabulary import Vocabulary
 
 LANGUAGES = 15  # rows of the language embedding where there is one and the config names no languages (XLM's)
@@ -67,34 +65,21 @@ def languages(config: Config) -> int:
     return len(named) or LANGUAGES
 
 
-def abstract_state(config: Config, mesh: jax.sharding.Mesh) -> State:
-    """The run's state as shapes, types and shardings."""
-    optimizer = make_optimizer(config.optimizer, config.train.steps)
-    return make_initializer(config, make_model(config), optimizer, mesh)[1]
+def build_training(config: Config, mesh: jax.sharding.Mesh) -> Training:
+    """What `pretrain` builds, on the mesh of another machine. No corpus is needed."""
+    words = stand_in_vocabulary(config.vocabulary.size)
+    starts_word = np.ones(words.size, bool) if config.objective.whole_words else None
+    counts = np.ones(words.size, int) if config.objective.frequency_exponent else None
+    return build(config, words, languages(config), mesh, starts_word, counts, platform="tpu")
 
 
-def make_model(config: Config) -> Encoder:
-    """The encoder as `pretrain` builds it on a TPU."""
-    return make_encoder(config.model, config.vocabulary.size, languages(config), config.model.dtype, platform="tpu")
-
-
-def lower_step(config: Config, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
-    """The step that `pretrain` runs, ready to be compiled for the mesh's devices. No corpus is needed."""
-    model, words = make_model(config), stand_in_vocabulary(config.vocabulary.size)
-    optimizer = make_optimizer(config.optimizer, config.train.steps)
-    _, plan = make_initializer(config, model, optimizer, mesh)
-    tables = objectives.make_tables(
-        words,
-        config.objective,
-        np.ones(words.size, bool) if config.objective.whole_words else None,
-        np.ones(words.size, int) if config.objective.frequency_exponent else None,
-    )
-    step = make_train_step(config, model, optimizer, words, tables, mesh, plan)
+def lower_step(config: Config, training: Training, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
+    """The step that `pretrain` runs, ready to be compiled for the mesh's devices."""
     sharding = meshes.batch_sharding(mesh)
     shapes = batch_shapes(config.train.batch_size, config.data.sequence_length)
     batch = {name: jax.ShapeDtypeStruct(shape, kind, sharding=sharding) for name, (shape, kind) in shapes.items()}
     with meshes.mesh_context(mesh):
-        return step.lower(plan, batch)
+        return pretraining_step(config, training, mesh).lower(training.abstract_state, {}, batch)
 
 
 def compile_step(config: Config, mesh: jax.sharding.Mesh, effort: float = 0.0) -> Step:
@@ -103,15 +88,16 @@ def compile_step(config: Config, mesh: jax.sharding.Mesh, effort: float = 0.0) -
     Args:
       effort: of the compiler for the program's speed, -1 to 0, as the run's own (see `Plan.effort`).
     """
-    plan = abstract_state(config, mesh)
-    parameters, optimizer = bytes_a_chip(plan.params), bytes_a_chip(plan.opt_state)
-    count = sum(leaf.size for leaf in jax.tree.leaves(plan.params))
+    training = build_training(config, mesh)
+    state = training.abstract_state
+    parameters, optimizer = bytes_a_chip(state.params), bytes_a_chip(state.opt_state)
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     shapes = batch_shapes(config.train.batch_size, config.data.sequence_length).values()
     batch = sum(math.prod(shape) * 4 for shape, _ in shapes) / (mesh.shape["data"] * mesh.shape["fsdp"])
     text = None
     try:
         options: dict[str, Any] = {"exec_time_optimization_effort": effort}
-        compiled = lower_step(config, mesh).compile(compiler_options=options)
+        compiled = lower_step(config, training, mesh).compile(compiler_options=options)
         text, said = compiled.as_text(), compiled.memory_analysis()
         assert said is not None
         total = float(said.peak_memory_in_bytes)
@@ -139,7 +125,8 @@ def activations(config: Config, mesh: jax.sharding.Mesh) -> float:
         "dropout_keys": ((rows,), np.uint32),
     }
     batch = {name: jax.ShapeDtypeStruct(shape, kind) for name, (shape, kind) in shapes.items()}
-    model, params = make_model(config), parameter_shapes(config.model, size, languages(config))
+    model = make_encoder(config.model, size, languages(config), config.model.dtype, platform="tpu")
+    params = parameter_shapes(config.model, size, languages(config))
 
     def backward(params: Any, batch: objectives.Batch) -> Any:
         def loss(params: Any) -> jax.Array:

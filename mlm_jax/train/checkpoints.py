@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
@@ -22,13 +22,17 @@ from mlm_jax.train.state import State
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
+# What the hashes of a checkpoint are of, where their names do not say it.
+WHAT = {"manifest_sha256": "corpus"}
+
+
 class Checkpoints:
     """A folder of checkpoints, each with the state and what it was trained on.
 
     Args:
       folder: made where it is not there.
-      identity: stored with each checkpoint, JSON; what it names `..._sha256` has to be the same in a checkpoint that is
-        restored.
+      must_match: what a checkpoint was trained on, as name → sha256: it has to be the same in one that is restored.
+      noted: stored beside that for whoever reads it, JSON.
       keep_last: newest checkpoints kept.
       best: metrics by each of which the best checkpoint is kept besides.
       highest: whether the best is the highest.
@@ -37,13 +41,14 @@ class Checkpoints:
     def __init__(
         self,
         folder: epath.PathLike,
-        identity: dict[str, Any],
+        must_match: dict[str, str],
+        noted: dict[str, Any],
         keep_last: int = 2,
         best: Sequence[str] = ("macro_loss",),
         highest: bool = False,
     ):
         self._folder = epath.Path(folder) if in_bucket(folder) else epath.Path(folder).absolute()
-        self._identity = identity
+        self._must_match, self._noted = must_match, noted
         self._best, self._sign = best[0] if best else "", 1 if highest else -1
         policies = checkpoint_managers
         self._manager = ocp.CheckpointManager(
@@ -66,6 +71,14 @@ class Checkpoints:
             ),
         )
 
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # A failing process of several does not wait: the others may be dead.
+        if kind is None or jax.process_count() == 1:
+            self.close()
+
     def save(self, step: int, state: State, metrics: dict[str, float] | None) -> None:
         """Start to save; returns once the state is copied and the training may go on.
 
@@ -81,7 +94,7 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(_as_dict(state)), identity=ocp.args.JsonSave(self._identity)
+                    state=ocp.args.StandardSave(_as_dict(state)), identity=ocp.args.JsonSave(self._noted | self._must_match)
                 ),
                 metrics=metrics,
             )
@@ -130,8 +143,8 @@ class Checkpoints:
             )
         return int(which)
 
-    def restore(self, plan: State, step: int | None = None) -> State | None:
-        """The newest checkpoint that can be read, on the plan's mesh; None where there is none.
+    def restore(self, abstract_state: State, step: int | None = None) -> State | None:
+        """The newest checkpoint that can be read, on the abstract state's mesh; None where there is none.
 
         A checkpoint that cannot be read is skipped with a warning, and removed: its step comes again.
 
@@ -146,12 +159,12 @@ class Checkpoints:
         for step in steps:
             restored, reason = None, "another process cannot read its part"
             try:
-                restored = self._read(step, plan)
+                restored = self._read(step, abstract_state)
             except UserError:
                 raise
             except Exception as e:
                 reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-            if not all(hosts.agree(restored is not None)):
+            if not all(hosts.allgather(restored is not None)):
                 console.warn(
                     f"{self._folder / str(step)}: checkpoint cannot be read ({reason[:200]}); trying the one before"
                 )
@@ -161,7 +174,7 @@ class Checkpoints:
                 # Aside and not away: it may be worth more than we can tell.
                 (self._folder / str(bad)).rename(self._folder.parent / f"unreadable_checkpoint_{bad}")
             if unreadable:
-                hosts.agree(0)  # once it is aside
+                hosts.allgather(0)  # once it is aside
                 self._manager.reload()
             return restored
         if steps:
@@ -172,24 +185,38 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """Wait until what is being saved is on disk; not so in a process that fails among others, which may be gone."""
-        if jax.process_count() == 1 or sys.exc_info()[0] is None:
-            self._manager.close()
+        """Wait until what is being saved is on disk."""
+        self._manager.close()
 
-    def _read(self, step: int, plan: State) -> State:
+    def _read(self, step: int, abstract_state: State) -> State:
         # Not through the manager, which waits for all processes at the end: those that failed would not come.
         folder = self._folder / str(step)
         self._check(step, ocp.JsonCheckpointHandler().restore(folder / "identity"))
         handler = ocp.StandardCheckpointHandler()
-        return State(**handler.restore(folder / "state", args=ocp.args.StandardRestore(_as_dict(plan))))
+        wanted = _as_dict(abstract_state)
+        stored = handler.metadata(folder / "state").tree["window"]
+        if stored.keys() == wanted["window"].keys():
+            return State(**handler.restore(folder / "state", args=ocp.args.StandardRestore(wanted)))
+        # An earlier version summed up other things: what it had of the current line of metrics cannot be gone on with.
+        console.warn(f"{folder}: of an earlier version; the current line of metrics begins anew at step {step}")
+        scalar = next(iter(wanted["window"].values())).sharding
+        wanted["window"] = {
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=scalar) for name, leaf in stored.items()
+        }
+        restored = handler.restore(folder / "state", args=ocp.args.StandardRestore(wanted))
+        window = {
+            name: jax.device_put(np.full(leaf.shape, -1 if name == "first_bad" else 0, leaf.dtype), leaf.sharding)
+            for name, leaf in abstract_state.window.items()
+        }
+        return State(**restored | {"window": window})
 
-    def _check(self, step: int, identity: dict[str, Any]) -> None:
-        for name in (name for name in self._identity if name.endswith("_sha256")):
-            if identity[name] != self._identity[name]:
-                what = {"manifest_sha256": "corpus"}.get(name, name.removesuffix("_sha256").replace("_", " "))
+    def _check(self, step: int, stored: dict[str, Any]) -> None:
+        for name, wanted in self._must_match.items():
+            if stored.get(name) != wanted:
+                what = WHAT.get(name, name.removesuffix("_sha256").replace("_", " "))
                 raise UserError(
-                    f"{self._folder / str(step)}: trained with another {what} ({name} {identity[name][:12]}, the "
-                    f"workdir's is {self._identity[name][:12]}); use a new workdir, or put the {what} back"
+                    f"{self._folder / str(step)}: trained with another {what} ({name} {str(stored.get(name))[:12]}, the "
+                    f"workdir's is {wanted[:12]}); use a new workdir, or put the {what} back"
                 )
 
     def _not_written(self, error: Exception) -> Exception:

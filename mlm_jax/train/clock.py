@@ -108,7 +108,7 @@ def catch_stop(max_seconds: float, start: int = 0) -> Iterator[Callable[[int], s
             # By the run's own number: Orbax asks by that one while it saves, and JAX finds the step from the last asked.
             if not early and not multihost_utils.reached_preemption_sync_point(step):
                 return None
-            reasons = [number for number in hosts.agree(reason or 0) if number]
+            reasons = [number for number in hosts.allgather(reason or 0) if number]
             return signal.Signals(reasons[0]) if reasons else signal.SIGTERM
 
         yield stop

@@ -15,6 +15,8 @@ from mlm_jax import console
 from mlm_jax.errors import UserError
 from mlm_jax.files import in_bucket, write_whole
 
+Record = dict[str, Any]  # a line of metrics.jsonl: kind, step, seconds, and what its kind has
+
 UPLOAD_EVERY = 60.0  # seconds: a bucket's files cannot be appended to, so metrics.jsonl is written whole there
 
 # Fields that say how fast the machine was; all others are the same in a run that was interrupted.
@@ -37,22 +39,21 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: epath.PathLike, step: int):
-        self.kept: list[dict[str, Any]] = []
-        self.seconds = 0.0
+        # Every process reads them; the file is replaced whole, so that it does not matter who comes first.
+        self.kept: list[Record] = [record for record in read_metrics(workdir) if record["step"] <= step]
+        self.seconds = max((record["seconds"] for record in self.kept), default=0.0)
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
         path = epath.Path(workdir) / "metrics.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.kept = [record for record in read_metrics(workdir) if record["step"] <= step]
-        self.seconds = max((record["seconds"] for record in self.kept), default=0.0)
         self._path = path
         self._lines = list(map(_line, self.kept))
         self._write_all()
         self._file = None if in_bucket(path) else path.open("a")
         self._board = SummaryWriter(str(epath.Path(workdir) / "tensorboard"), purge_step=step + 1)
 
-    def write(self, record: dict[str, Any]) -> None:
+    def write(self, record: Record) -> None:
         """Append a record with `kind` and `step`; its numbers go to TensorBoard too."""
         if not self._writes:
             return
@@ -75,7 +76,7 @@ class MetricsWriter:
             self._board.add_scalar(f"{kind}_{name}/{language}", values[name], step)
 
     def flush(self) -> None:
-        """Have every record in the file; before a checkpoint, as who continues from it needs those up to it."""
+        """Write all buffered records. Called before each checkpoint, because a resumed run reads the records up to it."""
         if self._writes and self._file is None:
             self._write_all()
 
@@ -94,11 +95,11 @@ class MetricsWriter:
         self._written = time.monotonic()
 
 
-def _line(record: dict[str, Any]) -> str:
+def _line(record: Record) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
-def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
+def read_metrics(workdir: epath.PathLike) -> list[Record]:
     """The records of a workdir's metrics.jsonl, without a last line that was cut off by a kill.
 
     Raises:

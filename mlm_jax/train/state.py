@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,10 @@ from flax import linen as nn
 from mlm_jax import mesh as meshes
 from mlm_jax.config import Config
 from mlm_jax.model.encoder import Encoder, example_batch
-from mlm_jax.objectives import SUMS
+
+
+Params = dict[str, Any]  # nested dicts of arrays
+Window = dict[str, jax.Array]
 
 
 @jax.tree_util.register_dataclass
@@ -22,38 +26,49 @@ from mlm_jax.objectives import SUMS
 class State:
     """Attributes:
     step: updates done, int32 [].
-    params: parameters, float32.
+    params: trained parameters, float32.
     opt_state: the optimizer's state, sharded as the parameters.
-    window: sums since the last line of metrics, each []: see `empty_window`. They are part of the
-      state so that a run interrupted between two lines logs the same second line.
+    window: sums since the last line of metrics, see `empty_window`. They are part of the state so that a run
+      interrupted between two lines logs the same second line.
     """
 
     step: jax.Array
-    params: Any
+    params: Params
     opt_state: Any
-    window: dict[str, jax.Array]
+    window: Window
 
 
-def empty_window() -> dict[str, jax.Array]:
+def empty_window(measured: Sequence[str]) -> Window:
     """Sums over the steps since the last line of metrics.
 
+    Args:
+      measured: names of the (sum, weight) pairs that the loss returns.
+
     Returns:
-      `objectives.SUMS`; `tokens` seen (padding left out); `gradient_norm`
-      over `steps`; the last step's learning_rate; and first_bad, the step whose loss or gradient was not finite, or -1.
+      Each pair, float32 [2]; `tokens` seen (padding left out), int32 []; `gradient_norm` over `steps`, float32 [] and
+      int32 []; the last step's `learning_rate`, float32 []; and `first_bad`, the step whose loss or gradient was not
+      finite, or -1, int32 [].
     """
-    zero = jnp.zeros((), jnp.float32)
+    zero, none = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32)
     return {
-        **dict.fromkeys(SUMS, zero),
-        "tokens": jnp.zeros((), jnp.int32),
-        "gradient_norm": zero,
-        "learning_rate": zero,
-        "steps": jnp.zeros((), jnp.int32),
-        "first_bad": jnp.full((), -1, jnp.int32),
+        **dict.fromkeys(measured, jnp.zeros(2, jnp.float32)),
+        **dict.fromkeys(("gradient_norm", "learning_rate"), zero),
+        **dict.fromkeys(("tokens", "steps"), none),
+        "first_bad": none - 1,
     }
 
 
-def make_initializer(config: Config, model: Encoder, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh):
+def make_initializer(
+    config: Config,
+    model: Encoder,
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+    measured: Sequence[str],
+) -> tuple[Callable[[], State], State]:
     """How to make a run's first state, and how it lies on the mesh.
+
+    Args:
+      measured: names of the (sum, weight) pairs that the loss returns.
 
     Returns:
       init() → State on the mesh, jitted; and the State of shapes, dtypes and shardings, for restoring.
@@ -63,14 +78,14 @@ def make_initializer(config: Config, model: Encoder, optimizer: optax.GradientTr
 
     def boxed(key: jax.Array) -> State:
         params = model.init(key, example_batch(config.data.sequence_length), scored, method="features")["params"]
-        return State(jnp.zeros((), jnp.int32), params, optimizer.init(params), empty_window())
+        return State(jnp.zeros((), jnp.int32), params, optimizer.init(params), empty_window(measured))
 
     key = jax.random.key(config.seed, impl="threefry2x32")
     with meshes.mesh_context(mesh):
         abstract = jax.eval_shape(boxed, key)
         shardings = meshes.shardings(mesh, abstract)
         init = jax.jit(lambda k: nn.meta.unbox(boxed(k)), out_shardings=shardings)
-    plan = jax.tree.map(
+    abstract_state = jax.tree.map(
         lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), nn.meta.unbox(abstract), shardings
     )
 
@@ -78,4 +93,4 @@ def make_initializer(config: Config, model: Encoder, optimizer: optax.GradientTr
         with meshes.mesh_context(mesh):
             return init(key)
 
-    return initialize, plan
+    return initialize, abstract_state

@@ -1,136 +1,142 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two jitted functions: `(state, batch) → (state, metrics)`, and a validation batch's sums."""
+"""The jitted step of every training: `(state, frozen parameters, batch) → (state, window)`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from mlm_jax import mesh as meshes
-from mlm_jax import objectives
-from mlm_jax.config import Config
-from mlm_jax.model.dropout import row_keys as dropout_row_keys
-from mlm_jax.model.encoder import Encoder
-from mlm_jax.train.optimizer import make_schedule
-from mlm_jax.train.state import State, empty_window
-from mlm_jax.vocabulary import Vocabulary
+from mlm_jax.train.state import Params, State, Window
 
-VALIDATION = objectives.MASKED_LM  # whatever the training's masks are
-VALIDATION_SEED = 15
+Batch = dict[str, jax.Array]  # each [rows, ...]
+Measured = dict[str, tuple[jax.Array, jax.Array]]  # name → (sum, weight), float32 [] each
+Tree = TypeVar("Tree")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a step minimises, as pure functions.
+
+    Attributes:
+      prepare: (update, whole batch) → the batch that `loss` reads: masked, say, and with the rows' dropout keys. All that
+        is random is drawn here, so that nothing depends on how the batch is cut.
+      loss: (trained parameters, frozen parameters, microbatch) → name → (sum, weight) over the microbatch. What a
+        name that ends in `loss` stands for is minimised: the sum over the whole batch divided by its weight there.
+        The others, accuracies say, are logged. No weight depends on a parameter.
+    """
+
+    prepare: Callable[[jax.Array, Batch], Batch]
+    loss: Callable[[Params, Params, Batch], Measured]
 
 
 def make_train_step(
-    config: Config,
-    model: Encoder,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
-    vocabulary: Vocabulary,
-    tables: objectives.Tables,
+    schedule: optax.Schedule,
+    abstract_state: State,
+    abstract_frozen: Params,
     mesh: jax.sharding.Mesh,
-    plan: State,
+    log_every: int,
+    accumulate: int = 1,
 ) -> jax.stages.Wrapped:
     """Build the training step for one mesh.
 
-    The loss is the sum over all scored tokens of the global batch over their number, however the batch
-    is cut over devices or, by `train.accumulate`, over time; with next-sentence prediction the same of the
-    sentence pairs is added.
-
     Args:
-      tables: `objectives.make_tables`.
-      plan: the state's shapes and shardings.
+      schedule: the optimizer's learning rate, for the line of metrics.
+      abstract_state, abstract_frozen: shapes, dtypes and shardings of the state and of the frozen parameters.
+      log_every: steps per line of metrics.
+      accumulate: microbatches that the batch is cut into.
 
     Returns:
-      Jitted step(state, batch of `mixture.batch_shapes`) → (state, its window); the state is donated.
+      Jitted step(state, frozen parameters, batch) → (state, its window); the state is donated.
     """
-    bound = objectives.scored_bound(config.data.sequence_length, config.objective)
-    pieces, batch_size = config.train.accumulate, config.train.batch_size
-    schedule = make_schedule(config.optimizer, config.train.steps)
-    rates = (config.model.dropout, config.model.attention_dropout, config.model.attention_out_dropout)
 
-    def step(state: State, batch: objectives.Batch) -> tuple[State, dict[str, jax.Array]]:
-        if config.model.causal:
-            scored = objectives.predict_next(batch)
-        else:
-            rate = objectives.mask_rate(config.objective, state.step)
-            keys = objectives.training_keys(config.seed, state.step, batch, config.objective)
-            scored = objectives.hide(keys, batch, rate, config.objective, tables, bound)
-        rows = jnp.arange(batch_size, dtype=jnp.uint32)
-        scored["dropout_keys"] = dropout_row_keys(config.seed, state.step, rows)
-        targets = jnp.maximum(jnp.sum(scored["weights"]), 1)
-        pairs = jnp.maximum(jnp.sum(batch["next_sentence"] >= 0), 1)
+    def step(state: State, frozen: Params, batch: Batch) -> tuple[State, Window]:
+        batch = objective.prepare(state.step, batch)  # each [rows, ...]
+        # A loss is the mean over the whole batch however it is cut, so every microbatch divides by the batch's weights.
+        # They hang on no parameter: XLA drops the rest of this call.
+        weights = _weights(objective.loss(state.params, frozen, batch)) if accumulate > 1 else None
 
-        def loss_of(params: Any, piece: objectives.Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
-            keys = piece["dropout_keys"] if max(rates) > 0 else None
-            sums = objectives.score(model, params, piece, keys, vocabulary.size, config.model.loss_chunk)
-            sums = {name: value.sum() for name, value in sums.items()}
-            return sums["loss"] / targets + sums["pair_loss"] / pairs, sums
+        def mean_loss(params: Params, microbatch: Batch) -> tuple[jax.Array, Measured]:
+            measured = objective.loss(params, frozen, microbatch)
+            whole = _weights(measured) if weights is None else weights
+            losses = [total / jnp.maximum(whole[name], 1) for name, (total, _) in measured.items() if is_loss(name)]
+            return sum(losses[1:], losses[0]), measured
 
-        def gradients(piece: objectives.Batch) -> tuple[Any, dict[str, jax.Array]]:
-            return jax.grad(loss_of, has_aux=True)(state.params, piece)
+        def gradient(microbatch: Batch) -> tuple[Params, Measured]:
+            return jax.grad(mean_loss, has_aux=True)(state.params, microbatch)
 
-        if pieces == 1:
-            grads, sums = gradients(scored)
-        else:
-            # Every pieces-th row, so that each device cuts up its own rows and nothing moves.
-            cut = jax.tree.map(lambda x: x.reshape(-1, pieces, *x.shape[1:]).swapaxes(0, 1), scored)
-
-            def add(total: Any, piece: objectives.Batch) -> tuple[Any, None]:
-                return jax.tree.map(jnp.add, total, gradients(piece)), None
-
-            zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), state.params)
-            no_sums = {name: jnp.zeros((), jnp.float32) for name in objectives.SUMS}
-            (grads, sums), _ = jax.lax.scan(add, (zeros, no_sums), cut)
-
+        grads, measured = microbatched(gradient, accumulate)(batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        norm = optax.tree.norm(grads)
-
-        is_new = state.step % config.train.log_every == 0
-        window = jax.tree.map(lambda new, old: jnp.where(is_new, new, old), empty_window(), state.window)
-        finite = jnp.isfinite(sums["loss"] + sums["pair_loss"]) & jnp.isfinite(norm)
-        window = {
-            **{name: window[name] + value for name, value in sums.items()},
-            "tokens": window["tokens"] + jnp.sum(batch["segment_ids"] > 0, dtype=jnp.int32),
-            "gradient_norm": window["gradient_norm"] + norm,
-            "learning_rate": schedule(state.step),
-            "steps": window["steps"] + 1,
-            # Kept over windows: once bad, always bad.
-            "first_bad": jnp.where((state.window["first_bad"] < 0) & ~finite, state.step, state.window["first_bad"]),
-        }
+        tokens = jnp.sum(batch["segment_ids"] > 0, dtype=jnp.int32)  # padding has segment 0
+        window = _add_up(state, measured, optax.tree.norm(grads), tokens, schedule, log_every)
         return State(state.step + 1, params, opt_state, window), window
 
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, plan)
+    def sharding(tree: Tree) -> Tree:
+        return jax.tree.map(lambda leaf: leaf.sharding, tree)
+
+    shardings = sharding(abstract_state)
     return jax.jit(
         step,
-        in_shardings=(shardings, meshes.batch_sharding(mesh)),
+        in_shardings=(shardings, sharding(abstract_frozen), meshes.batch_sharding(mesh)),
         out_shardings=(shardings, shardings.window),
         donate_argnums=0,
     )
 
 
-def make_validation_step(
-    config: Config, model: Encoder, vocabulary: Vocabulary, mesh: jax.sharding.Mesh, plan: State
-) -> Callable[[Any, objectives.Batch], dict[str, jax.Array]]:
-    """Build the validation step: 15 % of each block hidden, always the same ones, no dropout; causal: every token.
+def is_loss(name: str) -> bool:
+    """Whether a (sum, weight) pair of this name is minimised."""
+    return name.endswith("loss")
+
+
+def microbatched(function: Callable[[Batch], Tree], count: int) -> Callable[[Batch], Tree]:
+    """Accumulate a function of a batch, a gradient say, over microbatches, of which one at a time is in memory.
+
+    Args:
+      count: microbatches; it divides the rows of the batch.
 
     Returns:
-      Jitted step(params, batch of `mixture.batch_shapes`) → `objectives.SUMS`, over each block, float32
-      [batch_size], on every process.
+      The function of a whole batch that sums what `function` returns of each microbatch.
     """
-    tables = objectives.make_tables(vocabulary)
-    bound = objectives.scored_bound(config.data.sequence_length, VALIDATION)
+    if count == 1:
+        return function
 
-    def step(params: Any, batch: objectives.Batch) -> dict[str, jax.Array]:
-        if config.model.causal:
-            scored = objectives.predict_next(batch)
-        else:
-            keys = objectives.row_keys(VALIDATION_SEED, 0, batch["block_key"])
-            scored = objectives.hide(keys, batch, VALIDATION.mask_rate, VALIDATION, tables, bound)
-        return objectives.score(model, params, scored, None, vocabulary.size, config.model.loss_chunk)
+    def accumulated(batch: Batch) -> Tree:
+        # Every count-th row, so that each device cuts up its own rows and nothing moves: [count, rows / count, ...].
+        cut = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch)
+        first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), cut)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, first))
 
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, plan.params)
-    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return jax.jit(step, in_shardings=(shardings, meshes.batch_sharding(mesh)), out_shardings=replicated)
+        def add(total: Tree, microbatch: Batch) -> tuple[Tree, None]:
+            return jax.tree.map(jnp.add, total, function(microbatch)), None
+
+        return jax.lax.scan(add, zeros, cut)[0]
+
+    return accumulated
+
+
+def _weights(measured: Measured) -> dict[str, jax.Array]:
+    return {name: weight for name, (_, weight) in measured.items()}
+
+
+def _add_up(
+    state: State, measured: Measured, norm: jax.Array, tokens: jax.Array, schedule: optax.Schedule, log_every: int
+) -> Window:
+    """The state's window with a step added, or a new one where the last line of metrics was the step before."""
+    pairs = {name: jnp.stack(pair) for name, pair in measured.items()}  # float32 [2] each
+    added = {**pairs, "gradient_norm": norm, "tokens": tokens, "steps": jnp.ones((), jnp.int32)}
+    is_new = state.step % log_every == 0
+    window = {name: jnp.where(is_new, 0, state.window[name]) + value for name, value in added.items()}
+    loss = sum((pair[0] for name, pair in pairs.items() if is_loss(name)), jnp.zeros(()))
+    bad = (state.window["first_bad"] < 0) & ~(jnp.isfinite(loss) & jnp.isfinite(norm))
+    return window | {
+        "learning_rate": schedule(state.step),
+        "first_bad": jnp.where(bad, state.step, state.window["first_bad"]),  # once bad, always bad
+    }

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +18,8 @@ from mlm_jax.errors import UserError
 from mlm_jax.files import read_json
 from mlm_jax.model.encoder import make_encoder
 from mlm_jax.train import initial
-from mlm_jax.train.checkpoints import Checkpoints
 from mlm_jax.train.optimizer import make_optimizer
+from mlm_jax.train.pretraining import MEASURED, run_checkpoints
 from mlm_jax.train.state import make_initializer
 from mlm_jax.vocabulary import Vocabulary
 
@@ -70,7 +69,7 @@ def read_trained(workdir: epath.PathLike, which: str = "best") -> Trained:
     mesh = meshes.make_mesh(cfg.Mesh(), 1, jax.devices()[:1])
     encoder = make_encoder(config.model, words.size, len(prepared.languages))
     optimizer = make_optimizer(config.optimizer, config.train.steps)
-    _, plan = make_initializer(config, encoder, optimizer, mesh)
+    _, plan = make_initializer(config, encoder, optimizer, mesh, MEASURED)
     checkpoints = run_checkpoints(config, prepared)
     try:
         state = checkpoints.restore(plan, checkpoints.choose(which))
@@ -105,13 +104,3 @@ def checkpoint_steps(workdir: epath.PathLike) -> list[int]:
     if not steps:
         raise UserError(f"{folder / 'checkpoints'}: no checkpoint there; train first")
     return steps
-
-
-def run_checkpoints(config: cfg.Config, prepared: manifest.Manifest) -> Checkpoints:
-    """The `checkpoints/` of a pretraining run: the last few, and the best by macro validation loss."""
-    identity = {
-        "config": json.loads(cfg.to_json(config)),
-        "manifest_sha256": prepared.sha256(),
-        "vocabulary_sha256": prepared.vocabulary_sha256,
-    }
-    return Checkpoints(f"{config.workdir}/checkpoints", identity, config.train.keep_last)

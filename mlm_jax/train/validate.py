@@ -1,61 +1,117 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Validation a language: loss, accuracy and bits a byte, and their averages over languages."""
+"""Validation per language: loss, accuracy and bits per byte, and their averages over languages."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
-from mlm_jax.input.arrays import to_global
+from mlm_jax import mesh as meshes
+from mlm_jax import objectives
+from mlm_jax.input.arrays import local_rows, to_global
 from mlm_jax.input.validation import validation_batches
 from mlm_jax.manifest import Manifest, Stream
-from mlm_jax.objectives import SUMS
+from mlm_jax.model.encoder import Encoder
+from mlm_jax.train.state import Params
+from mlm_jax.train.step import Batch
+from mlm_jax.vocabulary import Vocabulary
+
+RULE = objectives.MASKED_LM  # of validation, whatever the training's masks are
+SEED = 15
 
 
-def validate(
-    step: Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]],
-    params: Any,
-    corpus: str,
-    manifest: Manifest,
-    streams: Sequence[Stream],
-    pad: int,
-    most_blocks: int,
-    batch_size: int,
-    sharding: jax.sharding.NamedSharding,
-    rows: Sequence[int],
-) -> dict[str, Any]:
-    """Score every stream's first validation blocks.
+@dataclass(frozen=True)
+class Validation:
+    """What a run validates on.
 
-    Bits a byte is the loss of a token times the language's tokens a byte: what all tokens of the text
-    would cost at the price of the scored ones. It lets vocabularies be compared.
+    Attributes:
+      step: `make_validation_step`.
+      corpus, manifest, streams: where the blocks lie, and whose are scored.
+      pad: id of padding.
+      sharding: of a batch's rows.
+    """
+
+    step: jax.stages.Wrapped
+    corpus: epath.PathLike
+    manifest: Manifest
+    streams: Sequence[Stream]
+    pad: int
+    sharding: jax.sharding.NamedSharding
+
+
+def make_validation_step(
+    model: Encoder, vocabulary: Vocabulary, length: int, mesh: jax.sharding.Mesh, abstract_params: Params
+) -> jax.stages.Wrapped:
+    """Build the validation step: 15 % of each block masked, always the same positions, no dropout; causal: every token.
+
+    Args:
+      length: tokens per block.
+      abstract_params: shapes, dtypes and shardings of the parameters.
 
     Returns:
-      `languages`: name → loss (nats a scored token), accuracy, perplexity, bits_per_byte, targets, and with
+      Jitted step(params, batch of `mixture.batch_shapes`) → `objectives.SUMS` of each block, float32 [batch], on every
+      process.
+    """
+    tables = objectives.make_tables(vocabulary)
+    bound = objectives.scored_bound(length, RULE)
+
+    def step(params: Params, batch: Batch) -> dict[str, jax.Array]:
+        if model.config.causal:
+            masked = objectives.predict_next(batch)
+        else:
+            keys = objectives.row_keys(SEED, 0, batch["block_key"])
+            masked = objectives.hide(keys, batch, RULE.mask_rate, RULE, tables, bound)
+        return objectives.score(model, params, masked, None, vocabulary.size, model.config.loss_chunk)
+
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_params)
+    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.jit(step, in_shardings=(shardings, meshes.batch_sharding(mesh)), out_shardings=replicated)
+
+
+def validate(validation: Validation, params: Params, most_blocks: int, batch_size: int) -> dict[str, Any]:
+    """Score every stream's first validation blocks.
+
+    Bits per byte is the loss per token times the language's tokens per byte: what all tokens of the text
+    would cost at the price of the scored ones. It lets vocabularies be compared.
+
+    Args:
+      params: on the mesh.
+      most_blocks: scored per stream.
+      batch_size: blocks scored at a time, over all processes.
+
+    Returns:
+      `languages`: name → loss (nats per scored token), accuracy, perplexity, bits_per_byte, targets, and with
       next-sentence prediction pair_accuracy; `pairs`, where language pairs are trained on: the same of
       each; macro_loss and macro_bits_per_byte: means over the languages that have validation text (over the
       pairs where there is no language).
     """
-    sums = np.zeros((len(streams), len(SUMS)))
-    for batch, owners in validation_batches(corpus, manifest, streams, pad, most_blocks, batch_size, rows):
-        out = jax.device_get(step(params, to_global(batch, batch_size, sharding)))
-        for i, name in enumerate(SUMS):
-            np.add.at(sums[:, i], owners[owners >= 0], out[name][owners >= 0].astype(np.float64))
+    streams, rows = validation.streams, local_rows(validation.sharding, batch_size).tolist()
+    sums = {name: np.zeros(len(streams)) for name in objectives.SUMS}  # [streams]
+    for batch, owners in validation_batches(
+        validation.corpus, validation.manifest, streams, validation.pad, most_blocks, batch_size, rows
+    ):
+        out = jax.device_get(validation.step(params, to_global(batch, batch_size, validation.sharding)))
+        for name, total in sums.items():
+            np.add.at(total, owners[owners >= 0], out[name][owners >= 0].astype(np.float64))
     found: dict[int, dict[str, dict[str, Any]]] = {1: {}, 2: {}}
-    for stream, values in zip(streams, sums.tolist(), strict=True):
-        loss, correct, targets, _, pair_correct, pairs = values
-        if targets:
+    for i, stream in enumerate(streams):
+        of = {name: float(total[i]) for name, total in sums.items()}
+        if of["targets"]:
+            loss = of["loss"] / of["targets"]
             tokens_per_byte = stream.validation.tokens / max(stream.validation.bytes, 1)
             found[len(stream.languages)][stream.name] = {
-                "loss": loss / targets,
-                "accuracy": correct / targets,
-                "perplexity": math.exp(min(loss / targets, 700)),
-                "bits_per_byte": loss / targets / math.log(2) * tokens_per_byte,
-                "targets": int(targets),
-                **({"pair_accuracy": pair_correct / pairs} if pairs else {}),
+                "loss": loss,
+                "accuracy": of["correct"] / of["targets"],
+                "perplexity": math.exp(min(loss, 700)),
+                "bits_per_byte": loss / math.log(2) * tokens_per_byte,
+                "targets": int(of["targets"]),
+                **({"pair_accuracy": of["pair_correct"] / of["pairs"]} if of["pairs"] else {}),
             }
     averaged = found[1] or found[2]
 

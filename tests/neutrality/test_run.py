@@ -20,7 +20,7 @@ from mlm_jax.neutrality.families import family
 from mlm_jax.neutrality.headlines import best_of
 from mlm_jax.neutrality.probe_sentences import probe_aligned
 from mlm_jax.neutrality.vectors import Vectors, make_vectors
-from mlm_jax.train.loop import train
+from mlm_jax.train.pretraining import train
 from mlm_jax.train.trained import checkpoint_steps, read_trained
 from mlm_jax.workdir import own_workdir
 from tests.corpora import make_workdir

@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 from mlm_jax import hosts
 from mlm_jax.train.clock import catch_stop
-from mlm_jax.train.loop import train
+from mlm_jax.train.pretraining import train
 from mlm_jax.train.metrics import read_metrics
 from tests.corpora import make_workdir
 from tests.processes import Processes
@@ -55,7 +55,7 @@ def test_a_notice_before_the_first_step_stops_a_continued_run_too(monkeypatch, s
         return number == agreed
 
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(hosts, "agree", lambda value: [value])
+    monkeypatch.setattr(hosts, "allgather", lambda value: [value])
     monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", reached)
     with catch_stop(0, start) as stop_reason:
         if agreed is None:  # it comes now, while the step is compiled

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from mlm_jax.errors import UserError
-from mlm_jax.train.loop import train
+from mlm_jax.train.pretraining import train
 from mlm_jax.train.metrics import read_metrics
 from tests.corpora import logged, make_workdir, tiny_config, write_config
 

@@ -4,19 +4,15 @@
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mlm_jax import config as cfg
 from mlm_jax import mesh as meshes
 from mlm_jax.input.mixture import batch_shapes
-from mlm_jax.model.encoder import Encoder, padded_rows
-from mlm_jax.objectives import make_tables
+from mlm_jax.model.encoder import padded_rows
 from mlm_jax.plan import program
-from mlm_jax.train.optimizer import make_optimizer
-from mlm_jax.train.state import make_initializer
-from mlm_jax.train.step import make_train_step
+from mlm_jax.train.pretraining import build, pretraining_step
 from mlm_jax.vocabulary import Vocabulary
 
 WORDS = Vocabulary(500, 0, 1, 2, 3, 4, tuple(range(5)), "")
@@ -47,20 +43,18 @@ def batches(config):
 def train(config, start=None, devices=None):
     """Losses of a few steps from a state (or from seed), the program, and the states at the beginning and the end."""
     mesh = meshes.make_mesh(config.mesh, config.train.batch_size, devices)
-    model = Encoder(config.model, WORDS.size, jnp.float32)
-    optimizer = make_optimizer(config.optimizer, config.train.steps)
-    initialize, plan = make_initializer(config, model, optimizer, mesh)
-    step = make_train_step(config, model, optimizer, WORDS, make_tables(WORDS), mesh, plan)
+    training = build(config, WORDS, 1, mesh, platform="tpu")
+    plan, step = training.abstract_state, pretraining_step(config, training, mesh)
     if start is None:
-        start = jax.device_get(initialize())
+        start = jax.device_get(training.initialize())
     state, losses = jax.device_put(start, jax.tree.map(lambda leaf: leaf.sharding, plan)), []
     with meshes.mesh_context(mesh):
         placed = [jax.device_put(batch, meshes.batch_sharding(mesh)) for batch in batches(config)]
         # The partitioned program is what is tested; LLVM need not make it fast.
-        compiled = step.lower(plan, placed[0]).compile(compiler_options={"xla_backend_optimization_level": 0})
+        compiled = step.lower(plan, {}, placed[0]).compile(compiler_options={"xla_backend_optimization_level": 0})
         for batch in placed:
-            state, window = compiled(state, batch)
-            losses.append(float(window["loss"] / window["targets"]))
+            state, window = compiled(state, {}, batch)
+            losses.append(float(window["loss"][0] / window["loss"][1]))
     return losses, compiled.as_text(), start, state
 
 

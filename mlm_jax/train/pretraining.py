@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pretraining, from top to bottom in the order things happen: what it hands to the loop of every training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from etils import epath
+
+from mlm_jax import console, manifest, objectives, sampling, vocabulary
+from mlm_jax import mesh as meshes
+from mlm_jax.config import Config, to_json
+from mlm_jax.errors import UserError
+from mlm_jax.input.arrays import local_rows
+from mlm_jax.input.mixture import Mixture, batch_shapes, training_batches, training_mixture
+from mlm_jax.manifest import Stream
+from mlm_jax.model.dropout import row_keys as dropout_row_keys
+from mlm_jax.model.encoder import Encoder, make_encoder, padded_rows
+from mlm_jax.model.flops import peak_flops, step_flops
+from mlm_jax.train import initial
+from mlm_jax.train.checkpoints import Checkpoints
+from mlm_jax.train.fit import Evaluation, HostBatch, Learner, Outcome, Pace, fit
+from mlm_jax.train.metrics import Record
+from mlm_jax.train.optimizer import make_optimizer, make_schedule
+from mlm_jax.train.state import Params, State, make_initializer
+from mlm_jax.train.step import Batch, Measured, Objective, make_train_step
+from mlm_jax.train.validate import Validation, make_validation_step, validate
+from mlm_jax.vocabulary import Vocabulary
+
+MEASURED = ("loss", "accuracy", "pair_loss", "pair_accuracy")  # of `pretraining_objective`
+
+
+def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcome:
+    """Train from where the workdir stands to `train.steps`, or until a signal.
+
+    Args:
+      config: validated; its workdir holds `corpus/` and `vocabulary/`.
+      devices: to train on; all there are unless given.
+
+    Raises:
+      UserError: bad input, a checkpoint that cannot be written, or a loss that is not finite.
+    """
+    workdir = epath.Path(config.workdir)
+
+    # 1. What there is to learn from.
+    corpus = workdir / "corpus"
+    prepared = manifest.read(corpus)
+    words = vocabulary.read(workdir / "vocabulary")
+    if words.sha256 != prepared.vocabulary_sha256:
+        raise UserError(
+            f"{workdir}: corpus/ was prepared with another vocabulary than vocabulary/ holds; prepare again"
+        )
+    streams = sampling.trained_streams(config, prepared.streams)
+    starts_word = vocabulary.word_starts(workdir / "vocabulary", words) if config.objective.whole_words else None
+    counts = manifest.read_token_counts(corpus) if config.objective.frequency_exponent else None
+
+    # 2. Devices, and this process's rows of each batch.
+    mesh = meshes.make_mesh(config.mesh, config.train.batch_size // config.train.accumulate, devices)
+    sharding = meshes.batch_sharding(mesh)
+    mixture = training_mixture(config, streams, local_rows(sharding, config.train.batch_size).tolist())
+
+    # 3. Model, optimizer and objective.
+    training = build(config, words, len(prepared.languages), mesh, starts_word, counts)
+
+    def initialize() -> State:
+        state = training.initialize()
+        if initial.exists(workdir):
+            state, fresh = initial.load_into(state, workdir, prepared.languages)
+            new = f"; new: {', '.join(fresh)}" if fresh else ""
+            console.say(f"starting from {initial.read_source(workdir)}{new}")
+        return state
+
+    def batches(step: int) -> Iterator[HostBatch]:
+        readers = config.train.readers
+        return training_batches(mixture, corpus, prepared, streams, words.pad, config.seed, step, readers)
+
+    # 4. The loop.
+    validation = Validation(training.validation_step, corpus, prepared, streams, words.pad, sharding)
+    learner = Learner(
+        name="",
+        unit="step",
+        objective=training.objective,
+        optimizer=training.optimizer,
+        schedule=training.schedule,
+        abstract_state=training.abstract_state,
+        initialize=initialize,
+        frozen={},
+        batches=batches,
+        batch_shapes=batch_shapes(config.train.batch_size, config.data.sequence_length),
+        describe=lambda step: describe(config, training.abstract_state, words.size, mesh, streams, step),
+        log=make_log(config, words.size, mesh, mixture, streams),
+        evaluate=make_evaluate(config, validation),
+        save_evaluated=False,
+        blame=lambda step: f" (languages in the batch: {languages_of(step, mixture, streams)})",
+    )
+    every = config.train
+    pace = Pace(
+        every.steps, every.log_every, every.validate_every, every.save_every, every.max_seconds, every.accumulate
+    )
+    with run_checkpoints(config, prepared) as checkpoints:
+        return fit(learner, pace, mesh, checkpoints, config.workdir)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A config's model, optimizer and functions on a mesh: what `pretrain` runs, and `plan` compiles.
+
+    Attributes:
+      initialize: () → the first state, on the mesh.
+      abstract_state: its shapes, dtypes and shardings.
+      validation_step: (parameters, batch) → `objectives.SUMS` of each block.
+    """
+
+    model: Encoder
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    initialize: Callable[[], State]
+    abstract_state: State
+    validation_step: jax.stages.Wrapped
+
+
+def build(
+    config: Config,
+    words: Vocabulary,
+    languages: int,
+    mesh: jax.sharding.Mesh,
+    starts_word: np.ndarray | None = None,
+    counts: np.ndarray | None = None,
+    platform: str | None = None,
+) -> Training:
+    """Build a config's training on a mesh.
+
+    Args:
+      languages: rows of the language embedding.
+      starts_word, counts: bool and int [vocabulary], where the objective asks for them; see `objectives.make_tables`.
+      platform: of the mesh's devices, where they are not here ("tpu").
+    """
+    model = make_encoder(config.model, words.size, languages, config.model.dtype, platform=platform)
+    optimizer = make_optimizer(config.optimizer, config.train.steps)
+    initialize, abstract_state = make_initializer(config, model, optimizer, mesh, MEASURED)
+    tables = objectives.make_tables(words, config.objective, starts_word, counts)
+    return Training(
+        model,
+        pretraining_objective(config, model, words, tables),
+        optimizer,
+        make_schedule(config.optimizer, config.train.steps),
+        initialize,
+        abstract_state,
+        make_validation_step(model, words, config.data.sequence_length, mesh, abstract_state.params),
+    )
+
+
+def pretraining_step(config: Config, training: Training, mesh: jax.sharding.Mesh) -> jax.stages.Wrapped:
+    """The jitted step (state, {}, batch) → (state, window) that `pretrain` runs, for whoever compiles or times it."""
+    return make_train_step(
+        training.objective,
+        training.optimizer,
+        training.schedule,
+        training.abstract_state,
+        {},
+        mesh,
+        config.train.log_every,
+        config.train.accumulate,
+    )
+
+
+def pretraining_objective(
+    config: Config, model: Encoder, words: Vocabulary, tables: objectives.Tables
+) -> Objective:
+    """Masked LM (translation LM, where blocks hold pairs) or causal LM, and next-sentence prediction where blocks have it.
+
+    Args:
+      tables: `objectives.make_tables`.
+    """
+    bound = objectives.scored_bound(config.data.sequence_length, config.objective)
+    rates = (config.model.dropout, config.model.attention_dropout, config.model.attention_out_dropout)
+
+    def prepare(step: jax.Array, batch: Batch) -> Batch:
+        if config.model.causal:
+            masked = objectives.predict_next(batch)
+        else:
+            rate = objectives.mask_rate(config.objective, step)
+            keys = objectives.training_keys(config.seed, step, batch, config.objective)
+            masked = objectives.hide(keys, batch, rate, config.objective, tables, bound)
+        rows = jnp.arange(len(batch["tokens"]), dtype=jnp.uint32)
+        return masked | {"dropout_keys": dropout_row_keys(config.seed, step, rows)}
+
+    def loss(params: Params, frozen: Params, batch: Batch) -> Measured:
+        keys = batch["dropout_keys"] if max(rates) > 0 else None
+        per_row = objectives.score(model, params, batch, keys, words.size, config.model.loss_chunk)
+        sums = {name: value.sum() for name, value in per_row.items()}  # [rows] → []
+        return {
+            "loss": (sums["loss"], sums["targets"]),
+            "accuracy": (sums["correct"], sums["targets"]),
+            "pair_loss": (sums["pair_loss"], sums["pairs"]),
+            "pair_accuracy": (sums["pair_correct"], sums["pairs"]),
+        }
+
+    return Objective(prepare, loss)
+
+
+def make_log(
+    config: Config, size: int, mesh: jax.sharding.Mesh, mixture: Mixture, streams: Sequence[Stream]
+) -> Callable[[int, dict[str, np.ndarray], float], Record]:
+    """What pretraining's line of metrics has besides every training's: perplexity, FLOPs, blocks drawn per language."""
+    length = config.data.sequence_length
+    scored = objectives.scored_bound(length, config.objective, config.model.causal)
+    flops = step_flops(config.model, padded_rows(size), config.train.batch_size, length, scored)
+    peak = peak_flops(mesh.devices.flat[0])
+
+    def log(step: int, sums: dict[str, np.ndarray], seconds: float) -> Record:
+        total, targets = sums["loss"].tolist()
+        rate = flops * int(sums["steps"]) / seconds
+        return {
+            "perplexity": float(np.exp(min(total / max(targets, 1.0), 700.0))),
+            "model_flops_per_second": rate,
+            "mfu": rate / (peak * mesh.size) if peak else None,
+            "blocks": {s.name: int(n) for s, n in zip(streams, mixture.drawn(step), strict=True)},
+        }
+
+    return log
+
+
+def make_evaluate(config: Config, validation: Validation) -> Callable[[int, State], Evaluation]:
+    """Validation of every stream; the mean over languages chooses the best checkpoint."""
+    rows = config.train.batch_size // config.train.accumulate
+
+    def evaluate(step: int, state: State) -> Evaluation:
+        result = validate(validation, state.params, config.train.validation_blocks, rows)
+        macro = result["macro_loss"]
+        if macro is not None:
+            console.say(f"step {step:,}: validation loss {macro:.3f}, mean over languages")
+        return Evaluation({"kind": "validation", **result}, None if macro is None else {"macro_loss": macro})
+
+    return evaluate
+
+
+def describe(
+    config: Config,
+    abstract_state: State,
+    vocabulary_size: int,
+    mesh: jax.sharding.Mesh,
+    streams: Sequence[Stream],
+    start: int,
+) -> str:
+    """The line that says what is about to be trained, and from where."""
+    count = sum(leaf.size for leaf in jax.tree.leaves(abstract_state.params))
+    axes = " × ".join(f"{name} {size}" for name, size in mesh.shape.items() if size > 1) or "one device"
+    where = f"continuing at step {start:,}" if start else "from step 0"
+    pairs = sum(len(s.languages) == 2 for s in streams)
+    shown = f"{len(streams) - pairs} languages" + (f" and {pairs} pairs" if pairs else "")
+    steps = config.train.steps
+    done = f"\nall {steps:,} steps are done; a larger --train.steps goes on" if start >= steps else ""
+    return (
+        f"{count:,} parameters, {vocabulary_size:,} pieces, {shown}, "
+        f"{mesh.devices.flat[0].device_kind} ({axes}), {where} of {steps:,} in {config.workdir}{done}"
+    )
+
+
+def languages_of(step: int, mixture: Mixture, streams: Sequence[Stream]) -> str:
+    """The streams in a step's batch, the first twenty of them by name."""
+    names = sorted({streams[i].name for i in mixture.streams_of(step)})
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def run_checkpoints(config: Config, prepared: manifest.Manifest) -> Checkpoints:
+    """The `checkpoints/` of a pretraining run: the last few, and the best by macro validation loss."""
+    must_match = {"manifest_sha256": prepared.sha256(), "vocabulary_sha256": prepared.vocabulary_sha256}
+    noted = {"config": json.loads(to_json(config))}
+    return Checkpoints(f"{config.workdir}/checkpoints", must_match, noted, config.train.keep_last)
