@@ -47,7 +47,7 @@ def main() -> None:
         f"{jax.devices()[0].device_kind}, {size / 1e9:.2f} GB a checkpoint, {options.steps} steps a window", flush=True
     )
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        checkpoints = Checkpoints(Path(folder) / "checkpoints", {})
+        checkpoints = Checkpoints(Path(folder) / "checkpoints", {}, {})
         number = 0
         for window in range(2 * options.rounds + 2):  # the first of each kind warms up
             saves = window % 2 == 1

@@ -24,8 +24,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import numpy as np
 
-from mlm_jax.train.pretraining import train
 from mlm_jax.train.metrics import read_metrics
+from mlm_jax.train.pretraining import train
 from tests.corpora import make_workdir
 from tests.processes import Processes
 

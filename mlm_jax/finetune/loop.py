@@ -167,15 +167,11 @@ def tune(
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
     # 3. Resume, or begin.
-    identity = {
-        "config": json.loads(json.dumps(dataclasses.asdict(config))),
-        "vocabulary_sha256": start.vocabulary.sha256,
-        "labels": list(labels),
-        "used": used.tolist(),
-    }
+    must_match = {"vocabulary_sha256": start.vocabulary.sha256}
+    noted = {"config": json.loads(json.dumps(dataclasses.asdict(config)))}
     # Of a model that is chosen by nothing only the last is worth its space.
     best = ["mean", *selected] if selected else []
-    checkpoints = Checkpoints(folder / "checkpoints", identity, 1, best, highest=True)
+    checkpoints = Checkpoints(folder / "checkpoints", must_match, noted, 1, best, highest=True)
 
     def begin(params: Params) -> State:
         return State(jnp.zeros((), jnp.int32), params, optimizer.init(params), empty_window())

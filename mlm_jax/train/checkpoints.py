@@ -94,7 +94,8 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(_as_dict(state)), identity=ocp.args.JsonSave(self._noted | self._must_match)
+                    state=ocp.args.StandardSave(_as_dict(state)),
+                    identity=ocp.args.JsonSave(self._noted | self._must_match),
                 ),
                 metrics=metrics,
             )

@@ -171,9 +171,7 @@ def pretraining_step(config: Config, training: Training, mesh: jax.sharding.Mesh
     )
 
 
-def pretraining_objective(
-    config: Config, model: Encoder, words: Vocabulary, tables: objectives.Tables
-) -> Objective:
+def pretraining_objective(config: Config, model: Encoder, words: Vocabulary, tables: objectives.Tables) -> Objective:
     """Masked LM (translation LM, where blocks hold pairs) or causal LM, and next-sentence prediction where blocks have it.
 
     Args:

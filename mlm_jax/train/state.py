@@ -16,7 +16,6 @@ from mlm_jax import mesh as meshes
 from mlm_jax.config import Config
 from mlm_jax.model.encoder import Encoder, example_batch
 
-
 Params = dict[str, Any]  # nested dicts of arrays
 Window = dict[str, jax.Array]
 

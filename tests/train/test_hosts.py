@@ -12,8 +12,8 @@ from jax.experimental import multihost_utils
 
 from mlm_jax import hosts
 from mlm_jax.train.clock import catch_stop
-from mlm_jax.train.pretraining import train
 from mlm_jax.train.metrics import read_metrics
+from mlm_jax.train.pretraining import train
 from tests.corpora import make_workdir
 from tests.processes import Processes
 

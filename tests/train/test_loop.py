@@ -17,8 +17,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from mlm_jax.errors import UserError
-from mlm_jax.train.pretraining import train
 from mlm_jax.train.metrics import read_metrics
+from mlm_jax.train.pretraining import train
 from tests.corpora import logged, make_workdir, tiny_config, write_config
 
 SIZES = {"de": 40, "en": 90, "sw": 7}

@@ -21,7 +21,15 @@ MESHES = [(d, f, 8 // d // f) for d in (1, 2, 4, 8) for f in (1, 2, 4, 8) if 8 %
 
 
 def config_of(mesh, **model):
-    shape = {"layers": 2, "width": WIDTH, "heads": 8, "mlp_width": 64, "positions": 16, "loss_chunk": 128}
+    shape = {
+        "layers": 2,
+        "width": WIDTH,
+        "heads": 8,
+        "mlp_width": 64,
+        "positions": 16,
+        "loss_chunk": 128,
+        "dtype": "float32",
+    }
     return cfg.Config(
         data=cfg.Data(sources=(cfg.Source("*", "none"),), sequence_length=16),
         model=cfg.Model(**shape | model),
