@@ -356,10 +356,10 @@ def report(config: cfg.Config | Finetune | Evaluate | Analyze, arguments: list[s
     analyze), and print its table."""
     if isinstance(config, Analyze):
         from mlm_jax.neutrality.headlines import table
-        from mlm_jax.report.neutrality import write_page
+        from mlm_jax.report.neutrality import write_analysis_page
         from mlm_jax.results import read_results
 
-        page = write_page(config.workdir)
+        page = write_analysis_page(config.workdir)
         console.say(table(read_results(config.workdir)))
         console.say(f"page: {page}")
         return 0

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,8 +15,8 @@ from scipy.cluster import hierarchy
 from mlm_jax.files import read_json, write_whole
 from mlm_jax.neutrality.config import TRANSFORMATIONS
 from mlm_jax.neutrality.headlines import HEADLINES, headlines
-from mlm_jax.report.page import SORT, STYLE
-from mlm_jax.report.plots import BLUE, GREEN, GREY, ORANGE, inline, new_axes, png
+from mlm_jax.report.plots import BLUE, GREEN, GREY, ORANGE, new_axes, png
+from mlm_jax.report.rendering import Cell, Plot, Table, render
 from mlm_jax.results import ProbeRow, read_results
 
 COLOURS = dict(zip(TRANSFORMATIONS, (GREY, BLUE, GREEN, ORANGE), strict=True))
@@ -28,19 +27,8 @@ TITLES = {
     "aligned words": "Cosine of aligned and of random words",
 }  # fmt: skip
 
-MATRIX = """
-.scroll td:first-child, .scroll th:first-child { white-space: normal; min-width: 9rem; }
-.matrix { overflow-x: auto; margin: 0 0 1.5rem; }
-.matrix table { width: auto; font-size: .8rem; }
-.matrix td, .matrix th { padding: .15rem .35rem; border: 1px solid var(--line); text-align: center; cursor: default; position: static; }
-.matrix td:first-child { text-align: right; }
-.matrix th { font-weight: 400; color: var(--ink); }
-.matrix .cell { background: color-mix(in srgb, #1a7f9c calc(var(--share) * 70%), var(--page)); min-width: 1.4rem; }
-body { font-family: system-ui, "Noto Sans", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans CJK SC", sans-serif; }
-"""
 
-
-def write_page(workdir: epath.PathLike) -> epath.Path:
+def write_analysis_page(workdir: epath.PathLike) -> epath.Path:
     """Write neutrality.html into a workdir of `analyze`.
 
     Raises:
@@ -49,18 +37,14 @@ def write_page(workdir: epath.PathLike) -> epath.Path:
     folder = epath.Path(workdir)
     rows: list[ProbeRow] = read_results(folder)
     drawn = read_json(folder / "figures.json")
-    plots = [*curves(rows), *pictures(drawn), *by_step(rows)]
-    title = html.escape(f"{folder.name}: what its layers know of language")
-    page = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE}{MATRIX}</style></head><body>\n<h1>{title}</h1><p>{html.escape(finding(rows))}</p>"
-        "<h2>Plain against centred</h2><p>Each probe at the layer and pooling that is best plain (layer 0 is the embedding). Centred: "
-        "less the language's mean; normalised: and divided by its deviation; projected: by a linear map into the pivot. All are "
-        "fitted on sentences that are not tested.</p>"
-        f'<div class="scroll"><table>{headline_table(rows)}</table></div>'
-        f'<h2>Layer by layer</h2><div class="plots">{"".join(inline(png(figure, dpi=110), caption) for caption, figure in plots)}</div>'
-        f"{worked_alignments(drawn)}<script>{SORT}</script></body></html>\n"
+    figures = [*curves(rows), *pictures(drawn), *by_step(rows)]
+    page = render(
+        "neutrality.html",
+        title=f"{folder.name}: what its layers know of language",
+        lead=finding(rows),
+        table=headline_table(rows),
+        plots=[Plot(png(figure, dpi=110), caption) for caption, figure in figures],
+        alignments=[worked_alignment(name, d) for name, d in drawn.items() if "worked" in d],
     )
     write_whole(folder / "neutrality.html", page)
     return folder / "neutrality.html"
@@ -79,19 +63,15 @@ def finding(rows: Sequence[ProbeRow]) -> str:
     return f"Taking away each language's mean {' and '.join(said)}." if said else ""
 
 
-def headline_table(rows: Sequence[ProbeRow]) -> str:
-    """The headline as the rows of an HTML table."""
-    head = "".join(f"<th>{x}</th>" for x in ("probe", *TRANSFORMATIONS, "layer"))
-    body = ""
+def headline_table(rows: Sequence[ProbeRow]) -> Table:
+    """Probes × transformations."""
+    cells = []
     for h in headlines(rows):
         name = f"{h.probe}, {h.set}".replace("_", " ")
-        cells = "".join(
-            f'<td data-value="{h.values.get(k, "")}">{f"{100 * h.values[k]:.1f}" if k in h.values else ""}</td>'
-            for k in TRANSFORMATIONS
-        )
-        where = f"{h.layer}, {h.pooling}"
-        body += f'<tr><td data-value="{html.escape(name)}">{html.escape(name)}</td>{cells}<td data-value="{h.layer}">{where}</td></tr>'
-    return f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+        values = [h.values.get(x) for x in TRANSFORMATIONS]
+        shown = [Cell("" if value is None else f"{100 * value:.1f}", value) for value in values]
+        cells.append([Cell(name, name), *shown, Cell(f"{h.layer}, {h.pooling}", h.layer)])
+    return Table(["probe", *TRANSFORMATIONS, "layer"], cells)
 
 
 def curves(rows: Sequence[ProbeRow]) -> Iterator[tuple[str, Figure]]:
@@ -239,28 +219,19 @@ def plane(places: dict[str, Any], title: str) -> Figure:
     return figure
 
 
-def worked_alignments(drawn: dict[str, Any]) -> str:
-    """Sentence pairs as matrices of their words' cosines, with what was linked and what is right."""
-    out = ""
-    for name, d in drawn.items():
-        if "worked" in d:
-            how = f"Cosines at layer {d['layer']}, decoded by {d['decoder'].replace('_', ' ')}."
-            out += f"<h2>Words aligned, {html.escape(name)}</h2><p>{html.escape(how)} ● linked and right, ○ linked and wrong, · missed.</p>"
-            out += "".join(map(matrix, d["worked"]))
-    return out
+def worked_alignment(name: str, drawn: dict[str, Any]) -> dict[str, Any]:
+    """Sentence pairs as matrices of their words' cosines, with what was linked and what is right: text, in which any script can be read."""
+    pairs = []
+    for pair in drawn["worked"]:
+        links, sure, possible = ({tuple(x) for x in pair[k]} for k in ("links", "sure", "possible"))
+        values = np.asarray(pair["cosines"])
+        shares = (values - values.min()) / max(float(np.ptp(values)), 1e-9)
 
+        def mark(
+            at: tuple[int, int], links: set[Any] = links, sure: set[Any] = sure, possible: set[Any] = possible
+        ) -> str:
+            return "●" if at in links & possible else "○" if at in links else "·" if at in sure else ""
 
-def matrix(pair: dict[str, Any]) -> str:
-    """A sentence pair's cosines as an HTML table, in which any script can be read."""
-    links, sure, possible = ({tuple(x) for x in pair[k]} for k in ("links", "sure", "possible"))
-    values = np.asarray(pair["cosines"])
-    shares = (values - values.min()) / max(float(np.ptp(values)), 1e-9)
-    head = "<tr><th></th>" + "".join(f"<th>{html.escape(w)}</th>" for w in pair["target"]) + "</tr>"
-    body = ""
-    for i, row in enumerate(shares):
-        cells = ""
-        for j, share in enumerate(row):
-            mark = "●" if (i, j) in links & possible else "○" if (i, j) in links else "·" if (i, j) in sure else ""
-            cells += f'<td class="cell" style="--share:{share:.2f}">{mark}</td>'
-        body += f"<tr><td>{html.escape(pair['source'][i])}</td>{cells}</tr>"
-    return f'<div class="matrix"><table>{head}{body}</table></div>'
+        cells = [[Cell(mark((i, j)), share=x) for j, x in enumerate(row)] for i, row in enumerate(shares.tolist())]
+        pairs.append({"target": pair["target"], "rows": list(zip(pair["source"], cells, strict=False))})
+    return {"set": name, "layer": drawn["layer"], "decoder": drawn["decoder"].replace("_", " "), "pairs": pairs}

@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 import textwrap
-from typing import Any
 
 import matplotlib
 
@@ -30,7 +27,7 @@ def figures(run: Run) -> dict[str, tuple[Figure, str]]:
         made["validation"] = (validation(run), "Validation loss of every language at a fixed 15 % mask, by step.")
     made["sampling"] = (sampling(run), "Share of every language in the text, and in what is drawn.")
     made["seen"] = (seen(run), "Tokens of every language drawn so far.")
-    made["throughput"] = (throughput(run), "Real tokens a second, by step.")
+    made["throughput"] = (throughput(run), "Real tokens per second, by step.")
     if run.best is not None:  # last, because it is as tall as there are languages
         made["baseline"] = (baseline(run), "Validation loss of every language against its unigram baseline.")
     return made
@@ -55,27 +52,14 @@ def png(figure: Figure, dpi: int = 120) -> bytes:
     return image.getvalue()
 
 
-def inline(image: bytes, caption: str, alt: str = "") -> str:
-    """A PNG file as an HTML figure that needs no other file.
-
-    Args:
-      alt: what is read aloud; empty: the caption.
-    """
-    data = base64.b64encode(image).decode()
-    return (
-        f'<figure><img alt="{html.escape(alt or caption)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )
-
-
 def training(run: Run) -> Figure:
     """Loss by step, with the learning rate below it in grey."""
     steps = [r["step"] for r in run.train]
     losses = [r["loss"] for r in run.train]
-    figure, axes = new_axes(f"Training loss fell from {losses[0]:.2f} to {losses[-1]:.2f} nats a token")
+    figure, axes = new_axes(f"Training loss fell from {losses[0]:.2f} to {losses[-1]:.2f} nats per token")
     axes.plot(steps, losses, color=BLUE, linewidth=1.8)
     axes.set_xlabel("step")
-    axes.set_ylabel("loss (nats a hidden token)", color=BLUE)
+    axes.set_ylabel("loss (nats per masked token)", color=BLUE)
     rate = axes.twinx()
     rate.plot(steps, [r["learning_rate"] for r in run.train], color=GREY, linewidth=1, linestyle=":")
     rate.set_ylabel("learning rate", color=GREY)
@@ -86,10 +70,10 @@ def training(run: Run) -> Figure:
 
 
 def validation(run: Run) -> Figure:
-    """A line a language, the macro average in bold, a few named at their ends."""
+    """A line per language, the macro average in bold, a few named at their ends."""
     steps = [v["step"] for v in run.validation]
     final = run.validation[-1]["macro_loss"]
-    figure, axes = new_axes(f"Validation loss, mean over languages: {final:.2f} nats a token", 3.4)
+    figure, axes = new_axes(f"Validation loss, mean over languages: {final:.2f} nats per token", 3.4)
     names = [r["language"] for r in sorted(run.sampling, key=lambda r: -r["natural"])]
     names = [n for n in names if n in run.validation[-1]["languages"]]
     lines: dict[str, list[float]] = {n: [v["languages"][n]["loss"] for v in run.validation] for n in names}
@@ -121,26 +105,23 @@ def _label_ends(axes: Axes, x: float, labels: dict[str, tuple[float, str]]) -> N
                       color=colour, fontsize=8, va="center", annotation_clip=False)  # fmt: skip
 
 
-def _row_figure(rows: list[dict[str, Any]], title: str) -> tuple[Figure, Axes]:
+def baseline(run: Run) -> Figure:
+    """A dumbbell per language, from the unigram baseline to the model."""
+    rows = [r for r in language_rows(run) if "gain" in r.scores]
+    rows.sort(key=lambda r: -r.scores["gain"])
+    unigram, loss = ([r.scores[name] for r in rows] for name in ("unigram", "loss"))
+    better = sum(r.scores["gain"] > 0 for r in rows)
+    title = f"The model beats the unigram baseline in {better} of {len(rows)} languages"
     figure, axes = new_axes(title, max(2.4, 0.8 + 0.155 * len(rows)))
     axes.grid(visible=False)
     axes.grid(axis="x", color="#e6e9ec", linewidth=0.8)
-    axes.set_yticks(range(len(rows)), [r["language"] for r in rows], fontsize=7)
+    axes.set_yticks(range(len(rows)), [r.language for r in rows], fontsize=7)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    return figure, axes
-
-
-def baseline(run: Run) -> Figure:
-    """A dumbbell a language, from the unigram baseline to the model."""
-    rows = [r for r in language_rows(run) if r["gain"] is not None]
-    rows.sort(key=lambda r: -r["gain"])
-    better = sum(r["gain"] > 0 for r in rows)
-    figure, axes = _row_figure(rows, f"The model beats the unigram baseline in {better} of {len(rows)} languages")
-    for y, r in enumerate(rows):
-        axes.plot([r["unigram"], r["loss"]], [y, y], color=PALE, linewidth=1.6, zorder=1)
-    axes.scatter([r["unigram"] for r in rows], range(len(rows)), s=14, color=ORANGE, label="unigram baseline", zorder=2)
-    axes.scatter([r["loss"] for r in rows], range(len(rows)), s=14, color=BLUE, label="model", zorder=2)
-    axes.set_xlabel("validation loss (nats a token)")
+    for y, ends in enumerate(zip(unigram, loss, strict=True)):
+        axes.plot(ends, [y, y], color=PALE, linewidth=1.6, zorder=1)
+    axes.scatter(unigram, range(len(rows)), s=14, color=ORANGE, label="unigram baseline", zorder=2)
+    axes.scatter(loss, range(len(rows)), s=14, color=BLUE, label="model", zorder=2)
+    axes.set_xlabel("validation loss (nats per token)")
     axes.legend(loc="lower right", frameon=False, fontsize=8)
     return figure
 
@@ -170,18 +151,18 @@ def sampling(run: Run) -> Figure:
 
 
 def seen(run: Run) -> Figure:
-    """Tokens drawn a language, and how many times its text that is."""
-    rows = sorted(language_rows(run), key=lambda r: -r["seen"])
-    most = max(rows, key=lambda r: r["epochs"])
-    figure, axes = new_axes(f"Most repeated: {most['language']}, {most['epochs']:.1f} times its text")
+    """Tokens drawn per language, and how many times its text that is."""
+    rows = sorted(language_rows(run), key=lambda r: -r.seen)
+    most = max(rows, key=lambda r: r.epochs)
+    figure, axes = new_axes(f"Most repeated: {most.language}, {most.epochs:.1f} times its text")
     x = range(len(rows))
-    axes.bar(x, [r["seen"] for r in rows], color=BLUE, width=0.8)
+    axes.bar(x, [r.seen for r in rows], color=BLUE, width=0.8)
     axes.set_ylabel("tokens seen", color=BLUE)
     every = max(1, len(rows) // MANY + 1)
-    axes.set_xticks(list(x)[::every], [r["language"] for r in rows][::every], rotation=90, fontsize=7)
+    axes.set_xticks(list(x)[::every], [r.language for r in rows][::every], rotation=90, fontsize=7)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     epochs = axes.twinx()
-    epochs.plot(x, [r["epochs"] for r in rows], color=GREEN, linewidth=0, marker=".", markersize=5)
+    epochs.plot(x, [r.epochs for r in rows], color=GREEN, linewidth=0, marker=".", markersize=5)
     epochs.set_ylabel("epochs", color=GREEN)
     epochs.set_ylim(bottom=0)
     epochs.spines[["top"]].set_visible(False)
@@ -189,14 +170,14 @@ def seen(run: Run) -> Figure:
 
 
 def throughput(run: Run) -> Figure:
-    """Tokens a second, and the share of time spent waiting for input."""
+    """Tokens per second, and the share of time spent waiting for input."""
     speeds = [r["tokens_per_second"] for r in run.train]
     middle = sorted(speeds)[len(speeds) // 2]
     waited = mean([r["input_wait"] for r in run.train]) or 0.0
-    figure, axes = new_axes(f"{middle:,.0f} tokens a second (median); {waited:.1%} of the time waiting for input")
+    figure, axes = new_axes(f"{middle:,.0f} tokens per second (median); {waited:.1%} of the time waiting for input")
     axes.plot([r["step"] for r in run.train], speeds, color=BLUE, linewidth=1.6)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("step")
-    axes.set_ylabel("tokens a second")
+    axes.set_ylabel("tokens per second")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     return figure

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,14 +11,10 @@ from etils import epath
 
 from mlm_jax.evaluate.run import LOWER_IS_BETTER, from_experiment, summary
 from mlm_jax.files import read_json, write_whole
-from mlm_jax.report.page import SORT, STYLE
-from mlm_jax.report.plots import BLUE, inline, new_axes, png
+from mlm_jax.report.plots import BLUE, new_axes, png
+from mlm_jax.report.rendering import Cell, Plot, Table, render
 from mlm_jax.results import BenchmarkRow, read_results
 from mlm_jax.train.metrics import read_metrics
-
-SHADES = """
-td.shade { background: color-mix(in srgb, #1a7f9c calc(var(--share) * 55%), var(--page)); }
-"""
 
 
 def write_results_page(workdir: epath.PathLike) -> epath.Path:
@@ -33,22 +28,19 @@ def write_results_page(workdir: epath.PathLike) -> epath.Path:
     rows: list[BenchmarkRow] = from_experiment(found[0]["regime"], found) if found and "regime" in found[0] else found
     config = read_json(folder / "config.json")
     source = config["source"]
-    title = html.escape(
-        f"{folder.name}: {len({r['task'] for r in rows})} tasks in {len({r['language'] for r in rows})} languages"
+    tasks, languages = (
+        list(dict.fromkeys(found)) for found in ([r["task"] for r in rows], [r["language"] for r in rows])
     )
-    if len({r["task"] for r in rows}) == 1:
-        title = html.escape(
-            f"{folder.name}: {rows[0]['task'].replace('_', '-')}, {rows[0]['metric'].replace('_', ' ')}"
-        )
-    plots = "".join(inline(image, caption) for caption, image in curves(folder))
-    page = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE}{SHADES}</style></head><body>\n<h1>{title}</h1><p>{html.escape(headline(rows, source))}</p>"
-        f"<h2>Results</h2><p>A row a language; the stronger the colour, the better within a task. Click a heading to sort.</p>"
-        f'<div class="scroll"><table>{results_table(rows, source)}</table></div>'
-        + (f'<h2>Training</h2><div class="plots">{plots}</div>' if plots else "")
-        + f"<h2>Protocol</h2>{protocols(rows)}<script>{SORT}</script></body></html>\n"
+    what = f"{len(tasks)} tasks in {len(languages)} languages"
+    if len(tasks) == 1:
+        what = f"{tasks[0].replace('_', '-')}, {rows[0]['metric'].replace('_', ' ')}"
+    page = render(
+        "results.html",
+        title=f"{folder.name}: {what}",
+        lead=headline(rows, source),
+        table=results_table(rows, source),
+        plots=curves(folder),
+        protocols=protocols(rows),
     )
     write_whole(folder / "results.html", page)
     return folder / "results.html"
@@ -71,38 +63,31 @@ def headline(rows: Sequence[BenchmarkRow], source: str) -> str:
     return "; ".join(parts) + "."
 
 
-def results_table(rows: Sequence[BenchmarkRow], source: str) -> str:
+def results_table(rows: Sequence[BenchmarkRow], source: str) -> Table:
     """Languages × tasks, shaded by value."""
     tasks = list(dict.fromkeys(r["task"] for r in rows))
     languages = list(dict.fromkeys(r["language"] for r in rows))
-    by = {(r["task"], r["language"]): r for r in rows}
+    by = {(r["task"], r["language"]): r["value"] for r in rows}
     metric = {r["task"]: r["metric"] for r in rows}
-    head = "<th>language</th>" + "".join(
-        f"<th>{html.escape(t.replace('_', '-'))}<br>{html.escape(metric[t].replace('_', ' '))}</th>" for t in tasks
-    )
-    spans = {t: [r["value"] for r in rows if r["task"] == t] for t in tasks}
+    spans = {task: [r["value"] for r in rows if r["task"] == task] for task in tasks}
 
-    def cell(task: str, language: str) -> str:
+    def cell(task: str, language: str) -> Cell:
         if (task, language) not in by:
-            return '<td data-value=""></td>'
-        value, low, high = by[task, language]["value"], min(spans[task]), max(spans[task])
+            return Cell("")
+        value, low, high = by[task, language], min(spans[task]), max(spans[task])
         share = (value - low) / (high - low) if high > low else 0.5
-        share = 1 - share if metric[task] in LOWER_IS_BETTER else share
-        return f'<td class="shade" style="--share:{share:.2f}" data-value="{value}">{shown(value, metric[task])}</td>'
+        return Cell(shown(value, metric[task]), value, 1 - share if metric[task] in LOWER_IS_BETTER else share)
 
-    body = "".join(
-        f'<tr><td data-value="{html.escape(x)}">{html.escape(x)}</td>' + "".join(cell(t, x) for t in tasks) + "</tr>"
-        for x in languages
-    )
     found = summary(rows, source, {})
     feet = [("mean", "mean"), (f"{source} − others", "gap")]
-    foot = "".join(
-        f'<tr class="mean"><td>{html.escape(label)}</td>'
-        + "".join(f"<td>{shown(found[t][name], metric[t]) if name in found[t] else ''}</td>" for t in tasks)
-        + "</tr>"
-        for label, name in feet
+    return Table(
+        heads=["language", *(f"{t.replace('_', '-')}\n{metric[t].replace('_', ' ')}" for t in tasks)],
+        rows=[[Cell(x, x), *(cell(task, x) for task in tasks)] for x in languages],
+        foot=[
+            [Cell(label), *(Cell(shown(found[t][name], metric[t]) if name in found[t] else "") for t in tasks)]
+            for label, name in feet
+        ],
     )
-    return f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody><tfoot>{foot}</tfoot>"
 
 
 def shown(value: float, metric: str) -> str:
@@ -110,23 +95,22 @@ def shown(value: float, metric: str) -> str:
     return f"{value:.3f}" if metric in LOWER_IS_BETTER else f"{100 * value:.1f}"
 
 
-def protocols(rows: Sequence[BenchmarkRow]) -> str:
-    """What was done, task by task."""
+def protocols(rows: Sequence[BenchmarkRow]) -> list[dict[str, str]]:
+    """What was done, task by task: task, settings, examples."""
     out = []
     for task in dict.fromkeys(r["task"] for r in rows):
         mine = [r for r in rows if r["task"] == task]
-        protocol = mine[0]["protocol"].items()
-        said = ", ".join(
+        settings = ", ".join(
             f"{name.replace('_', ' ')} {' '.join(map(str, value)) if isinstance(value, list) else value}"
-            for name, value in protocol
+            for name, value in mine[0]["protocol"].items()
         )
-        counts = ", ".join(f"{r['language']} {r['examples']:,}" for r in mine)
-        out.append(f"<p><b>{html.escape(task)}</b>: {html.escape(said)}. Examples: {html.escape(counts)}.</p>")
-    return "".join(out)
+        examples = ", ".join(f"{r['language']} {r['examples']:,}" for r in mine)
+        out.append({"task": task, "settings": settings, "examples": examples})
+    return out
 
 
-def curves(folder: epath.Path) -> list[tuple[str, bytes]]:
-    """(caption, PNG) of each model: its training loss, and its dev metric in each language."""
+def curves(folder: epath.Path) -> list[Plot]:
+    """A plot of each model: its training loss, and its metric on the dev set of each language."""
     out = []
     models = sorted((folder / "models").iterdir()) if (folder / "models").exists() else []
     for model in models:
@@ -150,5 +134,5 @@ def curves(folder: epath.Path) -> list[tuple[str, bytes]]:
             right.set_ylabel(f"{dev[0]['metric'].replace('_', ' ')} on dev, %")
             right.legend(fontsize=7, frameon=False, loc="center right")
         caption = f"{model.name}: training loss by update" + (", and the metric on each dev set" if dev else "")
-        out.append((caption, png(figure)))
+        out.append(Plot(png(figure), caption))
     return out

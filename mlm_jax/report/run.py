@@ -43,9 +43,30 @@ class Run:
         return min(scored, key=lambda v: v["macro_loss"], default=None)
 
     def tokens_seen(self) -> dict[str, float]:
-        """Language → tokens drawn so far: its blocks, at its mean tokens a block."""
+        """Language → tokens drawn so far: its blocks, at its mean tokens per block."""
         blocks = self.train[-1]["blocks"] if self.train else {}
         return {r["language"]: blocks.get(r["language"], 0) * r["tokens"] / r["blocks"] for r in self.sampling}
+
+
+@dataclass(frozen=True)
+class LanguageRow:
+    """A language's or a pair's part in a run.
+
+    Attributes:
+      natural, rate: its share of the text, and of what is drawn in the last stage.
+      tokens, seen, epochs: of its text; drawn so far; the ratio of the two.
+      scores: of the last validation, those that there are: loss, perplexity, bits_per_byte, unigram (the baseline's loss) and gain (by how
+        much the model's loss is lower).
+    """
+
+    language: str
+    is_pair: bool
+    natural: float
+    rate: float
+    tokens: int
+    seen: float
+    epochs: float
+    scores: dict[str, float]
 
 
 def read_run(workdir: epath.PathLike) -> Run:
@@ -74,33 +95,29 @@ def read_run(workdir: epath.PathLike) -> Run:
     return run
 
 
-def language_rows(run: Run) -> list[dict[str, Any]]:
-    """A row a language, the largest first, and then a row a language pair: its share before and after smoothing, epochs, and losses.
-
-    Returns:
-      Rows with language, is_pair, natural, rate (of the last stage), tokens, seen, epochs, loss, perplexity, bits_per_byte,
-      unigram and gain (unigram minus loss); None where nothing was held out.
-    """
+def language_rows(run: Run) -> list[LanguageRow]:
+    """A row per language, the largest first, and then a row per language pair."""
     last = run.validation[-1]["languages"] | run.validation[-1].get("pairs", {}) if run.validation else {}
     seen = run.tokens_seen()
     rows = []
     for r in sorted(run.sampling, key=lambda r: (r["is_pair"], -r["natural"])):
-        found, unigram = last.get(r["language"]), r["unigram_loss"]
+        name, found, unigram = r["language"], last.get(r["language"]), r["unigram_loss"]
+        scores = {x: found[x] for x in ("loss", "perplexity", "bits_per_byte")} if found else {}
+        if unigram:
+            scores["unigram"] = unigram
+        if unigram and found:
+            scores["gain"] = unigram - found["loss"]
         rows.append(
-            {
-                "language": r["language"],
-                "is_pair": r["is_pair"],
-                "natural": r["natural"],
-                "rate": r["rates"][-1],
-                "tokens": r["tokens"],
-                "seen": seen[r["language"]],
-                "epochs": seen[r["language"]] / r["tokens"],
-                "loss": found and found["loss"],
-                "perplexity": found and found["perplexity"],
-                "bits_per_byte": found and found["bits_per_byte"],
-                "unigram": unigram,
-                "gain": unigram - found["loss"] if found and unigram else None,
-            }
+            LanguageRow(
+                name,
+                r["is_pair"],
+                r["natural"],
+                r["rates"][-1],
+                r["tokens"],
+                seen[name],
+                seen[name] / r["tokens"],
+                scores,
+            )
         )
     return rows
 
@@ -112,29 +129,29 @@ def mean(values: list[float | None]) -> float | None:
 
 
 def summary_table(workdir: epath.PathLike) -> str:
-    """The table a language that a run ends with.
+    """The table of languages that a run ends with.
 
     Raises:
       UserError: there is no run in the workdir.
     """
     run = read_run(workdir)
     rows = language_rows(run)
-    # A hidden token's perplexity says little, a next token's is what causal LMs are compared by.
+    # A masked token's perplexity says little, a next token's is what causal LMs are compared by.
     scores = {"loss": "validation", "unigram": "unigram", "gain": "gained"}
     if run.config["model"]["causal"]:
         scores = {"loss": "validation", "perplexity": "perplexity"} | scores
     cells = [
         [
-            row["language"],
-            f"{row['natural']:.4f}",
-            f"{row['rate']:.4f}",
-            f"{row['epochs']:.1f}",
-            *(_number(row[name]) for name in scores),
+            row.language,
+            f"{row.natural:.4f}",
+            f"{row.rate:.4f}",
+            f"{row.epochs:.1f}",
+            *(_number(row.scores.get(name)) for name in scores),
         ]
         for row in rows
     ]
-    validated = [row for row in rows if row["loss"] is not None and not row["is_pair"]]
-    cells.append(["mean", "", "", "", *(_number(mean([row[name] for row in validated])) for name in scores)])
+    validated = [row.scores for row in rows if "loss" in row.scores and not row.is_pair]
+    cells.append(["mean", "", "", "", *(_number(mean([found.get(name) for found in validated])) for name in scores)])
     return console.table(["language", "natural", "smoothed", "epochs", *scores.values()], cells)
 
 
