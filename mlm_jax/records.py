@@ -14,6 +14,8 @@ a sentence pair is two spans of one segment and two types, whose positions run o
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -21,12 +23,12 @@ SPANS = ("span_lengths", "span_segments", "span_languages", "span_types", "span_
 FEATURES = ("tokens", *SPANS, "next_sentence")
 
 
-def _example_class():  # -> type[Message]; protobuf's factory is not typed
+def _example_class() -> type[Any]:
     """tf.train.Example (tensorflow/core/example/{example,feature}.proto), int64 features only."""
     file = descriptor_pb2.FileDescriptorProto(name="mlm_jax/example.proto", package="mlm_jax", syntax="proto3")
     field = descriptor_pb2.FieldDescriptorProto
 
-    def message(name, *fields):
+    def message(name: str, *fields: tuple[int, tuple[str, Any, Any, str | None]]) -> descriptor_pb2.DescriptorProto:
         m = file.message_type.add(name=name)
         for number, (field_name, label, type_, type_name) in fields:
             m.field.add(name=field_name, number=number, label=label, type=type_, type_name=type_name)

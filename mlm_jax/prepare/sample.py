@@ -68,7 +68,7 @@ def _messages(language: str) -> dict[str, str]:
     messages: dict[str, str] = {}
     for path in _catalogues()[language]:
         with path.open("rb") as file:
-            catalogue = gettext.GNUTranslations(file)._catalog  # type: ignore[attr-defined]
+            catalogue = vars(gettext.GNUTranslations(file))["_catalog"]  # there is no public way to list messages
         for key, text in catalogue.items():
             if isinstance(key, tuple):
                 key, form = key

@@ -62,7 +62,7 @@ class TextSource(seqio.DataSource):
         if shard_info is not None:
             pieces = pieces[shard_info.index :: shard_info.num_shards]
         if shuffle:
-            np.random.default_rng(seed).shuffle(pieces)  # type: ignore[arg-type]
+            pieces = [pieces[i] for i in np.random.default_rng(seed).permutation(len(pieces))]
 
         def blocks() -> Iterator[dict[str, np.ndarray]]:
             for piece in pieces:
