@@ -50,7 +50,7 @@ class Data:
     pair: str = ""
     """Column or field of the second sentence; empty: there is none."""
     label: str = "label"
-    """Column or field of the label, or of the words' tags."""
+    """Column or field of the label, of the labels, or of the words' tags."""
     max_length: Annotated[int, AtLeast(8)] = 128
     """Tokens of an example, specials included. Longer pairs lose tokens at the end of the longer sentence; tagged
     words beyond are tagged O; paragraphs are read in windows of this length."""
@@ -71,18 +71,19 @@ class Task:
 
     kind: str = "classify"
     """classify, regress: a label or a number per text or pair of texts; tag: a label per word; span: the part of a paragraph
-    that answers a question (SQuAD)."""
+    that answers a question (SQuAD); multilabel: any number of labels per text or pair of texts, or none."""
     labels: tyro.conf.Suppress[tuple[str, ...]] = ()
     """Labels there may be, in the order of their scores; empty: those of the training data, sorted."""
     positive: str = ""
     """classify: the label whose F1 is measured too, as binary_f1 (GLUE's MRPC and QQP); empty: none."""
     pooling: Literal["first", "mean"] = "first"
-    """classify, regress: read from the first token or from the mean of all."""
+    """classify, regress, multilabel: read from the first token or from the mean of all."""
     crf: bool = False
     """tag: score whole sequences (Lample et al. 2016) instead of words."""
     metric: str = "auto"
     """Chooses checkpoints and is averaged. classify: accuracy, macro_f1, mcc, binary_f1; regress: pearson, spearman; tag:
-    entity_f1, accuracy; span: f1, exact. auto: the first of them (accuracy of tags that mark no entities)."""
+    entity_f1, accuracy; span: f1, exact; multilabel: micro_f1, macro_f1. auto: the first of them (accuracy of tags that mark
+    no entities)."""
     dropout: Annotated[float, BELOW_ONE] = 0.1
     """Before the output layer."""
     max_answer: int = 30
@@ -96,6 +97,8 @@ class Task:
     """span: there are questions without an answer (SQuAD 2.0)."""
     null_margin: float = 0.0
     """span: how much the score of no answer must exceed the best answer's."""
+    threshold: Annotated[float, Within(0, 1, excluded=(0, 1))] = 0.5
+    """multilabel: the probability from which a text has a label."""
 
 
 # Fine-tuning's defaults of the one `Optimizer`: BERT's, warming up over a tenth of the updates.

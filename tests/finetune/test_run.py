@@ -269,7 +269,7 @@ def test_tuned_models_go_out_come_back_and_are_started_from(tmp_path, capsys):
         ({"--data.max_length": "65"}, "beyond the encoder's 64 positions"),
         ({"--optimizer.freeze": "3"}, "optimizer.freeze: 3 layers, the encoder has 2"),
         ({"--task.metric": "pearson"}, "task.metric: pearson is not of classify"),
-        ({"--task.kind": "tags"}, "task.kind: there is no tags; use classify, regress, tag, span"),
+        ({"--task.kind": "tags"}, "task.kind: there is no tags; use classify, regress, tag, span, multilabel"),
         ({"--task.max_answer": "5"}, "task.max_answer: only of task.kind span, not of classify"),
         ({"--source": "fr", "--regime": "zero_shot"}, "source: fr has no training data"),
         ({"--data.txt": "x"}, "no such option; did you mean --data.text"),

@@ -29,7 +29,7 @@ from tests.interchange import peers
 from tests.interchange.test_folder import ENCODERS, LANGUAGES, WORDS, random_params, small
 
 FAMILIES = ("bert", "xlm-roberta", "xlm-roberta-xl", "xlm", "modernbert")
-KINDS = ("classify", "regress", "tag", "span")
+KINDS = ("classify", "regress", "tag", "span", "multilabel")
 LABELS = ("no", "perhaps", "yes")
 LENGTHS = (peers.LENGTH, 15)
 
@@ -37,7 +37,7 @@ LENGTHS = (peers.LENGTH, 15)
 def make(family, kind, pooling="first"):
     """An encoder, and a head on it, with random weights; no dropout, so that training can be compared."""
     model = dataclasses.replace(backbone(small(ENCODERS[family])), dropout=0.0, attention_dropout=0.0)
-    labels = LABELS if kind in ("classify", "tag") else ()
+    labels = LABELS if TASKS[kind].has_labels else ()
     task = options.Task(kind=kind, labels=labels, pooling=pooling, dropout=0.0)
     config = options.Finetune(task=task)
     head = make_head(config, model, TASKS[kind].outputs(labels), jnp.dtype(jnp.float32))
@@ -56,6 +56,7 @@ def items(model, kind, seed=0):
         "regress": [0.5, -1.5],
         "tag": [np.where(rng.random(n) < 0.4, rng.integers(0, 3, n), -1).astype(np.int32) for n in LENGTHS],
         "span": [(3, 7), (14, 14)],
+        "multilabel": [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]],
     }[kind]
     types = [(np.arange(n) >= 9).astype(np.int32) for n in LENGTHS]
     return Items(ids, types, targets, [1, 1])
@@ -172,7 +173,7 @@ def test_packing_changes_no_score_and_no_gradient(kind, pooling):
     packed = arrays(data, kind, [[1, 0]], Shape(1, 48, 3), 1)
     one = ours(config, model, head, encoder, head_params, apart)
     two = ours(config, model, head, encoder, head_params, packed)
-    if kind in ("classify", "regress"):
+    if not TASKS[kind].of_tokens:
         np.testing.assert_allclose(one[0][:, 0], two[0][0, [1, 0]], atol=1e-5)
     else:
         np.testing.assert_allclose(one[0][0], two[0][0, 15:39], atol=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from mlm_jax.finetune.tasks.base import TaskKind
 from mlm_jax.finetune.tasks.classify import Classify
+from mlm_jax.finetune.tasks.multilabel import Multilabel
 from mlm_jax.finetune.tasks.regress import Regress
 from mlm_jax.finetune.tasks.span import Span
 from mlm_jax.finetune.tasks.tag import Tag
@@ -14,5 +15,6 @@ KINDS = (
     Regress(),
     Tag(),
     Span(),
+    Multilabel(),
 )
 TASKS: dict[str, TaskKind] = {kind.name: kind for kind in KINDS}
