@@ -55,6 +55,7 @@ setup(
     package_data={"mlm_jax.report": ["templates/*"]},
     install_requires=[
         "absl-py>=2",
+        "docstring-parser>=0.16",
         "etils[epath]>=1.12",
         "flax>=0.12",
         "grain>=0.2.18",

@@ -15,6 +15,7 @@ import itertools
 import json
 import runpy
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,7 +23,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from mlm_jax.errors import UserError
-from mlm_jax.fields import BELOW_ONE, MAY_CHANGE, MAY_CHANGE_ONWARDS, Above, AtLeast, Within, check_bounds
+from mlm_jax.fields import BELOW_ONE, MAY_CHANGE, MAY_CHANGE_ONWARDS, OF_CORPUS, Above, AtLeast, Within, check_bounds
 
 EXPONENT = Within(0, 1, note=" (0 draws languages evenly, 1 as often as they occur)")
 
@@ -314,13 +315,13 @@ class Train:
 class Mesh:
     """Devices an axis; one may be -1, which takes what is left."""
 
-    data: Annotated[int, MAY_CHANGE] = -1
+    data: int = -1
     """Batch is split, parameters are copied."""
-    fsdp: Annotated[int, MAY_CHANGE] = 1
+    fsdp: int = 1
     """Batch and parameters are split."""
-    tensor: Annotated[int, MAY_CHANGE] = 1
+    tensor: int = 1
     """Heads, feed-forward width and vocabulary are split."""
-    slices: Annotated[int, AtLeast(1), MAY_CHANGE] = 1
+    slices: Annotated[int, AtLeast(1)] = 1
     """TPU slices that the data centre's network joins: `data` is split over them first, all else stays within one."""
 
 
@@ -328,16 +329,16 @@ class Mesh:
 class Hosts:
     """Processes that train together, each with devices of its own."""
 
-    start: Annotated[Literal["alone", "cluster", "given"], MAY_CHANGE] = "alone"
+    start: Literal["alone", "cluster", "given"] = "alone"
     """alone: this process; cluster: those that TPU VMs, SLURM or Open MPI name in the environment; given: those
     named below."""
-    coordinator: Annotated[str, MAY_CHANGE] = ""
+    coordinator: str = ""
     """given: host:port of process 0, any free port there."""
-    processes: Annotated[int, MAY_CHANGE] = 1
+    processes: int = 1
     """given: how many there are."""
-    process: Annotated[int, MAY_CHANGE] = 0
+    process: int = 0
     """given: the number of this one, from 0."""
-    timeout: Annotated[int, AtLeast(1, " second"), MAY_CHANGE] = 100
+    timeout: Annotated[int, AtLeast(1, " second")] = 100
     """Seconds in which all have to be there, and after which one that gives no sign of life counts as gone."""
 
 
@@ -353,21 +354,24 @@ class Config:
     compiled: Annotated[str, MAY_CHANGE] = ""
     """Folder of compiled programs, local or gs://, which a second start loads instead of compiling; none: they are not
     kept. Empty: WORKDIR/compiled, or what the environment's JAX_COMPILATION_CACHE_DIR says."""
-    seed: Annotated[int, AtLeast(0)] = 0
+    seed: Annotated[int, AtLeast(0), OF_CORPUS] = 0
     """Seeds initialisation, data order, masks and dropout."""
-    data: Data = Data()
-    vocabulary: Vocabulary = Vocabulary()
-    sampling: Sampling = Sampling()
+    data: Annotated[Data, OF_CORPUS] = Data()
+    vocabulary: Annotated[Vocabulary, OF_CORPUS] = Vocabulary()
+    sampling: Annotated[Sampling, OF_CORPUS] = Sampling()
     model: Model = Model()
     objective: Objective = Objective()
     optimizer: Optimizer = Optimizer()
     train: Train = Train()
-    mesh: Mesh = Mesh()
-    hosts: Hosts = Hosts()
+    mesh: Annotated[Mesh, MAY_CHANGE] = Mesh()
+    hosts: Annotated[Hosts, MAY_CHANGE] = Hosts()
 
 
-def load(path: str, kinds: tuple[type, ...] = (Config,)) -> Any:
+def load(path: str, kinds: tuple[type, ...] = (Config,), commands: Mapping[type, str] | None = None) -> Any:
     """The config, of one of the types, that a Python file's `get_config()` returns.
+
+    Args:
+      commands: type of config → the command it is for, to name where it is not of the types.
 
     Raises:
       UserError: no such file, no `get_config` in it, or it returns something else.
@@ -394,9 +398,9 @@ def load(path: str, kinds: tuple[type, ...] = (Config,)) -> Any:
     except Exception as e:
         raise UserError(f"{path}: get_config() fails ({type(e).__name__}: {e}); mend the config file") from e
     if not isinstance(config, kinds):
-        kind = type(config).__name__
-        hint = f"; it is for mlm-jax {kind.lower()}" if kind in ("Finetune", "Evaluate", "Analyze") else ""
-        raise UserError(f"{path}: get_config() returned {kind}, not {wanted}{hint}")
+        other = (commands or {}).get(type(config))
+        hint = f"; it is for mlm-jax {other}" if other else ""
+        raise UserError(f"{path}: get_config() returned {type(config).__name__}, not {wanted}{hint}")
     sources = config.data.sources if isinstance(config, Config) else ()
     if not isinstance(sources, tuple) or not all(isinstance(source, Source) for source in sources):
         raise UserError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user is meant to read: the one exception, and the word on Ctrl-C."""
+"""What a user is meant to read: the exceptions, and the word on Ctrl-C."""
 
 INTERRUPTED = "interrupted; the same command goes on from what is done"
 
@@ -9,3 +9,11 @@ class UserError(Exception):
 
     The command line prints it as `error: ...` and exits with status 2, without a traceback.
     """
+
+
+class Ended(Exception):
+    """A process that ran a part of the command did not succeed and has said why; `status` is its exit status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status

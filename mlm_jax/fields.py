@@ -80,6 +80,12 @@ class MayChange:
     onwards: bool = False
 
 
+@dataclass(frozen=True)
+class OfCorpus:
+    """The option is of what the corpus is made by: it may not change either where nothing but the corpus is made."""
+
+
+OF_CORPUS = OfCorpus()
 MAY_CHANGE = MayChange()
 MAY_CHANGE_ONWARDS = MayChange(onwards=True)
 BELOW_ONE = Within(0, 1, excluded=(1,))
@@ -116,12 +122,15 @@ def types_of(section: Any) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     return found
 
 
-def options(config: Any, prefix: str = "") -> Iterator[Option]:
-    """Every option of a config dataclass, and of the dataclasses in it; a tuple of those is an option too."""
-    for name, (kind, notes) in types_of(type(config)).items():
-        value = getattr(config, name)
+def options(config: Any, prefix: str = "", inherited: tuple[Any, ...] = ()) -> Iterator[Option]:
+    """Every option of a config dataclass, and of the dataclasses in it; a tuple of those is an option too.
+
+    What is annotated at a section is annotated at its options.
+    """
+    for name, (kind, own) in types_of(type(config)).items():
+        value, notes = getattr(config, name), (*inherited, *own)
         if dataclasses.is_dataclass(value):
-            yield from options(value, f"{prefix}{name}.")
+            yield from options(value, f"{prefix}{name}.", notes)
             continue
         yield Option(f"{prefix}{name}", kind, notes, value)
         for i, item in enumerate(value) if isinstance(value, tuple) else ():
@@ -176,9 +185,9 @@ def _compare(
             types = types_of(kind)
             defaults = {field.name: _as_json(field.default) for field in dataclasses.fields(kind)} | (default or {})
         for key in stored.keys() | given.keys():
-            of_key, of_notes = types.get(key, (None, notes))
+            of_key, own = types.get(key, (None, ()))
             was, now = stored.get(key, defaults.get(key)), given.get(key)
-            yield from _compare(f"{name}.{key}" if name else key, of_key, of_notes, was, now, defaults.get(key))
+            yield from _compare(f"{name}.{key}" if name else key, of_key, (*notes, *own), was, now, defaults.get(key))
     elif isinstance(stored, list) and isinstance(given, list) and len(json.dumps([stored, given])) > LONGEST:
         kinds = typing.get_args(kind)
         for i, (was, now) in enumerate(itertools.zip_longest(stored, given)):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from mlm_jax.config import build
 from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
 
@@ -122,24 +123,8 @@ def read(corpus: epath.PathLike) -> Manifest:
     if schema < SCHEMA:
         raise UserError(f"{path}: schema {schema} is older than this mlm_jax's {SCHEMA}; prepare into a new workdir")
     try:
-        return Manifest(
-            **stored
-            | {
-                "languages": tuple(stored["languages"]),
-                "streams": tuple(
-                    Stream(
-                        **s
-                        | {
-                            "languages": tuple(s["languages"]),
-                            "train": _split(s["train"]),
-                            "validation": _split(s["validation"]),
-                        }
-                    )
-                    for s in stored["streams"]
-                ),
-            }
-        )
-    except (KeyError, TypeError) as e:
+        return build(Manifest, stored)
+    except (KeyError, TypeError, AttributeError) as e:
         raise UserError(f"{path}: damaged ({e}); delete it and run: mlm-jax prepare CONFIG") from e
 
 
@@ -160,7 +145,3 @@ def read_token_counts(corpus: epath.PathLike) -> np.ndarray:
     if not path.exists():
         raise UserError(f"{path}: missing; delete {path.parent / 'manifest.json'} and run: mlm-jax prepare CONFIG")
     return np.load(io.BytesIO(path.read_bytes()))
-
-
-def _split(stored: dict[str, Any]) -> Split:
-    return Split(**stored | {"shards": tuple(Shard(**s) for s in stored["shards"])})

@@ -8,39 +8,36 @@ import difflib
 import io
 import itertools
 import re
-import typing
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import tyro
 
 from mlm_jax import config as cfg
+from mlm_jax.commands import WITH_CONFIG, Command, find_command
 from mlm_jax.errors import UserError
-from mlm_jax.evaluate import config as evaluate_options
-from mlm_jax.evaluate.config import Evaluate
 from mlm_jax.fields import options as options_of
-from mlm_jax.finetune import config as finetune_options
-from mlm_jax.finetune.config import Finetune
-from mlm_jax.neutrality import config as analyze_options
-from mlm_jax.neutrality.config import Analyze
-from mlm_jax.plan.config import Plan
 
 
-def parse(command: str, arguments: list[str]) -> tuple[typing.Any, list[str]]:
-    """The config file's config with the command line's options, validated.
+def parse(name: str, arguments: list[str]) -> Any:
+    """What a command is to run with: its config, validated, or a dict of its arguments and options.
 
     Raises:
-      UserError: no such file, an unknown option (the nearest is named), a value of the wrong type.
+      UserError: no such file, an unknown option (the nearest is named), a value of the wrong type or outside its bounds.
     """
+    command = find_command(name)
+    if command.config is None:
+        return read_arguments(command, arguments)
+    if not arguments:
+        raise UserError(f"{name}: name a config file, e.g. configs/quickstart.py")
     path, *options = arguments
     if path.startswith("-"):
         raise UserError(f"{path}: name the config file before any option")
-    kinds: dict[str, tuple[type, ...]] = {"finetune": (Finetune,), "evaluate": (Evaluate,), "analyze": (Analyze,)}
-    kinds["report"] = (cfg.Config, Finetune, Evaluate, Analyze)
-    base = cfg.load(path, kinds.get(command, (cfg.Config,)))
-    base = Plan(**vars(base)) if command == "plan" else base
+    of_others = {c.config: c.name for c in WITH_CONFIG if c.config and c.report}
+    base = command.widen(cfg.load(path, (command.config, *command.also), of_others))
     kind = type(base)
-    known = set(option_names(kind))
+    known = option_names(kind)
     for option in options:
         name = option.split("=")[0].replace("-", "_").lstrip("_")
         if not option.startswith("--") or option == "--help" or name in known:
@@ -55,22 +52,16 @@ def parse(command: str, arguments: list[str]) -> tuple[typing.Any, list[str]]:
         with contextlib.redirect_stderr(said), warnings.catch_warnings():
             # Of a value in the file that is not of its option's type.
             warnings.simplefilter("error", UserWarning)
-            config = tyro.cli(kind, prog=f"mlm-jax {command} {path}", args=options, default=base, use_underscores=True)
+            prog = f"mlm-jax {command.name} {path}"
+            config = tyro.cli(kind, prog=prog, args=options, default=base, use_underscores=True)
     except UserWarning as e:
         raise UserError(f"{path}: {str(e).split('. ')[0]}; mend the config file") from e
     except SystemExit as e:
         if e.code:
             raise UserError(f"{' '.join(options)}: {_first_sentence(said.getvalue())}; see --help") from None
         raise
-    validators: dict[type, Callable[[typing.Any], None]] = {
-        cfg.Config: cfg.validate,
-        Plan: cfg.validate,
-        Finetune: finetune_options.validate,
-        Evaluate: evaluate_options.validate,
-        Analyze: analyze_options.validate,
-    }
-    validators[kind](config)
-    return config, arguments
+    command.validate(config)
+    return config
 
 
 def _as_flags(options: list[str]) -> Iterator[str]:
@@ -102,24 +93,27 @@ def _first_sentence(box: str) -> str:
     return " ".join(message) or "cannot be read"
 
 
-def take_options(arguments: list[str], options: dict[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Options and their values, wherever they stand among the arguments, and the other arguments.
+def read_arguments(command: Command, given: list[str]) -> dict[str, str]:
+    """The arguments and options of a command that has no config file: options wherever they stand, or their defaults.
 
     Raises:
-      UserError: an unknown option, or one without a value.
+      UserError: an unknown option, one without a value, too few arguments or too many.
     """
-    found, rest, waiting = dict(options), [], iter(arguments)
+    found = {option: default for option, (_, default) in command.options.items()}
+    rest, waiting = [], iter(given)
     for argument in waiting:
         if not argument.startswith("--"):
             rest.append(argument)
             continue
         name, _, value = argument.partition("=")
-        if name not in options:
-            near = difflib.get_close_matches(name, options, 1, 0.5)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(options)}"
+        if name not in found:
+            near = difflib.get_close_matches(name, found, 1, 0.5)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(found)}"
             raise UserError(f"{argument}: no such option; {hint}")
         value = value or next(waiting, "")
         if not value:
             raise UserError(f"{name}: needs a value")
         found[name] = value
-    return found, rest
+    if len(rest) != len(command.arguments):
+        raise UserError(f"{command.name} {' '.join(given)}: cannot be read; {command.usage}")
+    return found | dict(zip(command.arguments, rest, strict=True))

@@ -6,51 +6,66 @@ from __future__ import annotations
 import glob
 import json
 import os
+import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from etils import epath
 
 from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax.errors import UserError
-from mlm_jax.evaluate.config import Evaluate
-from mlm_jax.fields import differences
-from mlm_jax.files import in_bucket, write_whole
-from mlm_jax.finetune.config import Finetune
-from mlm_jax.neutrality.config import Analyze
+from mlm_jax.fields import OF_CORPUS, Difference, differences
+from mlm_jax.files import write_whole
 
 SHOWN = 8  # options that differ, named in a message
 
 
-def own_workdir(config: cfg.Config | Finetune | Evaluate | Analyze, write: bool = True) -> None:
+def own_workdir(config: Any, again: str = "", write: bool = True) -> None:
     """Make the workdir and store the config in it, or check that the one stored there agrees.
+
+    Before anything is saved that depends on more than the text, whatever did not work may be mended, and before anything is
+    made at all also what the corpus is made by.
+
+    Args:
+      config: of any command.
+      again: the command line, from which a refusal says how to go on elsewhere.
+      write: store it; of several processes one does.
 
     Raises:
       UserError: the workdir holds a run with another config, or cannot be written.
     """
-    if isinstance(config, Evaluate | Analyze) and in_bucket(config.workdir):
-        raise UserError(f"workdir: {config.workdir}: evaluate and analyze work on a local disk; use a local --workdir")
-    stored = epath.Path(config.workdir) / "config.json"
-    if stored.exists() and is_begun(stored.parent, config):
+    folder = epath.Path(config.workdir)
+    stored = folder / "config.json"
+    if stored.exists() and is_begun(folder):
         try:
             different = differences(json.loads(stored.read_text()), config)
         except ValueError as e:
             raise UserError(f"{stored}: not JSON ({e}); delete it, or use another workdir") from e
-        if isinstance(config, cfg.Config) and not has_checkpoint(stored.parent):
-            # The corpus is made already, and whatever else did not work may be mended.
-            different = [d for d in different if d.name.startswith(("data.", "vocabulary.", "sampling.", "seed"))]
-        refused = [str(d) for d in different if d.may_change is None]
+        saved = has_saved(folder)
+        refused = [d for d in different if d.may_change is None and (saved or OF_CORPUS in d.notes)]
         if refused:
-            more = f"; and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
-            raise UserError(
-                f"{config.workdir}: holds a run with another config ({'; '.join(refused[:SHOWN])}{more}); "
-                "use another --workdir, or move this one away"
-            )
+            raise UserError(refusal(config, refused, again if saved else ""))
         onwards = [str(d) for d in different if d.may_change and d.may_change.onwards]
-        if onwards and write:
-            console.warn(f"{config.workdir}: {'; '.join(onwards)}; what is trained from now on uses what is here")
+        if saved and onwards and write:
+            console.warn(f"{config.workdir}: {'; '.join(onwards)}; what is trained from here on uses what is here")
     if write:
-        write_text(config, "config.json", cfg.to_json(config))
+        write_text(config.workdir, "config.json", cfg.to_json(config))
+
+
+def refusal(config: Any, refused: Sequence[Difference], again: str) -> str:
+    """What a workdir with another config says: every option that differs, and how to go on elsewhere."""
+    named = "; ".join(str(d) for d in refused[:SHOWN])
+    more = f"; and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
+    how = "use another --workdir, or move this one away"
+    if again:
+        folder = epath.Path(config.workdir)
+        new = next(f"{folder}_{n}" for n in range(2, 1000) if not epath.Path(f"{folder}_{n}").exists())
+        # `--init` brings the encoder and its vocabulary: no way to another of them.
+        init = isinstance(config, cfg.Config) and not any(d.name.startswith(("model.", "vocab")) for d in refused)
+        how = f"begin another: {again} --workdir {shlex.quote(new)}"
+        how += f" (with --init {shlex.quote(str(folder))} from this one's encoder)" if init else ""
+    return f"{config.workdir}: holds a run with another config ({named}{more}); {how}"
 
 
 def warn_of_newer(made: epath.Path, globs: Sequence[str]) -> None:
@@ -58,9 +73,9 @@ def warn_of_newer(made: epath.Path, globs: Sequence[str]) -> None:
     if not made.exists():
         return
     since = made.stat().mtime
-    # Whole seconds, as the other side has them; what cannot be looked at is not needed any more.
-    there = (path for pattern in globs for path in glob.glob(pattern) if os.path.exists(path))
-    newer = sorted(path for path in there if int(os.stat(path).st_mtime) > since)
+    # Compare in whole seconds, the resolution of object stores; skip files that have vanished.
+    present = (path for pattern in globs for path in glob.glob(pattern) if os.path.exists(path))
+    newer = sorted(path for path in present if int(os.stat(path).st_mtime) > since)
     if newer:
         others = f" and {len(newer) - 1:,} others" if len(newer) > 1 else ""
         console.warn(
@@ -68,11 +83,9 @@ def warn_of_newer(made: epath.Path, globs: Sequence[str]) -> None:
         )
 
 
-def is_begun(folder: epath.Path, config: cfg.Config | Finetune | Evaluate | Analyze) -> bool:
+def is_begun(folder: epath.Path) -> bool:
     """Whether anything was made in a workdir by its config: one that was refused before may be mended."""
     before = {"config.json", "running.json", "compiled"}
-    if not isinstance(config, cfg.Config):
-        before |= {"initial.json", "initial.safetensors", "vocabulary", "labelled", "vectors"}
     return any(
         path.name not in before and (not path.is_dir() or any(path.iterdir()))
         for path in folder.iterdir()
@@ -80,19 +93,29 @@ def is_begun(folder: epath.Path, config: cfg.Config | Finetune | Evaluate | Anal
     )
 
 
-def has_checkpoint(folder: epath.Path) -> bool:
-    """Whether a run has saved anything that depends on more than its text."""
-    checkpoints = folder / "checkpoints"
-    return checkpoints.exists() and any(path.name.isdigit() for path in checkpoints.iterdir())
+def has_saved(folder: epath.Path) -> bool:
+    """Whether a workdir holds results, finished benchmarks or probes, or checkpoints: of its own, its models, its experiments."""
+
+    def inside(name: str) -> list[epath.Path]:
+        # Not by a glob, for which brackets in the workdir's own path would be part of the pattern.
+        return list((folder / name).iterdir()) if (folder / name).is_dir() else []
+
+    return (
+        (folder / "results.json").exists()
+        or any(path.name.endswith(".json") for path in inside("done"))
+        or any(path.name.isdigit() for path in inside("checkpoints"))
+        or any(has_saved(path) for path in inside("models"))
+        or any(has_saved(path) for path in inside(".") if (path / "models").is_dir())
+    )
 
 
-def write_text(config: cfg.Config | Finetune | Evaluate | Analyze, name: str, text: str) -> None:
+def write_text(workdir: epath.PathLike, name: str, text: str) -> None:
     """Write a file of the workdir, aside and then by rename.
 
     Raises:
       UserError: it cannot be written.
     """
-    folder = epath.Path(config.workdir)
+    folder = epath.Path(workdir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / name, text)

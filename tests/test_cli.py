@@ -4,6 +4,8 @@
 import dataclasses
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,10 +17,13 @@ from etils import epath
 
 from mlm_jax import cli
 from mlm_jax import config as cfg
+from mlm_jax.commands import COMMANDS
 from mlm_jax.errors import UserError
 from mlm_jax.options import option_names, parse
+from mlm_jax.options_page import options_page
+from mlm_jax.start import needing_memory
 from mlm_jax.train import initial
-from mlm_jax.workdir import own_workdir, warn_of_newer
+from mlm_jax.workdir import has_saved, own_workdir, warn_of_newer
 from tests.corpora import tiny_config, write_config
 
 
@@ -70,7 +75,7 @@ def test_bad_commands(arguments, message, capsys):
 
 
 def test_options_reach_the_config(config_file):
-    config, _ = parse(
+    config = parse(
         "pretrain",
         [
             str(config_file),
@@ -102,22 +107,106 @@ def test_help_documents_every_option(config_file, capsys):
     assert "pretrain" in capsys.readouterr().out
 
 
+def test_help_comes_without_jax_or_tensorflow():
+    for arguments in (["--help"], ["pretrain", "--help"], ["predict", "--help"], ["pretrain", "none.py"]):
+        program = (
+            "import sys; from mlm_jax.cli import main; main(sys.argv[1:]); "
+            "print([m for m in ('jax', 'flax', 'tensorflow', 'orbax', 'grain') if m in sys.modules])"
+        )
+        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+        assert done.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.name)
+def test_each_command_has_a_page_of_its_own(command, capsys):
+    assert run(command.name, "--help") == 0
+    page = capsys.readouterr().out
+    assert page.startswith(f"usage: mlm-jax {command.name} ") and command.run.__doc__.splitlines()[0] in page
+    assert all(other.usage not in page for other in COMMANDS if other is not command)
+    assert run("--help") == 0
+    assert command.name in capsys.readouterr().out
+
+
+def test_the_page_of_options_is_what_the_program_prints():
+    page = (Path(__file__).parents[1] / "docs" / "options.md").read_text()
+    assert page == options_page(), "python -m mlm_jax.options_page > docs/options.md"
+    for command in COMMANDS:
+        for name in option_names(command.config) if command.config else command.options:
+            assert f"`{name}`" in page or f"{name} " in page
+    assert "| `optimizer.learning_rate` | `float` | `0.0007` | above 0 | from then on |" in page
+
+
+def test_an_annotated_option_is_on_the_command_line_and_one_for_config_files_is_not():
+    names = option_names(cfg.Config)
+    assert "train.steps" in names and "mesh.data" in names and "sampling.exponent" in names
+    assert "data.sources" not in names and "objective.mask_rate_schedule" not in names
+
+
 def test_a_workdir_with_another_config_is_refused_by_field(config_file, tmp_path, capsys):
-    config, _ = parse("pretrain", [str(config_file)])
+    config = parse("pretrain", [str(config_file)])
     own_workdir(config)
     (tmp_path / "run" / "corpus").mkdir()
     (tmp_path / "run" / "corpus" / "manifest.json").write_text("{}")
     # Before anything is saved only what the corpus was made by counts: a batch that is too large may be mended.
-    other, _ = parse("pretrain", [str(config_file), "--model.layers", "3", "--data.sequence_length", "8"])
+    other = parse("pretrain", [str(config_file), "--model.layers", "3", "--data.sequence_length", "8"])
     with pytest.raises(UserError, match=r"another config \(data.sequence_length: 16 there, 8 here\)"):
         own_workdir(other)
     (tmp_path / "run" / "checkpoints" / "4").mkdir(parents=True)
-    other, _ = parse("pretrain", [str(config_file), "--model.layers", "3", "--train.steps", "9"])
+    other = parse("pretrain", [str(config_file), "--model.layers", "3", "--train.steps", "9"])
     with pytest.raises(UserError, match=r"holds a run with another config \(model.layers: 2 there, 3 here\)"):
         own_workdir(other)
-    longer, _ = parse("pretrain", [str(config_file), "--train.steps", "99"])
+    longer = parse("pretrain", [str(config_file), "--train.steps", "99"])
     own_workdir(longer)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["train"]["steps"] == 99
+
+
+def test_a_refused_workdir_says_the_command_that_goes_on(config_file, tmp_path, capsys, monkeypatch):
+    config = parse("pretrain", [str(config_file)])
+    own_workdir(config)
+    (tmp_path / "run" / "corpus").mkdir()
+    (tmp_path / "run" / "corpus" / "manifest.json").write_text("{}")
+    (tmp_path / "run" / "checkpoints" / "4").mkdir(parents=True)
+    (tmp_path / "run_2").mkdir()
+    assert run("pretrain", config_file, "--optimizer.b1", "0.8", "--seed", "3") == 2
+    said = capsys.readouterr().err
+    assert "(optimizer.b1: 0.9 there, 0.8 here; seed: 0 there, 3 here)" in said
+    (command,) = re.findall(r"begin another: mlm-jax (.*) \(with --init (.*) from this one's encoder\)\n", said)
+    arguments = shlex.split(command[0])
+    assert arguments == [
+        "pretrain",
+        str(config_file),
+        "--optimizer.b1",
+        "0.8",
+        "--seed",
+        "3",
+        "--workdir",
+        f"{tmp_path}/run_3",
+    ]
+    assert command[1] == f"{tmp_path}/run"
+    again = parse(arguments[0], arguments[1:])
+    own_workdir(again)  # as printed
+    # Another encoder is not to be had from this one's.
+    assert run("pretrain", config_file, "--model.layers", "3") == 2
+    said = capsys.readouterr().err
+    assert "model.layers: 2 there, 3 here" in said and "--init" not in said
+
+
+@pytest.mark.parametrize(
+    ("made", "counts"),
+    [
+        ("models/en-seed0/metrics.jsonl", False),
+        ("models/en-seed0/checkpoints/12/state", True),
+        ("models/en-seed0/results.json", True),
+        ("xnli/models/en-seed0/results.json", True),
+        ("done/tatoeba.json", True),
+        ("labelled/x.jsonl", False),
+    ],
+)
+def test_what_a_workdir_holds_that_depends_on_its_options(tmp_path, made, counts):
+    path = tmp_path / "a[1] run" / made
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    assert has_saved(epath.Path(tmp_path / "a[1] run")) is counts
 
 
 def test_a_config_that_was_refused_may_be_mended_in_its_workdir(tmp_path, capsys):
@@ -204,10 +293,10 @@ def test_out_of_memory_is_one_line():
         pytest.raises(
             UserError, match=r"^out of memory \(RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes\.\); less$"
         ),
-        cli.needing_memory("less"),
+        needing_memory("less"),
     ):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore")
-    with pytest.raises(RuntimeError, match="quota"), cli.needing_memory("less"):
+    with pytest.raises(RuntimeError, match="quota"), needing_memory("less"):
         raise RuntimeError("RESOURCE_EXHAUSTED: quota")
 
 
@@ -286,5 +375,5 @@ def test_no_write_permission(tmp_path):
 
 def test_flags_may_be_given_a_value(config_file):
     for said, expected in ((["--objective.whole_words", "True"], True), (["--objective.whole_words", "false"], False)):
-        config, _ = parse("prepare", [str(config_file), *said, "--train.steps", "7"])
+        config = parse("prepare", [str(config_file), *said, "--train.steps", "7"])
         assert config.objective.whole_words is expected and config.train.steps == 7

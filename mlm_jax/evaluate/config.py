@@ -12,6 +12,7 @@ import tyro
 
 from mlm_jax.errors import UserError
 from mlm_jax.fields import MAY_CHANGE, AtLeast, check_bounds
+from mlm_jax.files import in_bucket
 from mlm_jax.finetune import config as finetune_config
 from mlm_jax.finetune.config import Finetune
 
@@ -144,6 +145,8 @@ def validate(config: Evaluate) -> None:
       UserError: naming the option, its value and what would be right.
     """
     check_bounds(config)
+    if in_bucket(config.workdir):
+        raise UserError(f"workdir: {config.workdir}: evaluate and analyze work on a local disk; use a local --workdir")
     names = [
         part.name
         for parts in (config.tuned, config.retrieval, config.mining, config.language_model)

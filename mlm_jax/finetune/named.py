@@ -11,6 +11,7 @@ from pathlib import Path
 
 from etils import epath
 
+from mlm_jax.errors import UserError
 from mlm_jax.files import in_bucket
 
 PREFIX = "tfds:"
@@ -23,7 +24,7 @@ def local_file(path: str, language: str, workdir: epath.PathLike) -> str:
       path: of a `Labelled`; what does not begin with tfds: is returned as it is.
 
     Raises:
-      SystemExit: it cannot be had; the reason is printed.
+      UserError: it cannot be had.
     """
     if not path.startswith(PREFIX):
         return path
@@ -35,7 +36,7 @@ def local_file(path: str, language: str, workdir: epath.PathLike) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     # A process of its own, so that TensorFlow never shares memory or threads with the training.
     command = [sys.executable, "-m", "mlm_jax.prepare.labelled", path, language, str(folder / stem)]
-    done = subprocess.run(command, check=False)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise SystemExit(done.returncode)
+        raise UserError(done.stdout.strip() or f"{path}: cannot be had; what was printed above says why")
     return local_file(path, language, workdir)

@@ -10,6 +10,7 @@ import tyro
 
 from mlm_jax.errors import UserError
 from mlm_jax.fields import MAY_CHANGE, AtLeast, check_bounds
+from mlm_jax.files import in_bucket
 
 TRANSFORMATIONS = ("plain", "centred", "normalised", "projected")
 DECODERS = ("argmax", "itermax", "edge_cover", "matching")
@@ -105,6 +106,8 @@ def validate(config: Analyze) -> None:
       UserError: naming the option, its value and what would be right.
     """
     check_bounds(config)
+    if in_bucket(config.workdir):
+        raise UserError(f"workdir: {config.workdir}: evaluate and analyze work on a local disk; use a local --workdir")
     if not (config.aligned or config.word_alignment or config.quality):
         raise UserError("aligned, word_alignment, quality: all empty; name at least one set to probe with")
     names = [part.name for parts in (config.aligned, config.word_alignment, config.quality) for part in parts]  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
@@ -107,7 +108,9 @@ def paragraphs(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     try:
-        write_examples(*sys.argv[1:])
+        # TensorFlow Datasets' own words aside: standard output is for why it cannot be had.
+        with contextlib.redirect_stdout(sys.stderr):
+            write_examples(*sys.argv[1:])
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(error)
         sys.exit(2)

@@ -173,7 +173,7 @@ def test_questions_come_under_their_contexts():
 def test_a_named_split_is_written_once_by_a_process_of_its_own(tmp_path, monkeypatch):
     calls = []
 
-    def run(command, check):
+    def run(command, **_):
         calls.append(command)
         Path(command[-1] + ".jsonl").write_text('{"source_sentence": "Hallo", "target_sentence": "Hello"}\n')
         return subprocess.CompletedProcess(command, 0)
@@ -198,8 +198,17 @@ def test_a_named_split_is_written_once_by_a_process_of_its_own(tmp_path, monkeyp
     ],
 )
 def test_a_name_that_is_not_to_be_had_is_one_line(tmp_path, path, message, capfd):
-    with pytest.raises(SystemExit) as exit_:
+    with pytest.raises(UserError) as error:
         named.local_file(path, "en", tmp_path)
-    assert exit_.value.code == 2
-    (line,) = [x for x in capfd.readouterr().err.splitlines() if x.startswith("error: ")]
-    assert message in line
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert "error: " not in capfd.readouterr().err
+
+
+def test_a_process_that_fails_does_not_end_the_callers(tmp_path, monkeypatch):
+    done = subprocess.CompletedProcess([], 2, stdout="tfds:x/y:train: no such data set; it was looked for\n")
+    monkeypatch.setattr(named.subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(UserError, match=r"^tfds:x/y:train: no such data set; it was looked for$"):
+        named.local_file("tfds:x/y:train", "en", tmp_path)
+    monkeypatch.setattr(done, "stdout", "")
+    with pytest.raises(UserError, match=r"^tfds:x/y:train: cannot be had; what was printed above says why$"):
+        named.local_file("tfds:x/y:train", "en", tmp_path)

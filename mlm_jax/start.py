@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What commands do before their work: processes of their own, signals, and the encoder that a workdir starts from."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from etils import epath
+
+from mlm_jax import config as cfg
+from mlm_jax.errors import Ended, UserError
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextlib.contextmanager
+def needing_memory(advice: str) -> Iterator[None]:
+    """Say in one line that a device's memory did not suffice.
+
+    Raises:
+      UserError: it did not, and what needs less.
+    """
+    try:
+        yield
+    except RuntimeError as e:
+        if "RESOURCE_EXHAUSTED: Out of memory" not in str(e):
+            raise
+        raise UserError(f"out of memory ({str(e).splitlines()[0]}); {advice}") from e
+
+
+def run_in_own_process(*arguments: str) -> None:
+    """Run a command in a process of its own, which SIGTERM and SIGINT end too.
+
+    Raises:
+      Ended: it did not succeed, and has said why.
+    """
+    child = subprocess.Popen([sys.executable, "-m", "mlm_jax", *arguments])
+    # A terminal's Ctrl-C reaches the child twice so, which `raise_interrupt` bears.
+    before = {number: signal.signal(number, lambda number, frame: child.send_signal(number)) for number in STOPS}
+    try:
+        status = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if status:
+        raise Ended(status if status > 0 else 128 - status)
+
+
+def raise_interrupt() -> None:
+    """Have Ctrl-C raise KeyboardInterrupt, once: a terminal and a parent may both send it."""
+
+    def once(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, once)
+
+
+def import_init(workdir: str, init: str, required: bool = True) -> bool:
+    """Import the encoder of `init` into the workdir, where there is none yet.
+
+    Returns:
+      Whether the workdir has an encoder to start from.
+
+    Raises:
+      UserError: `init` is empty and required, or it is another encoder than the workdir starts from.
+      Ended: it cannot be imported.
+    """
+    from mlm_jax.train import initial
+
+    if initial.exists(workdir):
+        # As `import` wrote it: the folder, and of a run the step.
+        source = initial.read_source(workdir).split(" at step ")[0]
+        if init and os.path.realpath(init) != os.path.realpath(source):
+            raise UserError(
+                f"init: {workdir} starts from {source} already, not from {init}; use another --workdir for it, or "
+                "leave --init out to go on"
+            )
+        return True
+    if init:
+        # A process of its own, so that what reads the encoder leaves its memory when it ends.
+        run_in_own_process("import", init, workdir)
+    elif required:
+        raise UserError("init: empty; name a run or a Hugging Face folder to start from (--init FOLDER)")
+    return bool(init)
+
+
+def start_from(config: cfg.Config) -> cfg.Config:
+    """The config with the encoder that its workdir starts from, imported from `init` where it is not there yet.
+
+    Raises:
+      UserError: the encoder does not fit the config.
+      Ended: it cannot be imported.
+    """
+    from mlm_jax.train import initial
+
+    if not import_init(config.workdir, config.init, required=False):
+        return config
+    adopted = initial.adopt(config)
+    try:
+        cfg.validate(adopted)
+    except UserError as e:
+        raise UserError(f"{e} (model is the encoder's that {config.workdir} starts from)") from e
+    return adopted
+
+
+def refuse_unprepared(config: cfg.Config) -> None:
+    """Several processes do not prepare: all but one would wait for hours, on machines that may not have TensorFlow.
+
+    Raises:
+      UserError: the workdir lacks the corpus, or the encoder to start from.
+    """
+    from mlm_jax.train import initial
+
+    corpus = epath.Path(config.workdir) / "corpus" / "manifest.json"
+    if not corpus.exists() or (config.init and not initial.exists(config.workdir)):
+        raise UserError(
+            f"{config.workdir}: not prepared, which one process alone does; run mlm-jax prepare with the same config first, "
+            "in a workdir that all hosts see"
+        )
