@@ -22,7 +22,7 @@ from mlm_jax.evaluate.config import Evaluate, Mining, Pairs, Retrieval, experime
 from mlm_jax.evaluate.sentences import Embed, make_embedder
 from mlm_jax.files import read_json, write_json, write_whole
 from mlm_jax.finetune import run as finetuning
-from mlm_jax.finetune.examples import json_lines
+from mlm_jax.finetune.examples import read_json_lines
 from mlm_jax.finetune.named import PREFIX, local_file
 from mlm_jax.lines import read_lines
 from mlm_jax.metrics.labels import spearman
@@ -114,7 +114,7 @@ def read_aligned(pairs: Pairs, workdir: str) -> tuple[list[str], list[str]]:
     for language, path in zip(pairs.languages, pairs.paths, strict=True):
         if path.startswith(PREFIX):
             name, _, field = path.partition("#")
-            rows = [row for _, row in json_lines(local_file(name, language, workdir))]
+            rows = [row for _, row in read_json_lines(local_file(name, language, workdir))]
             if not rows or not isinstance(rows[0].get(field), str):
                 raise UserError(
                     f"{path}: no text in {field or 'no field'}; there are {', '.join(rows[0] if rows else [])}"

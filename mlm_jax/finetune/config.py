@@ -121,7 +121,7 @@ class Train:
     """Updates between checkpoints to continue from; evaluations that found a better model save as well."""
 
 
-REGIMES = ("zero_shot", "translate_train", "translate_test", "translate_train_all", "joint", "in_language")
+Regime = Literal["zero_shot", "translate_train", "translate_test", "translate_train_all", "joint", "in_language"]
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,7 @@ class Finetune:
     """A run or a Hugging Face folder whose encoder and vocabulary to start from."""
     random_init: bool = False
     """Start from random weights in its shape: what is left without pretraining."""
-    regime: Literal["zero_shot", "translate_train", "translate_test", "translate_train_all", "joint", "in_language"] = (
-        "zero_shot"
-    )
+    regime: Regime = "zero_shot"
     """zero_shot: one model, trained on `source`, tested on all; translate_test: the same, on test text translated into
     `source`; translate_train, in_language: a model a language, on its own training data (translated, or not);
     translate_train_all, joint: one model on all training data."""

@@ -33,7 +33,7 @@ class Example:
     key: str
 
 
-def table(path: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+def read_table(path: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Rows of a file of columns with tabs between, in which quotes are text: (file:line, column → text).
 
     Args:
@@ -54,7 +54,7 @@ def table(path: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, st
         yield f"{path}:{number}", dict(zip(names, cells, strict=True))
 
 
-def json_lines(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_json_lines(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Objects of a file of JSON lines: (file:line, object)."""
     for number, line in read_lines(path):
         if not line.strip():

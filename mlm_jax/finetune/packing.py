@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Items → blocks: several a row, each in a segment of its own, all rows of one length, so that one program serves."""
+"""Items → rows of one length, several per row, each in a segment of its own, so that one compiled program serves."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ Batch = list[list[int]]  # items of each row
 
 @dataclass(frozen=True)
 class Shape:
-    """Attributes:
-    rows: of a batch.
-    length: of a row, in tokens.
-    slots: items a row, at most.
+    """The shape of a batch.
+
+    Attributes:
+      rows: number of rows.
+      length: of a row, in tokens.
+      slots: items per row, at most.
     """
 
     rows: int
@@ -32,7 +34,7 @@ def pack(lengths: Sequence[int], order: Sequence[int], shape: Shape, ahead: int)
     over begin the next batch.
 
     Args:
-      lengths: tokens an item; none above `shape.length`.
+      lengths: tokens of each item; none above `shape.length`.
       order: in which items come.
       ahead: items passed over, at most, before a batch is closed.
     """
@@ -66,13 +68,13 @@ def padding_share(lengths: Sequence[int], batches: Sequence[Batch], shape: Shape
 
 
 def choose_shape(lengths: Sequence[int], batch_size: int, padding: float) -> tuple[Shape, float]:
-    """The shortest blocks that hold `batch_size` items on average and at most a share of padding.
+    """The shortest rows that hold `batch_size` items on average and at most a share of padding.
 
-    The number of rows is a power of two, so that devices divide it, and no function of how many there are: any number of
-    them sees the same batches.
+    The number of rows is a power of two, so that devices divide it. It does not depend on the number of devices: any number
+    of them sees the same batches.
 
     Args:
-      lengths: tokens an item.
+      lengths: tokens of each item.
 
     Returns:
       The shape, and the share of padding in a trial packing; above `padding` where no shape has less.

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Data, Finetune, Labelled, Task, Train
+from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Data, Finetune, Labelled, Regime, Task, Train
 
 XNLI = ("ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh")
 PAWS_X = ("de", "en", "es", "fr", "ja", "ko", "zh")
@@ -24,7 +24,7 @@ MLQA = ("ar", "de", "en", "es", "hi", "vi", "zh")
 TYDI_QA = ("ar", "bn", "en", "fi", "id", "ko", "ru", "sw", "te")
 
 
-def xnli(regime: str = "zero_shot") -> Finetune:
+def xnli(regime: Regime = "zero_shot") -> Finetune:
     """XNLI (Conneau et al. 2018): trained on MultiNLI, or on its translations (XTREME's).
 
     translate_test reads the test sets' translations into English from data/xnli_translate_test/{language}.tsv, of columns premise,
@@ -43,7 +43,7 @@ def xnli(regime: str = "zero_shot") -> Finetune:
             for x in XNLI
         )
     return Finetune(
-        regime=regime,  # type: ignore[arg-type]
+        regime=regime,
         data=Data(
             train=tuple(Labelled(x, train(x)) for x in XNLI),
             dev=tuple(Labelled(x, "tfds:xnli:validation") for x in XNLI),
@@ -57,14 +57,14 @@ def xnli(regime: str = "zero_shot") -> Finetune:
     )
 
 
-def paws_x(regime: str = "zero_shot") -> Finetune:
+def paws_x(regime: Regime = "zero_shot") -> Finetune:
     """PAWS-X (Yang et al. 2019): paraphrase or not; its training data are translations of the English."""
 
     def files(split: str) -> tuple[Labelled, ...]:
         return tuple(Labelled(x, f"tfds:paws_x_wiki/{x}:{split}") for x in PAWS_X)
 
     return Finetune(
-        regime=regime,  # type: ignore[arg-type]
+        regime=regime,
         data=Data(
             train=files("train"),
             dev=files("validation"),
@@ -78,14 +78,14 @@ def paws_x(regime: str = "zero_shot") -> Finetune:
     )
 
 
-def wikiann(regime: str = "zero_shot") -> Finetune:
+def wikiann(regime: Regime = "zero_shot") -> Finetune:
     """Named entities of Wikipedia (Pan et al. 2017, in the balanced splits of Rahimi et al. 2019), XTREME's 40 languages."""
 
     def files(split: str) -> tuple[Labelled, ...]:
         return tuple(Labelled(x, f"tfds:wikiann/{x}:{split}") for x in WIKIANN)
 
     return Finetune(
-        regime=regime,  # type: ignore[arg-type]
+        regime=regime,
         data=Data(
             train=files("train"),
             dev=files("validation"),
@@ -100,7 +100,7 @@ def wikiann(regime: str = "zero_shot") -> Finetune:
     )
 
 
-def conll(regime: str = "zero_shot") -> Finetune:
+def conll(regime: Regime = "zero_shot") -> Finetune:
     """Named entities of CoNLL-2002 (Dutch, Spanish) and CoNLL-2003 (English), as Wu and Dredze (2019) and XLM-R (table 4) have them; add
     German by a path to its licensed files."""
     names = {"en": "conll2003", "es": "conll2002/es", "nl": "conll2002/nl"}
@@ -109,7 +109,7 @@ def conll(regime: str = "zero_shot") -> Finetune:
         return tuple(Labelled(x, f"tfds:{name}:{split}") for x, name in names.items())
 
     return Finetune(
-        regime=regime,  # type: ignore[arg-type]
+        regime=regime,
         data=Data(
             train=files("train"), dev=files("dev"), test=files("test"), text="tokens", label="ner", max_length=128
         ),
@@ -119,7 +119,7 @@ def conll(regime: str = "zero_shot") -> Finetune:
     )
 
 
-def pos(regime: str = "zero_shot") -> Finetune:
+def pos(regime: Regime = "zero_shot") -> Finetune:
     """Universal part-of-speech tags (Nivre et al. 2018), XTREME's 33 languages."""
 
     def source(x: str, split: str) -> Labelled:
@@ -128,7 +128,7 @@ def pos(regime: str = "zero_shot") -> Finetune:
     without_train = {"th", "tl", "yo", "kk"}  # test sets only (Kazakh has no dev set)
     trained = tuple(x for x in POS if x not in without_train)
     return Finetune(
-        regime=regime,  # type: ignore[arg-type]
+        regime=regime,
         data=Data(
             train=tuple(source(x, "train") for x in trained),
             dev=(source("en", "dev"),),

@@ -76,7 +76,7 @@ def exact(gold: str, found: str, language: str = "", rules: str = "squad") -> fl
     return float(normalize(gold, language, rules) == normalize(found, language, rules))
 
 
-def scores(
+def answer_scores(
     gold: Sequence[Sequence[str]], found: Sequence[str], language: str = "", rules: str = "squad"
 ) -> dict[str, float]:
     """Means over questions of the best over each question's answers; a question without answers has "" for one.

@@ -14,7 +14,7 @@ Tags = Sequence[Sequence[str]]
 
 
 def accuracy(gold: Sequence[Any], found: Sequence[Any]) -> float:
-    """Share that is right."""
+    """Share that is correct."""
     return float(np.mean([a == b for a, b in zip(gold, found, strict=True)]))
 
 
@@ -78,15 +78,15 @@ def entity_scores(gold: Tags, found: Tags) -> dict[str, float]:
     Returns:
       precision, recall, entity_f1: 0 where there is nothing to divide by.
     """
-    right = marked = there = 0
+    correct = marked = expected = 0
     for a, b in zip(gold, found, strict=True):
         if len(a) != len(b):
             raise ValueError(f"{len(b)} tags for a sentence of {len(a)}")
         gold_entities, found_entities = entities(a), entities(b)
-        right += len(gold_entities & found_entities)
+        correct += len(gold_entities & found_entities)
         marked += len(found_entities)
-        there += len(gold_entities)
-    precision = right / marked if marked else 0.0
-    recall = right / there if there else 0.0
-    f1 = 2 * precision * recall / (precision + recall) if right else 0.0
+        expected += len(gold_entities)
+    precision = correct / marked if marked else 0.0
+    recall = correct / expected if expected else 0.0
+    f1 = 2 * precision * recall / (precision + recall) if correct else 0.0
     return {"precision": precision, "recall": recall, "entity_f1": f1}

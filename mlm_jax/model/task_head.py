@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heads of fine-tuned encoders: scores of a text's classes, of a word's tags, of an answer's begin and end."""
+"""Heads of fine-tuned encoders: scores of a text's labels, of a word's tags, of an answer's first and last token."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def transform_of(model: cfg.Model, whole_texts: bool) -> Transform:
     """What a family has before the output layer, as its published classes do.
 
     Args:
-      whole_texts: the head reads a vector a text, not one a token.
+      whole_texts: the head reads a vector per text, not one per token.
 
     Returns:
       norm: dense, GELU and norm (ModernBERT); tanh: dense and tanh, for texts (BERT's pooler, XLM-R); none (XLM, and
@@ -37,9 +37,10 @@ class TaskHead(nn.Module):
 
     Attributes:
       config: the encoder's.
-      outputs: scores a vector.
+      outputs: scores per vector.
       transform: see `transform_of`.
-      rate: dropout before the linear layer.
+      rate: of dropout, before the linear layer.
+      dtype: that products are computed in; scores are float32.
     """
 
     config: cfg.Model
@@ -55,7 +56,7 @@ class TaskHead(nn.Module):
         width, std = config.width, config.initializer_std
         if self.transform != "none":
             kernel = matrix(self, "dense_kernel", ("embed", "embed_out"), (width, width), std, dtype)
-            x = jnp.einsum("bsw,wv->bsv", x, kernel)
+            x = jnp.einsum("bsw,wv->bsv", x, kernel)  # [batch, vectors, width]
             if config.bias or self.transform == "tanh":
                 x = x + zeros(self, "dense_bias", ("embed_out",), (width,), dtype)[None, None]
             if self.transform == "tanh":
@@ -64,6 +65,7 @@ class TaskHead(nn.Module):
                 x = LayerNorm(config.norm_epsilon, config.bias, name="norm")(gelu(x))
         x = dropout(x, self.rate, keys)
         kernel = matrix(self, "output_kernel", ("embed", "class"), (width, self.outputs), std, dtype)
+        # Scores are float32 whatever `dtype`: the softmax of the loss needs it.
         bias = zeros(self, "output_bias", ("class",), (self.outputs,), jnp.dtype(jnp.float32))
         return jnp.einsum("bsw,wc->bsc", x, kernel, preferred_element_type=jnp.float32) + bias[None, None]
 
@@ -72,16 +74,16 @@ def pool(hidden: jax.Array, starts: jax.Array, segment_ids: jax.Array, how: Lite
     """A vector for each segment of each row.
 
     Args:
-      hidden: [batch, length, width].
+      hidden: float [batch, length, width].
       starts: places of the segments' first tokens, int32 [batch, slots].
       segment_ids: int32 [batch, length]; slot i holds segment i + 1.
 
     Returns:
-      [batch, slots, width]: the first token, or the mean of all.
+      [batch, slots, width], of the type of `hidden`: the first token, or the mean of all.
     """
     if how == "first":
         return jnp.take_along_axis(hidden, starts[:, :, None], axis=1)
     slots = jnp.arange(1, starts.shape[1] + 1)
     member = (segment_ids[:, None, :] == slots[None, :, None]).astype(hidden.dtype)  # [batch, slots, length]
-    total = jnp.einsum("bsl,blw->bsw", member, hidden)
+    total = jnp.einsum("bsl,blw->bsw", member, hidden)  # [batch, slots, width]
     return total / jnp.maximum(member.sum(axis=-1, keepdims=True), 1)

@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate.retrieval import normalise
-from mlm_jax.finetune.examples import table
+from mlm_jax.finetune.examples import read_table
 from mlm_jax.metrics.labels import pearson, spearman
 from mlm_jax.neutrality.config import Quality
 
@@ -32,7 +32,7 @@ def read_judged(path: str, part: Quality) -> Judged:
       UserError: no such column, an empty sentence, or a score that is not a number.
     """
     source, translation, score = [], [], []
-    for where, row in table(path, ()):
+    for where, row in read_table(path, ()):
         for column in (part.source, part.translation, part.score):
             if column not in row:
                 raise UserError(f"{where}: no column {column}; there are {', '.join(row)}")

@@ -88,5 +88,5 @@ def test_f1_is_symmetric_and_between_0_and_1(a, b, language):
 
 
 def test_the_best_of_several_answers_counts():
-    found = answers.scores([["1998", "in 1998"], []], ["in 1998", ""])
+    found = answers.answer_scores([["1998", "in 1998"], []], ["in 1998", ""])
     assert found == {"f1": 1, "exact": 1}

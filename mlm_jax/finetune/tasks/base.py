@@ -16,7 +16,7 @@ import numpy as np
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.arrays import Encoded, Items
 from mlm_jax.finetune.config import Data, Labelled, Task
-from mlm_jax.finetune.examples import Example, json_lines, named_fields, table
+from mlm_jax.finetune.examples import Example, named_fields, read_json_lines, read_table
 from mlm_jax.finetune.packing import Batch, Shape
 from mlm_jax.lines import uncompressed
 from mlm_jax.model.task_head import pool
@@ -125,9 +125,9 @@ class TaskKind(abc.ABC):
         """(file:line, text, pair or None, label or None) of a file of columns or of JSON lines."""
         suffix = Path(uncompressed(path)).suffix
         if suffix == ".tsv":
-            rows = table(path, data.columns)
+            rows = read_table(path, data.columns)
         elif suffix == ".jsonl":
-            rows = json_lines(path)
+            rows = read_json_lines(path)
         else:
             raise UserError(f"{path}: task.kind {self.name} reads {self.reads} files")
         for where, row in rows:

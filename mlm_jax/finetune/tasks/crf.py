@@ -31,8 +31,10 @@ def sequence_loss(
     between, begin, end = transitions[:tags, :tags], transitions[tags, :tags], transitions[:tags, tags]
     rows = emissions.shape[0]
 
-    def step(carry, at):  # type: ignore[no-untyped-def]
-        # alpha: log-sum over tag sequences of the open segment so far; last: its last gold tag; segment 0: none is open.
+    def step(carry: tuple[jax.Array, ...], at: tuple[jax.Array, ...]) -> tuple[tuple[jax.Array, ...], None]:
+        # alpha: log-sum over tag sequences of the open segment so far, [rows, tags]; last: its last gold tag, [rows];
+        # segment: which one is open, [rows], 0 if none is; log_sums: of the closed segments, [rows]; golds: scores of gold
+        # tags, of the closed segments and of the open one so far, [rows].
         alpha, last, segment, log_sums, golds = carry
         emission, target, here = at
         scored = target >= 0
@@ -41,6 +43,7 @@ def sequence_loss(
         closes = is_new & (segment > 0)
         log_sums = log_sums + jnp.where(closes, jax.nn.logsumexp(alpha + end[None], axis=-1), 0)
         golds = golds + jnp.where(closes, end[last], 0)
+        # [rows, tag before, tag] → [rows, tag]
         goes_on = jax.nn.logsumexp(alpha[:, :, None] + between[None], axis=1) + emission
         begins = begin[None] + emission
         alpha = jnp.where(scored[:, None], jnp.where(is_new[:, None], begins, goes_on), alpha)
@@ -51,8 +54,12 @@ def sequence_loss(
         return (alpha, last, segment, log_sums, golds), None
 
     none = jnp.zeros(rows, jnp.int32)
-    start = (jnp.zeros((rows, tags)), none, none, jnp.zeros(rows), jnp.zeros(rows))
-    columns = (emissions.swapaxes(0, 1), targets.T, segment_ids.T)
+    start: tuple[jax.Array, ...] = (jnp.zeros((rows, tags)), none, none, jnp.zeros(rows), jnp.zeros(rows))
+    columns: tuple[jax.Array, ...] = (
+        emissions.swapaxes(0, 1),
+        targets.T,
+        segment_ids.T,
+    )  # the scan goes from left to right: length first
     (alpha, last, segment, log_sums, golds), _ = jax.lax.scan(step, start, columns)
     is_open = segment > 0
     log_sums = log_sums + jnp.where(is_open, jax.nn.logsumexp(alpha + end[None], axis=-1), 0)
@@ -64,8 +71,8 @@ def best_sequence(emissions: np.ndarray, transitions: np.ndarray) -> list[int]:
     """The most probable tags of one sentence (Viterbi).
 
     Args:
-      emissions: of its words, [words, tags].
-      transitions: [tags + 1, tags + 1].
+      emissions: of its words, float [words, tags].
+      transitions: float [tags + 1, tags + 1].
     """
     tags = emissions.shape[1]
     score = transitions[tags, :tags] + emissions[0]
@@ -83,7 +90,12 @@ def best_sequence(emissions: np.ndarray, transitions: np.ndarray) -> list[int]:
 
 
 def marginals(emissions: np.ndarray, transitions: np.ndarray) -> np.ndarray:
-    """Probability of each tag of each word of one sentence (forward-backward), [words, tags]."""
+    """Probability of each tag of each word of one sentence (forward-backward), float [words, tags].
+
+    Args:
+      emissions: float [words, tags].
+      transitions: float [tags + 1, tags + 1].
+    """
     tags = emissions.shape[1]
     between = transitions[:tags, :tags]
     forward = [transitions[tags, :tags] + emissions[0]]

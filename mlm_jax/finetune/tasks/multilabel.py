@@ -44,7 +44,8 @@ class Multilabel(TextTask):
         return labels
 
     def labels_of(self, example: Example) -> Sequence[str]:
-        return example.label  # type: ignore[no-any-return]
+        labels: Sequence[str] = example.label
+        return labels
 
     def label_set(self, task: Task, train: Sequence[Example]) -> tuple[str, ...]:
         labels = super().label_set(task, train)

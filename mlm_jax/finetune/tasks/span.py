@@ -142,7 +142,7 @@ class Span(TaskKind):
         self, examples: Sequence[Example], predictions: Sequence[Prediction], task: Task, language: str
     ) -> dict[str, float]:
         gold = [[text for text, _ in e.label] for e in examples]
-        return answers.scores(gold, [p.value for p in predictions], language, task.answers)
+        return answers.answer_scores(gold, [p.value for p in predictions], language, task.answers)
 
     def class_ending(self, family: str) -> str:
         # XLM's class without "Simple" has a beam search and another head.
