@@ -23,7 +23,7 @@ from mlm_jax import config as cfg
 from mlm_jax.prepare import sample
 from mlm_jax.prepare.run import stream_jobs
 from mlm_jax.prepare.shard import make_shard
-from mlm_jax.prepare.sources import language_pieces
+from mlm_jax.prepare.sources import language_slices
 from mlm_jax.prepare.vocabulary import train
 from mlm_jax.tokenizers import load_pieces
 from mlm_jax.vocabulary import from_file
@@ -50,7 +50,7 @@ def main() -> None:
         ours, theirs = [], []
         with ProcessPoolExecutor(WORKERS, get_context("spawn")) as pool:
             for turn in range(-1, 3):  # the first warms up
-                jobs = stream_jobs(config, words, ("xx",), language_pieces(data)["xx"], {"xx": 0})
+                jobs = stream_jobs(config, words, ("xx",), language_slices(data)["xx"], {"xx": 0})
                 for path in folder.glob("corpus/*/*.done"):
                     path.unlink()
                 begin = time.perf_counter()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import re
 import runpy
 import typing
 from collections.abc import Mapping
@@ -83,7 +84,7 @@ class Data:
     pairings: Annotated[int, AtLeast(1)] = 1
     """next_sentence: times the text is cut into pairs anew (BERT's duplication factor: 10)."""
     shard_bytes: Annotated[int, AtLeast(1)] = 64 * 2**20
-    """Uncompressed text files are prepared in pieces of this many bytes, in parallel."""
+    """Uncompressed text files are prepared in slices of this many bytes, in parallel."""
     workers: Annotated[int, AtLeast(0), MAY_CHANGE] = 0
     """Preparation processes; 0: one a core."""
     runner: Annotated[Literal["pool", "beam"], MAY_CHANGE] = "pool"
@@ -411,8 +412,8 @@ def load(path: str, kinds: tuple[type, ...] = (Config,), commands: Mapping[type,
 
 
 def is_named(path: str) -> bool:
-    """Whether a source's path names a data set, and no files."""
-    return path.startswith(("tfds:", "seqio:", "sample:"))
+    """Whether a source's path names a data set (`tfds:NAME`), and no files."""
+    return re.match(r"[a-z]\w+:(?!//)", path) is not None
 
 
 def text_files(data: Data) -> list[str]:

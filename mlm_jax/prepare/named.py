@@ -6,10 +6,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
+from mlm_jax.prepare.slices import Pair, Slice, SourceKind
 from mlm_jax.prepare.text import tidy
 
 BATCH = 1_000  # documents
@@ -72,10 +73,10 @@ def pair_shard_count(source: cfg.Parallel) -> int:
     return max(1, info.splits["train"].num_shards) if "train" in info.splits else 1
 
 
-def pairs(source: cfg.Parallel, index: int, count: int) -> Iterator[list[tuple[str, str]]]:
+def pairs(source: cfg.Parallel, index: int, count: int) -> Iterator[list[Pair]]:
     """The sentence pairs of one shard of a TFDS translation data set, in batches, in a fixed order.
 
-    Its examples hold a sentence a language (`tfds.features.Translation`: wmt, opus, para_crawl), or a list of
+    Its examples hold one sentence per language (`tfds.features.Translation`: wmt, opus, para_crawl), or a list of
     languages and one of sentences (`TranslationVariableLanguages`: ted_multi_translate).
     """
     import tensorflow_datasets as tfds
@@ -171,3 +172,32 @@ def _import_module(source: cfg.Source) -> None:
             f"data.sources: language {source.language}: module {source.module} cannot be imported "
             f"({type(e).__name__}: {e}); check Source.module and PYTHONPATH"
         ) from e
+
+
+def _slices(source: cfg.Source, data: cfg.Data) -> list[Slice[cfg.Source]]:
+    count = shard_count(source, "train")
+    first: Literal["train", "both"] = "train" if source.validation else "both"
+    found = [Slice(source, first, (source.path,), index=i, count=count) for i in range(count)]
+    if source.validation:
+        count = shard_count(source, source.validation)
+        found += [Slice(source, "validation", (source.path,), index=i, count=count) for i in range(count)]
+    return found
+
+
+def _pair_slices(parallel: cfg.Parallel) -> list[Slice[cfg.Parallel]]:
+    count = pair_shard_count(parallel)
+    return [Slice(parallel, "both", parallel.paths, index=i, count=count) for i in range(count)]
+
+
+def _documents(part: Slice[cfg.Source]) -> Iterator[list[str]]:
+    split = part.source.validation if part.part == "validation" else "train"
+    return documents(part.source, split, part.index, part.count)
+
+
+TFDS = SourceKind(
+    slices=_slices,
+    documents=_documents,
+    pair_slices=_pair_slices,
+    pairs=lambda part: pairs(part.source, part.index, part.count),
+)
+SEQIO = SourceKind(slices=_slices, documents=_documents)

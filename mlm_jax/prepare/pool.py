@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same function over many pieces of work, in processes: progress, and no hang when one dies."""
+"""The same function over many jobs, in processes: progress, and no hang when one dies."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run_all(
     Raises:
       UserError: a job raised it, or a process died.
     """
-    with console.progress(title, len(jobs), unit="pieces") as advance:
+    with console.progress(title, len(jobs), unit="jobs") as advance:
         if workers == 1 or len(jobs) == 1:
             for number, job in enumerate(jobs):
                 yield number, function(*job)

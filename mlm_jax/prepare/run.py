@@ -23,7 +23,8 @@ from mlm_jax.files import write_whole
 from mlm_jax.manifest import Manifest, Shard, Split, Stream
 from mlm_jax.prepare.pool import run_all
 from mlm_jax.prepare.shard import Job, Settings, file_name, make_shard
-from mlm_jax.prepare.sources import Piece, language_pieces, pair_pieces
+from mlm_jax.prepare.slices import Slice
+from mlm_jax.prepare.sources import language_slices, pair_slices
 from mlm_jax.prepare.vocabulary import make_vocabulary
 from mlm_jax.records import FEATURES
 from mlm_jax.vocabulary import Vocabulary
@@ -48,16 +49,18 @@ def prepare(config: cfg.Config) -> Manifest:
     workers = config.data.workers or os.cpu_count() or 1
     try:
         corpus.mkdir(parents=True, exist_ok=True)
-        languages = language_pieces(config.data)
-        pairs = pair_pieces(config.data)
+        languages = language_slices(config.data)
+        pairs = pair_slices(config.data)
         words = make_vocabulary(config, languages, workdir / "vocabulary", workers)
         ids = {name: i for i, name in enumerate(sorted({*languages, *(name for pair in pairs for name in pair)}))}
-        named = {(name,): pieces for name, pieces in languages.items()} | pairs
+        named: dict[tuple[str, ...], Sequence[Slice[Any]]] = {(name,): found for name, found in languages.items()}
+        for pair, found in pairs.items():
+            named[pair] = found
         tasks = Counter(map(task_name, named))
         if len(tasks) < len(named):
             twice = tasks.most_common(1)[0][0]
             raise UserError(f"data.sources: two languages would share the folder {twice}; rename one of them")
-        jobs = {names: stream_jobs(config, words, names, pieces, ids) for names, pieces in named.items()}
+        jobs = {names: stream_jobs(config, words, names, found, ids) for names, found in named.items()}
         results = make_shards(config, [job for mine in jobs.values() for job in mine], workers)
         streams = [
             finish_stream(corpus, names, mine, [results[id(job)] for job in mine], words, config)
@@ -98,9 +101,9 @@ def task_name(names: Sequence[str]) -> str:
 
 
 def stream_jobs(
-    config: cfg.Config, words: Vocabulary, names: tuple[str, ...], pieces: list[Piece], ids: dict[str, int]
+    config: cfg.Config, words: Vocabulary, names: tuple[str, ...], slices: Sequence[Slice[Any]], ids: dict[str, int]
 ) -> list[Job]:
-    """The shards of a stream: each piece is one of training, one of validation, or one of both."""
+    """The shards of a stream: each slice gives one of training, one of validation, or one of both."""
     folder = epath.Path(config.workdir) / "corpus" / task_name(names)
     folder.mkdir(parents=True, exist_ok=True)
     settings = Settings(
@@ -111,16 +114,16 @@ def stream_jobs(
         str(epath.Path(config.workdir) / "vocabulary"),
         config.data.pairings,
     )
-    of = {split: [p for p in pieces if p.part in (split, "both")] for split in SPLITS}
+    of = {split: [x for x in slices if x.part in (split, "both")] for split in SPLITS}
     return [
         Job(
             str(folder),
-            piece,
+            text,
             tuple(ids[name] for name in names),
-            {split: (of[split].index(piece), len(of[split])) for split in SPLITS if piece in of[split]},
+            {split: (of[split].index(text), len(of[split])) for split in SPLITS if text in of[split]},
             settings,
         )
-        for piece in pieces
+        for text in slices
     ]
 
 
@@ -199,9 +202,9 @@ def token_counts(corpus: epath.Path, split: Split, size: int) -> np.ndarray:
 
 
 def unigram_loss(corpus: epath.Path, splits: dict[str, Split], words: Vocabulary) -> float | None:
-    """Nats a validation token costs a model that knows only how often each piece occurs in the training text.
+    """The loss in nats per validation token of a model that knows only how often each piece occurs in the training text.
 
-    Add-one smoothed over the pieces that can be hidden; specials, which never are, are left out.
+    Add-one smoothed over the pieces that can be masked; specials, which never are, are left out.
     """
     counts = {name: token_counts(corpus, split, words.size)[words.ordinary_ids] for name, split in splits.items()}
     held_out = counts["validation"].sum()

@@ -12,7 +12,11 @@ import importlib.util
 from functools import cache
 from pathlib import Path
 
+from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
+from mlm_jax.prepare.slices import Slice, SourceKind
+
+PATH = "sample:django"
 
 
 def languages() -> list[str]:
@@ -83,3 +87,24 @@ def _messages(language: str) -> dict[str, str]:
 def _plain(key: str) -> str:
     """A message id without its context."""
     return " ".join(key.split("\x04")[-1].split())
+
+
+def _slices(source: cfg.Source, data: cfg.Data) -> list[Slice[cfg.Source]]:
+    if source.path != PATH:
+        raise UserError(f"data.sources: {source.path}: no such sample; there is {PATH}")
+    return [Slice(source, "both", (source.path,))]
+
+
+def _pair_slices(parallel: cfg.Parallel) -> list[Slice[cfg.Parallel]]:
+    if parallel.paths != (PATH,):
+        raise UserError(f"data.parallel: {' and '.join(parallel.paths)}: no such sample; there is {PATH}")
+    return [Slice(parallel, "both", parallel.paths)]
+
+
+SAMPLE = SourceKind(
+    slices=_slices,
+    documents=lambda part: iter([documents(part.source.language)]),
+    pair_slices=_pair_slices,
+    pairs=lambda part: iter([pairs(*part.source.languages)]),
+    languages=languages,
+)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One piece of text → its shard of blocks: what a preparation process does, on one machine or in Beam."""
+"""A slice of the text → its shard of blocks: what a preparation process does, on one machine or in Beam."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
 from mlm_jax.prepare import packing, sources
 from mlm_jax.prepare.sentence_pairs import sentence_pairs, sentences
-from mlm_jax.prepare.sources import Piece
+from mlm_jax.prepare.slices import Slice
 from mlm_jax.tokenizers import Tokenizer, load_tokenizer
 from mlm_jax.vocabulary import Vocabulary
 
@@ -47,23 +47,23 @@ class Job:
 
     Attributes:
       folder: of the stream's SeqIO cache.
-      piece: the text.
+      text: its slice.
       language_ids: of the stream's one or two languages.
       shards: split → (number of this shard, how many there are).
     """
 
     folder: str
-    piece: Piece
+    text: Slice[Any]
     language_ids: tuple[int, ...]
     shards: dict[str, tuple[int, int]]
     settings: Settings
 
     def __str__(self) -> str:
-        return str(self.piece)
+        return str(self.text)
 
     def fingerprint(self) -> str:
         """Changes when the shard has to be made again."""
-        what = (VERSION, self.piece.fingerprint(), self.language_ids, self.shards, asdict(self.settings))
+        what = (VERSION, self.text.fingerprint(), self.language_ids, self.shards, asdict(self.settings))
         return hashlib.sha256(repr(what).encode()).hexdigest()
 
     def done_file(self) -> epath.Path:
@@ -97,14 +97,14 @@ def make_shard(job: Job) -> dict[str, Any]:
         write_whole(done, json.dumps(result) + "\n")
     except OSError as e:
         raise UserError(
-            f"{job.folder}: blocks of {job.piece} cannot be written ({e.strerror or e}); free space or mend "
+            f"{job.folder}: blocks of {job.text} cannot be written ({e.strerror or e}); free space or mend "
             "permissions, then run again (finished shards are kept)"
         ) from e
     return result
 
 
 def _write_split(job: Job, split: str) -> dict[str, int]:
-    """Read the piece's documents of one split, encode, pack and write them.
+    """Read the slice's documents of one split, encode, pack and write them.
 
     The text is read once for each split: that costs a few percent of encoding it, and keeps this a
     straight line from documents to file.
@@ -116,7 +116,7 @@ def _write_split(job: Job, split: str) -> dict[str, int]:
     aside = path.parent / f"{path.name}.partial"
     offsets = [0]
     with aside.open("wb") as file:
-        for block in blocks(job.piece, split, job.settings, job.language_ids, counts):
+        for block in blocks(job.text, split, job.settings, job.language_ids, counts):
             payload = records.encode(block)
             file.write(frame(payload))
             offsets.append(offsets[-1] + len(payload) + 16)
@@ -133,16 +133,16 @@ def _write_split(job: Job, split: str) -> dict[str, int]:
 
 
 def blocks(
-    piece: Piece,
+    text: Slice[Any],
     split: str,
     settings: Settings,
     language_ids: tuple[int, ...],
     counts: dict[str, int] | None = None,
 ) -> Iterator[packing.Block]:
-    """The blocks of a piece's documents of one split; `counts` gets their documents and bytes added."""
+    """The blocks of a slice's documents of one split; `counts` gets their documents and bytes added."""
     encode = _tokenizer(settings.folder).encode
     length, bos, eos = settings.sequence_length, settings.vocabulary.bos, settings.vocabulary.eos
-    texts = _texts(piece, split, settings.validation_fraction, counts)
+    texts = _texts(text, split, settings.validation_fraction, counts)
     if len(language_ids) == 2:
         pair = (language_ids[0], language_ids[1])
         pairs = (list(zip(*(encode([p[i] for p in batch]) for i in (0, 1)), strict=True)) for batch in texts)
@@ -157,15 +157,18 @@ def blocks(
         # Validation pairs are made once: more would be the same text again.
         for number in range(settings.pairings if split == "train" else 1):
             # The text is counted once, its blocks as often as they are made.
-            again = texts if number == 0 else _texts(piece, split, settings.validation_fraction, None)
+            again = texts if number == 0 else _texts(text, split, settings.validation_fraction, None)
             encoded = (_encode_sentences(encode, batch) for batch in again)
-            yield from sentence_pairs(encoded, length, bos, eos, language, f"{piece}/{split}/{number}")
+            yield from sentence_pairs(encoded, length, bos, eos, language, f"{text}/{split}/{number}")
 
 
-def _texts(piece: Piece, split: str, fraction: float, counts: dict[str, int] | None) -> Iterator[list[Any]]:
-    """A piece's documents (or pairs) of one split, in batches."""
-    for batch in sources.pairs(piece) if isinstance(piece.source, cfg.Parallel) else sources.documents(piece):
-        part = sources.divide(piece, batch, fraction).get(split, [])
+def _texts(text: Slice[Any], split: str, fraction: float, counts: dict[str, int] | None) -> Iterator[list[Any]]:
+    """A slice's documents (or pairs) of one split, in batches."""
+    batches: Iterator[list[Any]] = (
+        sources.pairs(text) if isinstance(text.source, cfg.Parallel) else sources.documents(text)
+    )
+    for batch in batches:
+        part = sources.divide(text.part, batch, fraction).get(split, [])
         if part:
             if counts is not None:
                 counts["documents"] += len(part)

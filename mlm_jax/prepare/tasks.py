@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A prepared corpus as SeqIO tasks, one a language, and SeqIO mixtures at the run's rates.
+"""A prepared corpus as SeqIO tasks, one per language, and SeqIO mixtures at the run's rates.
 
     from mlm_jax.prepare import tasks
     tasks.register("runs/quickstart")
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import seqio
@@ -23,8 +24,10 @@ from mlm_jax import config as cfg
 from mlm_jax import manifest, records, sampling
 from mlm_jax.files import read_json
 from mlm_jax.manifest import Manifest, Stream
-from mlm_jax.prepare import shard, sources
+from mlm_jax.prepare import shard
 from mlm_jax.prepare.run import SPLITS
+from mlm_jax.prepare.slices import Slice
+from mlm_jax.prepare.sources import language_slices, pair_slices
 from mlm_jax.vocabulary import read as read_vocabulary
 
 OUTPUTS = (*records.TOKEN_FEATURES, "next_sentence")
@@ -34,13 +37,13 @@ class TextSource(seqio.DataSource):
     """A stream's text as packed blocks of spans, made from the text as preparation makes them.
 
     Args:
-      pieces: the stream's pieces, each a shard.
+      slices: the stream's text, each slice a shard.
       settings: what the blocks depend on besides the text.
       language_ids: of the stream's languages.
     """
 
-    def __init__(self, pieces: Sequence[sources.Piece], settings: shard.Settings, language_ids: tuple[int, ...]):
-        self._pieces, self._settings, self._language_ids = pieces, settings, language_ids
+    def __init__(self, slices: Sequence[Slice[Any]], settings: shard.Settings, language_ids: tuple[int, ...]):
+        self._slices, self._settings, self._language_ids = slices, settings, language_ids
         super().__init__(splits=SPLITS)
 
     @property
@@ -48,7 +51,7 @@ class TextSource(seqio.DataSource):
         return False
 
     def list_shards(self, split: str) -> Sequence[str]:
-        return [str(piece) for piece in self._of(split)]
+        return [str(text) for text in self._of(split)]
 
     def get_dataset(
         self,
@@ -57,22 +60,22 @@ class TextSource(seqio.DataSource):
         seed: int | None = None,
         shard_info: seqio.ShardInfo | None = None,
     ) -> tf.data.Dataset:
-        """Blocks' `records.FEATURES`, int32 of rank 1; `shuffle` shuffles the pieces."""
-        pieces = list(self._of(split))
+        """Blocks' `records.FEATURES`, int32 of rank 1; `shuffle` shuffles the slices."""
+        slices = list(self._of(split))
         if shard_info is not None:
-            pieces = pieces[shard_info.index :: shard_info.num_shards]
+            slices = slices[shard_info.index :: shard_info.num_shards]
         if shuffle:
-            pieces = [pieces[i] for i in np.random.default_rng(seed).permutation(len(pieces))]
+            slices = [slices[i] for i in np.random.default_rng(seed).permutation(len(slices))]
 
         def blocks() -> Iterator[dict[str, np.ndarray]]:
-            for piece in pieces:
-                yield from shard.blocks(piece, split, self._settings, self._language_ids)
+            for text in slices:
+                yield from shard.blocks(text, split, self._settings, self._language_ids)
 
         spec = {name: tf.TensorSpec([None], tf.int32) for name in records.FEATURES}
         return tf.data.Dataset.from_generator(blocks, output_signature=spec)
 
-    def _of(self, split: str) -> list[sources.Piece]:
-        return [piece for piece in self._pieces if piece.part in (split, "both")]
+    def _of(self, split: str) -> list[Slice[Any]]:
+        return [text for text in self._slices if text.part in (split, "both")]
 
 
 def expand_spans(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -122,19 +125,18 @@ def register(workdir: epath.PathLike, prefix: str = "mlm_jax") -> list[str]:
     # First, because SeqIO takes the first that has a task of the name.
     others = [folder for folder in seqio.get_global_cache_dirs() if folder != str(corpus)]
     seqio.set_global_cache_dirs([str(corpus), *others])
-    pieces = _pieces(data)
+    slices = _slices(data)
     for stream in prepared.streams:
         if stream.task in seqio.TaskRegistry.names():
             seqio.TaskRegistry.remove(stream.task)
         ids = tuple(prepared.languages.index(name) for name in stream.languages)
-        _register_task(stream, TextSource(pieces[stream.name], settings, ids), settings)
+        _register_task(stream, TextSource(slices[stream.name], settings, ids), settings)
     return _register_mixtures(workdir, prepared, prefix)
 
 
-def _pieces(data: cfg.Data) -> dict[str, list[sources.Piece]]:
-    """Stream → its pieces."""
-    pieces = dict(sources.language_pieces(data))
-    return pieces | {"-".join(pair): mine for pair, mine in sources.pair_pieces(data).items()}
+def _slices(data: cfg.Data) -> dict[str, Sequence[Slice[Any]]]:
+    """Stream → its slices."""
+    return {**language_slices(data), **{"-".join(pair): mine for pair, mine in pair_slices(data).items()}}
 
 
 def _register_task(stream: Stream, source: TextSource, settings: shard.Settings) -> None:

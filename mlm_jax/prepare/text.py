@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files → documents: read in chunks, checked, and refused with file and place."""
+"""Text in files: which files, cut into which slices; their documents, and the sentence pairs of aligned files and TSVs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Literal
 
 from etils import epath
 
+from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
-from mlm_jax.lines import LONGEST_LINE, Chunk, read_chunks, uncompressed
+from mlm_jax.lines import LONGEST_LINE, UNPACK, Chunk, read_chunks, uncompressed
+from mlm_jax.prepare.slices import Pair, Slice, SourceKind
+
+FORMATS = (".txt", ".jsonl")
 
 
 def read_documents(
@@ -98,3 +103,97 @@ def cut_file(file: str, documents: str, size: int) -> list[tuple[int, int | None
                 break
             starts.append(stream.tell())
     return list(zip(starts, [*starts[1:], length], strict=True))
+
+
+def glob_files(pattern: str) -> list[str]:
+    """Files that match a pattern, sorted; the pattern may have wildcards in any of its folders."""
+    if not any(c in pattern for c in "*?["):
+        return [pattern] if epath.Path(pattern).exists() else []
+    root, names = [], pattern.split("/")
+    while not any(c in names[0] for c in "*?["):
+        root.append(names.pop(0))
+    folder = "/".join(root) or ("/" if pattern.startswith("/") else ".")
+    prefix = f"{'/'.join(root)}/" if root else ""
+    found = epath.Path(folder).glob("/".join(names))
+    return sorted(prefix + str(path.relative_to(folder)) for path in found if not path.is_dir())
+
+
+def _slices(source: cfg.Source, data: cfg.Data) -> list[Slice[cfg.Source]]:
+    found = _file_slices(source, source.path, "train" if source.validation else "both", data)
+    return found + (_file_slices(source, source.validation, "validation", data) if source.validation else [])
+
+
+def _file_slices(
+    source: cfg.Source, pattern: str, part: Literal["train", "validation", "both"], data: cfg.Data
+) -> list[Slice[cfg.Source]]:
+    files = glob_files(pattern)
+    if not files:
+        raise UserError(f"data.sources: language {source.language}: no file matches {pattern}; check the path")
+    for file in files:
+        if not uncompressed(file).endswith(FORMATS):
+            packed = ", ".join(UNPACK)
+            raise UserError(
+                f"{file}: not a format that is read; name it .txt or .jsonl, and then {packed} if compressed"
+            )
+        if epath.Path(file).stat().length == 0:
+            raise UserError(f"{file}: empty; remove it, or give the language some text")
+    return [
+        Slice(source, part, (file,), start, end)
+        for file in files
+        for start, end in cut_file(file, source.documents, data.shard_bytes)
+    ]
+
+
+def _documents(part: Slice[cfg.Source]) -> Iterator[list[str]]:
+    return read_documents(part.paths[0], part.source.documents, part.source.field, part.start, part.end)
+
+
+def _pair_slices(parallel: cfg.Parallel) -> list[Slice[cfg.Parallel]]:
+    for path in parallel.paths:
+        if not epath.Path(path).exists() or epath.Path(path).stat().length == 0:
+            raise UserError(f"data.parallel: {path}: no such file, or empty; check the path")
+    return [Slice(parallel, "both", parallel.paths)]
+
+
+def _pairs(part: Slice[cfg.Parallel]) -> Iterator[list[Pair]]:
+    if len(part.source.paths) == 2:
+        yield from _aligned(*part.source.paths)
+        return
+    for chunk in read_chunks(part.source.paths[0]):
+        batch = []
+        for i, line in enumerate(chunk.lines):
+            columns = line.split("\t")
+            if line.strip():
+                if len(columns) < 2:
+                    raise UserError(f"{chunk.place(i)}: no tab; a TSV needs two columns, a sentence each")
+                batch.append((columns[0].strip(), columns[1].strip()))
+        yield [pair for pair in batch if all(pair)]
+
+
+def _aligned(first: str, second: str) -> Iterator[list[Pair]]:
+    sides: list[list[str]] = [[], []]
+    counts = [0, 0]
+    readers = [(chunk.lines for chunk in read_chunks(path)) for path in (first, second)]
+    while True:
+        for i in (0, 1):
+            while not sides[i]:
+                lines = next(readers[i], None)
+                if lines is None:
+                    break
+                sides[i] = lines
+                counts[i] += len(lines)
+        number = min(len(sides[0]), len(sides[1]))
+        if number == 0:
+            break
+        batch = [(a.strip(), b.strip()) for a, b in zip(sides[0][:number], sides[1][:number], strict=True)]
+        yield [pair for pair in batch if all(pair)]
+        sides = [side[number:] for side in sides]
+    for i in (0, 1):
+        counts[i] += sum(len(lines) for lines in readers[i])
+    if counts[0] != counts[1]:
+        raise UserError(
+            f"{first} and {second}: {counts[0]:,} lines against {counts[1]:,}; aligned files need as many lines each"
+        )
+
+
+FILES = SourceKind(slices=_slices, documents=_documents, pair_slices=_pair_slices, pairs=_pairs)

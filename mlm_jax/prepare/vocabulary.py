@@ -23,7 +23,8 @@ from mlm_jax import vocabulary as vocabularies
 from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
 from mlm_jax.prepare.pool import run_all
-from mlm_jax.prepare.sources import Piece, divide, documents
+from mlm_jax.prepare.slices import Slice
+from mlm_jax.prepare.sources import divide, documents
 from mlm_jax.tokenizers import load_json, load_pieces, read_vocab_txt, word_piece
 
 LONGEST_SENTENCE = 4_000  # bytes; SentencePiece would leave longer ones out without a word
@@ -32,12 +33,12 @@ THREADS = 16  # fixed: the trainer's sums depend on their number
 
 
 def make_vocabulary(
-    config: cfg.Config, pieces: dict[str, list[Piece]], folder: epath.Path, workers: int
+    config: cfg.Config, slices: dict[str, list[Slice[cfg.Source]]], folder: epath.Path, workers: int
 ) -> vocabularies.Vocabulary:
     """Make `vocabulary/`, unless it is there already.
 
     Args:
-      pieces: each language's text.
+      slices: each language's text.
       folder: gets sentencepiece.model or tokenizer.json, training.json (the exact settings and the sample's table) and
         vocabulary.json, which is written last.
 
@@ -52,7 +53,7 @@ def make_vocabulary(
         name, content = take(options)
         settings: dict[str, Any] = {"taken_from": options.path}
     else:
-        table, sentences = draw_sample(config, pieces, workers)
+        table, sentences = draw_sample(config, slices, workers)
         settings = {"trainer": trainer_settings(options), "sample": table}
         name, content = train(options, sentences)
     write_whole(folder / name, content)
@@ -85,7 +86,7 @@ def take(options: cfg.Vocabulary) -> tuple[str, bytes]:
 
 
 def draw_sample(
-    config: cfg.Config, pieces: dict[str, list[Piece]], workers: int
+    config: cfg.Config, slices: dict[str, list[Slice[cfg.Source]]], workers: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Draw the training sample: two passes over the text, to count it and to draw from it.
 
@@ -100,40 +101,40 @@ def draw_sample(
       UserError: the text cannot be read, or a language has none.
     """
     fraction, budget = config.data.validation_fraction, config.vocabulary.sample_bytes
-    jobs = [(language, piece) for language, mine in pieces.items() for piece in mine if piece.part != "validation"]
-    documents_of, bytes_of = dict.fromkeys(pieces, 0), dict.fromkeys(pieces, 0)
-    counted = run_all(_count, [(piece, fraction) for _, piece in jobs], workers, "counting text", lambda j: str(j[0]))
+    jobs = [(language, text) for language, mine in slices.items() for text in mine if text.part != "validation"]
+    documents_of, bytes_of = dict.fromkeys(slices, 0), dict.fromkeys(slices, 0)
+    counted = run_all(_count, [(text, fraction) for _, text in jobs], workers, "counting text", lambda j: str(j[0]))
     for number, (found_documents, found_bytes) in counted:
         language = jobs[number][0]
         documents_of[language] += found_documents
         bytes_of[language] += found_bytes
-    for language in pieces:
+    for language in slices:
         if not bytes_of[language]:
-            raise UserError(f"language {language}: only white space in {pieces[language][0]}; give it text or drop it")
+            raise UserError(f"language {language}: only white space in {slices[language][0]}; give it text or drop it")
 
     by = documents_of if config.sampling.count == "documents" else bytes_of
     rates = sampling.language_rates(config.sampling, list(by.values()), budget)
-    share = {language: int(rate * budget) for language, rate in zip(pieces, rates.tolist(), strict=True)}
+    share = {language: int(rate * budget) for language, rate in zip(slices, rates.tolist(), strict=True)}
 
-    keyed: dict[str, list[tuple[float, str]]] = {language: [] for language in pieces}
-    # A little more than the share is kept of each piece, so that chance cannot leave it unfilled.
+    keyed: dict[str, list[tuple[float, str]]] = {language: [] for language in slices}
+    # A little more than the share is kept of each slice, so that chance cannot leave it unfilled.
     arguments = [
         (
-            piece,
+            text,
             fraction,
-            f"{config.seed}/{language}/{piece}",
+            f"{config.seed}/{language}/{text}",
             min(1.0, 1.2 * share[language] / bytes_of[language] + 1e-4),
         )
-        for language, piece in jobs
+        for language, text in jobs
     ]
     drawn = run_all(_draw, arguments, workers, "drawing the vocabulary's sample", lambda j: str(j[0]))
-    # In the order of the pieces and not of the processes.
+    # In the order of the slices and not of the processes.
     for number, found in sorted(drawn, key=lambda result: result[0]):
         keyed[jobs[number][0]] += found
 
     table: list[dict[str, Any]] = []
     sentences: list[str] = []
-    for language, rate in zip(pieces, rates.tolist(), strict=True):
+    for language, rate in zip(slices, rates.tolist(), strict=True):
         taken = 0
         for _, document in sorted(keyed.pop(language)):
             size = len(document.encode())
@@ -146,29 +147,29 @@ def draw_sample(
     return table, sentences
 
 
-def _count(piece: Piece, fraction: float) -> tuple[int, int]:
-    """Training documents of a piece, and their bytes."""
+def _count(text: Slice[cfg.Source], fraction: float) -> tuple[int, int]:
+    """Training documents of a slice, and their bytes."""
     count = size = 0
-    for batch in documents(piece):
-        train = divide(piece, batch, fraction)["train"]
+    for batch in documents(text):
+        train = divide(text.part, batch, fraction)["train"]
         count += len(train)
         size += len("".join(train).encode())
     return count, size
 
 
-def _draw(piece: Piece, fraction: float, seed: str, below: float) -> list[tuple[float, str]]:
-    """Training documents of a piece with keys below `below`."""
+def _draw(text: Slice[cfg.Source], fraction: float, seed: str, below: float) -> list[tuple[float, str]]:
+    """Training documents of a slice with keys below `below`."""
     keys = random.Random(seed)
     return [
         (key, document)
-        for batch in documents(piece)
-        for document in divide(piece, batch, fraction)["train"]
+        for batch in documents(text)
+        for document in divide(text.part, batch, fraction)["train"]
         if (key := keys.random()) < below
     ]
 
 
 def cut_long(document: str) -> Iterable[str]:
-    """A document in pieces that SentencePiece does not leave out, cut at spaces where there are any."""
+    """A document in sentences that SentencePiece does not leave out, cut at spaces where there are any."""
     while len(document.encode()) > LONGEST_SENTENCE:
         head = document.encode()[:LONGEST_SENTENCE].decode(errors="ignore")
         head = head.rpartition(" ")[0] or head
@@ -215,7 +216,7 @@ def train(options: cfg.Vocabulary, sentences: list[str]) -> tuple[str, bytes]:
     memory = f" (may take {size * 70 / 1e9:.1f} GB of memory)" if options.model != "wordpiece" else ""
     console.say(
         f"training a {options.model} vocabulary of {options.size:,} pieces on {size / 1e6:.1f} MB in "
-        f"{len(sentences):,} pieces of text{memory}"
+        f"{len(sentences):,} sentences{memory}"
     )
     begin = time.perf_counter()
     if options.model == "wordpiece":

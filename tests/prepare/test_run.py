@@ -19,7 +19,8 @@ from mlm_jax.errors import UserError
 from mlm_jax.input.blocks import Blocks
 from mlm_jax.prepare import pool, sample, sources
 from mlm_jax.prepare.run import prepare
-from mlm_jax.prepare.sources import Piece, is_held_out
+from mlm_jax.prepare.slices import Slice
+from mlm_jax.prepare.sources import is_held_out
 from mlm_jax.prepare.vocabulary import draw_sample
 
 WORDS = ["river", "stone", "light", "maji", "nyumba", "barua", "ведро", "окно", "सूरज", "नदी", "house", "tree"]
@@ -279,12 +280,12 @@ def test_pairs_that_are_not_aligned_are_refused(tmp_path):
     parallel = (cfg.Parallel(("de", "sw"), (f"{tmp_path}/a", f"{tmp_path}/b")),)
     refused(make_config(tmp_path, parallel=parallel), "a and .*b: 2 lines against 3; aligned files need as many")
     (tmp_path / "a").write_text("one\n\nthree\n")
-    piece = Piece(parallel[0], "both", parallel[0].paths)
-    assert [pair for batch in sources.pairs(piece) for pair in batch] == [("one", "one"), ("three", "three")]
+    part = Slice(parallel[0], "both", parallel[0].paths)
+    assert [pair for batch in sources.pairs(part) for pair in batch] == [("one", "one"), ("three", "three")]
     (tmp_path / "t").write_text("one\tone\nno tab\n")
-    piece = Piece(cfg.Parallel(("de", "sw"), (f"{tmp_path}/t",)), "both", (f"{tmp_path}/t",))
+    part = Slice(cfg.Parallel(("de", "sw"), (f"{tmp_path}/t",)), "both", (f"{tmp_path}/t",))
     with pytest.raises(UserError, match="t:2: no tab"):
-        list(sources.pairs(piece))
+        list(sources.pairs(part))
 
 
 @pytest.mark.parametrize("model", ["unigram", "bpe"])
@@ -318,23 +319,23 @@ def test_an_existing_model_is_used_as_it_is(prepared, tmp_path):
 def test_the_sample_keeps_to_its_budget_and_its_rates(tmp_path):
     write_text(tmp_path / "text", {"de": 3000, "en": 3000, "sw": 40})
     config = make_config(tmp_path)
-    pieces = sources.language_pieces(config.data)
+    slices = sources.language_slices(config.data)
     budget = 60_000
     config = dataclasses.replace(
         config,
         vocabulary=dataclasses.replace(config.vocabulary, sample_bytes=budget),
         sampling=cfg.Sampling(exponent=0.5),
     )
-    table, sentences = draw_sample(config, pieces, 1)
+    table, sentences = draw_sample(config, slices, 1)
     assert sum(len(s.encode()) for s in sentences) <= budget
     for row in table:
         if row["language"] == "sw":  # has less than its share: all of it, once
             assert row["drawn_bytes"] == row["bytes"] < row["share_bytes"]
         else:
             assert 0.97 * row["share_bytes"] < row["drawn_bytes"] <= row["share_bytes"]
-    assert draw_sample(config, pieces, 1)[1] == sentences
+    assert draw_sample(config, slices, 1)[1] == sentences
     cut = make_config(tmp_path, shard_bytes=9_000)
-    again = draw_sample(dataclasses.replace(config, data=cut.data), sources.language_pieces(cut.data), 1)[0]
+    again = draw_sample(dataclasses.replace(config, data=cut.data), sources.language_slices(cut.data), 1)[0]
     assert [row["bytes"] for row in again] == [row["bytes"] for row in table]
 
 
@@ -403,10 +404,10 @@ def test_tfds_sentence_pairs(path, languages, monkeypatch):
     named.builder_of.cache_clear()
     is_ted = "ted" in path
     with tfds.testing.mock_data(num_examples=5):
-        pieces = sources.pair_pieces(cfg.Data(parallel=(cfg.Parallel(languages, (path,)),)))[languages]
+        slices = sources.pair_slices(cfg.Data(parallel=(cfg.Parallel(languages, (path,)),)))[languages]
         if is_ted:
             monkeypatch.setattr(named, "builder_of", lambda _: _Ted(tfds))
-        pairs = [pair for piece in pieces for batch in sources.pairs(piece) for pair in batch]
+        pairs = [pair for part in slices for batch in sources.pairs(part) for pair in batch]
         assert len(pairs) == 5 and all(isinstance(side, str) and side for pair in pairs for side in pair)
         if is_ted:
             assert pairs[0] == ("a", "b c")
@@ -434,10 +435,10 @@ class _Ted:
 
 def test_the_samples_pairs_of_one_language_with_all():
     pytest.importorskip("django")
-    found = sources.pair_pieces(cfg.Data(parallel=(cfg.Parallel(("en", "*"), ("sample:django",)),)))
+    found = sources.pair_slices(cfg.Data(parallel=(cfg.Parallel(("en", "*"), ("sample:django",)),)))
     assert len(found) == len(sample.languages()) - 1 and all(pair[0] == "en" for pair in found)
     with pytest.raises(UserError, match="only sample:django takes"):
-        sources.pair_pieces(cfg.Data(parallel=(cfg.Parallel(("en", "*"), ("a.tsv",)),)))
+        sources.pair_slices(cfg.Data(parallel=(cfg.Parallel(("en", "*"), ("a.tsv",)),)))
 
 
 def test_next_sentence_blocks_of_a_language_hold_that_language_only(tmp_path):

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A slice of the text, which a process can read on its own; and what a kind of source has to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from etils import epath
+
+from mlm_jax import config as cfg
+
+S = TypeVar("S", cfg.Source, cfg.Parallel)
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Slice(Generic[S]):
+    """A part of one language's or one pair's text.
+
+    Attributes:
+      source: what it is a slice of, its languages resolved.
+      part: what its documents are for; "both" divides them by their hash.
+      paths: the file; two for aligned parallel files; or the data set's name.
+      start, end: bytes of a plain file.
+      index, count: which of how many shards, for data sets.
+    """
+
+    source: S
+    part: Literal["train", "validation", "both"]
+    paths: tuple[str, ...]
+    start: int = 0
+    end: int | None = None
+    index: int = 0
+    count: int = 1
+
+    def __str__(self) -> str:
+        where = f" bytes {self.start:,} to {self.end:,}" if self.start else ""
+        shard = f" shard {self.index} of {self.count}" if self.count > 1 else ""
+        return " and ".join(self.paths) + where + shard
+
+    def fingerprint(self) -> str:
+        """Changes when what would be read changes: the slice itself, and its files' sizes and times."""
+        files = [path.stat() for path in map(epath.Path, self.paths) if path.exists()]
+        found = [(s.length, s.mtime) for s in files]
+        return hashlib.sha256(repr((dataclasses.asdict(self), found)).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class SourceKind:
+    """How the text behind one kind of path is found and read; `sources.KINDS` has them all. Each raises UserError where it cannot.
+
+    Attributes:
+      slices: the slices of a source.
+      documents: of a slice, in batches and in a fixed order; text without line breaks at its ends, never empty.
+      pair_slices, pairs: the same for sentence pairs, without those that have an empty side; None: there are none of this kind.
+      languages: what the language "*" stands for; None: "*" needs a path with {language}.
+    """
+
+    slices: Callable[[cfg.Source, cfg.Data], list[Slice[cfg.Source]]]
+    documents: Callable[[Slice[cfg.Source]], Iterator[list[str]]]
+    pair_slices: Callable[[cfg.Parallel], list[Slice[cfg.Parallel]]] | None = None
+    pairs: Callable[[Slice[cfg.Parallel]], Iterator[list[Pair]]] | None = None
+    languages: Callable[[], list[str]] | None = None
