@@ -257,9 +257,10 @@ class Optimizer:
     """AdamW (Loshchilov and Hutter 2019) or its relatives, of pretraining and fine-tuning; biases and norms are not
     decayed. The defaults are those of pretraining, `mlm_jax.finetune.config.FINETUNE_OPTIMIZER` has fine-tuning's."""
 
-    name: Literal["adamw", "stable_adamw"] = "adamw"
+    name: Literal["adamw", "stable_adamw", "muon"] = "adamw"
     """stable_adamw: each matrix's step is divided by how much its gradient outgrew its average (Wortsman et al.
-    2023), which replaces clipping (ModernBERT, mmBERT)."""
+    2023), which replaces clipping (ModernBERT, mmBERT); muon: the layers' kernels step by orthogonal matrices (Jordan et
+    al. 2024), all else by AdamW."""
     learning_rate: Annotated[float, Above(0), MAY_CHANGE_ONWARDS] = 7e-4
     """Peak (RoBERTa's table for batch 8,192; XLM-R's own is not published)."""
     schedule: Literal["linear", "inverse_sqrt", "cosine", "wsd", "constant"] = "linear"

@@ -105,6 +105,12 @@ def shardings(mesh: Mesh, boxed: Any) -> Any:
       ValueError: a leaf has a logical axis that has no rule.
     """
     known = {name for name, _ in RULES}
+
+    def without_empty(leaf: Any) -> Any:
+        """A box without an array, as optax leaves of what it masks out, has no place either."""
+        return leaf if jax.tree.leaves(leaf) else nn.meta.unbox(leaf)
+
+    boxed = jax.tree.map(without_empty, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned))
     specs = nn.get_partition_spec(boxed)
     for spec in jax.tree.leaves(specs, is_leaf=lambda x: isinstance(x, PartitionSpec)):
         unknown = {name for name in spec if name is not None} - known

@@ -16,8 +16,9 @@ from mlm_jax import mesh as meshes
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.finetune.tasks import TASKS
+from mlm_jax.model.axes import encoder_axes, parameter_axes
 from mlm_jax.model.dropout import row_keys, site_keys
-from mlm_jax.model.encoder import make_encoder
+from mlm_jax.model.encoder import backbone, make_encoder
 from mlm_jax.model.task_head import TaskHead, transform_of
 from mlm_jax.train.optimizer import make_optimizer, make_schedule
 from mlm_jax.train.state import State
@@ -92,6 +93,16 @@ def scores(config: Finetune, head: TaskHead, params: Params, hidden: jax.Array, 
     return head.apply({"params": params}, read, keys)  # type: ignore[return-value]
 
 
+def trained_axes(config: Finetune, model: cfg.Model, head: TaskHead) -> Params:
+    """`model.axes.parameter_axes` of what is trained: of `parameters.split`, and the head of `params_of_head`."""
+    encoder = encoder_axes(make_encoder(backbone(model), 1))
+    freeze = config.optimizer.freeze
+    names = ("embedding", "layers") if freeze < 0 else ("layers",) if freeze < model.layers else ()
+    shapes = jax.eval_shape(head.init, jax.random.key(0), jnp.zeros((1, 1, model.width), head.dtype))["params"]
+    extra = TASKS[config.task.kind].extra_params(config.task, head.outputs)
+    return {name: encoder[name] for name in names} | parameter_axes({"head": shapes | extra})
+
+
 def empty_window() -> dict[str, jax.Array]:
     """Sums over the updates since the last line of metrics, as `train.state.empty_window`; `examples` are items."""
     zero = jnp.zeros((), jnp.float32)
@@ -130,8 +141,9 @@ def make_train_step(
             f"optimizer.warmup_steps: {config.optimizer.warmup_steps} of {steps} updates would all warm up; set "
             "optimizer.warmup_share, or replace(FINETUNE_OPTIMIZER, ...) in the config file"
         )
-    optimizer, schedule = make_optimizer(config.optimizer, steps), make_schedule(config.optimizer, steps)
     freeze = min(config.optimizer.freeze, model.layers)
+    axes = trained_axes(config, model, head)
+    optimizer, schedule = make_optimizer(config.optimizer, steps, axes), make_schedule(config.optimizer, steps)
 
     def step(state: State, frozen: Params, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         rows = batch["tokens"].shape[0]

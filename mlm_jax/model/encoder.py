@@ -83,15 +83,19 @@ def make_encoder(
     return Encoder(model, vocabulary_size, compute_dtype(dtype, platform), unroll, max(languages, 1))
 
 
-def parameter_shapes(config: cfg.Model, size: int, languages: int = 1) -> Any:
-    """Shapes and types of an encoder's parameters, unboxed, without making any."""
-    model = make_encoder(config, size, languages)
-    scored = jnp.zeros((1, 1), jnp.int32)
+def boxed_shapes(encoder: Encoder) -> Any:
+    """Shapes and types of an encoder's parameters, heads included, in boxes with their logical axes, without making any."""
+    position = jnp.zeros((1, 1), jnp.int32)
 
     def init(key: jax.Array) -> Any:
-        return model.init(key, example_batch(8), scored, method="features")["params"]
+        return encoder.init(key, example_batch(8), position, method="features")["params"]
 
-    return nn.meta.unbox(jax.eval_shape(init, jax.random.key(0)))
+    return jax.eval_shape(init, jax.random.key(0))
+
+
+def parameter_shapes(config: cfg.Model, size: int, languages: int = 1) -> Any:
+    """Shapes and types of an encoder's parameters, unboxed, without making any."""
+    return nn.meta.unbox(boxed_shapes(make_encoder(config, size, languages)))
 
 
 class Mlp(nn.Module):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Learning-rate schedules and AdamW."""
+"""Learning-rate schedules, AdamW and its relatives."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from mlm_jax import config as cfg
+from mlm_jax.model.axes import Axes
 
-# Last names of parameters that are decayed: matrices and embeddings, not biases and norm scales.
-# By name and not by rank, because scanned layers give norm scales a second axis.
-DECAYED = ("kernel", "embedding")  # endings, as in `qkv_kernel`
+MUON_MOMENTUM = 0.95  # Jordan et al. 2024
+MUON_RMS = 0.2  # of a matrix' step at learning rate 1, as AdamW's are: one rate for both (Liu et al. 2025, section 2.2)
+
+Tree = Any  # of arrays, or of what stands for them, in the shape of the parameters: nested dicts
 
 
 def make_schedule(config: cfg.Optimizer, steps: int) -> optax.Schedule:
@@ -53,71 +56,94 @@ def make_schedule(config: cfg.Optimizer, steps: int) -> optax.Schedule:
     return schedule
 
 
-def make_optimizer(config: cfg.Optimizer, steps: int) -> optax.GradientTransformation:
-    """The configured optimizer with clipping by the global norm, weight decay on `DECAYED` only and layer-wise rates."""
+def make_optimizer(config: cfg.Optimizer, steps: int, axes: Tree) -> optax.GradientTransformation:
+    """The configured optimizer, with clipping by the global norm, weight decay of matrices and layer-wise rates.
+
+    Args:
+      steps: updates of the whole run.
+      axes: of the parameters that are trained, a tree of `Axes` (`model.axes.parameter_axes`).
+    """
     schedule = make_schedule(config, steps)
     if config.name == "stable_adamw":
-        made = stable_adamw(schedule, config.b1, config.b2, config.epsilon, config.weight_decay)
+        made = stable_adamw(config, schedule, axes)
     else:
+        matrices = jax.tree.map(lambda leaf: leaf.is_matrix, axes)
         made = optax.adamw(
-            schedule, config.b1, config.b2, config.epsilon, weight_decay=config.weight_decay, mask=decayed
+            schedule, config.b1, config.b2, config.epsilon, weight_decay=config.weight_decay, mask=matrices
         )
+    if config.name == "muon":
+        made = muon(config, schedule, made, axes)
     if config.clip_norm:
         made = optax.chain(optax.clip_by_global_norm(config.clip_norm), made)
     if config.layer_decay != 1:
-        made = optax.chain(made, optax.stateless(layer_decay(config.layer_decay)))
+        made = optax.chain(made, optax.stateless(layer_decay(config.layer_decay, axes)))
     return made
 
 
-def layer_decay(factor: float) -> Callable[[Any, Any], Any]:
+def layer_decay(factor: float, axes: Tree) -> Callable[[Tree, Tree], Tree]:
     """Scale updates by factor ** (layers above), the embeddings' as those of a layer below all others."""
 
-    def scale(updates: dict[str, Any], params: Any = None) -> dict[str, Any]:
-        out = dict(updates)
-        layers = 0
-        if "layers" in updates:
-            layers = len(jax.tree.leaves(updates["layers"])[0])
-            powers = factor ** jnp.arange(layers - 1, -1, -1, dtype=jnp.float32)
-            out["layers"] = jax.tree.map(lambda u: u * powers.reshape(-1, *[1] * (u.ndim - 1)), updates["layers"])
-        if "embedding" in updates:
-            out["embedding"] = jax.tree.map(lambda u: u * factor**layers, updates["embedding"])
-        return out
+    def scale(updates: Tree, params: Tree = None) -> Tree:
+        depths = {
+            u.shape[a.layers[0]]
+            for u, a in zip(jax.tree.leaves(updates), jax.tree.leaves(axes), strict=True)
+            if a.layers
+        }
+        layers = max(depths, default=0)
+
+        def of_leaf(update: jax.Array, leaf: Axes) -> jax.Array:
+            if leaf.layers:
+                powers = factor ** jnp.arange(layers - 1, -1, -1, dtype=jnp.float32)  # [layers]
+                return update * powers.reshape(-1, *[1] * (update.ndim - 1))
+            return update * factor**layers if leaf.place == "embedding" else update
+
+        return jax.tree.map(of_leaf, updates, axes)
 
     return scale
 
 
-def decayed(params: Any) -> Any:
-    """Which parameters are decayed: a tree of bool."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: _names(path)[-1].endswith(DECAYED), params)
-
-
-def _names(path: Any) -> list[str]:
-    # Inside a flax box, where one is, the path goes on with the box's field.
-    return [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
-
-
-def stable_adamw(
-    schedule: optax.Schedule, b1: float, b2: float, epsilon: float, weight_decay: float
-) -> optax.GradientTransformation:
+def stable_adamw(config: cfg.Optimizer, schedule: optax.Schedule, axes: Tree) -> optax.GradientTransformation:
     """AdamW whose learning rate falls, parameter by parameter, when gradients outgrow their average.
 
     The rate is schedule / max(1, RMS), with RMS the root of the mean of g² / max(v, epsilon²) over a
     parameter, for gradient g and bias-corrected second moment v (Wortsman et al. 2023, algorithm 2). Each of
     the stacked layers has its own.
     """
-    adam = optax.scale_by_adam(b1, b2, epsilon)
+    adam = optax.scale_by_adam(config.b1, config.b2, config.epsilon)
 
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, Any]:
         updates, after = adam.update(grads, state, params)
-        moments = optax.tree.bias_correction(after.nu, b2, after.count)
+        moments = optax.tree.bias_correction(after.nu, config.b2, after.count)
         rate = schedule(state.count)
 
-        def scale(path: Any, u: jax.Array, g: jax.Array, v: jax.Array, p: jax.Array, decay: bool) -> jax.Array:
-            axes = tuple(range(1 if "layers" in _names(path) else 0, g.ndim))
-            rms = jnp.sqrt(jnp.mean(g * g / jnp.maximum(v, epsilon**2), axis=axes, keepdims=True))
-            return -rate / jnp.maximum(1, rms) * (u + weight_decay * p if decay else u)
+        def scale(u: jax.Array, g: jax.Array, v: jax.Array, p: jax.Array, leaf: Axes) -> jax.Array:
+            within = tuple(axis for axis in range(g.ndim) if axis not in leaf.layers)
+            rms = jnp.sqrt(jnp.mean(g * g / jnp.maximum(v, config.epsilon**2), axis=within, keepdims=True))
+            return -rate / jnp.maximum(1, rms) * (u + config.weight_decay * p if leaf.is_matrix else u)
 
-        scaled = jax.tree_util.tree_map_with_path(scale, updates, grads, moments, params, decayed(params))
-        return scaled, after
+        return jax.tree.map(scale, updates, grads, moments, params, axes), after
 
     return optax.GradientTransformation(adam.init, update)
+
+
+def muon(
+    config: cfg.Optimizer, schedule: optax.Schedule, adamw: optax.GradientTransformation, axes: Tree
+) -> optax.GradientTransformation:
+    """Muon (Jordan et al. 2024) for the kernels of the layers; embeddings, heads, biases and norms by AdamW.
+
+    A step of Muon is the momentum's nearest orthogonal matrix, nearly. Every stacked matrix is one by itself: of a layer's
+    queries, keys and values, say, each has [embed] for its input and [heads, head] for its output.
+    """
+
+    def numbers(leaf: Axes) -> Any:
+        return optax.contrib.MuonDimensionNumbers(leaf.inputs, leaf.outputs) if leaf.is_hidden else optax.MaskedNode()
+
+    hidden = optax.contrib.muon(
+        schedule,
+        beta=MUON_MOMENTUM,
+        weight_decay=config.weight_decay,
+        muon_weight_dimension_numbers=jax.tree.map(numbers, axes),
+        consistent_rms=MUON_RMS,
+    )
+    labels = jax.tree.map(lambda leaf: "muon" if leaf.is_hidden else "adamw", axes)
+    return optax.partition({"muon": hidden, "adamw": adamw}, labels)

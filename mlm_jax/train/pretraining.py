@@ -20,6 +20,7 @@ from mlm_jax.errors import UserError
 from mlm_jax.input.arrays import local_rows
 from mlm_jax.input.mixture import Mixture, batch_shapes, training_batches, training_mixture
 from mlm_jax.manifest import Stream
+from mlm_jax.model.axes import encoder_axes
 from mlm_jax.model.dropout import row_keys as dropout_row_keys
 from mlm_jax.model.encoder import Encoder, make_encoder, padded_rows
 from mlm_jax.model.flops import peak_flops, step_flops
@@ -143,7 +144,7 @@ def build(
       platform: of the mesh's devices, where they are not here ("tpu").
     """
     model = make_encoder(config.model, words.size, languages, config.model.dtype, platform=platform)
-    optimizer = make_optimizer(config.optimizer, config.train.steps)
+    optimizer = make_optimizer(config.optimizer, config.train.steps, encoder_axes(model))
     initialize, abstract_state = make_initializer(config, model, optimizer, mesh, MEASURED)
     tables = objectives.make_tables(words, config.objective, starts_word, counts)
     return Training(

@@ -16,6 +16,7 @@ from mlm_jax import manifest, vocabulary
 from mlm_jax import mesh as meshes
 from mlm_jax.errors import UserError
 from mlm_jax.files import read_json
+from mlm_jax.model.axes import encoder_axes
 from mlm_jax.model.encoder import make_encoder
 from mlm_jax.train import initial
 from mlm_jax.train.optimizer import make_optimizer
@@ -68,7 +69,7 @@ def read_trained(workdir: epath.PathLike, which: str = "best") -> Trained:
     prepared = manifest.read(folder / "corpus")
     mesh = meshes.make_mesh(cfg.Mesh(), 1, jax.devices()[:1])
     encoder = make_encoder(config.model, words.size, len(prepared.languages))
-    optimizer = make_optimizer(config.optimizer, config.train.steps)
+    optimizer = make_optimizer(config.optimizer, config.train.steps, encoder_axes(encoder))
     _, plan = make_initializer(config, encoder, optimizer, mesh, MEASURED)
     checkpoints = run_checkpoints(config, prepared)
     try:

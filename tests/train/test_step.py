@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training step on every mesh of eight devices: the same losses, nothing of the vocabulary's size moved, all split alike."""
 
+import dataclasses
 import re
 
 import jax
@@ -81,6 +82,19 @@ def test_every_mesh_gives_the_same_losses_and_moves_no_vocabulary(mesh, alone):
     assert_optimizer_lies_as_its_parameters(state)
 
 
+def test_muon_gives_the_same_losses_on_every_mesh():
+    """Its matrices are split by width and by heads; the products of its iteration bring the parts together."""
+    muon = cfg.Optimizer(name="muon", learning_rate=1e-2, warmup_steps=2)
+    first = dataclasses.replace(config_of((1, 1, 1)), optimizer=muon)
+    losses, _, start, end = train(first, devices=jax.devices()[:1])
+    for mesh in ((1, 8, 1), (1, 4, 2), (2, 2, 2)):
+        split, _, _, state = train(dataclasses.replace(config_of(mesh), optimizer=muon), start)
+        np.testing.assert_allclose(split, losses, rtol=1e-5)
+        for got, expected in zip(jax.tree.leaves(state.params), jax.tree.leaves(end.params), strict=True):
+            np.testing.assert_allclose(got, expected, atol=3e-5)
+        assert_optimizer_lies_as_its_parameters(state, with_one=4)  # a momentum alone for the layers' kernels
+
+
 @pytest.mark.parametrize("chunk", [128, 10_000])
 def test_one_device_reads_the_embedding_where_it_lies(chunk):
     """XLA copies a donated array that is read by a gather with clamped ids before it is written over."""
@@ -109,8 +123,8 @@ def assert_no_vocabulary_moves(text, mesh, width=WIDTH):
     assert summed == (data > 1)
 
 
-def assert_optimizer_lies_as_its_parameters(state):
-    """Each moment has the shape and the sharding of its parameter."""
+def assert_optimizer_lies_as_its_parameters(state, with_one=0):
+    """Each moment has the shape and the sharding of its parameter; so many parameters have one, the others two."""
     wanted = {jax.tree_util.keystr(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(state.params)}
     seen = set()
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state):
@@ -118,7 +132,7 @@ def assert_optimizer_lies_as_its_parameters(state):
         if name is not None:
             assert leaf.sharding == wanted[name].sharding and leaf.shape == wanted[name].shape, name
             seen.add(jax.tree_util.keystr(path))
-    assert len(seen) == 2 * len(wanted)  # both moments
+    assert len(seen) == 2 * len(wanted) - with_one
 
 
 @pytest.mark.parametrize("mesh", [(2, 2, 2), (1, 2, 4)], ids=str)
