@@ -17,7 +17,8 @@ import jax
 from mlm_jax import console, objectives
 from mlm_jax.config import Config, Mesh, Model
 from mlm_jax.errors import UserError
-from mlm_jax.model.encoder import padded_rows, parameter_shapes
+from mlm_jax.model.axes import encoder_axes
+from mlm_jax.model.encoder import make_encoder, padded_rows, parameter_shapes
 from mlm_jax.model.flops import step_flops
 from mlm_jax.plan.compile import with_sections
 from mlm_jax.plan.planned import Planned, adapt, plan_step
@@ -55,7 +56,11 @@ def estimate(config: Config, where: Topology) -> Estimate:
     working = 0 if model.remat == "none" else 34 * model.width + 8 * inner + 12 * scores
     head = rows * scored * min(model.loss_chunk, padded_rows(config.vocabulary.size)) * 6 / tensor
     growing = tokens * (model.layers * kept + working) + head
-    state = parameters / shards * 4 * (4 if pieces == 1 else 5)
+    # Parameters, their gradient (twice where it is summed up) and two moments, of which Muon has one for its kernels.
+    floats = parameters * (4 if pieces == 1 else 5)
+    if config.optimizer.name == "muon":
+        floats -= count_parameters(dataclasses.replace(model, remat="none"), config.vocabulary.size, hidden=True)
+    state = floats / shards * 4
 
     vocabulary = padded_rows(config.vocabulary.size)
     flops = step_flops(model, vocabulary, config.train.batch_size, length, scored) / where.chips
@@ -70,9 +75,11 @@ def estimate(config: Config, where: Topology) -> Estimate:
 
 
 @functools.lru_cache
-def count_parameters(model: Model, size: int) -> int:
-    """Parameters of a model, without making any."""
-    return sum(leaf.size for leaf in jax.tree.leaves(parameter_shapes(model, size)))
+def count_parameters(model: Model, size: int, hidden: bool = False) -> int:
+    """Parameters of a model, without making any; hidden: those of the layers' kernels only."""
+    shapes = jax.tree.leaves(parameter_shapes(model, size))
+    axes = jax.tree.leaves(encoder_axes(make_encoder(model, size)))
+    return sum(leaf.size for leaf, leaf_axes in zip(shapes, axes, strict=True) if leaf_axes.is_hidden or not hidden)
 
 
 def candidates(config: Config, where: Topology) -> Iterator[Config]:

@@ -102,6 +102,15 @@ def test_a_mesh_that_does_not_divide_gives_way():
     cfg.validate(adapted)
 
 
+def test_muon_keeps_one_moment_of_the_layers_kernels():
+    config = with_sections(tiny_config("x"), model={"layers": 3, "width": 32, "mlp_width": 64})
+    with_muon = with_sections(config, optimizer={"name": "muon"})
+    where = topology.parse("v5e:2x2")
+    saved = estimate(config, where).state - estimate(with_muon, where).state
+    shards = config.mesh.fsdp * config.mesh.tensor
+    assert saved == 4 * 3 * (4 * 32 * 32 + 2 * 32 * 64) / shards
+
+
 def test_the_search_takes_the_fastest_that_fits_and_compiles_no_more_than_it_may():
     where = topology.parse("v5e:4x4")
     config = with_sections(cfg.Config(data=cfg.Data(sources=(cfg.Source("en", "x"),))), train={"batch_size": 512})
