@@ -154,7 +154,7 @@ def make_train_step(
             found = scores(config, head, params["head"], hidden, batch, site_keys(keys, HEAD_SITE))
             named = TASKS[config.task.kind].loss(params["head"], found, batch)
             total, count = named["loss"]
-            correct, _ = named.get("correct", (jnp.zeros(()), count))
+            correct, _ = named.get("accuracy", (jnp.zeros(()), count))
             return total / jnp.maximum(count, 1), (total, count, correct)
 
         (mean, (total, count, correct)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)

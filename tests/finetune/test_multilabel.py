@@ -3,6 +3,8 @@
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,3 +130,14 @@ def test_it_learns_predicts_and_goes_to_hugging_face_and_back(tmp_path, capsys):
     assert [p.value for p in again] == [f["predicted"] for f in found]
     for one, two in zip(again, found, strict=True):
         assert one.every == pytest.approx(two["probabilities"], abs=1e-5)
+
+
+def test_a_kind_of_task_is_one_file():
+    """Its name stands in its file and in the options' docstrings; nothing outside asks which kind a task is."""
+    package = Path(__file__).parents[2] / "mlm_jax"
+    named = {str(p.relative_to(package)) for p in package.rglob("*.py") if "multilabel" in p.read_text()}
+    assert named == {"finetune/config.py", "finetune/tasks/__init__.py", "finetune/tasks/multilabel.py"}
+    quoted = re.compile(rf"[\"']({'|'.join(TASKS)})[\"']")
+    configs = ("config.py", "standard.py")  # of fine-tuning: the default, and the standard sets
+    outside = [p for folder in ("finetune", "interchange", "model") for p in (package / folder).glob("*.py")]
+    assert [p.name for p in outside if p.name not in configs and quoted.search(p.read_text())] == []

@@ -50,7 +50,7 @@ class TaskKind(abc.ABC):
       name: what `task.kind` calls it.
       of_tokens: whether the head reads a vector per token, and not one per text.
       has_labels: whether the head's outputs are labels, those of `task.labels` or of the training data.
-      counts_correct: whether `loss` also gives "correct".
+      counts_correct: whether `loss` also gives "accuracy".
       options: fields of `Task` that other kinds do not read.
       metrics: that `measure` gives and `task.metric` may name; the first is that of `auto`.
       reads: files that are read, for messages.
@@ -224,7 +224,7 @@ class TaskKind(abc.ABC):
           batch: arrays of `to_arrays` and `targets`.
 
         Returns:
-          name → (sum, weight); "loss" is trained, and "correct" (how many of what is scored are, and of how many) is for the
+          name → (sum, weight); "loss" is trained, and "accuracy" (how many of what is scored are, and of how many) is for the
           log.
         """
 

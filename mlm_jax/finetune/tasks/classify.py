@@ -85,4 +85,4 @@ def cross_entropy(scores: jax.Array, targets: jax.Array) -> Losses:
     count = jnp.sum(scored, dtype=jnp.float32)
     correct = jnp.sum(scored & (jnp.argmax(scores, axis=-1) == targets), dtype=jnp.float32)
     picked = jnp.take_along_axis(jax.nn.log_softmax(scores), jnp.maximum(targets, 0)[..., None], axis=-1)[..., 0]
-    return {"loss": (-jnp.sum(jnp.where(scored, picked, 0)), count), "correct": (correct, count)}
+    return {"loss": (-jnp.sum(jnp.where(scored, picked, 0)), count), "accuracy": (correct, count)}

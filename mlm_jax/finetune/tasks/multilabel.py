@@ -70,7 +70,7 @@ class Multilabel(TextTask):
         count = jnp.sum(valid, dtype=jnp.float32) * targets.shape[-1]
         return {
             "loss": (jnp.sum(jnp.where(valid, each, 0)), count),
-            "correct": (jnp.sum(correct, dtype=jnp.float32), count),
+            "accuracy": (jnp.sum(correct, dtype=jnp.float32), count),
         }
 
     def decode(

@@ -114,7 +114,7 @@ class Span(TaskKind):
             total = total - 0.5 * jnp.sum(jnp.where(batch["valid"], picked, 0))
             correct = correct & (jnp.argmax(logits, axis=-1) == batch[name])
         count = jnp.sum(batch["valid"], dtype=jnp.float32)
-        return {"loss": (total, count), "correct": (jnp.sum(correct, dtype=jnp.float32), count)}
+        return {"loss": (total, count), "accuracy": (jnp.sum(correct, dtype=jnp.float32), count)}
 
     def decode(
         self,
