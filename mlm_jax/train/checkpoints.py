@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
@@ -194,22 +195,34 @@ class Checkpoints:
         folder = self._folder / str(step)
         self._check(step, ocp.JsonCheckpointHandler().restore(folder / "identity"))
         handler = ocp.StandardCheckpointHandler()
-        wanted = _as_dict(abstract_state)
-        stored = handler.metadata(folder / "state").tree["window"]
-        if stored.keys() == wanted["window"].keys():
-            return State(**handler.restore(folder / "state", args=ocp.args.StandardRestore(wanted)))
-        # An earlier version summed up other things: what it had of the current line of metrics cannot be gone on with.
-        console.warn(f"{folder}: of an earlier version; the current line of metrics begins anew at step {step}")
-        scalar = next(iter(wanted["window"].values())).sharding
-        wanted["window"] = {
-            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=scalar) for name, leaf in stored.items()
-        }
+        wanted, window = _as_dict(abstract_state), abstract_state.window
+        stored = handler.metadata(folder / "state").tree
+        # `optimizer.clip_norm` may be set, or set to 0, since: clipping is a first state, which is empty, or is not there.
+        clips, clipped = _clips(abstract_state.opt_state), _clips(stored["opt_state"])
+        if clips and not clipped:
+            wanted["opt_state"] = abstract_state.opt_state[1]
+        elif clipped and not clips:
+            wanted["opt_state"] = (optax.EmptyState(), abstract_state.opt_state)
+        anew = stored["window"].keys() != window.keys()
+        if anew:
+            # An earlier version summed up other things: what it had of the current line of metrics cannot be gone on with.
+            console.warn(f"{folder}: of an earlier version; the current line of metrics begins anew at step {step}")
+            scalar = next(iter(window.values())).sharding
+            wanted["window"] = {
+                name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=scalar)
+                for name, leaf in stored["window"].items()
+            }
         restored = handler.restore(folder / "state", args=ocp.args.StandardRestore(wanted))
-        window = {
-            name: jax.device_put(np.full(leaf.shape, -1 if name == "first_bad" else 0, leaf.dtype), leaf.sharding)
-            for name, leaf in abstract_state.window.items()
-        }
-        return State(**restored | {"window": window})
+        if clips and not clipped:
+            restored["opt_state"] = (optax.EmptyState(), restored["opt_state"])
+        elif clipped and not clips:
+            restored["opt_state"] = restored["opt_state"][1]
+        if anew:
+            restored["window"] = {
+                name: jax.device_put(np.full(leaf.shape, -1 if name == "first_bad" else 0, leaf.dtype), leaf.sharding)
+                for name, leaf in window.items()
+            }
+        return State(**restored)
 
     def _check(self, step: int, stored: dict[str, Any]) -> None:
         for name, wanted in self._must_match.items():
@@ -235,3 +248,8 @@ class Checkpoints:
 
 def _as_dict(state: State) -> dict[str, Any]:
     return {"step": state.step, "params": state.params, "opt_state": state.opt_state, "window": state.window}
+
+
+def _clips(opt_state: Any) -> bool:
+    """Whether an optimizer's state, or what is stored of one, begins with that of clipping by the norm, which is empty."""
+    return isinstance(opt_state, list | tuple) and isinstance(next(iter(opt_state), 0), optax.EmptyState | None)

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a message advises works as printed, through the command line."""
+
+import dataclasses
+import json
+import re
+import shlex
+
+import pytest
+
+from mlm_jax import cli
+from mlm_jax import config as cfg
+from tests.corpora import logged, make_workdir, tiny_config, write_config
+
+STEPS = ("--train.steps", "12", "--train.save_every", "4", "--train.log_every", "20", "--train.validate_every", "100")
+
+
+def run(*arguments):
+    return cli.main([str(a) for a in arguments])
+
+
+@pytest.mark.parametrize("clip_norm", [1.0, 0.0])
+def test_after_a_loss_that_is_not_finite_what_is_advised_goes_on(tmp_path, capsys, clip_norm):
+    config = write_config(tmp_path / "tiny.py", make_workdir(tmp_path / "run", {"en": 40, "sw": 9}))
+    clip = ("--optimizer.clip_norm", clip_norm)
+    assert run("pretrain", config, *STEPS, *clip, "--train.steps", "4") == 0
+    assert run("pretrain", config, *STEPS, *clip, "--optimizer.learning_rate", "1e30") == 2
+    said = capsys.readouterr().err
+    assert (
+        "the last good checkpoint is of step 4; lower optimizer.learning_rate or set optimizer.clip_norm, and run"
+        in said
+    )
+    # What it says, as it says it.
+    lower = ("--optimizer.learning_rate", "1e-4", "--optimizer.clip_norm", "0.5")
+    assert run("pretrain", config, *STEPS, *lower) == 0
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "learning_rate" in line]
+    assert "optimizer.learning_rate: 1e+30 there, 0.0001 here" in warning
+    assert clip_norm == 0.5 or f"optimizer.clip_norm: {clip_norm} there, 0.5 here" in warning
+    lines = [line for line in logged(tmp_path / "run") if line["kind"] == "train"]
+    assert [line["step"] for line in lines] == [4, 12] and lines[-1]["learning_rate"] <= 1e-4
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["optimizer"]["learning_rate"] == 1e-4
+
+
+def test_clipping_may_be_left_out_from_a_checkpoint_on(tmp_path):
+    config = write_config(tmp_path / "tiny.py", make_workdir(tmp_path / "run", {"en": 40, "sw": 9}))
+    assert run("pretrain", config, *STEPS, "--train.steps", "4") == 0
+    assert run("pretrain", config, *STEPS, "--optimizer.clip_norm", "0") == 0
+
+
+@pytest.mark.slow
+def test_the_command_that_a_refusal_prints_goes_on_from_this_encoder(tmp_path, capfd):
+    (tmp_path / "text.txt").write_text("\n".join(f"{i} words and {i * 7} others, {i % 13}" for i in range(3_000)))
+    made = tiny_config(str(tmp_path / "a run"))
+    data = dataclasses.replace(made.data, sources=(cfg.Source("xx", str(tmp_path / "text.txt")),))
+    made = dataclasses.replace(made, data=data, vocabulary=cfg.Vocabulary(size=300))
+    config = write_config(tmp_path / "tiny.py", made)
+    assert run("pretrain", config, *STEPS) == 0
+    assert run("pretrain", config, *STEPS, "--seed", "5") == 2
+    said = capfd.readouterr().err
+    command, source = re.findall(r"begin another: mlm-jax (.*) \(with (--init .*) from this one's encoder\)\n", said)[0]
+    assert run(*shlex.split(command), *shlex.split(source)) == 0
+    assert f"starting from {tmp_path}/a run at step 12" in capfd.readouterr().out
+    assert logged(tmp_path / "a run_2")[-1]["step"] == 12
