@@ -51,14 +51,32 @@ def best_of(rows: Sequence[ProbeRow], name: str, probe: str, metric: str, kind: 
     return {"layer": layer, "pooling": pooling, "value": float(np.mean(values))}
 
 
-# Of each probe: the metric of the headline, and how it is called.
-HEADLINES = {
-    "identification": ("accuracy", "language identification"),
-    "retrieval": ("accuracy", "sentence retrieval"),
-    "similarity": ("v_measure", "families, V-measure"),
-    "alignment": ("f1", "word alignment, F1"),
-    "quality": ("pearson", "translation quality, Pearson"),
-    "cka": ("cka", "CKA with the pivot"),
+@dataclass(frozen=True)
+class Shown:
+    """How a probe is shown.
+
+    Attributes:
+      title: of its plot.
+      metrics: that the plot has; the first is the headline's.
+      headline: its name in the table of headlines; empty: it is not there.
+      unit: of 100 times the metric.
+    """
+
+    title: str
+    metrics: tuple[str, ...]
+    headline: str = ""
+    unit: str = "%"
+
+
+# By the probe's name, as far as the first comma.
+SHOWN = {
+    "identification": Shown("Language identification", ("accuracy",), "language identification"),
+    "retrieval": Shown("Sentence retrieval", ("accuracy",), "sentence retrieval"),
+    "similarity": Shown("Families, V-measure", ("v_measure",), "families, V-measure"),
+    "alignment": Shown("Word alignment, F1", ("f1",), "word alignment, F1"),
+    "quality": Shown("Translation quality, Pearson", ("pearson",), "translation quality, Pearson", "× 100"),
+    "cka": Shown("CKA with the pivot", ("cka",), "CKA with the pivot", "× 100"),
+    "aligned words": Shown("Cosine of aligned and of random words", ("aligned", "random"), unit="× 100"),
 }
 
 
@@ -67,9 +85,9 @@ def headlines(rows: Sequence[ProbeRow]) -> list[Headline]:
     out = []
     for name, probe in dict.fromkeys((r["set"], r["probe"]) for r in rows if "step" not in r):
         kind, comma, more = probe.partition(",")
-        if kind not in HEADLINES:
+        if not SHOWN[kind].headline:
             continue
-        metric, title = HEADLINES[kind]
+        metric, title = SHOWN[kind].metrics[0], SHOWN[kind].headline
         best = best_of(rows, name, probe, metric, "plain")
         at = (name, probe, metric, best["layer"], best["pooling"])
         found: dict[str, list[float]] = {}

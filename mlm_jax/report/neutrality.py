@@ -14,18 +14,13 @@ from scipy.cluster import hierarchy
 
 from mlm_jax.files import read_json, write_whole
 from mlm_jax.neutrality.config import TRANSFORMATIONS
-from mlm_jax.neutrality.headlines import HEADLINES, headlines
+from mlm_jax.neutrality.headlines import SHOWN, headlines
 from mlm_jax.report.plots import BLUE, GREEN, GREY, ORANGE, new_axes, png
 from mlm_jax.report.rendering import Cell, Plot, Table, render
 from mlm_jax.results import ProbeRow, read_results
 
 COLOURS = dict(zip(TRANSFORMATIONS, (GREY, BLUE, GREEN, ORANGE), strict=True))
 LINES = {"mean": "-", "first": ":", "words": "-"}
-TITLES = {
-    "retrieval": "Sentence retrieval", "identification": "Language identification", "cka": "CKA with the pivot",
-    "similarity": "Families, V-measure", "alignment": "Word alignment, F1", "quality": "Translation quality, Pearson",
-    "aligned words": "Cosine of aligned and of random words",
-}  # fmt: skip
 
 
 def write_analysis_page(workdir: epath.PathLike) -> epath.Path:
@@ -54,12 +49,12 @@ def finding(rows: Sequence[ProbeRow]) -> str:
     """What centring does to identification and retrieval, in a sentence."""
     said = []
     for probe in ("identification", "retrieval"):
-        mine = [h for h in headlines(rows) if h.probe == HEADLINES[probe][1] and "centred" in h.values]
+        mine = [h for h in headlines(rows) if h.probe == SHOWN[probe].headline and "centred" in h.values]
         if mine:
             plain, centred = (100 * float(np.mean([h.values[kind] for h in mine])) for kind in ("plain", "centred"))
             verb = "raises" if centred >= plain else "lowers"
             sets = f" (mean of {len(mine)} sets)" if len(mine) > 1 else ""
-            said.append(f"{verb} {HEADLINES[probe][1]} from {plain:.1f} to {centred:.1f} %{sets}")
+            said.append(f"{verb} {SHOWN[probe].headline} from {plain:.1f} to {centred:.1f} %{sets}")
     return f"Taking away each language's mean {' and '.join(said)}." if said else ""
 
 
@@ -74,41 +69,38 @@ def headline_table(rows: Sequence[ProbeRow]) -> Table:
     return Table(["probe", *TRANSFORMATIONS, "layer"], cells)
 
 
+def mean_value(rows: Sequence[ProbeRow]) -> float:
+    """The mean value of rows, times 100."""
+    return 100 * float(np.mean([r["value"] for r in rows]))
+
+
 def curves(rows: Sequence[ProbeRow]) -> Iterator[tuple[str, Figure]]:
-    """A plot a set and probe: its metric by layer, a line a transformation and pooling."""
+    """A plot per set and probe: its metric by layer, a line per transformation and pooling."""
     plain = [r for r in rows if "step" not in r]
     for name, probe in dict.fromkeys((r["set"], r["probe"]) for r in plain):
-        family = probe.split(",")[0]
-        metrics = {"aligned words": ("aligned", "random")}.get(family) or (HEADLINES[family][0],)
-        mine = [r for r in plain if r["set"] == name and r["probe"] == probe and r["metric"] in metrics]
-        layers = sorted({r["layer"] for r in mine})
-        if len(layers) < 2:
+        family, comma, more = probe.partition(",")
+        shown = SHOWN[family]
+        lines: dict[
+            tuple[str, str, str], dict[int, list[ProbeRow]]
+        ] = {}  # by (metric, transformation, pooling), then layer
+        for r in plain:
+            if (r["set"], r["probe"]) == (name, probe) and r["metric"] in shown.metrics:
+                line = lines.setdefault((r["metric"], r["transformation"], r["pooling"]), {})
+                line.setdefault(r["layer"], []).append(r)
+        if len({layer for line in lines.values() for layer in line}) < 2:
             continue
-        title = TITLES[family] + probe[len(family) :].replace("_", " ")
+        title = shown.title + comma + more.replace("_", " ")
         figure, axes = new_axes(f"{title}, {name}", 4.0)
-        groups = dict.fromkeys((r["metric"], r["transformation"], r["pooling"]) for r in mine)
-        for metric, kind, pooling in groups:
-            values = [
-                100
-                * float(
-                    np.mean(
-                        [
-                            r["value"]
-                            for r in mine
-                            if (r["metric"], r["transformation"], r["pooling"], r["layer"])
-                            == (metric, kind, pooling, layer)
-                        ]
-                    )
-                )
-                for layer in layers
-            ]
-            colour = COLOURS[kind] if len(metrics) == 1 else (BLUE if metric == "aligned" else GREY)
-            label = f"{kind}, {pooling}" if len(metrics) == 1 else metric
-            axes.plot(layers, values, LINES[pooling], color=colour, label=label, linewidth=1.6)
+        one = len(shown.metrics) == 1
+        for (metric, kind, pooling), line in lines.items():
+            colour = COLOURS[kind] if one else BLUE if metric == shown.metrics[0] else GREY
+            label = f"{kind}, {pooling}" if one else metric
+            values = [mean_value(line[layer]) for layer in sorted(line)]
+            axes.plot(sorted(line), values, LINES[pooling], color=colour, label=label, linewidth=1.6)
         axes.set_xlabel("layer")
-        axes.set_ylabel("%" if family not in ("quality", "cka", "aligned words") else "× 100")
+        axes.set_ylabel(shown.unit)
         figure.legend(fontsize=8, frameon=False, ncol=4, loc="outside lower center")
-        dotted = "; dotted: first token instead of the mean" if any(r["pooling"] == "first" for r in mine) else ""
+        dotted = "; dotted: first token instead of the mean" if any(key[2] == "first" for key in lines) else ""
         yield f"{title} on {name}, by layer{dotted}.", figure
 
 
@@ -116,30 +108,19 @@ def by_step(rows: Sequence[ProbeRow]) -> Iterator[tuple[str, Figure]]:
     """Identification and retrieval through pretraining: at each step the best layer, plain and centred."""
     stepped = [r for r in rows if "step" in r and r["metric"] == "accuracy"]
     for name, probe in dict.fromkeys((r["set"], r["probe"]) for r in stepped):
-        mine = [r for r in stepped if r["set"] == name and r["probe"] == probe and r["pooling"] == "mean"]
-        steps, layers = sorted({r["step"] for r in mine}), sorted({r["layer"] for r in mine})
-        figure, axes = new_axes(f"{TITLES[probe]} through pretraining, {name}")
+        figure, axes = new_axes(f"{SHOWN[probe].title} through pretraining, {name}")
         for kind in ("plain", "centred"):
-            values = [
-                max(
-                    float(
-                        np.mean(
-                            [
-                                r["value"]
-                                for r in mine
-                                if (r["transformation"], r["step"], r["layer"]) == (kind, step, layer)
-                            ]
-                        )
-                    )
-                    for layer in layers
-                )
-                for step in steps
-            ]
-            axes.plot(steps, [100 * v for v in values], color=COLOURS[kind], marker="o", markersize=3, label=kind)
+            layers: dict[int, dict[int, list[ProbeRow]]] = {}  # by step, then layer
+            for r in stepped:
+                if (r["set"], r["probe"], r["pooling"], r["transformation"]) == (name, probe, "mean", kind):
+                    layers.setdefault(r["step"], {}).setdefault(r["layer"], []).append(r)
+            steps = sorted(layers)
+            values = [max(map(mean_value, layers[step].values())) for step in steps]
+            axes.plot(steps, values, color=COLOURS[kind], marker="o", markersize=3, label=kind)
         axes.set_xlabel("step")
         axes.set_ylabel("accuracy of the best layer, %")
         axes.legend(fontsize=7, frameon=False)
-        yield f"{TITLES[probe]} on {name} at each kept checkpoint, mean of the tokens, best layer.", figure
+        yield f"{SHOWN[probe].title} on {name} at each kept checkpoint, mean of the tokens, best layer.", figure
 
 
 def pictures(drawn: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
