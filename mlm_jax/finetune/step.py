@@ -77,14 +77,14 @@ def hidden_states(
         whole = make_encoder(model, size, languages, dtype.name, model.layers)
         return whole.apply({"params": trained}, batch, keys)  # type: ignore[return-value]
     lower = make_encoder(model, size, languages, dtype.name, below)
-    carry, _ = lower.apply({"params": frozen}, batch, keys, method="begin")  # type: ignore[misc]
+    residual, _ = lower.apply({"params": frozen}, batch, keys, method="embed")  # type: ignore[misc]
     if below:
-        carry = lower.apply({"params": frozen}, carry, batch, keys, method="go_on")
-    carry = jax.lax.stop_gradient(carry)
+        residual = lower.apply({"params": frozen}, residual, batch, keys, method="run_layers")
+    residual = jax.lax.stop_gradient(residual)
     if above:
         upper = make_encoder(model, size, languages, dtype.name, above)
-        carry = upper.apply({"params": trained}, carry, batch, keys, below, method="go_on")
-    return carry[1]
+        residual = upper.apply({"params": trained}, residual, batch, keys, below, method="run_layers")
+    return residual.normed
 
 
 def scores(config: Finetune, head: TaskHead, params: Params, hidden: jax.Array, batch: Batch, keys: Any) -> jax.Array:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -11,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from mlm_jax import config as cfg
 from mlm_jax.model import split
 from mlm_jax.model.dropout import dropout, site_keys
-from mlm_jax.model.layers import LayerNorm, part
+from mlm_jax.model.layers import LayerNorm, parameter
 
 
 @jax.custom_vjp
@@ -77,12 +79,26 @@ def _local(rows: int, ids: jax.Array, over: split.Split) -> jax.Array:
 look_up.defvjp(_look_up, _look_up_backward)
 
 
+class Residual(NamedTuple):
+    """The residual stream between layers, and what the next layer reads of it, in the compute dtype.
+
+    The two are one array, but in a pre-norm encoder between its layers, and before them unless `embedding_norm`.
+
+    Attributes:
+      stream: [batch, length, embed], what sublayers add to.
+      normed: [batch, length, embed].
+    """
+
+    stream: jax.Array
+    normed: jax.Array
+
+
 class Embedding(nn.Module):
     """Sum of token, position, token type and language embeddings, and its norm.
 
     Attributes:
       size: ids in use.
-      rows: of the token embedding; those from `size` on stand for no piece, and begin and stay zero.
+      rows: of the token embedding; those from `size` on stand for no token, and begin and stay zero.
       languages: of the language embedding.
     """
 
@@ -93,34 +109,37 @@ class Embedding(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, batch: dict[str, jax.Array], keys: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Args:
+    def __call__(self, batch: dict[str, jax.Array], keys: jax.Array | None) -> tuple[Residual, jax.Array]:
+        """Embed a batch.
+
+        Args:
           batch: see `Encoder.__call__`.
           keys: dropout keys, uint32 [batch], or None.
 
         Returns:
-          The residual stream and what the first layer reads, [batch, length, width] each and the same but
-          in a pre-norm encoder without `embedding_norm`; and the token embedding, for the output layer.
+          The residual, [batch, length, embed] in the compute dtype; and the token embedding for the output layer, float32
+          [copies, rows, embed] (`look_up`).
         """
         config = self.config
-
-        def table(name: str, axis: str, rows: int) -> jax.Array:
-            return part(self, name, (axis, "embed_small"), (rows, config.width), random)
-
-        def of_pieces(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-            return jnp.where(jnp.arange(self.rows)[:, None] < self.size, random(key, shape, dtype), 0)
-
         random = nn.initializers.normal(config.initializer_std)
 
-        x, token = look_up(
-            part(self, "token_embedding", ("vocab", "embed"), (self.rows, config.width), of_pieces), batch["tokens"]
-        )
+        def table(name: str, axis: str, rows: int) -> jax.Array:
+            """A small embedding, float32 [rows, embed]; not split by width, see `mesh.RULES`."""
+            return parameter(self, name, (axis, "embed_small"), (rows, config.width), random)
+
+        def of_tokens(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+            """Random rows for the ids in use, zeros for the padding."""
+            return jnp.where(jnp.arange(self.rows)[:, None] < self.size, random(key, shape, dtype), 0)
+
+        # The sum is float32, as the tables are, and is rounded to the compute dtype once, after the norm.
+        token_embedding = parameter(self, "token_embedding", ("vocab", "embed"), (self.rows, config.width), of_tokens)
+        x, matrix = look_up(token_embedding, batch["tokens"])  # [batch, length, embed], [copies, rows, embed]
         if config.position_embedding == "learned":
             position = table("position_embedding", "position", config.positions + config.position_offset)
             x = x + jnp.take(position, batch["positions"] + config.position_offset, axis=0)
         if config.token_types:
             kind = table("token_type_embedding", "token_type", config.token_types)
-            # A table of one row is the same for every token.
+            # A table of one row is the same for every token: a sum and no look-up, whose gradient would be a scatter.
             x = x + (jnp.take(kind, batch["token_types"], axis=0) if config.token_types > 1 else kind[0][None, None])
         if config.language_embedding:
             language = table("language_embedding", "language", self.languages)
@@ -130,6 +149,7 @@ class Embedding(nn.Module):
         dropout_keys = None if keys is None else site_keys(keys, 0)
         if config.embedding_norm:
             x = dropout(norm(x).astype(self.dtype), config.dropout, dropout_keys)
-            return x, x, token
+            return Residual(x, x), matrix
+        # XLM-R XL: the stream begins unnormalised, and the first layer's own norm stands here.
         x = dropout(x.astype(self.dtype), config.dropout, dropout_keys)
-        return x, norm(x), token
+        return Residual(x, norm(x)), matrix

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,11 @@ from flax import linen as nn
 from mlm_jax import config as cfg
 from mlm_jax.model.attention import Attention, Context, make_context
 from mlm_jax.model.dropout import dropout, site_keys
-from mlm_jax.model.embedding import Embedding
+from mlm_jax.model.embedding import Embedding, Residual
 from mlm_jax.model.head import Head, Pooler
 from mlm_jax.model.layers import LayerNorm, gelu, matrix, zeros
 
-# The residual stream and what the next layer reads, [batch, length, width] each.
-Carry = tuple[jax.Array, jax.Array]
-
+# What the backward pass finds instead of computing it again: products with a weight matrix, or nothing.
 REMAT = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -98,27 +96,47 @@ def parameter_shapes(config: cfg.Model, size: int, languages: int = 1) -> Any:
     return nn.meta.unbox(boxed_shapes(make_encoder(config, size, languages)))
 
 
+class Features(NamedTuple):
+    """What the output layers read: scores over the vocabulary are `vectors · matrix[0]ᵀ + bias`.
+
+    Attributes:
+      vectors: of the masked positions, [batch, max_predictions, embed] in the compute dtype.
+      matrix: the output layer's, which is the token embedding, float32 [copies, rows, embed]: devices that hold the same
+        part of it have a copy each (`embedding.look_up`), so that its gradient is summed over them once. One device: one copy.
+      bias: the output layer's, float32 [rows]; None without a head.
+      pooled: float32 [batch, 2] scores of (next sentence, random sentence) where the model has that task; [batch, embed] in
+        the compute dtype where it has a pooler alone; else None.
+    """
+
+    vectors: jax.Array
+    matrix: jax.Array
+    bias: jax.Array | None
+    pooled: jax.Array | None
+
+
 class Mlp(nn.Module):
-    """Two matrix products with a GELU between; gated, the first gives GELU's input and a factor of its output."""
+    """Two matrix products with a GELU between. If gated (GeGLU): gelu(x W0) * (x W1) is what the last product reads."""
 
     config: cfg.Model
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[batch, length, width] → the same."""
+        """[batch, length, embed] → the same shape and dtype."""
         config, dtype = self.config, self.dtype
         width, inner, std = config.width, config.mlp_width, config.initializer_std
         halves, axes = ((2,), ("half",)) if config.gated else ((), ())
+        # Both halves of a gated unit in one product, which is larger and so nearer to the hardware's peak.
         in_kernel = matrix(self, "in_kernel", ("embed", *axes, "mlp"), (width, *halves, inner), std, dtype)
-        h = jnp.einsum("blw,wcm->cblm" if config.gated else "blw,wm->blm", x, in_kernel)
+        # [batch, length, mlp]; gated: [2, batch, length, mlp], the halves first so that each is contiguous.
+        h = jnp.einsum("ble,ecm->cblm" if config.gated else "ble,em->blm", x, in_kernel)
         if config.bias:
-            bias = zeros(self, "in_bias", (*axes, "mlp"), (*halves, inner), dtype)
+            bias = zeros(self, "in_bias", (*axes, "mlp"), (*halves, inner), dtype)  # [mlp] or [2, mlp]
             h = h + jnp.expand_dims(bias, (-2, -3))
-        h = gelu(h[0]) * h[1] if config.gated else gelu(h)
+        h = gelu(h[0]) * h[1] if config.gated else gelu(h)  # [batch, length, mlp]
         h = nn.with_logical_constraint(h, ("act_batch", "act_length", "act_mlp"))
         out_kernel = matrix(self, "out_kernel", ("mlp", "embed"), (inner, width), std, dtype)
-        out = jnp.einsum("blm,mw->blw", h, out_kernel)
+        out = jnp.einsum("blm,me->ble", h, out_kernel)  # [batch, length, embed]
         if config.bias:
             out = out + zeros(self, "out_bias", ("embed",), (width,), dtype)[None, None]
         return out
@@ -129,36 +147,47 @@ class Layer(nn.Module):
 
     A norm's output is what the next sublayer reads, so that the norms of a pre-norm layer are counted from
     its attention's output to the next layer's attention, and the last is the encoder's final norm. In a
-    post-norm layer the normalised sum is also the residual stream.
+    post-norm layer the normalised sum is also the residual stream. So one layer serves both, and no layer is special.
     """
 
     config: cfg.Model
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, carry: Carry, number: jax.Array, context: Context, keys: jax.Array | None) -> tuple[Carry, None]:
+    def __call__(
+        self, residual: Residual, number: jax.Array, context: Context, keys: jax.Array | None
+    ) -> tuple[Residual, None]:
         """The body of a scan over layers.
 
         Args:
-          carry: the residual stream and what the layer reads, [batch, length, width] each.
+          residual: arrays of [batch, length, embed], in the compute dtype.
           number: of the layer, uint32 [].
+          context: of `make_context`.
+          keys: dropout keys of the rows, uint32 [batch], or None.
+
+        Returns:
+          The residual after the layer; and None, as a scan collects nothing.
         """
         config = self.config
         if keys is not None:
-            keys = site_keys(keys, number + 1)
+            keys = site_keys(keys, number + 1)  # 0 is the embedding
 
-        def add(x: jax.Array, out: jax.Array, rate: float, place: int, name: str) -> tuple[jax.Array, jax.Array]:
-            x = x + dropout(out, rate, None if keys is None else site_keys(keys, place))
-            read = LayerNorm(config.norm_epsilon, config.bias, name=name)(x)
-            return (read if config.norm == "post" else x), read
+        def add(stream: jax.Array, out: jax.Array, rate: float, site: int, name: str) -> Residual:
+            """Add a sublayer's output, [batch, length, embed], and normalise the sum."""
+            stream = stream + dropout(out, rate, None if keys is None else site_keys(keys, site))
+            normed = LayerNorm(config.norm_epsilon, config.bias, name=name)(stream)
+            # The one difference between the two kinds of encoder.
+            return Residual(normed if config.norm == "post" else stream, normed)
 
-        x, read = carry
-        attended = Attention(config, self.dtype, name="attention")(read, number, context, keys)
+        # Sites 1 and 2 of dropout; 0 is attention's probabilities.
+        attended = Attention(config, self.dtype, name="attention")(residual.normed, number, context, keys)
         rate = config.dropout if config.attention_out_dropout < 0 else config.attention_out_dropout
-        x, read = add(x, attended, rate, 1, "attention_norm")
-        x, read = add(x, Mlp(config, self.dtype, name="mlp")(read), config.dropout, 2, "mlp_norm")
-        read = nn.with_logical_constraint(read, ("act_batch", "act_length", "act_embed"))
-        return (read if config.norm == "post" else x, read), None
+        residual = add(residual.stream, attended, rate, 1, "attention_norm")
+        out = Mlp(config, self.dtype, name="mlp")(residual.normed)
+        stream, normed = add(residual.stream, out, config.dropout, 2, "mlp_norm")
+        # What is handed on lies as what was handed in: rows over devices, each with its whole width.
+        normed = nn.with_logical_constraint(normed, ("act_batch", "act_length", "act_embed"))
+        return Residual(normed if config.norm == "post" else stream, normed), None
 
 
 class Encoder(nn.Module):
@@ -184,11 +213,12 @@ class Encoder(nn.Module):
         if self.config.remat != "none":
             layer = nn.remat(layer, policy=REMAT[self.config.remat], prevent_cse=False)
         self.embedding = Embedding(self.config, self.size, padded_rows(self.size), self.languages, self.dtype)
+        # A scan, so that a deep encoder compiles as fast as one layer; parameters are stacked, [layers, ...].
         self.layers = nn.scan(
             layer,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
+            in_axes=(0, nn.broadcast, nn.broadcast),  # each layer has its number; context and keys are all layers'
             length=self.config.layers,
             # Without a loop XLA finds what is computed twice, and keeps it after all.
             unroll=self.unroll if self.config.remat == "none" else 1,
@@ -208,55 +238,53 @@ class Encoder(nn.Module):
           keys: dropout keys, uint32 [batch] (`dropout.row_keys`); None: no dropout.
 
         Returns:
-          [batch, length, width] in the compute dtype.
+          [batch, length, embed] in the compute dtype.
         """
-        return self._encode(batch, keys)[0]
+        residual, _ = self.embed(batch, keys)
+        return self.run_layers(residual, batch, keys).normed
 
-    def _encode(self, batch: dict[str, jax.Array], keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """What `__call__` returns, and the token embedding."""
-        carry, token = self.begin(batch, keys)
-        return self.go_on(carry, batch, keys)[1], token
-
-    def begin(self, batch: dict[str, jax.Array], keys: jax.Array | None = None) -> tuple[Carry, jax.Array]:
-        """What the first layer begins with, and the token embedding; arguments as in `__call__`."""
-        x, read, token = self.embedding(batch, keys)
-        x, read = (nn.with_logical_constraint(y, ("act_batch", "act_length", "act_embed")) for y in (x, read))
-        return (x, read), token
-
-    def go_on(
-        self, carry: Carry, batch: dict[str, jax.Array], keys: jax.Array | None = None, first: int | jax.Array = 0
-    ) -> Carry:
-        """The layers, all of this encoder's, as those of a deeper one from number `first` on.
+    def embed(self, batch: dict[str, jax.Array], keys: jax.Array | None = None) -> tuple[Residual, jax.Array]:
+        """The residual that the first layer reads, and the token embedding for an output layer.
 
         Args:
-          carry: of `begin`, or of the layers below.
           batch, keys: as in `__call__`.
 
         Returns:
-          The carry for layers above; its second part is the encoder's output where there are none.
+          Arrays of [batch, length, embed] in the compute dtype; and float32 [copies, rows, embed], see `Features.matrix`.
+        """
+        residual, matrix = self.embedding(batch, keys)
+        stream, normed = (nn.with_logical_constraint(x, ("act_batch", "act_length", "act_embed")) for x in residual)
+        return Residual(stream, normed), matrix
+
+    def run_layers(
+        self, residual: Residual, batch: dict[str, jax.Array], keys: jax.Array | None = None, first: int | jax.Array = 0
+    ) -> Residual:
+        """Run this encoder's layers, as those of a deeper encoder from number `first` on.
+
+        Args:
+          residual: of `embed`, or of the layers below; [batch, length, embed] each.
+          batch, keys: as in `__call__`.
+          first: int, or uint32 []. Dropout and what a layer attends to depend on a layer's number.
+
+        Returns:
+          The residual for layers above; where there are none, its `normed` is the encoder's output.
         """
         context = make_context(self.config, batch["segment_ids"], batch["positions"])
-        numbers = first + jnp.arange(self.config.layers, dtype=jnp.uint32)
-        return self.layers(carry, numbers, context, keys)[0]
+        numbers = first + jnp.arange(self.config.layers, dtype=jnp.uint32)  # [layers]
+        return self.layers(residual, numbers, context, keys)[0]
 
     def features(
-        self, batch: dict[str, jax.Array], scored: jax.Array, keys: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]:
-        """What the output layers see, at the scored positions only.
+        self, batch: dict[str, jax.Array], masked_positions: jax.Array, keys: jax.Array | None = None
+    ) -> Features:
+        """What the output layers read, at the masked positions only: scoring a vocabulary is most of an encoder's work.
 
         Args:
           batch, keys: as in `__call__`.
-          scored: int32 [batch, bound], places in the block.
-
-        Returns:
-          features [batch, bound, width], and the output layer's matrix [copies, rows, width], which is the token
-          embedding, a copy a device that has its own (`embedding.look_up`), and bias [rows] (None without a head): scores are
-          features · matrix[0]ᵀ + bias. And, where the config has a
-          pooler, its float32 [batch, 2] scores of (next sentence, random sentence), or its [batch, width]
-          where there is no such task; else None.
+          masked_positions: int32 [batch, max_predictions], each a position in its row.
         """
-        x, token = self._encode(batch, keys)
-        features, bias = jnp.take_along_axis(x, scored[:, :, None], axis=1), None
+        residual, matrix = self.embed(batch, keys)
+        hidden = self.run_layers(residual, batch, keys).normed  # [batch, length, embed]
+        vectors, bias = jnp.take_along_axis(hidden, masked_positions[:, :, None], axis=1), None
         if self.config.head != "none":
-            features, bias = self.head(features)
-        return features, token, bias, self.pooler(x[:, 0]) if self.config.pooler else None
+            vectors, bias = self.head(vectors)
+        return Features(vectors, matrix, bias, self.pooler(hidden[:, 0]) if self.config.pooler else None)

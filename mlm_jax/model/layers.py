@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 
-def part(
+def parameter(
     module: nn.Module,
     name: str,
     axes: tuple[str, ...],
@@ -26,12 +26,12 @@ def matrix(
     module: nn.Module, name: str, axes: tuple[str, ...], shape: tuple[int, ...], std: float, dtype: jnp.dtype
 ) -> jax.Array:
     """A weight matrix, normal with standard deviation `std` at the start, in the compute dtype."""
-    return part(module, name, axes, shape, nn.initializers.normal(std)).astype(dtype)
+    return parameter(module, name, axes, shape, nn.initializers.normal(std)).astype(dtype)
 
 
 def zeros(module: nn.Module, name: str, axes: tuple[str, ...], shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
     """A bias, zero at the start, in the compute dtype."""
-    return part(module, name, axes, shape, nn.initializers.zeros).astype(dtype)
+    return parameter(module, name, axes, shape, nn.initializers.zeros).astype(dtype)
 
 
 class LayerNorm(nn.Module):
@@ -45,7 +45,7 @@ class LayerNorm(nn.Module):
         """[..., width] → the same shape and dtype."""
         width = x.shape[-1]
         shape = (1,) * (x.ndim - 1) + (width,)
-        scale = part(self, "scale", ("norm",), (width,), nn.initializers.ones)
+        scale = parameter(self, "scale", ("norm",), (width,), nn.initializers.ones)
         y = x.astype(jnp.float32)
         mean = jnp.mean(y, axis=-1, keepdims=True)
         centred = y - mean

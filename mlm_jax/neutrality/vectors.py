@@ -120,14 +120,14 @@ def _of_layers(trained: Trained, read: Read) -> Callable[[Any, dict[str, jax.Arr
             layer = jax.tree.map(lambda leaf: leaf[None], layer)
             return {"params": {"embedding": params["embedding"], "layers": layer}}
 
-        def go_on(carry: Any, at: tuple[jax.Array, Any]) -> tuple[Any, jax.Array]:
+        def run_layer(residual: Any, at: tuple[jax.Array, Any]) -> tuple[Any, jax.Array]:
             number, layer = at
-            carry = one.apply(with_layer(layer), carry, batch, None, number, method="go_on")
-            return carry, read(carry[1], batch)
+            residual = one.apply(with_layer(layer), residual, batch, None, number, method="run_layers")
+            return residual, read(residual.normed, batch)
 
         lowest = jax.tree.map(lambda leaf: leaf[0], params["layers"])
-        carry, _ = one.apply(with_layer(lowest), batch, method="begin")
-        above = jax.lax.scan(go_on, carry, (jnp.arange(model.layers, dtype=jnp.uint32), params["layers"]))[1]
-        return jnp.concatenate([read(carry[1], batch)[None], above])
+        residual, _ = one.apply(with_layer(lowest), batch, method="embed")
+        above = jax.lax.scan(run_layer, residual, (jnp.arange(model.layers, dtype=jnp.uint32), params["layers"]))[1]
+        return jnp.concatenate([read(residual.normed, batch)[None], above])
 
     return function
