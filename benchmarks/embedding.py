@@ -9,7 +9,7 @@ sentence and layer gives the first token's vector and the mean of all, as `analy
 log-normal with a median of 34 tokens, are those of NTREX's English in XLM-R's vocabulary. Ours is `analyze`'s own path: sorted by
 length, written to disk. Theirs is XLMRobertaModel in PyTorch (sdpa attention, inference mode) on batches of 32 in the order they come,
 padded to the longest; with `--sorted`, sorted by length too, as its user might do by hand. Each run is a process of its own, and the sides
-take turns; either side first goes through all sentences once, which compiles. Beside the wall clock's sentences a second stand those of
+take turns; either side first goes through all sentences once, which compiles. Beside the wall clock's sentences per second stand those of
 a second of processor time, which other programs on the machine disturb less.
 
 Needs the extra `[parity]` (torch and transformers).
@@ -43,7 +43,7 @@ def sentences(count: int) -> list[np.ndarray]:
 
 
 def speed(count: int, embed: Callable[[str], None]) -> tuple[float, float]:
-    """Sentences a second, and a second of processor time, of the second time that they are embedded."""
+    """Sentences per second, and per second of processor time, of the second time that they are embedded."""
     embed("first")
     wall, used = time.perf_counter(), time.process_time()
     embed("second")
@@ -126,7 +126,7 @@ def main() -> None:
             print(f"round {number + 1}, {side}: {found[side][-1][0]:.1f} sentences/s", flush=True)
     wall, used = ({x: statistics.median(v[i] for v in values) for x, values in found.items()} for i in range(2))
     print(
-        "\n| | sentences/s | ratio | wanted | a second of processor time | ratio |\n| --- | --- | --- | --- | --- | --- |"
+        "\n| | sentences/s | ratio | wanted | per second of processor time | ratio |\n| --- | --- | --- | --- | --- | --- |"
     )
     ratios = [f"{x['ours'] / x['transformers']:.2f} ×" for x in (wall, used)]
     print(f"| mlm_jax | {wall['ours']:.1f} | {ratios[0]} | 2 × | {used['ours']:.1f} | {ratios[1]} |")

@@ -5,7 +5,7 @@
     python benchmarks/finetune.py --rounds 1 --updates 6
 
 Both sides: a classifier of three labels on an encoder of multilingual-e5-small's shape (12 layers of width 384, 12 heads, 250,002
-pieces), float32, dropout 0.1, AdamW, 32 examples an update. The examples are random pieces; their lengths, log-normal with a
+pieces), float32, dropout 0.1, AdamW, 32 examples per update. The examples are random pieces; their lengths, log-normal with a
 median of 40 tokens and a mean of 42, are those of XNLI's pairs in XLM-R's vocabulary. Ours is `finetune`'s own loop, packing
 included; theirs is Trainer with its defaults on a CPU (fused AdamW, sdpa attention). Each run is a process of its own, the sides
 take turns, and the first updates, which compile, are left out.
@@ -40,7 +40,7 @@ def examples(count: int) -> tuple[list[np.ndarray], list[int]]:
 
 
 def ours(updates: int) -> float:
-    """Examples a second of `mlm_jax finetune`."""
+    """Examples per second of `mlm_jax finetune`."""
     from dataclasses import replace
 
     import jax
@@ -76,7 +76,7 @@ def ours(updates: int) -> float:
 
 
 def transformers(updates: int) -> float:
-    """Examples a second of Trainer."""
+    """Examples per second of Trainer."""
     import torch
     from transformers import (
         Trainer,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw how transfer moves with the number of frozen layers: a panel a task, a line a language.
+"""Draw how transfer moves with the number of frozen layers: a panel per task, a line per language.
 
     python benchmarks/frozen_layers.py OUT.png runs/ner runs/ner_frozen_3 runs/xnli runs/xnli_frozen_3 ...
 

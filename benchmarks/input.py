@@ -3,7 +3,7 @@
 
     python benchmarks/input.py
 
-Random blocks of 512 tokens, 200 a language in one shard each; rates at exponent 0.3; batches of 32. SeqIO
+Random blocks of 512 tokens, 200 per language in one shard each; rates at exponent 0.3; batches of 32. SeqIO
 shuffles with its default buffers of 1,000 rows. Each side runs in processes of its own; medians of three.
 """
 
@@ -86,7 +86,7 @@ def ours(folder: str) -> dict[str, float]:
         return 4 * BATCHES * BATCH * LENGTH / (time.perf_counter() - begin)
 
     rate = tokens_per_second(batches)
-    # Reading processes, a core each; what they read while the last of them starts is not counted.
+    # Reading processes, one core each; what they read while the last of them starts is not counted.
     shared = training_batches(mixture, folder, made, made.streams, 0, 0, 0, os.cpu_count() or 1)
     for _ in range(20 * (os.cpu_count() or 1)):
         next(shared)

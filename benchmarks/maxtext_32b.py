@@ -3,7 +3,7 @@
 
     mlm-jax plan benchmarks/maxtext_32b.py --topology v5p:4x4x4 --effort -1
 
-Source: MaxText's src/maxtext/configs/base.yml at global_parameter_scale 32, and tpu/v5p/32b.sh, of 2026: 6 blocks of 2,048 tokens a chip. Our
+Source: MaxText's src/maxtext/configs/base.yml at global_parameter_scale 32, and tpu/v5p/32b.sh, of 2026: 6 blocks of 2,048 tokens per chip. Our
 norms subtract the mean, our GLU is GELU's, and our head is tied: of the FLOPs none of it is more than a thousandth.
 """
 

@@ -6,7 +6,7 @@
     python benchmarks/plan.py --results plan.jsonl --print             # the table of what is there
     python benchmarks/plan.py --results remat.jsonl --configs xlmr_large --topologies v5e-16 --remat none dots full
 
-Each config keeps its batch, mesh and rematerialisation; the batch is cut into as few pieces as fit. Steps are compiled with
+Each config keeps its batch, mesh and rematerialisation; the batch is cut into as few microbatches as fit. Steps are compiled with
 the compiler's least effort, which takes a third of the time. One step takes half a minute to two on one core.
 
 Needs the extra `[plan]` (libtpu).
@@ -47,7 +47,7 @@ def row(name: str, where: str, remat: str, planned: Planned | None) -> dict[str,
         "remat": remat,
         "fits": True,
         "mesh": [mesh.data, mesh.fsdp, mesh.tensor],
-        "pieces": planned.config.train.accumulate,
+        "microbatches": planned.config.train.accumulate,
         "rows": planned.rows,
         "batch": planned.config.train.batch_size,
         "parameters": planned.parameters,
@@ -72,15 +72,15 @@ def show(rows: list[dict[str, Any]]) -> str:
             "config",
             "slice",
             "data × fsdp × tensor",
-            "pieces",
-            "blocks a chip",
+            "microbatches",
+            "blocks per chip",
             "remat",
             "state GiB",
             "activations GiB",
             "temporary GiB",
             "left GiB",
         ),
-        *("GFLOP a token", "executed", "collectives GB", "s an update", "tokens/s", "MFU"),
+        *("GFLOP per token", "executed", "collectives GB", "s per update", "tokens/s", "MFU"),
     )
     lines = ["| " + " | ".join(headings) + " |", "| --- | --- | --- |" + " --- |" * (len(headings) - 3)]
     for r in sorted(rows, key=lambda r: (CONFIGS.index(r["config"]), TOPOLOGIES.index(r["topology"]))):
@@ -93,7 +93,7 @@ def show(rows: list[dict[str, Any]]) -> str:
                 f"`{r['config']}`",
                 r["topology"],
                 " × ".join(map(str, r["mesh"])),
-                f"{r['pieces']}",
+                f"{r['microbatches']}",
                 f"{r['rows']}",
                 r["remat"],
             ),
@@ -118,7 +118,7 @@ def show(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--results", type=Path, required=True, help="JSON lines, a line a row; rows that it has are kept"
+        "--results", type=Path, required=True, help="JSON lines, one per row; rows that it has are kept"
     )
     parser.add_argument("--topologies", nargs="+", default=TOPOLOGIES, choices=TOPOLOGIES)
     parser.add_argument("--configs", nargs="+", default=CONFIGS, choices=CONFIGS)

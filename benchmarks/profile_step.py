@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="small")
     parser.add_argument("--vocabulary", type=int, help="pieces; by default the shape's first")
-    parser.add_argument("--batch", type=int, help="blocks a step; by default the shape's")
+    parser.add_argument("--batch", type=int, help="blocks per step; by default the shape's")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--rows", type=int, default=12, help="single operations to list")
     options = parser.parse_args()

@@ -222,7 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="small")
     parser.add_argument("--vocabularies", type=int, nargs="+", help="pieces; by default the shape's")
-    parser.add_argument("--batch", type=int, help="blocks a step; by default the shape's")
+    parser.add_argument("--batch", type=int, help="blocks per step; by default the shape's")
     parser.add_argument("--attention-dropout", type=float, help="on both sides; by default 0.1")
     parser.add_argument("--attention", help="our kernel (`model.attention`); by default auto")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each side")

@@ -87,7 +87,7 @@ def retrieved(rows: list[dict], kind: str, step: int | None = None) -> dict[str,
 
 
 def last_layer(rows: dict[str, list[dict]]) -> str:
-    """Retrieval, a line a run and transformation."""
+    """Retrieval, a line per run and transformation."""
     cells, sets = [], list(retrieved(rows["masked LM"], "plain"))
     for name, found in rows.items():
         for kind in ("plain", "centred"):
@@ -99,7 +99,7 @@ def last_layer(rows: dict[str, list[dict]]) -> str:
 
 
 def by_step(rows: dict[str, list[dict]]) -> str:
-    """The mean of retrieval at each kept checkpoint, a line a run and transformation."""
+    """The mean of retrieval at each kept checkpoint, a line per run and transformation."""
     # A run that was stopped has a checkpoint there that the other has not.
     steps = sorted(set.intersection(*({r["step"] for r in found if "step" in r} for found in rows.values())))
     cells = []

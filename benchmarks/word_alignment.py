@@ -52,7 +52,7 @@ def align(source: list[str], target: list[str], tested: int) -> tuple[list[Links
 
 
 def main() -> None:
-    """Print a line a set and way to join the directions."""
+    """Print a line per set and way to join the directions."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder

@@ -27,7 +27,7 @@ LANGUAGES = 15  # rows of the language embedding where there is one and the conf
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes a chip.
+    """Bytes per chip.
 
     Attributes:
       parameters, optimizer: of the state, which a step updates in place.
@@ -113,7 +113,7 @@ def compile_step(config: Config, mesh: jax.sharding.Mesh, effort: float = 0.0) -
 
 
 def activations(config: Config, mesh: jax.sharding.Mesh) -> float:
-    """Bytes a chip of what the backward pass needs of the forward pass, parameters left out, as JAX's derivative of the loss has it.
+    """Bytes per chip of what the backward pass needs of the forward pass, parameters left out, as JAX's derivative of the loss has it.
 
     The compiler may keep less and compute it again. Where heads and the feed-forward width are split (`tensor`), they count whole.
     """

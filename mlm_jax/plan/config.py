@@ -17,7 +17,7 @@ class Plan(Config):
     topology: str = "v5e:4x4"
     """A slice by its shape or by Google Cloud's name: v5e:16x16, v5e-256, v4:4x4x4, v6e-64; `mesh.slices` of them."""
     search: bool = False
-    """Look for the mesh, the pieces of a batch and the rematerialisation that are fastest of those that fit."""
+    """Look for the mesh, the number of microbatches and the rematerialisation that are fastest of those that fit."""
     compiles: Annotated[int, AtLeast(1)] = 8
     """Steps that a search compiles at most, with the least effort; the best is then compiled as `effort` says."""
     effort: Annotated[float, Within(-1, 0)] = 0.0

@@ -25,10 +25,10 @@ class Planned:
     Attributes:
       config: as it was compiled.
       parameters: of the model.
-      memory: bytes a chip.
+      memory: bytes per chip.
       model_flops: of an update, all chips (`step_flops`).
       executed_flops: of an update on one chip, as compiled; None, as `collectives` and `predicted`, where it does not fit.
-      collectives: (kind, devices a group) → (times, bytes) of an update on one chip.
+      collectives: (kind, devices per group) → (times, bytes) of an update on one chip.
     """
 
     config: Config
@@ -97,7 +97,7 @@ def adapt(config: Config, where: Topology) -> Config:
     """The config with a mesh and a batch that divide over the topology's chips, where its own do not.
 
     Axes that do not multiply to the chips, or split the width into uneven parts, give way to the data axis; a batch that
-    does not divide is cut into fewer pieces, and if that does not help rounded up.
+    does not divide is cut into fewer microbatches, and if that does not help rounded up.
     """
     sizes = [config.mesh.data, config.mesh.fsdp, config.mesh.tensor]
     fixed = math.prod(size for size in sizes if size != -1)

@@ -366,7 +366,7 @@ def _order(axes: str, transposed: str | None) -> tuple[int, ...]:
 
 
 def totals(collectives: list[Collective]) -> dict[tuple[str, int], tuple[float, float]]:
-    """(kind, devices a group) → (times a step, bytes a step)."""
+    """(kind, devices per group) → (times per step, bytes per step)."""
     found: dict[tuple[str, int], tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
     for c in collectives:
         times, size = found[c.kind, len(c.group)]

@@ -15,7 +15,7 @@ from mlm_jax.plan.topology import Topology
 
 @dataclass(frozen=True)
 class Roofline:
-    """Seconds a step.
+    """Seconds per step.
 
     Attributes:
       compute: of the matrix products at the chip's peak.

@@ -27,15 +27,15 @@ def describe(planned: Planned, before: Config) -> str:
     config, where, memory = planned.config, planned.topology, planned.memory
     mesh, chip = config.mesh, where.chip
     axes = " × ".join(f"{axis} {getattr(mesh, axis)}" for axis in meshes.AXES if getattr(mesh, axis) > 1)
-    pieces = config.train.accumulate
+    microbatches = config.train.accumulate
     lines = [
         f"{where}: {where.chips} chips ({axes}), remat {config.model.remat}",
-        f"{planned.parameters:,} parameters; {config.train.batch_size:,} blocks of {config.data.sequence_length} tokens an "
-        f"update, {planned.rows:,} a chip at once" + (f" in {pieces} pieces" if pieces > 1 else ""),
+        f"{planned.parameters:,} parameters; {config.train.batch_size:,} blocks of {config.data.sequence_length} tokens per "
+        f"update, {planned.rows:,} per chip at once" + (f" in {microbatches} microbatches" if microbatches > 1 else ""),
     ]
     if options := changes(before, config):
         lines.append(f"other than the config: {options}")
-    lines += ["", f"memory of a chip, of {chip.memory / GIB:.2f} GiB"]
+    lines += ["", f"memory per chip, of {chip.memory / GIB:.2f} GiB"]
     labels = {
         "activations": "activations kept for the backward pass" + (", at most" if mesh.tensor > 1 else ""),
         "temporaries": "gradients and other temporaries",
@@ -52,7 +52,7 @@ def describe(planned: Planned, before: Config) -> str:
             ]
         )
     assert planned.predicted and planned.collectives is not None and planned.executed_flops is not None
-    lines += [f"fits: {left / GIB:.2f} GiB are left", "", "collectives of a chip in an update"]
+    lines += [f"fits: {left / GIB:.2f} GiB are left", "", "collectives per chip and update"]
     cells = [
         [kind, f"{devices}", f"{times:,.0f}", f"{size / 1e9:,.3f}"]
         for (kind, devices), (times, size) in sorted(planned.collectives.items(), key=lambda item: -item[1][1])
@@ -62,10 +62,10 @@ def describe(planned: Planned, before: Config) -> str:
     predicted = planned.predicted
     lines += [
         "",
-        f"model FLOPs: {planned.model_flops / planned.tokens / 1e9:.3f} G a token, {planned.model_flops:.3e} an update; "
+        f"model FLOPs: {planned.model_flops / planned.tokens / 1e9:.3f} G per token, {planned.model_flops:.3e} per update; "
         f"the compiled step executes {computed:.2f} times as many",
         "predicted by the roofline of published figures, not measured; no real run is as fast:",
-        f"  {predicted.step:.3f} s an update (matrix products {predicted.compute:.3f} s, HBM {predicted.memory:.3f} s, "
+        f"  {predicted.step:.3f} s per update (matrix products {predicted.compute:.3f} s, HBM {predicted.memory:.3f} s, "
         f"links {predicted.links:.3f} s)",
         f"  {planned.tokens / predicted.step:,.0f} tokens/s, MFU {planned.mfu:.1%}",
     ]

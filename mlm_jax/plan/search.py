@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mesh, the pieces of a batch and the rematerialisation that are fastest of those that fit.
+"""The mesh, the number of microbatches and the rematerialisation that are fastest of those that fit.
 
 Arithmetic orders the candidates and the compiler judges the first of them; what it says corrects the arithmetic for the rest.
 """
@@ -27,7 +27,7 @@ from mlm_jax.plan.topology import GIB, Topology
 
 @dataclass(frozen=True)
 class Estimate:
-    """Arithmetic's view of a candidate: bytes of its state and of what grows with the batch, a chip; seconds an update."""
+    """An estimate of a candidate: bytes per chip of its state and of what grows with the batch; seconds per update."""
 
     config: Config
     state: float
@@ -36,16 +36,16 @@ class Estimate:
 
 
 def estimate(config: Config, where: Topology) -> Estimate:
-    """What a step will about need. Only the order matters, and the compiler corrects the scale."""
+    """Estimate roughly what a step needs. Only the order matters, and the compiler corrects the scale."""
     model, mesh, chip = config.model, config.mesh, where.chip
-    length, pieces = config.data.sequence_length, config.train.accumulate
+    length, microbatches = config.data.sequence_length, config.train.accumulate
     shards = mesh.fsdp * mesh.tensor
     parameters = count_parameters(dataclasses.replace(model, remat="none"), config.vocabulary.size)
-    rows = config.train.batch_size // pieces // (mesh.data * mesh.fsdp)
+    rows = config.train.batch_size // microbatches // (mesh.data * mesh.fsdp)
     tokens, tensor = rows * length, mesh.tensor
     scored = objectives.scored_bound(length, config.objective, model.causal)
 
-    # Bytes a token that a layer keeps for the backward pass.
+    # Bytes per token that a layer keeps for the backward pass.
     inner = model.mlp_width * (3 if model.gated else 1) / tensor
     scores = model.heads / tensor * length
     kept = {
@@ -57,7 +57,7 @@ def estimate(config: Config, where: Topology) -> Estimate:
     head = rows * scored * min(model.loss_chunk, padded_rows(config.vocabulary.size)) * 6 / tensor
     growing = tokens * (model.layers * kept + working) + head
     # Parameters, their gradient (twice where it is summed up) and two moments, of which Muon has one for its kernels.
-    floats = parameters * (4 if pieces == 1 else 5)
+    floats = parameters * (4 if microbatches == 1 else 5)
     if config.optimizer.name == "muon":
         floats -= count_parameters(dataclasses.replace(model, remat="none"), config.vocabulary.size, hidden=True)
     state = floats / shards * 4
@@ -65,11 +65,13 @@ def estimate(config: Config, where: Topology) -> Estimate:
     vocabulary = padded_rows(config.vocabulary.size)
     flops = step_flops(model, vocabulary, config.train.batch_size, length, scored) / where.chips
     flops *= {"none": 1.0, "dots": 1.1, "full": 4 / 3}[model.remat]
-    traffic = pieces * tokens * model.layers * (60 * model.width + 16 * inner + 40 * scores) + 28 * parameters / shards
+    traffic = (
+        microbatches * tokens * model.layers * (60 * model.width + 16 * inner + 40 * scores) + 28 * parameters / shards
+    )
     traffic *= {"none": 1.0, "dots": 1.3, "full": 1.3}[model.remat]
-    links = pieces * 2 * 4 * parameters / shards * (mesh.data > 1)
-    links += pieces * 8 * parameters / tensor * (mesh.fsdp > 1)
-    links += pieces * 8 * tokens * model.width * 2 * model.layers * (tensor > 1)
+    links = microbatches * 2 * 4 * parameters / shards * (mesh.data > 1)
+    links += microbatches * 8 * parameters / tensor * (mesh.fsdp > 1)
+    links += microbatches * 8 * tokens * model.width * 2 * model.layers * (tensor > 1)
     ways = chip.dimensions * chip.link
     return Estimate(config, state, growing, max(flops / chip.peak, traffic / chip.bandwidth) + links / ways)
 
@@ -83,7 +85,7 @@ def count_parameters(model: Model, size: int, hidden: bool = False) -> int:
 
 
 def candidates(config: Config, where: Topology) -> Iterator[Config]:
-    """Every mesh of powers of two, number of pieces and rematerialisation that divides."""
+    """Every mesh of powers of two, number of microbatches and rematerialisation that divides."""
     model, inside = config.model, where.chips // where.slices
     powers = [2**i for i in range(9)]
     for tensor, fsdp in itertools.product(powers[:4], powers):
@@ -91,13 +93,13 @@ def candidates(config: Config, where: Topology) -> Iterator[Config]:
         if not fit or model.heads % tensor or model.mlp_width % tensor:
             continue
         mesh = Mesh(where.chips // tensor // fsdp, fsdp, tensor, where.slices)
-        for pieces, remat in itertools.product(divisions(config, mesh), ("none", "dots", "full")):
-            changed = with_sections(config, model={"remat": remat}, train={"accumulate": pieces})
+        for microbatches, remat in itertools.product(divisions(config, mesh), ("none", "dots", "full")):
+            changed = with_sections(config, model={"remat": remat}, train={"accumulate": microbatches})
             yield dataclasses.replace(changed, mesh=mesh)
 
 
 def divisions(config: Config, mesh: Mesh) -> list[int]:
-    """The numbers of pieces into which a batch can be cut: each leaves every chip the same number of blocks."""
+    """The numbers of microbatches that a batch can be cut into: each leaves every chip the same number of blocks."""
     blocks, rest = divmod(config.train.batch_size, mesh.data * mesh.fsdp)
     return [] if rest else [n for n in range(1, blocks + 1) if blocks % n == 0]
 
@@ -117,11 +119,11 @@ def search(config: Config, where: Topology, compiles: int) -> Planned:
 
 
 def first_that_fits(config: Config, where: Topology, compiles: int) -> Planned | None:
-    """The config's own mesh and rematerialisation in the fewest pieces that fit."""
+    """The config's own mesh and rematerialisation in the fewest microbatches that fit."""
     config = adapt(config, where)
     options = [
-        estimate(with_sections(config, train={"accumulate": pieces}), where)
-        for pieces in divisions(config, config.mesh)
+        estimate(with_sections(config, train={"accumulate": microbatches}), where)
+        for microbatches in divisions(config, config.mesh)
     ]
     return judge(options, where, compiles)
 
@@ -152,7 +154,7 @@ def judge(
             growing = planned.memory.total - option.state
             memory[option.config.model.remat] = max(growing / option.growing, 0.05)
             mesh, train = option.config.mesh, option.config.train
-            shown = f"data {mesh.data} fsdp {mesh.fsdp} tensor {mesh.tensor}, {train.accumulate} pieces, remat {option.config.model.remat}"
+            shown = f"data {mesh.data} fsdp {mesh.fsdp} tensor {mesh.tensor}, {train.accumulate} microbatches, remat {option.config.model.remat}"
             if planned.predicted is None:
                 advance(1, f"{shown}: {(planned.memory.total - where.chip.memory) / GIB:.2f} GiB too much")
                 continue

@@ -135,7 +135,7 @@ def require_compiler() -> None:
 
 
 def devices(topology: Topology) -> Sequence[Any]:
-    """Devices to compile for, one a chip: a v4 chip's two cores work as one, as they do in a pod."""
+    """Devices to compile for, one per chip: a v4 chip's two cores work as one, as they do in a pod."""
     from jax.experimental import topologies
 
     return topologies.get_topology_desc(

@@ -96,7 +96,7 @@ def test_the_roofline_takes_the_longer_time_of_each_instruction():
 def test_a_mesh_that_does_not_divide_gives_way():
     config = with_sections(tiny_config("x"), train={"batch_size": 100, "accumulate": 4}, mesh={"data": 1, "fsdp": -1})
     adapted = adapt(config, topology.parse("v5e:8x8"))
-    # A width of 32 is cut into 32 at most; 100 blocks are rounded up to 128, and two pieces of 64 divide.
+    # A width of 32 is cut into 32 at most; 100 blocks are rounded up to 128, and two microbatches of 64 divide.
     assert (adapted.mesh.data, adapted.mesh.fsdp, adapted.mesh.tensor) == (2, 32, 1)
     assert (adapted.train.batch_size, adapted.train.accumulate) == (128, 2)
     cfg.validate(adapted)
