@@ -3,7 +3,7 @@
 
     mlm-jax pretrain configs/mbert_cased.py --workdir gs://BUCKET/mbert_cased
 
-Text: `wikipedia/{language}/*.txt.gz`, a sentence a line, a blank line between articles. Vocabulary and data are both
+Text: `wikipedia/{language}/*.txt.gz`, one sentence per line, a blank line between articles. Vocabulary and data are both
 sampled at exponent 0.7; 119,547 WordPieces. Masked LM with 10 static masks and next-sentence prediction.
 
 The multilingual recipe was never published. Batch 256, a million updates, learning rate 1e-4, 10,000 steps of

@@ -3,7 +3,7 @@
 
     mlm-jax pretrain configs/own_text.py
 
-Text: a file a language, `text/{language}.txt`, a document a line; the languages are the files' names.
+Text: one file per language, `text/{language}.txt`, one document per line; the languages are the files' names.
 The model has 6 layers of width 512 and 32,000 pieces (35 M parameters).
 """
 

@@ -5,7 +5,7 @@
 
 Text: Django's translation catalogues (2.6 MB; the smallest language has 0.7 KB). Two layers of width
 128, 8,000 pieces, 1,200 steps of 1,024 tokens. On two cores: 2 min 25 s, installation included;
-the mean validation loss ends at 5.82 nats a token, and piece frequencies alone give 6.0.
+the mean validation loss ends at 5.82 nats per token, and piece frequencies alone give 6.0.
 
 Chosen by trial: at a learning rate of 3e-3 nothing was learned but frequencies (7.1 after 1,700 steps of
 2,048 tokens); 1.5e-3 with half the batch and a quarter of the tokens hidden is past the baseline at step

@@ -3,7 +3,7 @@
 
     mlm-jax pretrain configs/xlm_15_clm.py --workdir gs://BUCKET/xlm_15_clm
 
-As xlm_15_mlm.py, but each token is predicted from those before it; validation is perplexity a language.
+As xlm_15_mlm.py, but each token is predicted from those before it; validation is perplexity per language.
 """
 
 import dataclasses

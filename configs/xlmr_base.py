@@ -3,13 +3,13 @@
 
     mlm-jax pretrain configs/xlmr_base.py --workdir gs://BUCKET/xlmr_base
 
-Text: `text/{language}/*.txt.gz`, a document a line; the paper used 2.5 TB of CommonCrawl, which CCNet
+Text: `text/{language}/*.txt.gz`, one document per line; the paper used 2.5 TB of CommonCrawl, which CCNet
 rebuilds. Vocabulary: 250,002 unigram pieces, trained on a sample drawn at exponent 0.3. Batch 8,192
 blocks of 512 tokens, 1.5 million updates on 500 V100 GPUs (the paper names these for its largest model).
 
 The paper gives no learning rate. 7e-4 with 10,000 steps of warm-up and a linear decay is what
 fairseq's RoBERTa page advises at this batch size; b2 0.98, epsilon 1e-6, decay 0.01 and no clipping are
-RoBERTa's. Sampling counts documents there, and does here: with one sentence a line, sentences.
+RoBERTa's. Sampling counts documents there, and does here: with one sentence per line, sentences.
 """
 
 from mlm_jax.config import Config, Data, Mesh, Optimizer, Sampling, Source, Train, Vocabulary

@@ -52,7 +52,7 @@ class Stream:
     Attributes:
       name: the language code, or `xx-yy` for a pair.
       task: name of the SeqIO task, which is also the folder of its cache under the corpus.
-      unigram_loss: nats a token that the training tokens' own frequencies (add-one smoothed over the
+      unigram_loss: nats per token that the training tokens' own frequencies (add-one smoothed over the
         vocabulary) give the validation tokens; None for pairs and where nothing is held out.
     """
 

@@ -8,7 +8,7 @@ message of the same wire format.
 A record holds the block's tokens and its *spans*: runs of tokens whose positions count up. A span has
 a length, a segment id (attention stays within a segment), a language id, a token type and a first
 position, from which `expand` makes the per-token features. A block of running text is one span; a
-packed block has one a document; a translation pair is two spans of one segment, both from position 0;
+packed block has one per document; a translation pair is two spans of one segment, both from position 0;
 a sentence pair is two spans of one segment and two types, whose positions run on.
 """
 

@@ -134,7 +134,7 @@ def word_piece(vocabulary: dict[str, int], lowercase: bool) -> tokenizers.Tokeni
 
 
 def read_vocab_txt(path: epath.PathLike) -> dict[str, int]:
-    """BERT's vocab.txt: a piece a line, its id the line's number from 0.
+    """BERT's vocab.txt: one piece per line, its id the line's number from 0.
 
     Raises:
       UserError: a piece occurs twice, or there is no [UNK].
@@ -145,7 +145,7 @@ def read_vocab_txt(path: epath.PathLike) -> dict[str, int]:
         pieces.pop()
     vocabulary = {piece.rstrip("\r"): number for number, piece in enumerate(pieces)}
     if len(vocabulary) != len(pieces):
-        raise UserError(f"{path}: {len(pieces) - len(vocabulary)} pieces occur twice; a vocab.txt has one a line")
+        raise UserError(f"{path}: {len(pieces) - len(vocabulary)} pieces occur twice; a vocab.txt has one per line")
     if "[UNK]" not in vocabulary:
         raise UserError(f"{path}: no [UNK]; give BERT's vocab.txt, a tokenizer.json or a SentencePiece .model")
     return vocabulary

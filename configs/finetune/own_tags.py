@@ -3,7 +3,7 @@
 
     mlm-jax finetune configs/finetune/own_tags.py --init RUN_OR_HF_FOLDER
 
-Data: data/ner/{language}.train.conll, .dev.conll and .test.conll, a word, a tab and its tag a line, a blank line between sentences.
+Data: data/ner/{language}.train.conll, .dev.conll and .test.conll, a word, a tab and its tag per line, a blank line between sentences.
 """
 
 from dataclasses import replace

@@ -3,7 +3,7 @@
 
     MLM_JAX_DATA=FOLDER mlm-jax finetune configs/finetune/small_ner.py --init FOLDER --regime joint --workdir runs/ner_joint
 
-Data: FOLDER/ner/{language}.train.conll and .test.conll, a word, a tab and its IOB2 tag a line (WikiNEuRal, Tedeschi et al. 2021):
+Data: FOLDER/ner/{language}.train.conll and .test.conll, a word, a tab and its IOB2 tag per line (WikiNEuRal, Tedeschi et al. 2021):
 1,500 sentences to train on, 200 others to choose by, 500 to test.
 """
 

@@ -37,7 +37,7 @@ class TextSource(seqio.DataSource):
     """A stream's text as packed blocks of spans, made from the text as preparation makes them.
 
     Args:
-      slices: the stream's text, each slice a shard.
+      slices: the stream's text; each slice makes one shard.
       settings: what the blocks depend on besides the text.
       language_ids: of the stream's languages.
     """
