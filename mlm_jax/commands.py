@@ -199,7 +199,7 @@ def evaluate(config: Evaluate, arguments: list[str]) -> int:
     from mlm_jax.train.compiled import keep_compiled
 
     keep_compiled(config.workdir)
-    with needing_memory("lower max_length"):
+    with needing_memory("lower max_length, with another --workdir if some is done already"):
         _, stopped_by = run(config)
     if stopped_by is not None:
         return say_stopped(stopped_by, "evaluate", arguments)
@@ -220,7 +220,7 @@ def analyze(config: Analyze, arguments: list[str]) -> int:
     from mlm_jax.train.compiled import keep_compiled
 
     keep_compiled(config.workdir)
-    with needing_memory("lower max_length"):
+    with needing_memory("lower max_length, with another --workdir if some is done already"):
         run(config)
     report_analysis(config)
     return 0

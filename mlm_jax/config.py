@@ -24,7 +24,18 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from mlm_jax.errors import UserError
-from mlm_jax.fields import BELOW_ONE, MAY_CHANGE, MAY_CHANGE_ONWARDS, OF_CORPUS, Above, AtLeast, Within, check_bounds
+from mlm_jax.fields import (
+    BELOW_ONE,
+    MAY_CHANGE,
+    MAY_CHANGE_ONWARDS,
+    OF_CORPUS,
+    OF_VOCABULARY,
+    Above,
+    AtLeast,
+    MayChange,
+    Within,
+    check_bounds,
+)
 
 EXPONENT = Within(0, 1, note=" (0 draws languages evenly, 1 as often as they occur)")
 
@@ -134,17 +145,17 @@ class Stage:
 class Sampling:
     """How often each language is drawn."""
 
-    strategy: Literal["exponent", "temperature", "unimax"] = "exponent"
+    strategy: Annotated[Literal["exponent", "temperature", "unimax"], OF_VOCABULARY] = "exponent"
     """exponent: share ** exponent (mBERT, XLM, XLM-R); temperature: share ** (1 / temperature) (mT5);
     unimax: as even as the repeat cap lets it be (Chung et al. 2023)."""
-    exponent: Annotated[float, EXPONENT] = 0.3
+    exponent: Annotated[float, EXPONENT, OF_VOCABULARY] = 0.3
     """0: uniform; 1: natural shares (mBERT 0.7, XLM-R 0.3)."""
-    temperature: Annotated[float, AtLeast(1)] = 1 / 0.3
+    temperature: Annotated[float, AtLeast(1), OF_VOCABULARY] = 1 / 0.3
     """1: natural shares (mT5: 1/0.3)."""
-    max_epochs: Annotated[float, AtLeast(0)] = 0.0
+    max_epochs: Annotated[float, AtLeast(0), OF_VOCABULARY, MayChange(unless=("strategy", "unimax"))] = 0.0
     """The most times a language's text may be repeated; UniMax's cap N. With the other strategies the
     run is refused when a language would pass it. 0: no limit (UniMax needs one)."""
-    count: Literal["tokens", "bytes", "documents", "blocks"] = "tokens"
+    count: Annotated[Literal["tokens", "bytes", "documents", "blocks"], OF_VOCABULARY] = "tokens"
     """What a language's share is a share of (XLM-R: sentences). The vocabulary's sample counts bytes
     unless this is documents, because there are no tokens yet."""
     languages: tyro.conf.Suppress[tuple[str, ...]] = ()
@@ -356,11 +367,11 @@ class Config:
     compiled: Annotated[str, MAY_CHANGE] = ""
     """Folder of compiled programs, local or gs://, which a second start loads instead of compiling; none: they are not
     kept. Empty: WORKDIR/compiled, or what the environment's JAX_COMPILATION_CACHE_DIR says."""
-    seed: Annotated[int, AtLeast(0), OF_CORPUS] = 0
+    seed: Annotated[int, AtLeast(0), OF_VOCABULARY] = 0
     """Seeds initialisation, data order, masks and dropout."""
     data: Annotated[Data, OF_CORPUS] = Data()
-    vocabulary: Annotated[Vocabulary, OF_CORPUS] = Vocabulary()
-    sampling: Annotated[Sampling, OF_CORPUS] = Sampling()
+    vocabulary: Annotated[Vocabulary, OF_VOCABULARY] = Vocabulary()
+    sampling: Sampling = Sampling()
     model: Model = Model()
     objective: Objective = Objective()
     optimizer: Optimizer = Optimizer()

@@ -75,17 +75,22 @@ class MayChange:
 
     Attributes:
       onwards: it changes what is learned from the checkpoint on, which a warning says.
+      unless: an option of the same section and its value with which this one may not change.
     """
 
     onwards: bool = False
+    unless: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True)
-class OfCorpus:
-    """The option is of what the corpus is made by: it may not change either where nothing but the corpus is made."""
+class FixedBy:
+    """The option may not change once a workdir has this file, which is made by it; others may until something is saved."""
+
+    file: str
 
 
-OF_CORPUS = OfCorpus()
+OF_VOCABULARY = FixedBy("vocabulary/vocabulary.json")
+OF_CORPUS = FixedBy("corpus/manifest.json")
 MAY_CHANGE = MayChange()
 MAY_CHANGE_ONWARDS = MayChange(onwards=True)
 BELOW_ONE = Within(0, 1, excluded=(1,))
@@ -186,6 +191,7 @@ def _compare(
             defaults = {field.name: _as_json(field.default) for field in dataclasses.fields(kind)} | (default or {})
         for key in stored.keys() | given.keys():
             of_key, own = types.get(key, (None, ()))
+            own = tuple(n for n in own if not (isinstance(n, MayChange) and given.get(n.unless[0]) == n.unless[1]))
             was, now = stored.get(key, defaults.get(key)), given.get(key)
             yield from _compare(f"{name}.{key}" if name else key, of_key, (*notes, *own), was, now, defaults.get(key))
     elif isinstance(stored, list) and isinstance(given, list) and len(json.dumps([stored, given])) > LONGEST:

@@ -14,7 +14,7 @@ import docstring_parser
 import tyro
 
 from mlm_jax.commands import COMMANDS, command_of
-from mlm_jax.fields import BOUNDS, MayChange, Option, options, types_of
+from mlm_jax.fields import BOUNDS, FixedBy, MayChange, Option, options, types_of
 
 PAGE = """\
 # Options
@@ -24,8 +24,8 @@ one that is on or off, `--section.name` or `--section.no_name`. Those "in config
 
 An option that may change may differ from the one a workdir was made with. "yes": nothing that is learned changes by it, but that
 `train.steps` moves the end of the run and with it a schedule that decays towards it. "from then on": a run uses it from the checkpoint on
-that it continues from, and a warning says so. As long as nothing is saved that depends on more than the text, all but `data`, `vocabulary`,
-`sampling` and `seed` may change.
+that it continues from, and a warning says so. Until something is saved (a checkpoint, a result) all may change but, from when they are there,
+what the vocabulary and the corpus were made by: "until the vocabulary", "until the corpus".
 """
 
 
@@ -73,14 +73,22 @@ def _table(kind: Any, found: list[Option]) -> str:
     rows = ["| option | type | default | bounds | may change | what it is |", "| --- | --- | --- | --- | --- | --- |"]
     for option in found:
         bounds = "; ".join(str(note) for note in option.notes if isinstance(note, BOUNDS))
-        change = next((note for note in option.notes if isinstance(note, MayChange)), None)
-        may = "" if change is None else "from then on" if change.onwards else "yes"
         default = (
             "required" if option.value is dataclasses.MISSING else f"`{option.value}`" if option.value != "" else ""
         )
-        cells = [f"`{option.name}`", _type(option.kind), default, bounds, may, _doc(kind, option.name)]
+        cells = [f"`{option.name}`", _type(option.kind), default, bounds, _may_change(option), _doc(kind, option.name)]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
+
+
+def _may_change(option: Option) -> str:
+    for note in option.notes[::-1]:  # what stands at the field before what stands at its section
+        if isinstance(note, MayChange):
+            unless = f", but where {note.unless[0]} is {note.unless[1]}" if note.unless[0] else ""
+            return ("from then on" if note.onwards else "yes") + unless
+        if isinstance(note, FixedBy):
+            return f"until the {note.file.split('/')[0]}"
+    return ""
 
 
 def _doc(kind: Any, name: str) -> str:

@@ -15,7 +15,7 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax.errors import UserError
-from mlm_jax.fields import OF_CORPUS, Difference, differences
+from mlm_jax.fields import Difference, FixedBy, differences, types_of
 from mlm_jax.files import write_whole
 
 SHOWN = 8  # options that differ, named in a message
@@ -24,8 +24,8 @@ SHOWN = 8  # options that differ, named in a message
 def own_workdir(config: Any, again: str = "", write: bool = True) -> None:
     """Make the workdir and store the config in it, or check that the one stored there agrees.
 
-    Before anything is saved that depends on more than the text, whatever did not work may be mended, and before anything is
-    made at all also what the corpus is made by.
+    Until something is saved, whatever did not work may be mended but for what the vocabulary and the corpus that are there
+    were made by.
 
     Args:
       config: of any command.
@@ -37,13 +37,20 @@ def own_workdir(config: Any, again: str = "", write: bool = True) -> None:
     """
     folder = epath.Path(config.workdir)
     stored = folder / "config.json"
-    if stored.exists() and is_begun(folder):
+    if stored.exists():
         try:
-            different = differences(json.loads(stored.read_text()), config)
+            was = json.loads(stored.read_text())
+            different = differences(was, config)
         except ValueError as e:
             raise UserError(f"{stored}: not JSON ({e}); delete it, or use another workdir") from e
-        saved = has_saved(folder)
-        refused = [d for d in different if d.may_change is None and (saved or OF_CORPUS in d.notes)]
+        # What another command made a workdir for is its own from the first.
+        saved = has_saved(folder) or bool(was.keys() - types_of(type(config)).keys())
+
+        def is_fixed(option: Difference) -> bool:
+            made = any(isinstance(note, FixedBy) and (folder / note.file).exists() for note in option.notes)
+            return option.may_change is None and (saved or made)
+
+        refused = [d for d in different if is_fixed(d)]
         if refused:
             raise UserError(refusal(config, refused, again if saved else ""))
         onwards = [str(d) for d in different if d.may_change and d.may_change.onwards]
@@ -81,16 +88,6 @@ def warn_of_newer(made: epath.Path, globs: Sequence[str]) -> None:
         console.warn(
             f"{newer[0]}{others}: newer than what {made.parent} has, which stays as it is; use another --workdir for the new text"
         )
-
-
-def is_begun(folder: epath.Path) -> bool:
-    """Whether anything was made in a workdir by its config: one that was refused before may be mended."""
-    before = {"config.json", "running.json", "compiled"}
-    return any(
-        path.name not in before and (not path.is_dir() or any(path.iterdir()))
-        for path in folder.iterdir()
-        if not path.name.endswith(".partial")
-    )
 
 
 def has_saved(folder: epath.Path) -> bool:

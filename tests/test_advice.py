@@ -11,6 +11,7 @@ import pytest
 from mlm_jax import cli
 from mlm_jax import config as cfg
 from tests.corpora import logged, make_workdir, tiny_config, write_config
+from tests.prepare.test_run import make_config, write_text
 
 STEPS = ("--train.steps", "12", "--train.save_every", "4", "--train.log_every", "20", "--train.validate_every", "100")
 
@@ -61,3 +62,33 @@ def test_the_command_that_a_refusal_prints_goes_on_from_this_encoder(tmp_path, c
     assert run(*shlex.split(command), *shlex.split(source)) == 0
     assert f"starting from {tmp_path}/a run at step 12" in capfd.readouterr().out
     assert logged(tmp_path / "a run_2")[-1]["step"] == 12
+
+
+def test_a_limit_of_epochs_is_raised_as_advised(tmp_path, capsys):
+    config = write_config(tmp_path / "tiny.py", make_workdir(tmp_path / "run", {"en": 40, "sw": 9}))
+    assert run("pretrain", config, *STEPS, "--train.steps", "4") == 0
+    assert run("pretrain", config, *STEPS, "--sampling.max_epochs", "2") == 2
+    assert "more than sampling.max_epochs 2; train fewer steps, raise the limit" in capsys.readouterr().err
+    assert run("pretrain", config, *STEPS, "--sampling.max_epochs", "9", "--train.steps", "5") == 0
+
+
+@pytest.mark.parametrize("advised", ["lower data.sequence_length", "drop it"])
+def test_a_language_of_too_little_text_is_mended_as_advised(tmp_path, capsys, advised):
+    pytest.importorskip("tensorflow")
+    write_text(tmp_path / "text", {"de": 300})
+    (tmp_path / "text" / "xx.txt").write_text("river\nstone\nlight tree\n")
+    made = make_config(tmp_path, validation_fraction=0.0)
+    config = write_config(tmp_path / "text.py", made)
+    assert run("prepare", config) == 2
+    said = capsys.readouterr().err
+    assert "language xx: 3 training documents hold" in said and advised in said
+    if advised == "drop it":
+        sources = (cfg.Source("de", f"{tmp_path}/text/de.txt"),)
+        config = write_config(config, dataclasses.replace(made, data=dataclasses.replace(made.data, sources=sources)))
+        assert run("prepare", config) == 0
+    else:
+        assert run("prepare", config, "--data.sequence_length", "8") == 0
+    # What the vocabulary was made by is fixed with it, and from now on what the corpus was made by.
+    assert run("prepare", config, "--data.sequence_length", "16", "--vocabulary.size", "340") == 2
+    said = capsys.readouterr().err
+    assert "vocabulary.size: 330 there, 340 here" in said and "data.sequence_length" in said

@@ -19,6 +19,7 @@ from mlm_jax import cli
 from mlm_jax import config as cfg
 from mlm_jax.commands import COMMANDS
 from mlm_jax.errors import UserError
+from mlm_jax.finetune.config import Finetune
 from mlm_jax.options import option_names, parse
 from mlm_jax.options_page import options_page
 from mlm_jax.start import needing_memory
@@ -207,6 +208,12 @@ def test_what_a_workdir_holds_that_depends_on_its_options(tmp_path, made, counts
     path.parent.mkdir(parents=True)
     path.write_text("{}")
     assert has_saved(epath.Path(tmp_path / "a[1] run")) is counts
+
+
+def test_a_workdir_of_another_command_is_refused_from_the_first(config_file, tmp_path):
+    own_workdir(parse("pretrain", [str(config_file)]))
+    with pytest.raises(UserError, match="holds a run with another config"):
+        own_workdir(Finetune(workdir=str(tmp_path / "run")))
 
 
 def test_a_config_that_was_refused_may_be_mended_in_its_workdir(tmp_path, capsys):

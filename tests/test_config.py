@@ -10,7 +10,16 @@ import pytest
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate.config import Evaluate
-from mlm_jax.fields import MAY_CHANGE, MAY_CHANGE_ONWARDS, AtLeast, MayChange, check_bounds, differences, options
+from mlm_jax.fields import (
+    MAY_CHANGE,
+    MAY_CHANGE_ONWARDS,
+    OF_VOCABULARY,
+    AtLeast,
+    MayChange,
+    check_bounds,
+    differences,
+    options,
+)
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.neutrality.config import Analyze
 from mlm_jax.plan.config import Plan
@@ -105,6 +114,15 @@ def test_a_long_value_is_shown_where_it_differs():
     ]
     (missing,) = refused(stored, changed(data__sources=tuple(sources[:1] + list(config.data.sources[1:2]))))
     assert missing.startswith('data.sources[2]: {"language": "sw"') and missing.endswith("there, null here")
+
+
+def test_a_limit_of_epochs_may_change_where_it_is_nothing_but_a_limit():
+    for strategy, may in (("exponent", True), ("unimax", False)):
+        config = changed(sampling__strategy=strategy, sampling__max_epochs=5.0)
+        stored = json.loads(cfg.to_json(config))
+        sampling = dataclasses.replace(config.sampling, max_epochs=9.0)
+        (found,) = differences(stored, dataclasses.replace(config, sampling=sampling))
+        assert (found.may_change is not None) is may and OF_VOCABULARY in found.notes
 
 
 def test_what_may_change_is_at_the_field():
