@@ -98,6 +98,7 @@ def curves(rows: Sequence[ProbeRow]) -> Iterator[tuple[str, Figure]]:
             values = [mean_value(line[layer]) for layer in sorted(line)]
             axes.plot(sorted(line), values, LINES[pooling], color=colour, label=label, linewidth=1.6)
         axes.set_xlabel("layer")
+        axes.locator_params(axis="x", integer=True)
         axes.set_ylabel(shown.unit)
         figure.legend(fontsize=8, frameon=False, ncol=4, loc="outside lower center")
         dotted = "; dotted: first token instead of the mean" if any(key[2] == "first" for key in lines) else ""

@@ -101,12 +101,16 @@ def protocols(rows: Sequence[BenchmarkRow]) -> list[dict[str, str]]:
     for task in dict.fromkeys(r["task"] for r in rows):
         mine = [r for r in rows if r["task"] == task]
         settings = ", ".join(
-            f"{name.replace('_', ' ')} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+            f"{name.replace('_', ' ')} {' '.join(map(_said, value)) if isinstance(value, list) else _said(value)}"
             for name, value in mine[0]["protocol"].items()
         )
         examples = ", ".join(f"{r['language']} {r['examples']:,}" for r in mine)
         out.append({"task": task, "settings": settings, "examples": examples})
     return out
+
+
+def _said(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def curves(folder: epath.Path) -> list[Plot]:
