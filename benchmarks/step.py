@@ -136,7 +136,7 @@ def ours(shape: Shape, vocabulary: int, steps: int) -> dict[str, Any]:
         jax.block_until_ready(window)
         seconds.append(time.perf_counter() - start)
     device, config = jax.devices()[0], our_config(shape)
-    bound = objectives.scored_bound(shape.length, config.objective)
+    bound = objectives.max_predictions(shape.length, config.objective)
     return {
         "seconds": seconds,
         "memory": (device.memory_stats() or {}).get("peak_bytes_in_use"),

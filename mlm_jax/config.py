@@ -209,7 +209,7 @@ class Model:
     language_embedding: bool = False
     """Add an embedding of each token's language (XLM with 15 languages)."""
     causal: bool = False
-    """Attend to earlier tokens only, and predict the next one (XLM's CLM) instead of the hidden ones."""
+    """Attend to earlier tokens only, and predict the next one (XLM's CLM) instead of the masked ones."""
     head: Literal["transform", "plain", "none"] = "transform"
     """Before the tied output layer: dense, GELU and norm (BERT), or nothing (XLM); none: no output layer, as in
     imported encoders that came without; they cannot be pretrained."""
@@ -244,20 +244,20 @@ class Objective:
     """Masked language modelling (Devlin et al. 2019, section 3.1). Of no effect where `model.causal`."""
 
     mask_rate: Annotated[float, Within(0, 1, excluded=(0, 1))] = 0.15
-    """Share of the tokens that may be hidden that are scored."""
+    """Share of the tokens that may be masked (neither special nor padding) that are predicted."""
     mask_rate_schedule: tyro.conf.Suppress[tuple[tuple[int, float], ...]] = ()
     """(step, rate): from that step on, that rate (mmBERT: 0.30, 0.15, 0.05)."""
     replace_mask: Annotated[float, Within(0, 1)] = 0.8
-    """Of the scored, the share shown as <mask>."""
+    """Of the predicted tokens, the share replaced by <mask>."""
     replace_random: Annotated[float, Within(0, 1)] = 0.1
-    """Of the scored, the share shown as another piece; the rest are shown as they are."""
+    """Of the predicted tokens, the share replaced by another piece; the rest stay as they are."""
     whole_words: bool = False
-    """Hide all pieces of a word together."""
+    """Mask all pieces of a word together."""
     span_length: Annotated[float, AtLeast(1)] = 1.0
-    """Hide spans of pieces (of words, with whole_words), as many on average: lengths are geometric (SpanBERT,
+    """Mask spans of pieces (of words, with whole_words), as many on average: lengths are geometric (SpanBERT,
     Joshi et al. 2020: 3.8)."""
     frequency_exponent: Annotated[float, Within(0, 1)] = 0.0
-    """Hide a piece in proportion to its frequency to the power of minus this (XLM's paper: 0.5). Not with
+    """Mask a piece in proportion to its frequency to the power of minus this (XLM's paper: 0.5). Not with
     whole words or spans."""
     static_masks: Annotated[int, AtLeast(0)] = 0
     """0: new masks every time; n: each block has n masks, seen in turn (BERT's duplication factor: 10)."""

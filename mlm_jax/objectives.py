@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is hidden and what is scored.
+"""Which tokens are masked, what stands in their place, and what is predicted.
 
 Masked LM (Devlin et al. 2019, section 3.1), which on blocks of sentence pairs is translation LM and where blocks
 have a label goes with next-sentence prediction; and causal LM.
@@ -7,7 +7,10 @@ have a label goes with next-sentence prediction; and causal LM.
 
 from __future__ import annotations
 
+import enum
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -15,13 +18,45 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlm_jax.config import Objective
-from mlm_jax.model.encoder import Encoder
+from mlm_jax.model.encoder import Encoder, Features
 from mlm_jax.model.head import cross_entropy
 from mlm_jax.vocabulary import Vocabulary
 
-Tables = dict[str, Any]
 Batch = dict[str, jax.Array]
 MASKED_LM = Objective()  # 15 %, 80/10/10
+
+
+class Stream(enum.IntEnum):
+    """The random decisions of `mask_tokens`, each of which has bits of its own (`random_bits`).
+
+    A new masking rule takes a new name with the next number, and leaves the bits of the others as they are.
+    """
+
+    ORDER = 0  # which tokens are masked before others
+    ROUNDING = 1  # whether a block's number of masked tokens is rounded up
+    FATE = 2  # <mask>, another token, or the token itself
+    REPLACEMENT = 3  # which other token
+    SPAN = 4  # where spans begin
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What `mask_tokens` has to know of a vocabulary, as NumPy arrays.
+
+    Attributes:
+      ordinary: the ids that may be masked, or stand in another's place, int32 [n].
+      maskable: whether an id is one of them, bool [vocabulary].
+      mask: id of <mask>.
+      starts_word: whether an id begins a word, bool [vocabulary]; None: ids are masked one by one.
+      inverse_weight: frequency ** exponent of an id, scaled to whole numbers from 1 on, uint32 [vocabulary]; None: ids are
+        masked alike.
+    """
+
+    ordinary: np.ndarray
+    maskable: np.ndarray
+    mask: int
+    starts_word: np.ndarray | None = None
+    inverse_weight: np.ndarray | None = None
 
 
 def make_tables(
@@ -30,34 +65,30 @@ def make_tables(
     starts_word: np.ndarray | None = None,
     counts: np.ndarray | None = None,
 ) -> Tables:
-    """What `hide` has to know of a vocabulary.
+    """The tables of a vocabulary for an objective.
 
     Args:
-      starts_word: bool [size] (`vocabulary.word_starts`) to hide whole words; None to hide pieces.
-      counts: how often each id occurs in the corpus, [size], for `objective.frequency_exponent`.
-
-    Returns:
-      ordinary: the ids that may be hidden or shown instead of another, int32 [n]; may_hide: bool [size];
-      mask: its id; and where they are wanted starts_word, and reluctance: an id's weight to the power of -1 as
-      whole numbers from 1 on, uint32 [size].
+      starts_word: bool [vocabulary] (`vocabulary.word_starts`) to mask whole words; None to mask pieces.
+      counts: how often each id occurs in the corpus, [vocabulary], for `objective.frequency_exponent`.
     """
     ordinary = vocabulary.ordinary_ids
-    may_hide = np.zeros(vocabulary.size, bool)
-    may_hide[ordinary] = True
-    tables: Tables = {"ordinary": ordinary, "may_hide": may_hide, "mask": np.int32(vocabulary.mask)}
-    if starts_word is not None:
-        tables["starts_word"] = starts_word
+    maskable = np.zeros(vocabulary.size, bool)
+    maskable[ordinary] = True
+    inverse_weight = None
     if objective.frequency_exponent and counts is not None:
         powers = np.maximum(counts, 1) ** objective.frequency_exponent
         powers = powers / powers[ordinary].min()
-        # Finely enough for the rarest, and together with `_negative_log` within 32 bits.
+        # Finely enough for the rarest, and together with `_negative_log`, of 18 bits, within 32 bits.
         scale = min(32.0, (2**14 - 1) / powers[ordinary].max())
-        tables["reluctance"] = np.clip(np.round(powers * scale), 1, 2**14 - 1).astype(np.uint32)
-    return tables
+        inverse_weight = np.clip(np.round(powers * scale), 1, 2**14 - 1).astype(np.uint32)
+    return Tables(ordinary, maskable, vocabulary.mask, starts_word, inverse_weight)
 
 
-def scored_bound(length: int, objective: Objective, causal: bool = False) -> int:
-    """The most positions scored in a block: a static shape, from the highest rate of the schedule."""
+def max_predictions(length: int, objective: Objective, causal: bool = False) -> int:
+    """The most positions predicted in a block of `length` tokens (BERT's max_predictions_per_seq).
+
+    It is a static shape, so it comes from the highest rate of the schedule.
+    """
     if causal:
         return length - 1
     highest = max([objective.mask_rate, *(rate for _, rate in objective.mask_rate_schedule)])
@@ -65,7 +96,7 @@ def scored_bound(length: int, objective: Objective, causal: bool = False) -> int
 
 
 def mask_rate(objective: Objective, step: jax.Array) -> jax.Array:
-    """The share of tokens scored at a step, float32 []."""
+    """The share of tokens that is masked at a step, int32 [] → float32 []."""
     rate = jnp.float32(objective.mask_rate)
     for start, later in objective.mask_rate_schedule:
         rate = jnp.where(step >= start, jnp.float32(later), rate)
@@ -73,83 +104,140 @@ def mask_rate(objective: Objective, step: jax.Array) -> jax.Array:
 
 
 def row_keys(seed: int, step: jax.Array | int, rows: jax.Array) -> jax.Array:
-    """A key for each row of a step, [rows]: masks then do not depend on how a batch is cut up.
+    """A key for each row of a step: masks then do not depend on how a batch is cut over devices.
 
     The generator is threefry whatever JAX's default, so that every backend draws the same.
+
+    Args:
+      rows: numbers of the rows, uint32 [batch].
+
+    Returns:
+      Typed keys, [batch].
     """
     key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step)
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
 
 
 def training_keys(seed: int, step: jax.Array, batch: Batch, objective: Objective) -> jax.Array:
-    """The keys that a training batch is masked with, [rows]: new ones every step, or a block's own."""
+    """The keys that a training batch is masked with: new ones every step, or with static masks a block's own.
+
+    Args:
+      step: int32 [].
+      batch: tokens, int32 [batch, length]; for static masks block_key, uint32 [batch], and repeat, int32 [batch].
+
+    Returns:
+      Typed keys, [batch].
+    """
     if not objective.static_masks:
         return row_keys(seed, step, jnp.arange(len(batch["tokens"]), dtype=jnp.uint32))
+    # Wherever and whenever the block comes: its name and how often it came decide.
     keys = row_keys(seed, 0, batch["block_key"])
     return jax.vmap(jax.random.fold_in)(keys, batch["repeat"] % objective.static_masks)
 
 
-def hide(
-    keys: jax.Array, batch: Batch, rate: jax.Array | float, objective: Objective, tables: Tables, bound: int
-) -> Batch:
-    """Choose the tokens to score and show something else in most of their places.
-
-    In each block a share `rate` of the tokens that may be hidden (neither padding nor special) is
-    scored: rounded down or up at random, so that the share is kept on average in short blocks too.
+def random_bits(keys: jax.Array, streams: Iterable[Stream], length: int) -> dict[Stream, jax.Array]:
+    """Bits for every position of every row, in each of the streams.
 
     Args:
-      keys: one a block, [batch] (`row_keys`).
-      batch: tokens and segment_ids, int32 [batch, length], and any other features.
-      bound: scored positions a block (`scored_bound`).
+      keys: typed keys, [batch].
 
     Returns:
-      The batch with tokens as they are shown, and: scored, the places of the scored tokens, and targets,
-      what stood there: int32 [batch, bound]; weights: 1 where a place is scored and 0 where the block has
-      fewer, float32 [batch, bound].
+      Stream → uint32 [batch, length]. The bits of one do not depend on which others are asked for.
     """
-    tokens, segments = batch["tokens"], batch["segment_ids"]
+    streams = list(streams)
+    # The first five are rows of one draw, as they were before they had names, so that runs keep their masks: an
+    # element's bits depend on its number in the draw, not on how many there are.
+    together = max((stream for stream in streams if stream <= Stream.SPAN), default=-1) + 1
+    first = jax.vmap(lambda key: jax.random.bits(key, (together, length), jnp.uint32))(
+        keys
+    )  # [batch, together, length]
+
+    def later(stream: Stream) -> jax.Array:
+        return jax.vmap(lambda key: jax.random.bits(jax.random.fold_in(key, stream), (length,), jnp.uint32))(keys)
+
+    return {stream: first[:, stream] if stream <= Stream.SPAN else later(stream) for stream in streams}
+
+
+def mask_tokens(
+    keys: jax.Array, batch: Batch, rate: jax.Array | float, objective: Objective, tables: Tables, most: int
+) -> Batch:
+    """Choose the tokens to predict, and put something else in most of their places.
+
+    In each block a share `rate` of the tokens that may be masked (neither padding nor special) is masked: their number
+    is rounded down or up at random, so that the share is kept on average in short blocks too.
+
+    Args:
+      keys: typed keys, one per row, [batch] (`row_keys`).
+      batch: tokens and segment_ids, int32 [batch, length], and any other features.
+      rate: float32 [].
+      most: masked positions per block at most (`max_predictions`).
+
+    Returns:
+      The batch with other tokens, int32 [batch, length], and: masked_positions, and targets, the tokens that stood there,
+      int32 [batch, most]; weights, 1 where a position is predicted and 0 where the block has fewer, float32 [batch, most].
+    """
+    tokens, segments = batch["tokens"], batch["segment_ids"]  # [batch, length]
     length = tokens.shape[1]
-    streams = 4 if objective.span_length == 1 else 5
-    bits = jax.vmap(lambda key: jax.random.bits(key, (streams, length), jnp.uint32))(keys)  # [batch, streams, length]
-    candidate = (segments > 0) & jnp.take(jnp.asarray(tables["may_hide"]), tokens)
+    streams = [Stream.ORDER, Stream.ROUNDING, Stream.FATE, Stream.REPLACEMENT]
+    bits = random_bits(keys, streams + ([Stream.SPAN] if objective.span_length > 1 else []), length)
+    maskable = (segments > 0) & jnp.take(jnp.asarray(tables.maskable), tokens)  # [batch, length]
 
-    order = bits[:, 0] >> 1  # the places with the lowest numbers are hidden first
-    if "reluctance" in tables:
-        order = _negative_log(bits[:, 0]) * jnp.take(jnp.asarray(tables["reluctance"]), tokens)
-    if "starts_word" in tables or objective.span_length > 1:
-        starts = jnp.diff(segments, axis=1, prepend=-1) != 0  # no word or span crosses segments
-        begins = jnp.take(jnp.asarray(tables["starts_word"]), tokens) if "starts_word" in tables else True
+    # 1. An order in which tokens would be masked, uint32 [batch, length]: those with the lowest numbers first.
+    order = bits[Stream.ORDER] >> 1  # below the number of what may not be masked
+    if tables.inverse_weight is not None:
+        order = _negative_log(bits[Stream.ORDER]) * jnp.take(jnp.asarray(tables.inverse_weight), tokens)
+    if tables.starts_word is not None or objective.span_length > 1:
+        is_first = jnp.diff(segments, axis=1, prepend=-1) != 0  # no word or span crosses segments
+        begins = jnp.take(jnp.asarray(tables.starts_word), tokens) if tables.starts_word is not None else True
         if objective.span_length > 1:
-            begins = begins & (bits[:, 4] < np.uint32(min(2**32 / objective.span_length, 2**32 - 1)))
-        order = _shared_order(order, starts | begins)
-    order = jnp.where(candidate, order, jnp.uint32(2**32 - 1))
-    wanted = rate * jnp.sum(candidate, axis=1)
-    fraction = (bits[:, 1, 0] >> 8).astype(jnp.float32) / 2**24
-    number = jnp.minimum(jnp.floor(wanted + fraction).astype(jnp.int32), bound)
+            # A span ends with chance 1 / span_length at each token: its length is geometric.
+            begins = begins & (bits[Stream.SPAN] < np.uint32(min(2**32 / objective.span_length, 2**32 - 1)))
+        order = _shared_order(order, is_first | begins)
+    order = jnp.where(maskable, order, jnp.uint32(2**32 - 1))
 
-    # Stable, so that the pieces of a word, which share a number, come out in order.
-    scored = jnp.argsort(order, axis=1, stable=True)[:, :bound].astype(jnp.int32)
-    chosen = jnp.take_along_axis(candidate, scored, axis=1)
-    weights = (chosen & (jnp.arange(bound)[None] < number[:, None])).astype(jnp.float32)
-    targets = jnp.take_along_axis(tokens, scored, axis=1)
+    # 2. How many of them are masked, int32 [batch].
+    wanted = rate * jnp.sum(maskable, axis=1)  # float32 [batch]
+    fraction = _to_unit(bits[Stream.ROUNDING][:, 0])
+    number = jnp.minimum(jnp.floor(wanted + fraction).astype(jnp.int32), most)
 
-    fate = (jnp.take_along_axis(bits[:, 2], scored, axis=1) >> 8).astype(jnp.float32) / 2**24
-    drawn = jnp.take_along_axis(bits[:, 3], scored, axis=1) % np.uint32(len(tables["ordinary"]))
-    other = jnp.take(jnp.asarray(tables["ordinary"]), drawn.astype(jnp.int32))
-    shown = jnp.where(fate < objective.replace_mask + objective.replace_random, other, targets)
-    shown = jnp.where(fate < objective.replace_mask, jnp.int32(tables["mask"]), shown)
-    shown = jnp.where(weights > 0, shown, targets)
-    tokens = jax.vmap(lambda row, places, values: row.at[places].set(values))(tokens, scored, shown)
-    return batch | {"tokens": tokens, "scored": scored, "targets": targets, "weights": weights}
+    # 3. Their positions, tokens and weights, [batch, most]. A block with fewer has others there, of weight 0.
+    # The sort is stable, so that the pieces of a word, which share a number, come out in order.
+    positions = jnp.argsort(order, axis=1, stable=True)[:, :most].astype(jnp.int32)
+    chosen = jnp.take_along_axis(maskable, positions, axis=1)
+    weights = (chosen & (jnp.arange(most)[None] < number[:, None])).astype(jnp.float32)
+    targets = jnp.take_along_axis(tokens, positions, axis=1)
+
+    # 4. What stands in their places, int32 [batch, most]: BERT's 80 % <mask>, 10 % another token, 10 % the token itself.
+    fate = _to_unit(jnp.take_along_axis(bits[Stream.FATE], positions, axis=1))
+    # A modulo favours low ids by at most vocabulary / 2**32 of their chance, below 1e-4.
+    drawn = jnp.take_along_axis(bits[Stream.REPLACEMENT], positions, axis=1) % np.uint32(len(tables.ordinary))
+    other = jnp.take(jnp.asarray(tables.ordinary), drawn.astype(jnp.int32))
+    replaced = jnp.where(fate < objective.replace_mask + objective.replace_random, other, targets)
+    replaced = jnp.where(fate < objective.replace_mask, jnp.int32(tables.mask), replaced)
+    replaced = jnp.where(weights > 0, replaced, targets)
+    tokens = jax.vmap(lambda row, at, values: row.at[at].set(values))(tokens, positions, replaced)
+    return batch | {"tokens": tokens, "masked_positions": positions, "targets": targets, "weights": weights}
+
+
+def _to_unit(bits: jax.Array) -> jax.Array:
+    """Uniform numbers from 0 to below 1, uint32 [...] → float32 [...]: 24 bits, which float32 holds exactly."""
+    return (bits >> 8).astype(jnp.float32) / 2**24
 
 
 def _shared_order(order: jax.Array, starts: jax.Array) -> jax.Array:
     """Give every piece of a unit (a word, a span) the number of the unit's first piece.
 
-    A unit is cut off where the block's number of scored places is reached.
+    So units are masked as a whole; the last is cut off where the block's number of masked tokens is reached.
+
+    Args:
+      order: uint32 [batch, length].
+      starts: where units begin, bool [batch, length].
+
+    Returns:
+      uint32 [batch, length].
     """
     places = jnp.arange(order.shape[1], dtype=jnp.int32)
-    first = jax.lax.cummax(jnp.where(starts, places[None], 0), axis=1)  # the place where the piece's unit begins
+    first = jax.lax.cummax(jnp.where(starts, places[None], 0), axis=1)  # [batch, length]: where the piece's unit begins
     return jnp.take_along_axis(order, first, axis=1)
 
 
@@ -157,57 +245,66 @@ _LOG = np.round(-np.log2((np.arange(1024) + 1024.5) / 2048) * 2**12).astype(np.u
 
 
 def _negative_log(bits: jax.Array) -> jax.Array:
-    """-log2 of uniform bits / 2**32 in 2**-12ths, uint32, in whole numbers so that every backend agrees.
+    """-log2 of uniform bits / 2**32 in 2**-12ths, in whole numbers so that every backend agrees: uint32 [...] → the same.
 
     The k places with the lowest -log(u) / weight are k draws without replacement in proportion to the
     weights (Efraimidis and Spirakis 2006).
     """
+    # bits = 2**(31 - zeros) * (1 + mantissa / 1024 + ...): the logarithm of the power, plus the mantissa's from a table.
     zeros = jax.lax.clz(bits | np.uint32(1))
     mantissa = ((bits << zeros) >> np.uint32(21)) & np.uint32(1023)
     return jnp.take(jnp.asarray(_LOG), mantissa.astype(jnp.int32)) + (zeros << np.uint32(12)) + np.uint32(1)
 
 
 def predict_next(batch: Batch) -> Batch:
-    """Score every token but the first of its segment, each from those before it (XLM's CLM).
+    """Predict every token but the first of its segment, each from those before it (XLM's CLM).
+
+    Args:
+      batch: tokens and segment_ids, int32 [batch, length], and any other features.
 
     Returns:
-      The batch and, as from `hide`, scored, targets, weights: [batch, length - 1].
+      The batch and, as from `mask_tokens`, masked_positions and targets, int32 [batch, length - 1], and weights, float32 of
+      the same shape; no token is masked, and a target is the token after its position.
     """
     tokens, segments = batch["tokens"], batch["segment_ids"]
     places = jnp.arange(tokens.shape[1] - 1, dtype=jnp.int32)
-    follows = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] > 0)
+    follows = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] > 0)  # [batch, length - 1]
     return batch | {
-        "scored": jnp.broadcast_to(places[None], (tokens.shape[0], tokens.shape[1] - 1)),
+        "masked_positions": jnp.broadcast_to(places[None], (tokens.shape[0], tokens.shape[1] - 1)),
         "targets": tokens[:, 1:],
         "weights": follows.astype(jnp.float32),
     }
 
 
-SUMS = ("loss", "correct", "targets", "pair_loss", "pair_correct", "pairs")  # of `score`
+SUMS = ("loss", "correct", "targets", "pair_loss", "pair_correct", "pairs")  # of `loss_sums`
 
 
-def score(
+def loss_sums(
     model: Encoder, params: Any, batch: Batch, dropout_keys: jax.Array | None, size: int, chunk: int
 ) -> dict[str, jax.Array]:
-    """Score what `hide` or `predict_next` chose, and the sentence pairs where the model tells them apart.
+    """The losses of what `mask_tokens` or `predict_next` chose, and of sentence pairs where the model tells them apart.
+
+    Sums and numbers, because losses are divided by numbers of the global batch: a mean of means would weigh the tokens of
+    blocks with few masked positions more.
 
     Args:
-      batch: as `hide` returns it.
+      batch: as `mask_tokens` returns it, [batch, ...].
       dropout_keys: uint32 [batch], or None.
       size: ids in use; the embedding's rows beyond are padding.
       chunk: vocabulary rows scored at a time.
 
     Returns:
-      `SUMS` over each block, float32 [batch]: the scored tokens' loss in nats, how many of them scored highest,
-      how many there are; and loss, right answers and number of its sentence pairs (0 or 1).
+      `SUMS` of each block, float32 [batch]: loss of the predicted tokens in nats, how many of them scored highest, how
+      many there are; and loss, correct answers and number of its sentence pairs (0 or 1).
     """
-    features, matrix, bias, pooled = model.apply(  # type: ignore[misc]  # flax does not type other methods
-        {"params": params}, batch, batch["scored"], dropout_keys, method="features"
+    features: Features = model.apply(  # type: ignore[assignment]  # flax types `__call__` only, not other methods
+        {"params": params}, batch, batch["masked_positions"], dropout_keys, method="features"
     )
-    shape, weights = batch["targets"].shape, batch["weights"]
-    loss, correct = cross_entropy(
-        features.reshape(-1, features.shape[-1]), matrix, bias, batch["targets"].reshape(-1), size, chunk
-    )
+    shape, weights = batch["targets"].shape, batch["weights"]  # [batch, predictions]
+    # One list of positions over all rows: the head knows no blocks.
+    vectors = features.vectors.reshape(-1, features.vectors.shape[-1])  # [batch * predictions, embed]
+    assert features.bias is not None  # `config.validate`: what is pretrained has an output layer
+    loss, correct = cross_entropy(vectors, features.matrix, features.bias, batch["targets"].reshape(-1), size, chunk)
     sums = {
         "loss": jnp.sum(loss.reshape(shape) * weights, axis=1),
         "correct": jnp.sum(correct.reshape(shape) * weights, axis=1),
@@ -216,8 +313,11 @@ def score(
     if not model.config.next_sentence:
         zero = jnp.zeros(shape[0], jnp.float32)
         return sums | {"pair_loss": zero, "pair_correct": zero, "pairs": zero}
+    # next_sentence is -1 in blocks that are no pair.
     label, is_pair = jnp.maximum(batch["next_sentence"], 0), (batch["next_sentence"] >= 0).astype(jnp.float32)
-    log_probability = jnp.take_along_axis(jax.nn.log_softmax(pooled), label[:, None], axis=1)[:, 0]
+    pooled = features.pooled  # [batch, 2]
+    assert pooled is not None
+    log_probability = jnp.take_along_axis(jax.nn.log_softmax(pooled), label[:, None], axis=1)[:, 0]  # [batch]
     return sums | {
         "pair_loss": -log_probability * is_pair,
         "pair_correct": (jnp.argmax(pooled, axis=1) == label) * is_pair,

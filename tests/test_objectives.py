@@ -2,6 +2,7 @@
 """Masking: how much, what, in whose place, and that nothing but (seed, step, row) decides it."""
 
 import dataclasses
+import hashlib
 
 import jax
 import jax.numpy as jnp
@@ -35,25 +36,25 @@ def batch_of(rows, length, seed=0, specials=0.05, padding=0.0):
     return {name: jnp.asarray(array, jnp.int32) for name, array in arrays.items()}
 
 
-def hide(batch, objective=OBJECTIVE, seed=0, step=0, first=0, starts_word=None, rate=None):
+def mask(batch, objective=OBJECTIVE, seed=0, step=0, first=0, starts_word=None, rate=None):
     rows, length = batch["tokens"].shape
     keys = objectives.row_keys(seed, step, jnp.arange(first, first + rows))
-    out = objectives.hide(
+    out = objectives.mask_tokens(
         keys,
         batch,
         objective.mask_rate if rate is None else rate,
         objective,
         objectives.make_tables(WORDS, objective, starts_word),
-        objectives.scored_bound(length, objective),
+        objectives.max_predictions(length, objective),
     )
     return {name: np.asarray(value) for name, value in out.items()}
 
 
-def scored_places(out):
+def masked_places(out):
     """bool [batch, length]; fails where a place is scored twice."""
     places = np.zeros(out["tokens"].shape, int)
     for row in range(len(places)):
-        np.add.at(places[row], out["scored"][row][out["weights"][row] > 0], 1)
+        np.add.at(places[row], out["masked_positions"][row][out["weights"][row] > 0], 1)
     assert places.max() <= 1
     return places > 0
 
@@ -62,14 +63,14 @@ def scored_places(out):
 @given(
     seed=st.integers(0, 2**31 - 1), padding=st.sampled_from([0.0, 0.5, 1.0]), specials=st.sampled_from([0.0, 0.1, 1.0])
 )
-def test_only_ordinary_tokens_are_hidden_and_targets_are_what_stood_there(seed, padding, specials):
+def test_only_ordinary_tokens_are_masked_and_targets_are_what_stood_there(seed, padding, specials):
     batch = batch_of(4, 40, seed, specials, padding)
-    out = hide(batch, seed=seed)
+    out = mask(batch, seed=seed)
     before = np.asarray(batch["tokens"])
-    places = scored_places(out)
+    places = masked_places(out)
     assert not places[np.isin(before, SPECIALS)].any() and not places[np.asarray(batch["segment_ids"]) == 0].any()
     np.testing.assert_array_equal(out["tokens"][~places], before[~places])
-    np.testing.assert_array_equal(np.take_along_axis(before, out["scored"], 1), out["targets"])
+    np.testing.assert_array_equal(np.take_along_axis(before, out["masked_positions"], 1), out["targets"])
     assert set(np.unique(out["weights"])) <= {0.0, 1.0}
     changed = out["tokens"] != before
     assert not np.isin(out["tokens"][changed & (out["tokens"] != MASK)], SPECIALS).any()
@@ -80,7 +81,7 @@ def test_only_ordinary_tokens_are_hidden_and_targets_are_what_stood_there(seed, 
 def test_share_of_the_candidates_in_short_blocks_too(rate, length):
     batch = batch_of(60_000 // length, length, padding=0.5)
     objective = cfg.Objective(mask_rate=rate)
-    out = hide(batch, objective)
+    out = mask(batch, objective)
     candidates = ((np.asarray(batch["tokens"]) >= 5) & (np.asarray(batch["segment_ids"]) > 0)).sum(axis=1)
     number = out["weights"].sum(axis=1)
     # In each block the share, rounded up or down ...
@@ -91,8 +92,8 @@ def test_share_of_the_candidates_in_short_blocks_too(rate, length):
 
 def test_eighty_ten_ten():
     batch = batch_of(400, 512)
-    out = hide(batch)
-    before, places = np.asarray(batch["tokens"]), scored_places(out)
+    out = mask(batch)
+    before, places = np.asarray(batch["tokens"]), masked_places(out)
     shown, stood = out["tokens"][places], before[places]
     n = len(shown)
     assert n > 25_000
@@ -114,7 +115,7 @@ def test_eighty_ten_ten():
 
 
 def test_places_are_even_over_the_block():
-    places = np.concatenate([scored_places(hide(batch_of(2_000, 40, specials=0), step=s)) for s in range(5)])
+    places = np.concatenate([masked_places(mask(batch_of(2_000, 40, specials=0), step=s)) for s in range(5)])
     share = places.mean(axis=0)
     assert (np.abs(share - 0.15) < 5 * np.sqrt(0.15 * 0.85 / len(places))).all()
 
@@ -122,9 +123,9 @@ def test_places_are_even_over_the_block():
 @pytest.mark.parametrize("pieces", [1, 2, 4, 8])
 def test_masks_do_not_depend_on_how_the_batch_is_cut(pieces):
     batch = batch_of(16, 64, padding=0.5)
-    whole = hide(batch, step=3)
+    whole = mask(batch, step=3)
     size = 16 // pieces
-    cut = [hide({k: v[i : i + size] for k, v in batch.items()}, step=3, first=i) for i in range(0, 16, size)]
+    cut = [mask({k: v[i : i + size] for k, v in batch.items()}, step=3, first=i) for i in range(0, 16, size)]
     for name, value in whole.items():
         np.testing.assert_array_equal(value, np.concatenate([part[name] for part in cut]))
 
@@ -138,28 +139,28 @@ def test_masks_are_the_same_on_any_number_of_devices(devices):
     @jax.jit
     def masked(batch):
         keys = objectives.row_keys(0, 0, jnp.arange(16))
-        return objectives.hide(keys, batch, 0.15, OBJECTIVE, tables, 10)
+        return objectives.mask_tokens(keys, batch, 0.15, OBJECTIVE, tables, 10)
 
     spread = masked(jax.device_put(batch, sharding))
-    for name, value in hide(batch).items():
+    for name, value in mask(batch).items():
         np.testing.assert_array_equal(value, np.asarray(spread[name]))
 
 
 def test_masks_are_the_same_under_every_default_generator():
     batch = batch_of(4, 64)
-    expected = hide(batch)
+    expected = mask(batch)
     with jax.default_prng_impl("rbg"):
-        again = hide(batch)
+        again = mask(batch)
     for name in expected:
         np.testing.assert_array_equal(expected[name], again[name])
 
 
 def test_steps_seeds_and_rows_differ():
     batch = {k: jnp.repeat(v, 8, axis=0) for k, v in batch_of(1, 128, specials=0).items()}
-    base = scored_places(hide(batch))
+    base = masked_places(mask(batch))
     assert len({row.tobytes() for row in base}) == 8
     for other in ({"step": 1}, {"seed": 1}, {"first": 8}):
-        both = (base & scored_places(hide(batch, **other))).sum() / base.sum()
+        both = (base & masked_places(mask(batch, **other))).sum() / base.sum()
         assert both < 0.35  # 0.15 where they are independent
 
 
@@ -168,7 +169,7 @@ def test_the_lowest_ordinary_id_can_be_a_target_even_if_it_is_zero():
     batch = {"tokens": jnp.zeros((8, 40), jnp.int32), "segment_ids": jnp.ones((8, 40), jnp.int32)}
     batch["positions"] = batch["segment_ids"]
     keys = objectives.row_keys(0, 0, jnp.arange(8))
-    out = objectives.hide(keys, batch, 0.15, OBJECTIVE, objectives.make_tables(words), 6)
+    out = objectives.mask_tokens(keys, batch, 0.15, OBJECTIVE, objectives.make_tables(words), 6)
     assert out["weights"].sum() == 8 * 6
     assert not np.asarray(out["targets"]).any() and (np.asarray(out["tokens"]) == 49).any()
 
@@ -177,52 +178,52 @@ def test_mask_rate_schedule():
     objective = cfg.Objective(mask_rate=0.3, mask_rate_schedule=((100, 0.15), (200, 0.05)))
     rates = [float(objectives.mask_rate(objective, jnp.int32(step))) for step in (0, 99, 100, 199, 200, 10**6)]
     assert rates == pytest.approx([0.3, 0.3, 0.15, 0.15, 0.05, 0.05])
-    assert objectives.scored_bound(512, objective) == 154  # of the highest rate
-    assert objectives.scored_bound(128, OBJECTIVE) == 20
-    out = hide(batch_of(64, 512, specials=0), objective, rate=0.05)
+    assert objectives.max_predictions(512, objective) == 154  # of the highest rate
+    assert objectives.max_predictions(128, OBJECTIVE) == 20
+    out = mask(batch_of(64, 512, specials=0), objective, rate=0.05)
     assert set(out["weights"].sum(axis=1)) == {25, 26}  # of 25.6
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_whole_words_are_hidden_together_and_never_across_segments(seed):
+def test_whole_words_are_masked_together_and_never_across_segments(seed):
     rng = np.random.default_rng(seed)
     starts = rng.random(WORDS.size) < 0.4
     starts[list(SPECIALS)] = True
     batch = batch_of(64, 60, seed)
-    out = hide(batch, seed=seed, starts_word=starts)
-    places = scored_places(out)
+    out = mask(batch, seed=seed, starts_word=starts)
+    places = masked_places(out)
     tokens, segments = np.asarray(batch["tokens"]), np.asarray(batch["segment_ids"])
     begins = starts[tokens] | (np.diff(segments, axis=1, prepend=-1) != 0)
     parts = 0
     for row in range(64):
         word = np.cumsum(begins[row])
-        # Pieces without a word's beginning that follow a special belong to it, and it is never hidden.
+        # Pieces without a word's beginning that follow a special belong to it, and it is never masked.
         for number in np.unique(word):
             mine = places[row][(word == number) & ~np.isin(tokens[row], SPECIALS)]
             parts += len(mine) > 0 and mine.any() and not mine.all()
     # Only the word at which a block's number is reached is cut off.
     assert parts <= 64
-    lone = sum(scored_places(hide(batch, seed=seed))[row, 1:][~begins[row, 1:]].sum() for row in range(64))
+    lone = sum(masked_places(mask(batch, seed=seed))[row, 1:][~begins[row, 1:]].sum() for row in range(64))
     assert lone and places.sum() == pytest.approx(0.15 * (tokens >= 5).sum(), rel=0.03)
-    # A word is hidden as one: a piece within it nearly always has its predecessor's fate.
+    # A word is masked as one: a piece within it nearly always has its predecessor's fate.
     inside = ~begins[:, 1:] & (tokens[:, :-1] >= 5)
     assert (places[:, 1:] == places[:, :-1])[inside].mean() > 0.95
 
 
-def test_a_block_with_nothing_to_hide_has_no_loss_and_no_nan():
+def test_a_block_with_nothing_to_mask_has_no_loss_and_no_nan():
     model, params = tiny()
     tokens = jnp.array([[3, 1, 0, 0, 0, 0, 0, 0], [0] * 8], jnp.int32)
     batch = {"tokens": tokens, "segment_ids": (tokens > 0).astype(jnp.int32), "positions": jnp.zeros_like(tokens)}
-    hidden = objectives.hide(
+    masked = objectives.mask_tokens(
         objectives.row_keys(0, 0, jnp.arange(2)), batch, 0.15, OBJECTIVE, objectives.make_tables(WORDS), 2
     )
-    assert not np.asarray(hidden["weights"]).any()
-    np.testing.assert_array_equal(hidden["tokens"], tokens)
+    assert not np.asarray(masked["weights"]).any()
+    np.testing.assert_array_equal(masked["tokens"], tokens)
 
     @jax.jit
     @jax.value_and_grad
     def total(params):
-        return objectives.score(model, params, hidden, None, WORDS.size, 10_000)["loss"].sum()
+        return objectives.loss_sums(model, params, masked, None, WORDS.size, 10_000)["loss"].sum()
 
     value, gradient = total(params)
     assert value == 0
@@ -242,39 +243,41 @@ def tiny(dtype=jnp.float32):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_the_loss_of_a_block_is_its_own_scored_tokens(dtype):
+def test_the_loss_of_a_block_is_its_own_masked_tokens(dtype):
     model, params = tiny(dtype)
-    hidden = {k: jnp.asarray(v) for k, v in hide(batch_of(4, 40, padding=0.5)).items()}
-    sums = jax.jit(lambda p, h: objectives.score(model, p, h, None, WORDS.size, 10_000))(params, hidden)
+    masked = {k: jnp.asarray(v) for k, v in mask(batch_of(4, 40, padding=0.5)).items()}
+    sums = jax.jit(lambda p, h: objectives.loss_sums(model, p, h, None, WORDS.size, 10_000))(params, masked)
     loss, correct = sums["loss"], sums["correct"]
     assert loss.dtype == correct.dtype == jnp.float32 and loss.shape == correct.shape == (4,)
 
     every = jnp.broadcast_to(jnp.arange(40), (4, 40))
-    features, matrix, bias, _ = model.apply({"params": params}, hidden, every, method="features")
+    features, matrix, bias, _ = model.apply({"params": params}, masked, every, method="features")
     scores = (features.astype(jnp.float32) @ matrix[0].T + bias[None, None])[..., : WORDS.size]
-    at = jnp.take_along_axis(jax.nn.log_softmax(scores), hidden["scored"][..., None], axis=1)
-    chosen = -jnp.take_along_axis(at, hidden["targets"][..., None], axis=2)[..., 0] * hidden["weights"]
+    at = jnp.take_along_axis(jax.nn.log_softmax(scores), masked["masked_positions"][..., None], axis=1)
+    chosen = -jnp.take_along_axis(at, masked["targets"][..., None], axis=2)[..., 0] * masked["weights"]
     np.testing.assert_allclose(loss, chosen.sum(axis=1), rtol=1e-5 if dtype == jnp.float32 else 1e-2)
 
 
 def test_words_of_one_piece_are_masked_as_pieces_are():
     batch = batch_of(8, 64)
     everywhere = np.ones(WORDS.size, bool)
-    np.testing.assert_array_equal(hide(batch)["scored"], hide(batch, starts_word=everywhere)["scored"])
+    np.testing.assert_array_equal(
+        mask(batch)["masked_positions"], mask(batch, starts_word=everywhere)["masked_positions"]
+    )
     none = dataclasses.replace(OBJECTIVE, replace_mask=0.0, replace_random=0.0)
-    np.testing.assert_array_equal(hide(batch, none)["tokens"], batch["tokens"])
+    np.testing.assert_array_equal(mask(batch, none)["tokens"], batch["tokens"])
 
 
-def test_spans_are_hidden_whole_and_as_long_as_asked():
+def test_spans_are_masked_whole_and_as_long_as_asked():
     objective = dataclasses.replace(OBJECTIVE, span_length=4.0)
     batch = batch_of(200, 128, specials=0.0) | {"segment_ids": jnp.ones((200, 128), jnp.int32)}
-    places = scored_places(hide(batch, objective))
+    places = masked_places(mask(batch, objective))
     assert abs(places.mean() - 0.15) < 0.003
     edges = np.diff(np.pad(places, ((0, 0), (1, 1))).astype(int), axis=1)
     runs = np.concatenate([np.flatnonzero(e == -1) - np.flatnonzero(e == 1) for e in edges])
     # Geometric with mean 4, cut off at blocks' ends and budgets, and joined where spans touch.
     assert 3.2 < runs.mean() < 5.5
-    assert np.diff(np.pad(scored_places(hide(batch)), ((0, 0), (1, 1))).astype(int), axis=1).clip(0).sum() > 2 * len(
+    assert np.diff(np.pad(masked_places(mask(batch)), ((0, 0), (1, 1))).astype(int), axis=1).clip(0).sum() > 2 * len(
         runs
     )
 
@@ -283,15 +286,15 @@ def test_words_in_spans_begin_at_words():
     starts = np.arange(WORDS.size) % 3 == 0
     objective = dataclasses.replace(OBJECTIVE, span_length=3.0)
     batch = batch_of(100, 96, specials=0.0) | {"segment_ids": jnp.ones((100, 96), jnp.int32)}
-    out = hide(batch, objective, starts_word=starts)
-    places, tokens = scored_places(out), np.asarray(batch["tokens"])
+    out = mask(batch, objective, starts_word=starts)
+    places, tokens = masked_places(out), np.asarray(batch["tokens"])
     first = places & ~np.pad(places, ((0, 0), (1, 0)))[:, :-1]
     begins = starts[tokens] | (np.arange(96) == 0)
     # All but a unit that was cut off where the budget ended, at most one a block.
     assert (first & ~begins).sum() == 0
 
 
-def test_pieces_are_hidden_in_proportion_to_a_power_of_their_frequency():
+def test_pieces_are_masked_in_proportion_to_a_power_of_their_frequency():
     objective = dataclasses.replace(OBJECTIVE, frequency_exponent=0.5)
     rng = np.random.default_rng(0)
     frequent = rng.random((400, 128)) < 0.8
@@ -302,11 +305,11 @@ def test_pieces_are_hidden_in_proportion_to_a_power_of_their_frequency():
     tables = objectives.make_tables(WORDS, objective, counts=counts)
     keys = objectives.row_keys(0, 0, jnp.arange(400))
     # Few places, so that drawing without replacement is nearly drawing with it.
-    out = objectives.hide(keys, batch, 0.02, objective, tables, objectives.scored_bound(128, objective))
-    hidden = np.asarray(out["targets"])[np.asarray(out["weights"]) > 0]
+    out = objectives.mask_tokens(keys, batch, 0.02, objective, tables, objectives.max_predictions(128, objective))
+    masked = np.asarray(out["targets"])[np.asarray(out["weights"]) > 0]
     expected = 0.8 * 16**-0.5 / (0.8 * 16**-0.5 + 0.2)
-    share = (hidden == 10).mean()
-    assert abs(share - expected) < 4 * (expected * (1 - expected) / len(hidden)) ** 0.5 + 0.02
+    share = (masked == 10).mean()
+    assert abs(share - expected) < 4 * (expected * (1 - expected) / len(masked)) ** 0.5 + 0.02
 
 
 def test_negative_log_is_the_logarithm_and_whole_numbers():
@@ -326,13 +329,54 @@ def test_static_masks_are_a_blocks_own_and_seen_in_turn():
         order = np.arange(8) if order is None else order
         turned = {name: value[order] for name, value in batch.items()} | {"repeat": jnp.full(8, repeat, jnp.int32)}
         keys = objectives.training_keys(0, jnp.int32(step), turned, objective)
-        out = objectives.hide(keys, turned, 0.15, objective, objectives.make_tables(WORDS), 10)
-        return np.asarray(out["scored"])
+        out = objectives.mask_tokens(keys, turned, 0.15, objective, objectives.make_tables(WORDS), 10)
+        return np.asarray(out["masked_positions"])
 
     np.testing.assert_array_equal(places(0, 0), places(9, 3))  # whatever the step, the fourth time as the first
     assert (places(0, 0) != places(0, 1)).any() and (places(0, 1) != places(0, 2)).any()
     backwards = np.arange(8)[::-1]
     np.testing.assert_array_equal(places(0, 0)[backwards], places(5, 0, backwards))  # wherever the block stands
+
+
+GOLDEN = {  # sha256 of tokens, positions, targets and weights, of the first commit that had each rule
+    "masked LM": ({}, "d695a8eb1f8d1377"),
+    "mask_rate 0.3": ({"mask_rate": 0.3}, "92a6d0cb34afde68"),
+    "spans": ({"span_length": 3.8}, "eba6ea27589320d7"),
+    "whole words": ({"whole_words": True}, "d54ef145afaaec5e"),
+    "spans of words": ({"whole_words": True, "span_length": 3.0}, "625d5a9460dbb5a0"),
+    "frequency": ({"frequency_exponent": 0.5}, "e221b3c022d2161b"),
+    "static": ({"static_masks": 10}, "af9d71f6dafc756d"),
+}
+
+
+@pytest.mark.parametrize("rule", GOLDEN)
+def test_runs_keep_their_masks(rule):
+    """Bit for bit: a run that was begun before a change of the code is continued with the masks it would have had."""
+    options, expected = GOLDEN[rule]
+    objective = cfg.Objective(**options)
+    batch = batch_of(8, 96, padding=0.3)
+    batch |= {"block_key": jnp.arange(8, dtype=jnp.uint32) * 77, "repeat": jnp.arange(8, dtype=jnp.int32)}
+    starts = np.arange(WORDS.size) % 3 == 0 if objective.whole_words else None
+    tables = objectives.make_tables(WORDS, objective, starts, np.arange(WORDS.size) + 1)
+    keys = objectives.training_keys(3, jnp.int32(5), batch, objective)
+    most = objectives.max_predictions(96, objective)
+    out = objectives.mask_tokens(keys, batch, objective.mask_rate, objective, tables, most)
+    found = (np.asarray(out[name]).tobytes() for name in ("tokens", "masked_positions", "targets", "weights"))
+    assert hashlib.sha256(b"".join(found)).hexdigest()[:16] == expected
+
+
+def test_a_new_stream_of_random_bits_leaves_the_others_as_they_are():
+    keys = objectives.row_keys(0, 0, jnp.arange(4))
+    names = list(objectives.Stream)
+    before = objectives.random_bits(keys, names, 64)
+    later = [len(names), len(names) + 1]  # as the next two names will be numbered
+    after = objectives.random_bits(keys, [*names, *later], 64)
+    for name in names:
+        np.testing.assert_array_equal(before[name], after[name])
+        np.testing.assert_array_equal(before[name], objectives.random_bits(keys, [name], 64)[name])
+    np.testing.assert_array_equal(after[later[1]], objectives.random_bits(keys, later[1:], 64)[later[1]])
+    # Each is another draw in each row.
+    assert len({np.asarray(row).tobytes() for bits in after.values() for row in bits}) == 4 * len(after)
 
 
 def test_the_next_token_is_predicted_within_its_segment():
@@ -343,7 +387,7 @@ def test_the_next_token_is_predicted_within_its_segment():
     out = objectives.predict_next(batch)
     assert out["targets"][0].tolist() == [10, 11, 1, 3, 12, 1, 0]
     assert out["weights"][0].tolist() == [1, 1, 1, 0, 1, 1, 0]
-    assert out["scored"][0].tolist() == list(range(7))
+    assert out["masked_positions"][0].tolist() == list(range(7))
 
 
 def pair_batch():
@@ -398,17 +442,17 @@ def test_next_sentence_head_learns_a_separable_set():
         "positions": jnp.broadcast_to(jnp.arange(16), (64, 16)),
         "token_types": jnp.broadcast_to(jnp.arange(16) // 8, (64, 16)),
         "next_sentence": jnp.asarray(labels, jnp.int32),
-        "scored": jnp.zeros((64, 1), jnp.int32),
+        "masked_positions": jnp.zeros((64, 1), jnp.int32),
         "targets": jnp.zeros((64, 1), jnp.int32),
         "weights": jnp.zeros((64, 1), jnp.float32),
     }
-    params = nn.meta.unbox(model.init(jax.random.key(0), batch, batch["scored"], method="features")["params"])
+    params = nn.meta.unbox(model.init(jax.random.key(0), batch, batch["masked_positions"], method="features")["params"])
     optimizer = optax.adam(3e-3)
 
     @jax.jit
     def step(params, state):
         def loss(p):
-            sums = objectives.score(model, p, batch, None, WORDS.size, 2_000)
+            sums = objectives.loss_sums(model, p, batch, None, WORDS.size, 2_000)
             return sums["pair_loss"].mean(), sums
 
         (_, sums), grads = jax.value_and_grad(loss, has_aux=True)(params)

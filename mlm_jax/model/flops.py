@@ -7,7 +7,7 @@ import jax
 
 from mlm_jax import config as cfg
 
-# Published dense bfloat16 peaks, FLOP/s a device as JAX counts devices; substring of device_kind → peak.
+# Published dense bfloat16 peaks, FLOP/s per device as JAX counts devices; substring of device_kind → peak.
 PEAKS = {
     "B200": 2250e12,
     "H200": 989e12,
@@ -22,19 +22,19 @@ PEAKS = {
 }
 
 
-def step_flops(config: cfg.Model, rows: int, batch: int, length: int, scored: int) -> float:
+def step_flops(config: cfg.Model, rows: int, batch: int, length: int, predictions: int) -> float:
     """Floating-point operations that a step's matrix products need, forward and backward.
 
     The products of every layer, attention over the whole block (not halved: it looks both ways), and
-    the head at the scored positions only. Nothing that rematerialisation or a chunked loss computes
+    the head at the masked positions only. Nothing that rematerialisation or a chunked loss computes
     again, no embedding look-up, no element-wise work. Backward counts twice the forward.
 
     Args:
       rows: of the embedding.
       batch, length: blocks and their tokens.
-      scored: positions a block that reach the head.
+      predictions: masked positions per block, which alone reach the head.
     """
-    width, tokens, targets = config.width, batch * length, batch * scored
+    width, tokens, targets = config.width, batch * length, batch * predictions
     mlp = (3 if config.gated else 2) * width * config.mlp_width
     layer = tokens * (4 * width * width + mlp + 2 * length * width)
     head = targets * ((width * width if config.head == "transform" else 0) + width * rows)

@@ -119,9 +119,9 @@ def activations(config: Config, mesh: jax.sharding.Mesh) -> float:
     """
     size, length = config.vocabulary.size, config.data.sequence_length
     rows = config.train.batch_size // config.train.accumulate // (mesh.shape["data"] * mesh.shape["fsdp"])
-    scored = objectives.scored_bound(length, config.objective, config.model.causal)
+    predictions = objectives.max_predictions(length, config.objective, config.model.causal)
     shapes = batch_shapes(rows, length) | {
-        **dict.fromkeys(("scored", "targets", "weights"), ((rows, scored), np.int32)),
+        **dict.fromkeys(("masked_positions", "targets", "weights"), ((rows, predictions), np.int32)),
         "dropout_keys": ((rows,), np.uint32),
     }
     batch = {name: jax.ShapeDtypeStruct(shape, kind) for name, (shape, kind) in shapes.items()}
@@ -130,7 +130,7 @@ def activations(config: Config, mesh: jax.sharding.Mesh) -> float:
 
     def backward(params: Any, batch: objectives.Batch) -> Any:
         def loss(params: Any) -> jax.Array:
-            sums = objectives.score(model, params, batch, batch["dropout_keys"], size, config.model.loss_chunk)
+            sums = objectives.loss_sums(model, params, batch, batch["dropout_keys"], size, config.model.loss_chunk)
             return jnp.sum(sums["loss"])
 
         return jax.vjp(loss, params)[1]

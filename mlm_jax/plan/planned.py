@@ -81,7 +81,7 @@ def plan_step(config: Config, where: Topology, effort: float = 0.0) -> Planned:
         padded_rows(config.vocabulary.size),
         config.train.batch_size,
         config.data.sequence_length,
-        objectives.scored_bound(config.data.sequence_length, config.objective, config.model.causal),
+        objectives.max_predictions(config.data.sequence_length, config.objective, config.model.causal),
     )
     parameters, executed, collectives, predicted = step.parameters, None, None, None
     if step.program is not None:

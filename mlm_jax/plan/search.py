@@ -43,7 +43,7 @@ def estimate(config: Config, where: Topology) -> Estimate:
     parameters = count_parameters(dataclasses.replace(model, remat="none"), config.vocabulary.size)
     rows = config.train.batch_size // microbatches // (mesh.data * mesh.fsdp)
     tokens, tensor = rows * length, mesh.tensor
-    scored = objectives.scored_bound(length, config.objective, model.causal)
+    predictions = objectives.max_predictions(length, config.objective, model.causal)
 
     # Bytes per token that a layer keeps for the backward pass.
     inner = model.mlp_width * (3 if model.gated else 1) / tensor
@@ -54,7 +54,7 @@ def estimate(config: Config, where: Topology) -> Estimate:
         "full": 4 * model.width,
     }[model.remat]
     working = 0 if model.remat == "none" else 34 * model.width + 8 * inner + 12 * scores
-    head = rows * scored * min(model.loss_chunk, padded_rows(config.vocabulary.size)) * 6 / tensor
+    head = rows * predictions * min(model.loss_chunk, padded_rows(config.vocabulary.size)) * 6 / tensor
     growing = tokens * (model.layers * kept + working) + head
     # Parameters, their gradient (twice where it is summed up) and two moments, of which Muon has one for its kernels.
     floats = parameters * (4 if microbatches == 1 else 5)
@@ -63,7 +63,7 @@ def estimate(config: Config, where: Topology) -> Estimate:
     state = floats / shards * 4
 
     vocabulary = padded_rows(config.vocabulary.size)
-    flops = step_flops(model, vocabulary, config.train.batch_size, length, scored) / where.chips
+    flops = step_flops(model, vocabulary, config.train.batch_size, length, predictions) / where.chips
     flops *= {"none": 1.0, "dots": 1.1, "full": 4 / 3}[model.remat]
     traffic = (
         microbatches * tokens * model.layers * (60 * model.width + 16 * inner + 40 * scores) + 28 * parameters / shards

@@ -178,7 +178,7 @@ def pretraining_objective(config: Config, model: Encoder, words: Vocabulary, tab
     Args:
       tables: `objectives.make_tables`.
     """
-    bound = objectives.scored_bound(config.data.sequence_length, config.objective)
+    bound = objectives.max_predictions(config.data.sequence_length, config.objective)
     rates = (config.model.dropout, config.model.attention_dropout, config.model.attention_out_dropout)
 
     def prepare(step: jax.Array, batch: Batch) -> Batch:
@@ -187,13 +187,13 @@ def pretraining_objective(config: Config, model: Encoder, words: Vocabulary, tab
         else:
             rate = objectives.mask_rate(config.objective, step)
             keys = objectives.training_keys(config.seed, step, batch, config.objective)
-            masked = objectives.hide(keys, batch, rate, config.objective, tables, bound)
+            masked = objectives.mask_tokens(keys, batch, rate, config.objective, tables, bound)
         rows = jnp.arange(len(batch["tokens"]), dtype=jnp.uint32)
         return masked | {"dropout_keys": dropout_row_keys(config.seed, step, rows)}
 
     def loss(params: Params, frozen: Params, batch: Batch) -> Measured:
         keys = batch["dropout_keys"] if max(rates) > 0 else None
-        per_row = objectives.score(model, params, batch, keys, words.size, config.model.loss_chunk)
+        per_row = objectives.loss_sums(model, params, batch, keys, words.size, config.model.loss_chunk)
         sums = {name: value.sum() for name, value in per_row.items()}  # [rows] → []
         return {
             "loss": (sums["loss"], sums["targets"]),
@@ -210,7 +210,7 @@ def make_log(
 ) -> Callable[[int, dict[str, np.ndarray], float], Record]:
     """What pretraining's line of metrics has besides every training's: perplexity, FLOPs, blocks drawn per language."""
     length = config.data.sequence_length
-    scored = objectives.scored_bound(length, config.objective, config.model.causal)
+    scored = objectives.max_predictions(length, config.objective, config.model.causal)
     flops = step_flops(config.model, padded_rows(size), config.train.batch_size, length, scored)
     peak = peak_flops(mesh.devices.flat[0])
 

@@ -73,10 +73,10 @@ def make_initializer(
       init() → State on the mesh, jitted; and the State of shapes, dtypes and shardings, for restoring.
     """
 
-    scored = jnp.zeros((1, 1), jnp.int32)
+    positions = jnp.zeros((1, 1), jnp.int32)
 
     def boxed(key: jax.Array) -> State:
-        params = model.init(key, example_batch(config.data.sequence_length), scored, method="features")["params"]
+        params = model.init(key, example_batch(config.data.sequence_length), positions, method="features")["params"]
         return State(jnp.zeros((), jnp.int32), params, optimizer.init(params), empty_window(measured))
 
     key = jax.random.key(config.seed, impl="threefry2x32")

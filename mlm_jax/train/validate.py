@@ -59,15 +59,15 @@ def make_validation_step(
       process.
     """
     tables = objectives.make_tables(vocabulary)
-    bound = objectives.scored_bound(length, RULE)
+    bound = objectives.max_predictions(length, RULE)
 
     def step(params: Params, batch: Batch) -> dict[str, jax.Array]:
         if model.config.causal:
             masked = objectives.predict_next(batch)
         else:
             keys = objectives.row_keys(SEED, 0, batch["block_key"])
-            masked = objectives.hide(keys, batch, RULE.mask_rate, RULE, tables, bound)
-        return objectives.score(model, params, masked, None, vocabulary.size, model.config.loss_chunk)
+            masked = objectives.mask_tokens(keys, batch, RULE.mask_rate, RULE, tables, bound)
+        return objectives.loss_sums(model, params, masked, None, vocabulary.size, model.config.loss_chunk)
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_params)
     replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
