@@ -53,17 +53,18 @@ def speed(count: int, embed: Callable[[str], None]) -> tuple[float, float]:
 def ours(ids: list[np.ndarray]) -> tuple[float, float]:
     """The speed of `mlm_jax.neutrality.vectors`."""
     from mlm_jax import config as cfg
-    from mlm_jax.finetune.loop import Start, random_start
+    from mlm_jax.finetune.loop import random_start
+    from mlm_jax.mesh import make_mesh
     from mlm_jax.neutrality.vectors import make_vectors
-    from mlm_jax.train.trained import Trained
+    from mlm_jax.pretrained import Pretrained
     from mlm_jax.vocabulary import Vocabulary
 
     model = cfg.Model(layers=LAYERS, width=WIDTH, heads=HEADS, mlp_width=MLP, positions=512, head="none")
     words = Vocabulary(PIECES, 0, 1, 2, 3, 4, tuple(range(5)), "")
-    params = random_start(Start(model, {}, words, ("en",), "random weights"), 0).params
+    start = random_start(Pretrained(model, {}, words, ("en",), "random weights"), 0)
     tokenizer = SimpleNamespace(encode=lambda texts: [ids[int(text)].tolist() for text in texts])
     with tempfile.TemporaryDirectory() as folder:
-        made = make_vectors(Trained(model, params, words, ("en",), 0), tokenizer, LENGTH, folder)  # type: ignore[arg-type]
+        made = make_vectors(start, tokenizer, make_mesh(cfg.Mesh()), LENGTH, folder)  # type: ignore[arg-type]
         text = [str(i) for i in range(len(ids))]
         return speed(len(ids), lambda name: made.sentences(text, name))
 

@@ -49,7 +49,8 @@ def ours(updates: int) -> float:
     from mlm_jax import config as cfg
     from mlm_jax.finetune.arrays import Items
     from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Data, Finetune, Task, Train
-    from mlm_jax.finetune.loop import Start, random_start, tune
+    from mlm_jax.finetune.loop import random_start, tune
+    from mlm_jax.pretrained import Pretrained
     from mlm_jax.train.metrics import read_metrics
     from mlm_jax.vocabulary import Vocabulary
 
@@ -62,8 +63,8 @@ def ours(updates: int) -> float:
         optimizer=replace(FINETUNE_OPTIMIZER, learning_rate=2e-5),
         train=Train(epochs=1, batch_size=BATCH, log_every=1, save_every=10**9),
     )
-    items = Items(ids, [np.zeros(len(x), np.int32) for x in ids], labels, [0] * len(ids))
-    start = random_start(Start(model, {}, words, ("en",), "random weights"), 0)
+    items = Items(ids, [np.zeros(len(x), np.int32) for x in ids], [0] * len(ids), labels)
+    start = random_start(Pretrained(model, {}, words, ("en",), "random weights"), 0)
     names = [str(i) for i in range(LABELS)]
     with tempfile.TemporaryDirectory() as folder:
         tune(

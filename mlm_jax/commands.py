@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import inspect
 import json
+import os
 import shlex
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -294,7 +295,8 @@ def report_analysis(config: Analyze) -> None:
 def import_folder(given: dict[str, str], arguments: list[str]) -> int:
     """Make a workdir that starts from the encoder of a Hugging Face folder, or of another run.
 
-    --step takes a run's best checkpoint, its last or that of a step; --model one of several fine-tuned models.
+    --step takes a run's best checkpoint, its last or that of a step; --model one of several fine-tuned models; --mesh.fsdp N
+    splits a run's parameters over N devices, where the host has no room for all.
     """
     from mlm_jax.interchange.workdir import import_encoder
 
@@ -304,14 +306,17 @@ def import_folder(given: dict[str, str], arguments: list[str]) -> int:
 def export_run(given: dict[str, str], arguments: list[str]) -> int:
     """Write a run's encoder and tokenizer, or a fine-tuned model, as a Hugging Face folder.
 
-    --step takes the run's best checkpoint, its last or that of a step; --model one of several fine-tuned models.
+    --step takes the run's best checkpoint, its last or that of a step; --model one of several fine-tuned models; --mesh.fsdp N
+    splits the parameters over N devices, where the host has no room for all.
     """
     from mlm_jax.interchange.workdir import export_encoder
 
     return exchange(export_encoder, given["WORKDIR"], given["FOLDER"], given)
 
 
-def exchange(convert: Callable[[str, str, str, str], str], source: str, target: str, given: dict[str, str]) -> int:
+def exchange(
+    convert: Callable[[str, str, str, str, cfg.Mesh | None], str], source: str, target: str, given: dict[str, str]
+) -> int:
     """Convert a folder, and say what was made of it.
 
     Raises:
@@ -319,19 +324,40 @@ def exchange(convert: Callable[[str, str, str, str], str], source: str, target: 
     """
     if not epath.Path(source).exists():
         raise UserError(f"{source}: no such folder; name a run's workdir or a Hugging Face folder")
-    console.say(f"{convert(source, target, given['--step'], given['--model'])}, in {target}")
+    done = convert(source, target, given["--step"], given["--model"], given_mesh(given))
+    console.say(f"{done}, in {target}")
     return 0
+
+
+def given_mesh(given: dict[str, str]) -> cfg.Mesh | None:
+    """The mesh of `MESH`'s options; None where none of them is given.
+
+    Raises:
+      UserError: one is not a number, or they make up no mesh.
+    """
+    sizes = {name.removeprefix("--mesh."): given[name] for name in MESH if given[name]}
+    wrong = [f"--mesh.{name}: {size}" for name, size in sizes.items() if not size.removeprefix("-").isdecimal()]
+    if wrong:
+        raise UserError(f"{wrong[0]} is not a number")
+    mesh = cfg.Mesh(**{name: int(size) for name, size in sizes.items()})
+    cfg.validate_mesh(mesh)
+    return mesh if sizes else None
 
 
 def predict(given: dict[str, str], arguments: list[str]) -> int:
     """Label a file of text with a model that `finetune` made, as JSON lines.
 
-    --model names it where there are several; --language says which language the text is in.
+    --model names it where there are several; --language says which language the text is in; --mesh.fsdp N splits the
+    parameters over N devices.
     """
     from mlm_jax.finetune.predict import predict_file
+    from mlm_jax.train.compiled import keep_compiled
 
+    if os.access(given["WORKDIR"], os.W_OK):
+        keep_compiled(given["WORKDIR"])
     out = given["OUT"]
-    count = predict_file(given["WORKDIR"], given["FILE"], out, given["--model"], given["--language"])
+    mesh = given_mesh(given) or cfg.ALL_DEVICES
+    count = predict_file(given["WORKDIR"], given["FILE"], out, given["--model"], given["--language"], mesh)
     console.say(f"{count:,} predictions in {out}")
     return 0
 
@@ -355,7 +381,8 @@ def sampling_text(config: cfg.Config, rows: list[dict[str, Any]]) -> str:
     return console.table([*headings, "epochs"], cells)
 
 
-EXCHANGE = {"--step": ("best|last|N", "best"), "--model": ("NAME", "")}
+MESH = {"--mesh.data": ("N", ""), "--mesh.fsdp": ("N", ""), "--mesh.tensor": ("N", "")}
+EXCHANGE = {"--step": ("best|last|N", "best"), "--model": ("NAME", ""), **MESH}
 # A page of results is the one of the first command here that has both its config's type and a report.
 WITH_CONFIG = (
     Command(
@@ -435,7 +462,7 @@ COMMANDS = (
         "label a file of text with what finetune made, as JSON lines",
         predict,
         arguments=("WORKDIR", "FILE", "OUT"),
-        options={"--model": ("NAME", ""), "--language": ("CODE", "")},
+        options={"--model": ("NAME", ""), "--language": ("CODE", ""), **MESH},
     ),
 )
 

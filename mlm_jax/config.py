@@ -338,6 +338,9 @@ class Mesh:
     """TPU slices that the data centre's network joins: `data` is split over them first, all else stays within one."""
 
 
+ALL_DEVICES = Mesh()  # each with a copy of the parameters
+
+
 @dataclass(frozen=True)
 class Hosts:
     """Processes that train together, each with devices of its own."""
@@ -535,12 +538,19 @@ def validate(config: Config) -> None:
         train.batch_size % train.accumulate == 0,
         f"train.batch_size: {train.batch_size} does not divide into train.accumulate {train.accumulate} microbatches",
     )
-    axes = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    require(
-        sum(a == -1 for a in axes) <= 1 and all(a == -1 or a >= 1 for a in axes),
-        f"mesh: {axes} (data, fsdp, tensor) must be positive, and at most one of them -1",
-    )
+    validate_mesh(config.mesh)
     validate_hosts(config.hosts)
+
+
+def validate_mesh(mesh: Mesh) -> None:
+    """Refuse a mesh that no number of devices can make up.
+
+    Raises:
+      UserError: with its axes.
+    """
+    axes = (mesh.data, mesh.fsdp, mesh.tensor)
+    if sum(a == -1 for a in axes) > 1 or not all(a == -1 or a >= 1 for a in axes):
+        raise UserError(f"mesh: {axes} (data, fsdp, tensor) must be positive, and at most one of them -1")
 
 
 def validate_hosts(hosts: Hosts) -> None:

@@ -44,14 +44,14 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
 )
 
 
-def make_mesh(config: cfg.Mesh, batch_size: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: cfg.Mesh, batch_size: int = 0, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh of a run.
 
     Of several TPU slices each holds a part of the data axis: gradients alone cross the network between them.
 
     Args:
       config: devices an axis; -1 takes what is left.
-      batch_size: blocks that are computed at once, over all devices.
+      batch_size: blocks that are computed at once, over all devices; 0: as many as divide over them.
       devices: all there are unless given.
 
     Raises:

@@ -74,7 +74,7 @@ def import_init(workdir: str, init: str, required: bool = True) -> bool:
     """
     from mlm_jax.train import initial
 
-    if initial.exists(workdir):
+    if initial.has_initial(workdir):
         # As `import` wrote it: the folder, and of a run the step.
         source = initial.read_source(workdir).split(" at step ")[0]
         if init and os.path.realpath(init) != os.path.realpath(source):
@@ -119,7 +119,7 @@ def refuse_unprepared(config: cfg.Config) -> None:
     from mlm_jax.train import initial
 
     corpus = epath.Path(config.workdir) / "corpus" / "manifest.json"
-    if not corpus.exists() or (config.init and not initial.exists(config.workdir)):
+    if not corpus.exists() or (config.init and not initial.has_initial(config.workdir)):
         raise UserError(
             f"{config.workdir}: not prepared, which one process alone does; run mlm-jax prepare with the same config first, "
             "in a workdir that all hosts see"

@@ -22,8 +22,10 @@ from mlm_jax.errors import UserError
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.options import option_names, parse
 from mlm_jax.options_page import options_page
+from mlm_jax.pretrained import Pretrained
 from mlm_jax.start import needing_memory
-from mlm_jax.train import initial
+from mlm_jax.train.initial import write_initial
+from mlm_jax.vocabulary import Vocabulary
 from mlm_jax.workdir import has_saved, own_workdir, warn_of_newer
 from tests.corpora import tiny_config, write_config
 
@@ -266,8 +268,8 @@ def test_files_that_are_no_config_of_the_command(tmp_path, path, message, capsys
 
 
 def test_another_encoder_to_start_from_is_refused(tmp_path, capsys):
-    stored = initial.Initial(f"{tmp_path}/first at step 60", cfg.Model(), {}, ("de",))
-    initial.write(tmp_path / "run", stored)
+    words = Vocabulary(9, 0, 1, 2, 3, 4, tuple(range(5)), "")
+    write_initial(tmp_path / "run", Pretrained(cfg.Model(), {}, words, ("de",), f"{tmp_path}/first at step 60"))
     own_tags = Path(__file__).parents[1] / "configs" / "finetune" / "own_tags.py"
     arguments = (own_tags, "--workdir", tmp_path / "run", "--init")
     assert run("finetune", *arguments, tmp_path / "second") == 2

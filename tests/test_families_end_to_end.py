@@ -11,18 +11,17 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from mlm_jax import cli
 from mlm_jax import config as cfg
+from mlm_jax.encode.read import read_pretrained
 from mlm_jax.interchange.workdir import export_encoder
-from mlm_jax.model.encoder import Encoder, parameter_shapes
+from mlm_jax.model.encoder import parameter_shapes
 from mlm_jax.options import parse
 from mlm_jax.train import loop
-from mlm_jax.train.initial import flatten
-from mlm_jax.train.trained import read_trained
 from tests.corpora import logged
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -77,16 +76,16 @@ def test_a_tiny_family_trains_resumes_bit_for_bit_exports_and_comes_back(path, t
     losses = [r["loss"] for r in logged("whole") if r["kind"] == "train"]
     assert losses[-1] < losses[0] - 0.02
     assert logged("whole") == logged("broken")
-    whole, broken = read_trained("whole", "last"), read_trained("broken", "last")
-    for name, tensor in flatten(whole.params).items():
-        np.testing.assert_array_equal(tensor, flatten(broken.params)[name], err_msg=name)
+    whole, broken = read_pretrained("whole", "last"), read_pretrained("broken", "last")
+    for name, tensor in flatten_dict(whole.params).items():
+        np.testing.assert_array_equal(tensor, flatten_dict(broken.params)[name], err_msg=name)
 
     run("export", "whole", "out", "--step", "last")
     run("import", "out", "again")
-    again = read_trained("again")
+    again = read_pretrained("again")
     assert again.step == 0 and whole.step == 20
-    for name, tensor in flatten(whole.params).items():
-        np.testing.assert_array_equal(tensor, flatten(again.params)[name], err_msg=name)
+    for name, tensor in flatten_dict(whole.params).items():
+        np.testing.assert_array_equal(tensor, flatten_dict(again.params)[name], err_msg=name)
     # And the imported encoder goes on, with its own shape and vocabulary.
     few = ["--train.steps", 5, "--optimizer.decay_steps", 1]
     said = run("pretrain", path, "--workdir", "more", "--init", "out", *few)
@@ -121,7 +120,7 @@ def test_transformers_loads_a_tiny_run_with_its_tokenizer(path, tmp_path, monkey
     assert all("pooler" in key or "seq_relationship" in key for key in said["unexpected_keys"])
     texts = ["Please correct the errors below.", "Veuillez corriger l’erreur ci-dessous.", "日本語"]
     encoded = tokenizer(texts, padding=True, return_tensors="pt")
-    trained = read_trained("run")
+    trained = read_pretrained("run")
     languages = {"langs": torch.zeros_like(encoded["input_ids"])} if trained.model.language_embedding else {}
     with torch.no_grad():
         inputs = {n: encoded[n] for n in ("input_ids", "attention_mask")} | languages
@@ -136,7 +135,7 @@ def test_transformers_loads_a_tiny_run_with_its_tokenizer(path, tmp_path, monkey
         "language_ids": zeros,
     }
     size = trained.vocabulary.size
-    encoder = Encoder(trained.model, size, jnp.float32, languages=len(trained.languages))
+    encoder = trained.encoder("float32")
     features, matrix, bias, _ = encoder.apply({"params": trained.params}, batch, batch["positions"], method="features")
     logits = (np.asarray(features) @ np.asarray(matrix[0]).T + np.asarray(bias))[..., :size]
     real = batch["segment_ids"] > 0

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.fields import MAY_CHANGE, AtLeast, check_bounds
 from mlm_jax.files import in_bucket
@@ -130,6 +131,8 @@ class Evaluate:
     """A run or a Hugging Face folder whose encoder is evaluated."""
     source: str = "en"
     """Language that the transfer gap is measured from."""
+    mesh: Annotated[cfg.Mesh, MAY_CHANGE] = cfg.ALL_DEVICES
+    """Devices of every benchmark, what is fine-tuned included."""
     max_length: int = 128
     """Tokens of a sentence that retrieval and mining read."""
     tuned: tyro.conf.Suppress[tuple[Tuned, ...]] = ()
@@ -147,6 +150,7 @@ def validate(config: Evaluate) -> None:
     check_bounds(config)
     if in_bucket(config.workdir):
         raise UserError(f"workdir: {config.workdir}: evaluate and analyze work on a local disk; use a local --workdir")
+    cfg.validate_mesh(config.mesh)
     names = [
         part.name
         for parts in (config.tuned, config.retrieval, config.mining, config.language_model)
@@ -163,4 +167,5 @@ def validate(config: Evaluate) -> None:
 
 def experiment(config: Evaluate, part: Tuned) -> Finetune:
     """The fine-tuning experiment of a benchmark, in the evaluation's workdir."""
-    return dataclasses.replace(part.config, workdir=f"{config.workdir}/{part.name}", init=config.init)
+    workdir = f"{config.workdir}/{part.name}"
+    return dataclasses.replace(part.config, workdir=workdir, init=config.init, mesh=config.mesh)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -16,19 +15,23 @@ from etils import epath
 
 from mlm_jax import config as cfg
 from mlm_jax import console, manifest
+from mlm_jax.encode.read import read_pretrained
+from mlm_jax.encode.sentences import Embed, Pooling, make_embedder
 from mlm_jax.errors import UserError
-from mlm_jax.evaluate import language_model, retrieval
-from mlm_jax.evaluate.config import Evaluate, Mining, Pairs, Retrieval, experiment
-from mlm_jax.evaluate.sentences import Embed, make_embedder
+from mlm_jax.evaluate import retrieval
+from mlm_jax.evaluate.config import Evaluate, LanguageModel, Mining, Pairs, Retrieval, experiment
+from mlm_jax.evaluate.language_model import Measure, make_measure
+from mlm_jax.fields import differences
 from mlm_jax.files import read_json, write_json, write_whole
 from mlm_jax.finetune import run as finetuning
+from mlm_jax.finetune.config import Finetune
 from mlm_jax.finetune.examples import read_json_lines
 from mlm_jax.finetune.named import PREFIX, local_file
 from mlm_jax.lines import read_lines
+from mlm_jax.mesh import make_mesh
 from mlm_jax.metrics.labels import spearman
 from mlm_jax.results import BENCHMARK, BenchmarkRow, FinetunedRow, compute_once, write_results
-from mlm_jax.tokenizers import Tokenizer, load_tokenizer
-from mlm_jax.train.trained import Trained, read_trained
+from mlm_jax.tokenizers import load_tokenizer
 
 LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
 
@@ -44,25 +47,10 @@ def run(config: Evaluate) -> tuple[list[BenchmarkRow], signal.Signals | None]:
       UserError: bad input.
     """
     workdir = epath.Path(config.workdir)
-    trained = read_trained(workdir)
-    tokenizer = load_tokenizer(workdir / "vocabulary")
-    rows: list[BenchmarkRow] = []
-    embedder = functools.cache(
-        lambda layer, pooling: remembering(make_embedder(trained, tokenizer, layer, pooling, config.max_length))
-    )
-    for part in config.retrieval:
-        rows += compute_once(workdir / "done" / f"{part.name}.json", retrieve, part, embedder, config.workdir)
-    for mining in config.mining:
-        rows += compute_once(
-            workdir / "done" / f"{mining.name}.json", mine, mining, trained, tokenizer, config.max_length
-        )
-    for texts in config.language_model:
-        rows += compute_once(
-            workdir / "done" / f"{texts.name}.json", measure_texts, texts, trained, tokenizer, config.max_length
-        )
+    rows = own_benchmarks(config, workdir)
     for tuned in config.tuned:
         made = experiment(config, tuned)
-        share_encoder(workdir, epath.Path(made.workdir), cfg.to_json(made))
+        share_encoder(workdir, epath.Path(made.workdir), made)
         console.say(f"{tuned.name}:")
         found, stopped_by = finetuning.run(made)
         if stopped_by is not None:
@@ -73,6 +61,30 @@ def run(config: Evaluate) -> tuple[list[BenchmarkRow], signal.Signals | None]:
     write_results(workdir, rows, BENCHMARK, "every")
     write_json(workdir / "summary.json", summary(rows, config.source, sizes), 1)
     return rows, None
+
+
+def own_benchmarks(config: Evaluate, workdir: epath.Path) -> list[BenchmarkRow]:
+    """Retrieval, mining and language model: what is measured on the encoder as it is."""
+    mesh = make_mesh(config.mesh)
+    tokenizer = load_tokenizer(workdir / "vocabulary")
+    pretrained = functools.cache(lambda: read_pretrained(workdir, mesh=mesh))
+
+    @functools.cache
+    def embedder(layer: int, pooling: Pooling) -> Embed:
+        return remembering(make_embedder(pretrained(), tokenizer, mesh, layer, pooling, config.max_length))
+
+    @functools.cache
+    def measure() -> Measure:
+        return make_measure(pretrained(), tokenizer, mesh, config.max_length)
+
+    rows: list[BenchmarkRow] = []
+    for part in config.retrieval:
+        rows += compute_once(workdir / "done" / f"{part.name}.json", retrieve, part, embedder, config.workdir)
+    for mining in config.mining:
+        rows += compute_once(workdir / "done" / f"{mining.name}.json", mine, mining, embedder)
+    for texts in config.language_model:
+        rows += compute_once(workdir / "done" / f"{texts.name}.json", measure_texts, texts, measure)
+    return rows
 
 
 def remembering(embed: Embed) -> Embed:
@@ -88,7 +100,7 @@ def remembering(embed: Embed) -> Embed:
     return embed_new
 
 
-def retrieve(part: Retrieval, embedder: Callable[[int, str], Embed], workdir: str) -> list[BenchmarkRow]:
+def retrieve(part: Retrieval, embedder: Callable[[int, Pooling], Embed], workdir: str) -> list[BenchmarkRow]:
     """Retrieval accuracy a language."""
     embed = embedder(part.layer, part.pooling)
     margin = part.neighbours if part.score == "margin" else 0
@@ -137,9 +149,9 @@ def read_aligned(pairs: Pairs, workdir: str) -> tuple[list[str], list[str]]:
     return sides[0], sides[1]
 
 
-def mine(part: Mining, trained: Trained, tokenizer: Tokenizer, max_length: int) -> list[BenchmarkRow]:
+def mine(part: Mining, embedder: Callable[[int, Pooling], Embed]) -> list[BenchmarkRow]:
     """F1 of mined pairs a language, at the threshold that is best on dev."""
-    embed = make_embedder(trained, tokenizer, part.layer, part.pooling, max_length)
+    embed = embedder(part.layer, part.pooling)
     rows: list[BenchmarkRow] = []
     with console.progress(part.name, len(part.corpora), unit="languages") as advance:
         for corpora in part.corpora:
@@ -192,12 +204,12 @@ def two_columns(path: str) -> Iterator[tuple[str, tuple[str, str]]]:
         yield f"{path}:{number}", (first, rest)
 
 
-def measure_texts(part: Any, trained: Trained, tokenizer: Tokenizer, max_length: int) -> list[BenchmarkRow]:
+def measure_texts(part: LanguageModel, make: Callable[[], Measure]) -> list[BenchmarkRow]:
     """Language-model measures a language."""
     rows: list[BenchmarkRow] = []
     with console.progress(part.name, len(part.texts), unit="languages") as advance:
         for text in part.texts:
-            found = language_model.measure(trained, tokenizer, text, part.lines, max_length)
+            found = make()(text, part.lines)
             examples = found.pop("examples")
             rows.append(row(part.name, text.language, "bits_per_byte", found, examples, {"lines": part.lines}))
             advance(1, f"{text.language} {found['bits_per_byte']:.3f}")
@@ -228,14 +240,14 @@ def from_experiment(name: str, rows: Sequence[FinetunedRow]) -> list[BenchmarkRo
     return out
 
 
-def share_encoder(source: epath.Path, target: epath.Path, config: str) -> None:
+def share_encoder(source: epath.Path, target: epath.Path, config: Finetune) -> None:
     """Let an experiment's workdir start from the evaluation's encoder, without a copy where links can be made.
 
     Raises:
       UserError: it holds an experiment with another config.
     """
     stored = target / "config.json"
-    if stored.exists() and read_json(stored) != json.loads(config):
+    if stored.exists() and any(d.may_change is None for d in differences(read_json(stored), config)):
         raise UserError(f"{target}: holds another experiment; move it away, or use another --workdir")
     (target / "vocabulary").mkdir(parents=True, exist_ok=True)
     for name in ("initial.safetensors", "initial.json"):
@@ -247,7 +259,7 @@ def share_encoder(source: epath.Path, target: epath.Path, config: str) -> None:
     for path in (source / "vocabulary").iterdir():
         if path.is_file() and not (target / "vocabulary" / path.name).exists():
             path.copy(target / "vocabulary" / path.name)
-    write_whole(stored, config)
+    write_whole(stored, cfg.to_json(config))
 
 
 def pretraining_sizes(init: str) -> dict[str, int]:

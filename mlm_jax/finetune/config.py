@@ -151,7 +151,8 @@ class Finetune:
     optimizer: cfg.Optimizer = FINETUNE_OPTIMIZER
     train: Train = Train()
     devices: Annotated[int, AtLeast(0), MAY_CHANGE] = 0
-    """Devices the blocks of a batch are divided over; 0: all."""
+    """The first so many devices make up the mesh; 0: all."""
+    mesh: Annotated[cfg.Mesh, MAY_CHANGE] = cfg.ALL_DEVICES
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type; auto: bfloat16 on GPU and TPU, float32 on CPU."""
 
@@ -170,6 +171,7 @@ def validate(config: Finetune) -> None:
       UserError: naming the option, its value and what would be right.
     """
     check_bounds(config)
+    cfg.validate_mesh(config.mesh)
 
     def require(ok: bool, message: str) -> None:
         if not ok:

@@ -20,9 +20,10 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax import mesh as meshes
+from mlm_jax.encode.rows import to_arrays
 from mlm_jax.errors import UserError
 from mlm_jax.finetune import packing, parameters
-from mlm_jax.finetune.arrays import Items, to_arrays
+from mlm_jax.finetune.arrays import Items
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.finetune.step import (
     empty_window,
@@ -33,36 +34,16 @@ from mlm_jax.finetune.step import (
 from mlm_jax.finetune.tasks import TASKS
 from mlm_jax.input.arrays import local_rows, to_global
 from mlm_jax.model.encoder import backbone, compute_dtype, parameter_shapes
+from mlm_jax.pretrained import Params, Pretrained
 from mlm_jax.train.checkpoints import Checkpoints
 from mlm_jax.train.clock import Clock, catch_signals
 from mlm_jax.train.metrics import MetricsWriter
 from mlm_jax.train.state import State
-from mlm_jax.vocabulary import Vocabulary
 
 AHEAD = 2  # updates handed to the devices before the oldest has to be done, so that a signal is heard soon
 
-Params = dict[str, Any]
 # whole parameters (encoder, head) → language → metrics, on the dev sets
 Evaluate = Callable[[Params], dict[str, dict[str, float]]]
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a model starts from.
-
-    Attributes:
-      model: the encoder's shape, with its dropout.
-      params: `embedding` and `layers`, and a BERT's `pooler`; NumPy arrays, unboxed.
-      vocabulary: of the encoder.
-      languages: in the order of language ids.
-      source: where it comes from, for messages.
-    """
-
-    model: cfg.Model
-    params: Params
-    vocabulary: Vocabulary
-    languages: tuple[str, ...]
-    source: str
 
 
 @dataclass(frozen=True)
@@ -81,7 +62,7 @@ class Tuned:
     stopped_by: signal.Signals | None
 
 
-def random_start(start: Start, seed: int) -> Start:
+def random_start(start: Pretrained, seed: int) -> Pretrained:
     """Random weights in the same shape."""
     shapes = parameter_shapes(backbone(start.model), start.vocabulary.size, len(start.languages) or 1)
     generator = np.random.default_rng(seed)
@@ -99,7 +80,7 @@ def random_start(start: Start, seed: int) -> Start:
 def tune(
     config: Finetune,
     folder: epath.PathLike,
-    start: Start,
+    start: Pretrained,
     items: Items,
     labels: Sequence[str],
     metric: str,

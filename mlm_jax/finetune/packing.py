@@ -3,61 +3,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-Batch = list[list[int]]  # items of each row
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The shape of a batch.
-
-    Attributes:
-      rows: number of rows.
-      length: of a row, in tokens.
-      slots: items per row, at most.
-    """
-
-    rows: int
-    length: int
-    slots: int
-
-
-def pack(lengths: Sequence[int], order: Sequence[int], shape: Shape, ahead: int) -> list[Batch]:
-    """Put every item into a row of a batch, best-fit.
-
-    A batch takes items in order while they fit, and then such of the `ahead` next as still do; those it passes
-    over begin the next batch.
-
-    Args:
-      lengths: tokens of each item; none above `shape.length`.
-      order: in which items come.
-      ahead: items passed over, at most, before a batch is closed.
-    """
-    waiting = list(reversed(order))  # its end is the front
-    batches = []
-    while waiting:
-        rows: Batch = [[] for _ in range(shape.rows)]
-        free = [(shape.length, row) for row in range(shape.rows)]  # ascending
-        passed: list[int] = []
-        while waiting and len(passed) <= ahead and free:
-            item = waiting.pop()
-            # The fullest row that it fits into.
-            place = bisect_left(free, (lengths[item], -1))
-            if place == len(free):
-                passed.append(item)
-                continue
-            left, row = free.pop(place)
-            rows[row].append(item)
-            if len(rows[row]) < shape.slots:
-                insort(free, (left - lengths[item], row))
-        waiting += reversed(passed)
-        batches.append(rows)
-    return batches
+from mlm_jax.encode.rows import Batch, Shape, pack
 
 
 def padding_share(lengths: Sequence[int], batches: Sequence[Batch], shape: Shape) -> float:
@@ -100,8 +50,3 @@ def epoch(lengths: Sequence[int], shape: Shape, batch_size: int, seed: int, numb
     """The batches of an epoch: a function of the seed and its number alone."""
     order = np.random.default_rng((seed, number)).permutation(len(lengths)).tolist()
     return pack(lengths, order, shape, 2 * batch_size)
-
-
-def in_order(lengths: Sequence[int], shape: Shape) -> list[Batch]:
-    """Batches for prediction, in the order of the items but for what fills the rows up."""
-    return pack(lengths, range(len(lengths)), shape, 256)

@@ -16,82 +16,66 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax import mesh as meshes
-from mlm_jax import vocabulary as vocabularies
+from mlm_jax.encode.read import read_pretrained
+from mlm_jax.encode.run import make_run
 from mlm_jax.errors import UserError
-from mlm_jax.files import in_bucket, read_json
+from mlm_jax.files import in_bucket
 from mlm_jax.finetune import config as options
-from mlm_jax.finetune import packing
-from mlm_jax.finetune.arrays import Encoded, join, to_arrays
+from mlm_jax.finetune.arrays import Encoded, join
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.finetune.examples import Example
-from mlm_jax.finetune.models import choose, nested
-from mlm_jax.finetune.step import make_head, make_predict_step
+from mlm_jax.finetune.step import make_head, scores
 from mlm_jax.finetune.tasks import TASKS
 from mlm_jax.finetune.tasks.base import Prediction
-from mlm_jax.input.arrays import local_rows, to_global
 from mlm_jax.lines import read_lines, uncompressed
-from mlm_jax.model.encoder import compute_dtype
-from mlm_jax.tokenizers import load_tokenizer
-from mlm_jax.train import initial
+from mlm_jax.model.encoder import apply_encoder, compute_dtype
+from mlm_jax.pretrained import Params, Pretrained, place
+from mlm_jax.tokenizers import Tokenizer, load_tokenizer
 from mlm_jax.vocabulary import Vocabulary
 
 AT_ONCE = 2_048  # examples read into memory as scores
 
 # [outputs] or [length, outputs] of each item
 Scores = list[np.ndarray]
+# whole parameters (encoder, head) on the mesh, encoded examples, called with the number of items done → scores
+Score = Callable[[Params, Encoded, Callable[[int], None] | None], Scores]
 
 
-def prediction_shape(longest: int, devices: int) -> packing.Shape:
-    """Blocks for predictions, whatever the examples: a function of the longest there may be alone."""
-    length = max(-(-longest // 16) * 16, 256)
-    tokens = 4_096 if jax.default_backend() == "cpu" else 32_768 * devices
-    rows = max(1, tokens // length // devices) * devices
-    return packing.Shape(rows, length, length // 8)
-
-
-def make_scorer(
-    config: Finetune,
-    model: cfg.Model,
-    vocabulary: Vocabulary,
-    languages: Sequence[str],
-    labels: Sequence[str],
-    devices: Sequence[jax.Device] | None = None,
-) -> Callable[[Any, Encoded, Callable[[int], None] | None], Scores]:
+def make_scorer(config: Finetune, pretrained: Pretrained, labels: Sequence[str], mesh: jax.sharding.Mesh) -> Score:
     """Build the scorer of a model's items.
 
-    Returns:
-      score(whole parameters, encoded examples, called with the number of items done or None) → scores of each item. Parameters
-      may lie on the host or, put there once by `jax.device_put`, on the devices.
+    Args:
+      pretrained: the encoder, of which the parameters are not read.
     """
+    model, languages = pretrained.model, pretrained.languages
     kind = TASKS[config.task.kind]
-    devices = jax.devices()[: config.devices or None] if devices is None else list(devices)
-    shape = prediction_shape(config.data.max_length, len(devices))
-    mesh = meshes.make_mesh(cfg.Mesh(), shape.rows, devices)
-    dtype = compute_dtype(config.dtype)
-    head = make_head(config, model, kind.outputs(labels), dtype)
-    step = make_predict_step(config, model, head, vocabulary.size, len(languages) or 1, mesh)
-    sharding = meshes.batch_sharding(mesh)
-    rows = local_rows(sharding, shape.rows)
+    head = make_head(config, model, kind.outputs(labels), compute_dtype(config.dtype))
+    encoder = pretrained.encoder(config.dtype, model.layers)
 
-    def score(params: Any, encoded: Encoded, done: Callable[[int], None] | None = None) -> Scores:
+    def score_batch(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
+        hidden = apply_encoder(encoder, params["encoder"], batch)
+        return scores(config, head, params["head"], hidden, batch, None)
+
+    run = make_run(score_batch, mesh, pretrained.vocabulary.pad, model.token_types)
+
+    def score(params: Params, encoded: Encoded, done: Callable[[int], None] | None = None) -> Scores:
         items = join([encoded], languages)
-        found: list[np.ndarray] = [np.zeros(0)] * len(items.ids)
-        with meshes.mesh_context(mesh):
-            for batch in packing.in_order(items.lengths, shape):
-                arrays = to_arrays(items, batch, shape, vocabulary.pad, model.token_types)
-                arrays = {name: value[rows] for name, value in arrays.items()}
-                scores = np.asarray(step(params, to_global(arrays, shape.rows, sharding)))
-                for row, members in enumerate(batch):
-                    at = 0
-                    for slot, item in enumerate(members):
-                        length = len(items.ids[item])
-                        found[item] = scores[row, at : at + length] if kind.of_tokens else scores[row, slot]
-                        at += length
-                if done is not None:
-                    done(sum(map(len, batch)))
+        found: Scores = [np.zeros(0)] * len(items.ids)
+        for batch, out in run(items, params):
+            for row, [item] in enumerate(batch):
+                found[item] = out[row, : len(items.ids[item])] if kind.of_tokens else out[row, 0]
+            if done is not None:
+                done(len(batch))
         return found
 
     return score
+
+
+def whole_params(tuned: Pretrained, mesh: jax.sharding.Mesh) -> Params:
+    """What a scorer reads of a fine-tuned model: `encoder` and `head`, on the mesh."""
+    placed = place(tuned, mesh)
+    assert placed.head is not None
+    return {"encoder": {name: placed.params[name] for name in ("embedding", "layers")}, "head": placed.head.params}
 
 
 @dataclass
@@ -100,41 +84,35 @@ class Predictor:
 
     Attributes:
       config: of its fine-tuning.
-      model, params: encoder's shape; whole parameters, `encoder` and `head`, on the devices.
+      params: whole, `encoder` and `head`, on the devices.
       labels: in the order of their scores.
     """
 
     config: Finetune
-    model: cfg.Model
-    params: Any
+    params: Params
     vocabulary: Vocabulary
-    languages: tuple[str, ...]
     labels: tuple[str, ...]
-    tokenizer: Any
-    score: Any
+    tokenizer: Tokenizer
+    score: Score
 
     @classmethod
-    def load(cls, workdir: epath.PathLike, name: str = "") -> Predictor:
+    def load(cls, workdir: epath.PathLike, name: str = "", mesh: cfg.Mesh = cfg.ALL_DEVICES) -> Predictor:
         """Load a model of a workdir that `finetune` made.
 
         Args:
           name: of the model, as in its `models/` folder; may be left out where there is one.
+          mesh: of the devices that are here, which may be others than it was trained on.
 
         Raises:
           UserError: there is no such model.
         """
-        folder = epath.Path(workdir)
-        config = options.read(str(folder))
-        chosen = choose(folder, name)
-        described = read_json(chosen / "model.json")
-        stored = initial.read(chosen)
-        tree = nested(stored.params)
-        words = vocabularies.read(folder / "vocabulary")
-        labels = tuple(described["labels"])
-        score = make_scorer(config, stored.model, words, stored.languages, labels)
-        params = jax.device_put(tree)
-        tokenizer = load_tokenizer(folder / "vocabulary")
-        return cls(config, stored.model, params, words, stored.languages, labels, tokenizer, score)
+        config = options.read(str(workdir))
+        devices = meshes.make_mesh(mesh, devices=jax.devices()[: config.devices or None])
+        tuned = read_pretrained(workdir, mesh=devices, model=name)
+        assert tuned.head is not None
+        score = make_scorer(config, tuned, tuned.head.labels, devices)
+        tokenizer = load_tokenizer(epath.Path(workdir) / "vocabulary")
+        return cls(config, whole_params(tuned, devices), tuned.vocabulary, tuned.head.labels, tokenizer, score)
 
     def predict(
         self, examples: Sequence[Example], language: str = "", done: Callable[[int], None] | None = None
@@ -157,8 +135,8 @@ class Predictor:
                 f"{made.truncated:,} of {len(examples):,} examples, of {examples[0].where} and after, cut to "
                 f"{config.data.max_length} tokens"
             )
-        scores = self.score(self.params, made, done)
-        return kind.decode(unlabelled, made, scores, self.labels, self.params["head"], config.task)
+        found = self.score(self.params, made, done)
+        return kind.decode(unlabelled, made, found, self.labels, self.params["head"], config.task)
 
     def texts(self, first: Sequence[Any], second: Sequence[str] | None = None, language: str = "") -> list[Prediction]:
         """Predict from plain texts: sentences, pairs of them, lists of words, or questions and their paragraphs."""
@@ -167,7 +145,9 @@ class Predictor:
         return self.predict(examples, language)
 
 
-def predict_file(workdir: str, path: str, out: str, name: str = "", language: str = "") -> int:
+def predict_file(
+    workdir: str, path: str, out: str, name: str = "", language: str = "", mesh: cfg.Mesh = cfg.ALL_DEVICES
+) -> int:
     """Label a file of text.
 
     Args:
@@ -175,6 +155,7 @@ def predict_file(workdir: str, path: str, out: str, name: str = "", language: st
       out: JSON lines: key (line, or question id), text, predicted, probability; written whole or not at all.
       name: of the model, where the workdir has several.
       language: of the text.
+      mesh: as in `Predictor.load`.
 
     Returns:
       The number of predictions.
@@ -184,7 +165,7 @@ def predict_file(workdir: str, path: str, out: str, name: str = "", language: st
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file; give a file to label")
-    predictor = Predictor.load(workdir, name)
+    predictor = Predictor.load(workdir, name, mesh)
     config = predictor.config
     kind = TASKS[config.task.kind]
     if uncompressed(path).endswith(".txt"):

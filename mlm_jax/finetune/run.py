@@ -19,16 +19,17 @@ from mlm_jax.files import read_json, write_json, write_whole
 from mlm_jax.finetune.arrays import Encoded, join
 from mlm_jax.finetune.config import Finetune, Labelled, selection
 from mlm_jax.finetune.examples import Example
-from mlm_jax.finetune.loop import Params, Start, Tuned, random_start, tune
+from mlm_jax.finetune.loop import Tuned, random_start, tune
 from mlm_jax.finetune.models import save_model
 from mlm_jax.finetune.named import local_file
-from mlm_jax.finetune.predict import make_scorer
+from mlm_jax.finetune.predict import make_scorer, whole_params
 from mlm_jax.finetune.tasks import TASKS
 from mlm_jax.finetune.tasks.base import Prediction
+from mlm_jax.mesh import make_mesh
+from mlm_jax.pretrained import FinetunedHead, Params, Pretrained
 from mlm_jax.results import FINETUNED, FinetunedRow, write_results
 from mlm_jax.tokenizers import Tokenizer, load_tokenizer
-from mlm_jax.train import initial
-from mlm_jax.train.trained import read_trained
+from mlm_jax.train.initial import read_initial
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,16 @@ def run(config: Finetune) -> tuple[list[FinetunedRow], signal.Signals | None]:
     tokenizer = load_tokenizer(workdir / "vocabulary")
     train, dev, test, labels = read_parts(config, start, tokenizer)
     metric = kind.main_metric(config.task, labels)
-    scorer = make_scorer(config, start.model, start.vocabulary, start.languages, labels)
+    mesh = make_mesh(config.mesh, devices=jax.devices()[: config.devices or None])
+    scorer = make_scorer(config, start, labels, mesh)
     console.say(describe(config, start, train, dev, test, labels))
+
+    def as_model(params: Params, source: str, step: int) -> Pretrained:
+        head = FinetunedHead(dataclasses.asdict(config.task), labels, params["head"])
+        return dataclasses.replace(start, params=params["encoder"], source=source, step=step, head=head)
+
+    def placed(params: Params) -> Params:
+        return whole_params(as_model(params, "", 0), mesh)
 
     def score(params: Params, part: Part) -> list[Prediction]:
         found = scorer(params, part.encoded, None)
@@ -94,8 +103,8 @@ def run(config: Finetune) -> tuple[list[FinetunedRow], signal.Signals | None]:
             chosen_by = dev_languages(config, plan, dev)
 
             def on_dev(params: Params, languages: Sequence[str] = chosen_by) -> dict[str, dict[str, float]]:
-                placed = jax.device_put(params)
-                return {x: kind.measure(dev[x].examples, score(placed, dev[x]), config.task, x) for x in languages}
+                here = placed(params)
+                return {x: kind.measure(dev[x].examples, score(here, dev[x]), config.task, x) for x in languages}
 
             begin = random_start(start, seed) if config.random_init else start
             items = join([train[x].encoded for x in plan.train], start.languages)
@@ -105,10 +114,9 @@ def run(config: Finetune) -> tuple[list[FinetunedRow], signal.Signals | None]:
             rows: list[FinetunedRow] = []
             steps = {x: chosen_step(config, tuned, x, metric) for x in plan.tested}
             for step in sorted(set(steps.values())):
-                params = tuned.params(step)
-                placed = jax.device_put(params)
+                params = placed(tuned.params(step))
                 for language in (x for x in plan.tested if steps[x] == step):
-                    found = score(placed, test[language])
+                    found = score(params, test[language])
                     write_predictions(folder / "predictions" / f"{language}.jsonl", test[language].examples, found)
                     rows.append(
                         {
@@ -127,9 +135,7 @@ def run(config: Finetune) -> tuple[list[FinetunedRow], signal.Signals | None]:
                         }
                     )
             kept = most_chosen(steps)
-            save_model(
-                folder, f"{name} at update {kept:,}", start.model, tuned.params(kept), start.languages, labels, kept
-            )
+            save_model(folder, as_model(tuned.params(kept), f"{name} at update {kept:,}", kept))
             write_json(folder / "results.json", rows, 1)
             (folder / "checkpoints").rmtree()  # what they hold is in the model or was tested
     rows = gather(workdir)
@@ -137,25 +143,25 @@ def run(config: Finetune) -> tuple[list[FinetunedRow], signal.Signals | None]:
     return rows, None
 
 
-def read_start(config: Finetune) -> Start:
+def read_start(config: Finetune) -> Pretrained:
     """The encoder that the workdir starts from.
 
     Raises:
       UserError: it does not fit the config.
     """
-    found = read_trained(config.workdir)
+    found = read_initial(config.workdir)
     if config.data.max_length > found.model.positions:
         raise UserError(
             f"data.max_length: {config.data.max_length} is beyond the encoder's {found.model.positions} positions; use --data.max_length {found.model.positions}"
         )
     if config.optimizer.freeze > found.model.layers:
         raise UserError(f"optimizer.freeze: {config.optimizer.freeze} layers, the encoder has {found.model.layers}")
-    params = {name: found.params[name] for name in ("embedding", "layers", "pooler") if name in found.params}
-    source = initial.read_source(config.workdir)
-    return Start(found.model, params, found.vocabulary, found.languages, source)
+    return found
 
 
-def read_parts(config: Finetune, start: Start, tokenizer: Tokenizer) -> tuple[Parts, Parts, Parts, tuple[str, ...]]:
+def read_parts(
+    config: Finetune, start: Pretrained, tokenizer: Tokenizer
+) -> tuple[Parts, Parts, Parts, tuple[str, ...]]:
     """Train, dev and test sets by language, and the labels."""
     data, kind = config.data, TASKS[config.task.kind]
     needed = {x for plan in plans(config) for x in plan.train}
@@ -302,7 +308,7 @@ def table(rows: Sequence[FinetunedRow], source: str) -> str:
     return console.table(["language", "model", "examples", metric, "± seeds", *others, "update"], cells)
 
 
-def describe(config: Finetune, start: Start, train: Parts, dev: Parts, test: Parts, labels: Sequence[str]) -> str:
+def describe(config: Finetune, start: Pretrained, train: Parts, dev: Parts, test: Parts, labels: Sequence[str]) -> str:
     """What is about to be done, with the regime and the rule of selection."""
     made = plans(config)
     rule = {

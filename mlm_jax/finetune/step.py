@@ -19,6 +19,7 @@ from mlm_jax.finetune.tasks import TASKS
 from mlm_jax.model.axes import encoder_axes, parameter_axes
 from mlm_jax.model.dropout import row_keys, site_keys
 from mlm_jax.model.encoder import backbone, make_encoder
+from mlm_jax.model.families import family_of
 from mlm_jax.model.task_head import TaskHead, transform_of
 from mlm_jax.train.optimizer import make_optimizer, make_schedule
 from mlm_jax.train.state import State
@@ -41,15 +42,9 @@ def params_of_head(config: Finetune, head: TaskHead, pretrained: Params, seed: i
     made = nn.meta.unbox(head.init(key, jnp.zeros((1, 1, head.config.width), head.dtype))["params"])
     params: Params = jax.tree.map(np.asarray, made)
     pooler = pretrained.get("pooler", {})
-    if head.transform == "tanh" and head.config.token_types == 2 and "dense_kernel" in pooler:
+    if head.transform == "tanh" and family_of(head.config) == "bert" and "dense_kernel" in pooler:
         params |= {name: pooler[name] for name in ("dense_kernel", "dense_bias")}
     return params | TASKS[config.task.kind].extra_params(config.task, head.outputs)
-
-
-def encode(model: cfg.Model, params: Params, size: int, languages: int, dtype: jnp.dtype, batch: Batch) -> jax.Array:
-    """A whole encoder's output, without dropout, [rows, length, width]."""
-    encoder = make_encoder(model, size, languages, dtype.name, model.layers)
-    return encoder.apply({"params": params}, batch)  # type: ignore[return-value]
 
 
 def hidden_states(
@@ -185,16 +180,3 @@ def make_train_step(
         donate_argnums=0,
     )
     return jitted, optimizer
-
-
-def make_predict_step(
-    config: Finetune, model: cfg.Model, head: TaskHead, size: int, languages: int, mesh: jax.sharding.Mesh
-) -> jax.stages.Wrapped:
-    """Build the prediction: jitted step(whole parameters, batch) → `scores`, on every process."""
-
-    def step(params: Params, batch: Batch) -> jax.Array:
-        hidden = encode(model, params["encoder"], size, languages, head.dtype, batch)
-        return scores(config, head, params["head"], hidden, batch, None)
-
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return jax.jit(step, in_shardings=(everywhere, meshes.batch_sharding(mesh)), out_shardings=everywhere)

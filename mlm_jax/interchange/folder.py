@@ -5,46 +5,33 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 
+from mlm_jax import config as cfg
 from mlm_jax.config import Model
 from mlm_jax.errors import UserError
 from mlm_jax.files import read_json, write_whole
-from mlm_jax.interchange import task_heads, weights
-from mlm_jax.interchange.settings import family_of, from_settings, to_settings
-from mlm_jax.interchange.task_heads import HeadOf
-from mlm_jax.interchange.tensors import BUFFERS, NAMES, TIED, Tensors, tensors
+from mlm_jax.finetune.config import Task
+from mlm_jax.interchange import task_heads
+from mlm_jax.interchange.settings import exportable_family, from_settings, to_settings
+from mlm_jax.interchange.tensors import BUFFERS, NAMES, TIED, Tensors, tensors, views
+from mlm_jax.interchange.weights import SHARD_BYTES, read_weights, write_weights
 from mlm_jax.model.encoder import parameter_shapes
+from mlm_jax.pretrained import FinetunedHead, Pretrained, to_host
 from mlm_jax.vocabulary import Vocabulary
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """An encoder as it came.
+def read_folder(folder: Path, make_vocabulary: Callable[[int], Vocabulary]) -> Pretrained:
+    """Read config.json and the safetensors of a Hugging Face folder; the parameters are NumPy arrays.
 
-    Attributes:
-      model: its shape.
-      params: tree of float32 NumPy arrays, unboxed.
-      size: ids in use.
-      languages: in the order of the language embedding's rows; empty where there is none.
-      head: of a fine-tuned encoder.
-    """
-
-    model: Model
-    params: Any
-    size: int
-    languages: tuple[str, ...]
-    head: HeadOf | None = None
-
-
-def read_folder(folder: Path) -> Checkpoint:
-    """Read config.json and the safetensors of a Hugging Face folder.
+    Args:
+      make_vocabulary: the folder's vocabulary, from the ids that its embedding has rows for; called when all else is read.
 
     Raises:
       UserError: a file is missing or damaged, the encoder is one that ours cannot express, or a tensor is
@@ -53,7 +40,7 @@ def read_folder(folder: Path) -> Checkpoint:
     if not (folder / "config.json").exists():
         raise UserError(f"{folder}: no config.json there; give a folder that save_pretrained or mlm-jax export wrote")
     settings = read_json(folder / "config.json")
-    stored = weights.read(folder)
+    stored = read_weights(folder)
     model_type = settings.get("model_type", "")
     names = NAMES.get("xlm-roberta" if model_type == "roberta" else model_type)
     if names:
@@ -66,10 +53,11 @@ def read_folder(folder: Path) -> Checkpoint:
     if task is not None:
         model = dataclasses.replace(model, pooler=False)  # BERT's is a part of the head
         made = task_heads.empty_head(model, family, task)
-        wanted, head = task_heads.head_tensors(made, family, task.kind), HeadOf(task, made)
+        wanted = task_heads.head_tensors(made, family, task.kind)
+        head = FinetunedHead(dataclasses.asdict(dataclasses.replace(task, labels=())), task.labels, made)
     params = jax.tree.map(lambda shape: np.zeros(shape.shape, np.float32), parameter_shapes(model, size, rows))
     copy_in(stored, tensors(params, model, family, size) | wanted, str(folder), names or {})
-    return Checkpoint(model, params, size, languages, head)
+    return Pretrained(model, params, make_vocabulary(size), languages, str(folder), head=head)
 
 
 def copy_in(stored: Tensors, wanted: Tensors, where: str, names: dict[str, str]) -> None:
@@ -125,42 +113,47 @@ def _rename(stored: Tensors, names: dict[str, str]) -> Tensors:
     return stored
 
 
-def write_folder(
-    folder: Path,
-    model: Model,
-    params: Any,
-    vocabulary: Vocabulary,
-    languages: Iterable[str],
-    shard_bytes: int = weights.SHARD_BYTES,
-    head: HeadOf | None = None,
-) -> None:
-    """Write config.json and the safetensors of a Hugging Face folder.
-
-    Args:
-      params: tree of float32 arrays, unboxed.
-      languages: in the order of the language embedding's rows.
-      head: of a fine-tuned encoder, which has no other.
+def write_folder(folder: Path, pretrained: Pretrained, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write config.json and the safetensors of a Hugging Face folder, gathering one tensor at a time on the host.
 
     Raises:
       UserError: no Hugging Face class has this encoder, or such a head on it.
     """
-    family = family_of(model)
+    model, vocabulary, head = pretrained.model, pretrained.vocabulary, pretrained.head
+    family = exportable_family(model)
     names = NAMES[family]
-    params = jax.tree.map(np.asarray, params)
-    found = tensors(params, model, family, vocabulary.size)
+    settings = to_settings(model, vocabulary, family, pretrained.languages)
+    of_head: dict[str, Any] = {}
+    if head is not None:
+        task: Task = dataclasses.replace(cfg.build(Task, head.task), labels=head.labels)
+        settings |= task_heads.to_settings(family, task)
+        params = jax.tree.map(to_host, head.params)  # small beside the encoder
+        of_head = task_heads.head_tensors(params, family, task.kind)
+    flat = traverse_util.flatten_dict(pretrained.params, sep="/")
+    shapes = {name: leaf.shape for name, leaf in flat.items()}
+    found = views(model, family, vocabulary.size)
+    position = ""
     if model.position_embedding == "learned":
-        name = f"{names['prefix']}{names['position']}.weight"
-        found[name] = _offset(found[name], model, 0 if family in ("bert", "xlm") else vocabulary.pad + 1)
-    if head is not None:
-        found |= task_heads.head_tensors(head.params, family, head.task.kind)
-    elif model.head == "none":
-        found = {name.removeprefix(names["prefix"]): tensor for name, tensor in found.items()}
+        position = f"{names['prefix']}{names['position']}.weight"
+    if head is None and model.head == "none":
+        found = {name.removeprefix(names["prefix"]): view for name, view in found.items()}
+        position = position.removeprefix(names["prefix"])
+    offset = 0 if family in ("bert", "xlm") else vocabulary.pad + 1
+
+    def read(name: str) -> np.ndarray:
+        if name in of_head:
+            return of_head[name]
+        tensor = found[name].read(flat)
+        return _offset(tensor, model, offset) if name == position else tensor
+
+    written = {name: view.shape(shapes) for name, view in found.items()}
+    if position:
+        rows, width = written[position]
+        written[position] = (rows - model.position_offset + offset, width)
+    written |= {name: tensor.shape for name, tensor in of_head.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    weights.write(found, folder, shard_bytes)
+    write_weights(folder, written, read, shard_bytes)
     # Last: a folder with a config.json is whole.
-    settings = to_settings(model, vocabulary, family, languages)
-    if head is not None:
-        settings |= task_heads.to_settings(family, head.task)
     write_whole(folder / "config.json", json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
 
 

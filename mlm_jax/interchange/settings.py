@@ -9,6 +9,7 @@ from typing import Any
 from mlm_jax.config import Model
 from mlm_jax.errors import UserError
 from mlm_jax.interchange.tensors import NAMES
+from mlm_jax.model.families import Family, family_of
 from mlm_jax.vocabulary import Vocabulary
 
 CLASSES = {  # family → with a head, without
@@ -20,8 +21,8 @@ CLASSES = {  # family → with a head, without
 }
 
 
-def family_of(model: Model) -> str:
-    """Which Hugging Face classes an encoder can be stored for.
+def exportable_family(model: Model) -> Family:
+    """The family whose Hugging Face classes can hold an encoder.
 
     Raises:
       UserError: none; says what stands in the way.
@@ -32,7 +33,8 @@ def family_of(model: Model) -> str:
             f"export: no Hugging Face class has {what}; see docs/families.md for the encoders that have one"
         )
 
-    if model.position_embedding == "rotary":
+    family = family_of(model)
+    if family == "modernbert":
         fits = {
             "model.norm": (model.norm, "pre"),
             "model.embedding_norm": (model.embedding_norm, True),
@@ -47,29 +49,30 @@ def family_of(model: Model) -> str:
                 raise refuse(f"rotary positions and {name} {found} (ModernBERT: {wanted})")
         if model.head == "plain":
             raise refuse("rotary positions and model.head plain")
-        return "modernbert"
+        return family
     if not model.bias or model.gated or model.global_every > 1:
         raise refuse("learned positions without biases, with a gated MLP or with local attention")
-    if model.norm == "pre":
+    if family == "xlm-roberta-xl":
         if model.embedding_norm or model.head == "plain" or model.causal or model.language_embedding:
             raise refuse(
                 "pre-norm and learned positions with model.embedding_norm, causal, language_embedding or head plain"
             )
         if model.token_types < 1:
             raise refuse("pre-norm and learned positions without model.token_types (XLM-R XL has 1)")
-        return "xlm-roberta-xl"
-    without_types = model.head == "none" and not model.token_types
-    if model.head == "plain" or model.causal or model.language_embedding or without_types:
-        if model.head == "transform" or model.token_types or model.position_offset or model.pooler:
-            raise refuse(
-                "causal attention or language embeddings unless model.head is plain, without token types, pooler or position_offset"
-            )
+        return family
+    only_xlm = model.head == "plain" or model.causal or model.language_embedding
+    if only_xlm and (model.head == "transform" or family != "xlm"):
+        raise refuse(
+            "causal attention or language embeddings unless model.head is plain, without token types, pooler or position_offset"
+        )
+    if family == "xlm":
+        if model.head == "transform":
+            raise refuse("learned positions and a transforming head without model.token_types (XLM-R has 1, BERT 2)")
+        if model.position_offset or model.pooler:
+            raise refuse("an XLM encoder with model.position_offset or pooler")
         if model.mlp_width != 4 * model.width:
             raise refuse(f"an XLM encoder whose model.mlp_width {model.mlp_width} is not 4 times its width")
-        return "xlm"
-    if model.token_types < 1:
-        raise refuse("learned positions and a transforming head without model.token_types (XLM-R has 1, BERT 2)")
-    return "xlm-roberta" if model.position_offset and not model.next_sentence else "bert"
+    return family
 
 
 def to_settings(model: Model, vocabulary: Vocabulary, family: str, languages: Iterable[str]) -> dict[str, Any]:

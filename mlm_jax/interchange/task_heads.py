@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,19 +20,6 @@ PREFIXES = {
     "xlm-roberta-xl": "XLMRobertaXL",
     "modernbert": "ModernBert",
 }
-
-
-@dataclass(frozen=True)
-class HeadOf:
-    """A head beside its encoder.
-
-    Attributes:
-      task: what it does; its labels are in the order of the scores.
-      params: `output_kernel`, …; NumPy arrays.
-    """
-
-    task: Task
-    params: dict[str, Any]
 
 
 def architecture(family: str, task: Task) -> str:

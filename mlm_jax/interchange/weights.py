@@ -4,20 +4,22 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
+from mlm_jax.tensor_files import write_tensors
 
 SHARD_BYTES = 5 * 10**9
 
 
-def read(folder: Path) -> dict[str, np.ndarray]:
+def read_weights(folder: Path) -> dict[str, np.ndarray]:
     """Every tensor of a Hugging Face folder's checkpoint, as it is stored (bfloat16 as ml_dtypes').
 
     Raises:
@@ -48,24 +50,31 @@ def read(folder: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def write(tensors: dict[str, np.ndarray], folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write tensors as model.safetensors, or in shards of at most `shard_bytes` with an index."""
-    shards: list[dict[str, np.ndarray]] = [{}]
-    size = 0
-    for name, tensor in tensors.items():
-        if shards[-1] and size + tensor.nbytes > shard_bytes:
-            shards.append({})
-            size = 0
-        shards[-1][name] = np.ascontiguousarray(tensor)
-        size += tensor.nbytes
-    if len(shards) == 1:
-        write_whole(folder / "model.safetensors", save(shards[0], metadata={"format": "pt"}))
-        return
+def write_weights(
+    folder: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    read: Callable[[str], np.ndarray],
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write float32 tensors as model.safetensors, or in shards of at most `shard_bytes` with an index.
+
+    Args:
+      shapes: of every tensor, by name.
+      read: a tensor by its name; called for one after another.
+    """
+    sizes = {name: 4 * math.prod(shape) for name, shape in shapes.items()}
+    shards: list[list[str]] = [[]]
+    for name, size in sizes.items():
+        if shards[-1] and sum(sizes[other] for other in shards[-1]) + size > shard_bytes:
+            shards.append([])
+        shards[-1].append(name)
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        write_whole(folder / file, save(shard, metadata={"format": "pt"}))
+        file = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        write_tensors(
+            folder / file, {name: shapes[name] for name in shard}, lambda name: [read(name)], {"format": "pt"}
+        )
         weight_map |= dict.fromkeys(shard, file)
-    total = sum(tensor.nbytes for tensor in tensors.values())
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    write_whole(folder / "model.safetensors.index.json", json.dumps(index, indent=1) + "\n")
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+        write_whole(folder / "model.safetensors.index.json", json.dumps(index, indent=1) + "\n")

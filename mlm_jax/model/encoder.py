@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -89,6 +89,11 @@ def boxed_shapes(encoder: Encoder) -> Any:
         return encoder.init(key, example_batch(8), position, method="features")["params"]
 
     return jax.eval_shape(init, jax.random.key(0))
+
+
+def apply_encoder(encoder: Encoder, params: Any, batch: dict[str, jax.Array]) -> jax.Array:
+    """An encoder's output without dropout, [batch, length, embed] in the compute dtype; batch as in `Encoder.__call__`."""
+    return cast(jax.Array, encoder.apply({"params": params}, batch))
 
 
 def parameter_shapes(config: cfg.Model, size: int, languages: int = 1) -> Any:

@@ -7,8 +7,27 @@ Sizes are those of the released checkpoints. Dropout and initialisation are of p
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 from mlm_jax.config import Model
+
+Family = Literal["bert", "xlm", "xlm-roberta", "xlm-roberta-xl", "modernbert"]  # as Hugging Face calls them
+
+
+def family_of(model: Model) -> Family:
+    """The published family that a model is one of, or nearest to.
+
+    Heads follow it: what is before the output layer, and where fine-tuning begins. `settings.exportable_family` is as
+    strict as Hugging Face's classes are.
+    """
+    if model.position_embedding == "rotary":
+        return "modernbert"
+    if model.norm == "pre":
+        return "xlm-roberta-xl"
+    if not model.token_types:
+        return "xlm"
+    return "xlm-roberta" if model.position_offset and not model.next_sentence else "bert"
+
 
 # BERT base (Devlin et al. 2019, section 3). multilingual cased: 119,547 pieces, uncased: 105,879 (google-research/bert,
 # multilingual.md, which says 110M parameters; XLM-R's table 7 counts 172M, the cased vocabulary included).

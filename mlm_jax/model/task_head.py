@@ -11,9 +11,11 @@ from flax import linen as nn
 
 from mlm_jax import config as cfg
 from mlm_jax.model.dropout import dropout
+from mlm_jax.model.families import family_of
 from mlm_jax.model.layers import LayerNorm, gelu, matrix, zeros
 
 Transform = Literal["none", "tanh", "norm"]
+TRANSFORMS: tuple[Transform, ...] = ("none", "tanh", "norm")
 
 
 def transform_of(model: cfg.Model, whole_texts: bool) -> Transform:
@@ -26,10 +28,10 @@ def transform_of(model: cfg.Model, whole_texts: bool) -> Transform:
       norm: dense, GELU and norm (ModernBERT); tanh: dense and tanh, for texts (BERT's pooler, XLM-R); none (XLM, and
       tokens).
     """
-    if model.position_embedding == "rotary":
+    family = family_of(model)
+    if family == "modernbert":
         return "norm"
-    is_xlm = model.token_types == 0 and model.norm == "post"
-    return "tanh" if whole_texts and not is_xlm else "none"
+    return "tanh" if whole_texts and family != "xlm" else "none"
 
 
 class TaskHead(nn.Module):

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.fields import MAY_CHANGE, AtLeast, check_bounds
 from mlm_jax.files import in_bucket
@@ -97,6 +98,7 @@ class Analyze:
     """Tokens of a sentence that are read."""
     neighbours: Annotated[int, AtLeast(1)] = 4
     """k of the margin."""
+    mesh: Annotated[cfg.Mesh, MAY_CHANGE] = cfg.ALL_DEVICES
 
 
 def validate(config: Analyze) -> None:
@@ -108,6 +110,7 @@ def validate(config: Analyze) -> None:
     check_bounds(config)
     if in_bucket(config.workdir):
         raise UserError(f"workdir: {config.workdir}: evaluate and analyze work on a local disk; use a local --workdir")
+    cfg.validate_mesh(config.mesh)
     if not (config.aligned or config.word_alignment or config.quality):
         raise UserError("aligned, word_alignment, quality: all empty; name at least one set to probe with")
     names = [part.name for parts in (config.aligned, config.word_alignment, config.quality) for part in parts]  # type: ignore[attr-defined]

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from etils import epath
+from jax.sharding import Mesh
 
+from mlm_jax.encode.read import checkpoint_steps, read_pretrained
 from mlm_jax.errors import UserError
 from mlm_jax.files import write_json, write_whole
-from mlm_jax.finetune.models import choose, nested
+from mlm_jax.mesh import make_mesh
 from mlm_jax.neutrality.config import Aligned, Analyze
 from mlm_jax.neutrality.probe_sentences import probe_aligned, probe_quality
 from mlm_jax.neutrality.probe_words import compare_words, probe_words
 from mlm_jax.neutrality.vectors import Vectors, make_vectors
+from mlm_jax.pretrained import Pretrained
 from mlm_jax.results import PROBE, ProbeRow, as_csv, compute_once, write_results
 from mlm_jax.tokenizers import load_tokenizer
-from mlm_jax.train import initial
-from mlm_jax.train.trained import Trained, checkpoint_steps, read_trained
 
 
 def run(config: Analyze) -> list[ProbeRow]:
@@ -35,12 +36,14 @@ def run(config: Analyze) -> list[ProbeRow]:
     workdir = epath.Path(config.workdir)
     if config.checkpoints:
         checkpoint_steps(config.init)  # before the long work
-    trained = read_trained(workdir)
+    mesh = make_mesh(config.mesh)
+    pretrained = read_pretrained(workdir, mesh=mesh)
     tokenizer = load_tokenizer(workdir / "vocabulary")
-    made = make_vectors(trained, tokenizer, config.max_length, workdir / "vectors")
+    made = make_vectors(pretrained, tokenizer, mesh, config.max_length, workdir / "vectors")
 
-    def vectors_of_tuned(other: str) -> Vectors:
-        return make_vectors(read_tuned(other, trained), tokenizer, config.max_length, workdir / "vectors")
+    def vectors_of_other(other: str) -> Vectors:
+        found = read_like(other, pretrained, mesh)
+        return make_vectors(found, tokenizer, mesh, config.max_length, workdir / "vectors" / "compared")
 
     done = workdir / "done"
     rows: list[ProbeRow] = []
@@ -53,7 +56,7 @@ def run(config: Analyze) -> list[ProbeRow]:
         rows, figures = rows + found, figures | drawn
         for number, other in enumerate(config.compare):
             name = f"{pairs.name}.{Path(other).name}"
-            found = compute_once(done / f"{name}.json", compare_words, pairs, made, vectors_of_tuned, other)
+            found = compute_once(done / f"{name}.json", compare_words, pairs, made, vectors_of_other, other)
             # Each comparison has this encoder's own words beside the other's.
             rows = rows + [r for r in found if not number or r["probe"] != "aligned words, before"]
     for judged in config.quality:
@@ -72,13 +75,13 @@ def through_pretraining(config: Analyze) -> list[ProbeRow]:
     Raises:
       UserError: `init` is not a run with checkpoints.
     """
-    workdir = epath.Path(config.workdir)
+    workdir, mesh = epath.Path(config.workdir), make_mesh(config.mesh)
 
     @functools.cache
     def vectors_at(step: int) -> Vectors:
-        trained = read_trained(config.init, str(step))
+        pretrained = read_pretrained(config.init, str(step), mesh)
         tokenizer = load_tokenizer(workdir / "vocabulary")
-        return make_vectors(trained, tokenizer, config.max_length, workdir / "vectors" / str(step))
+        return make_vectors(pretrained, tokenizer, mesh, config.max_length, workdir / "vectors" / str(step))
 
     def probe_step(part: Aligned, step: int) -> Any:
         return probe_aligned(part, vectors_at(step), config)
@@ -92,25 +95,16 @@ def through_pretraining(config: Analyze) -> list[ProbeRow]:
     return rows
 
 
-def read_tuned(folder: str, like: Trained) -> Trained:
+def read_like(folder: str, like: Pretrained, mesh: Mesh) -> Pretrained:
     """The encoder of a fine-tuned workdir with one model (or WORKDIR/models/NAME), or of a run.
 
     Raises:
       UserError: there is none, or it has another vocabulary.
     """
-    path = epath.Path(folder)
-    if path.parent.name == "models":
-        stored = initial.read(path)
-    elif (path / "models").exists():
-        stored = initial.read(choose(path, ""))
-    else:
-        other = read_trained(path)
-        if other.vocabulary.sha256 != like.vocabulary.sha256:
-            raise UserError(f"{folder}: has another vocabulary, so its words cannot be compared")
-        return other
-    tree = nested(stored.params)
-    params = tree.get("encoder", tree)
-    return Trained(stored.model, params, like.vocabulary, stored.languages, -1)
+    other = read_pretrained(folder, mesh=mesh)
+    if other.vocabulary.sha256 != like.vocabulary.sha256:
+        raise UserError(f"{folder}: has another vocabulary, so its words cannot be compared")
+    return other
 
 
 def matrices_as_csv(figures: dict[str, Any]) -> str:

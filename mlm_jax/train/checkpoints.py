@@ -186,6 +186,33 @@ class Checkpoints:
             )
         return None
 
+    def restore_params(self, abstract: dict[str, Any], step: int) -> dict[str, Any]:
+        """The parameters of a checkpoint, without the optimizer's state.
+
+        Args:
+          abstract: their shapes and dtypes; with shardings, to lie on a mesh; without, to be NumPy arrays.
+
+        Raises:
+          UserError: it is of another vocabulary or corpus, or cannot be read.
+        """
+        wanted = {"params": abstract}
+        on_mesh = jax.tree.leaves(abstract)[0].sharding is not None
+        types = (
+            ocp.checkpoint_utils.construct_restore_args(wanted)
+            if on_mesh
+            else jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        )
+        folder = self._folder / str(step)
+        try:
+            self._check(step, ocp.JsonCheckpointHandler().restore(folder / "identity"))
+            asked = ocp.args.PyTreeRestore(item=wanted, restore_args=types, partial_restore=True)
+            return ocp.PyTreeCheckpointHandler().restore(folder / "state", args=asked)["params"]
+        except UserError:
+            raise
+        except Exception as e:
+            reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+            raise UserError(f"{folder}: checkpoint cannot be read ({reason[:200]}); choose another --step") from e
+
     def close(self) -> None:
         """Wait until what is being saved is on disk."""
         self._manager.close()

@@ -6,17 +6,24 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import jax
 import numpy as np
 from etils import epath
-from safetensors.numpy import load, save
+from flax import traverse_util
 
+from mlm_jax import vocabulary
 from mlm_jax.config import Config, Model
 from mlm_jax.errors import UserError
 from mlm_jax.files import read_json, write_whole
+from mlm_jax.model.families import family_of
+from mlm_jax.pretrained import Pretrained, head_shardings, host_parts, parameter_shardings, put
+from mlm_jax.tensor_files import read_tensors, write_tensors
 from mlm_jax.train.state import State
+from mlm_jax.vocabulary import Vocabulary
+
+TENSORS = "initial.safetensors"
 
 # What a run may choose anew; all else of `Model` is the encoder's own.
 CHOSEN = (
@@ -31,45 +38,30 @@ CHOSEN = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Initial:
-    """An encoder to start from.
+def write_initial(workdir: epath.PathLike, pretrained: Pretrained) -> None:
+    """Store an encoder in a workdir, for the run there to start from; one tensor at a time is gathered on the host.
 
-    Attributes:
-      source: where it comes from, for messages.
-      model: its shape.
-      params: tree of float32 NumPy arrays.
-      languages: in the order of the language embedding's rows.
+    Of a fine-tuned encoder the head is stored too, all names then beginning with `encoder/` or `head/`. The vocabulary is
+    not stored here.
     """
-
-    source: str
-    model: Model
-    params: Any
-    languages: tuple[str, ...]
-
-
-def flatten(params: Any) -> dict[str, Any]:
-    """Parameters by their paths, parts joined with "/"."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def write(workdir: epath.PathLike, initial: Initial) -> None:
-    """Store an encoder in a workdir, for the run there to start from."""
     folder = epath.Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in flatten(initial.params).items()}
-    write_whole(folder / "initial.safetensors", save(tensors))
+    params = pretrained.params
+    if pretrained.head is not None:
+        params = {"encoder": params, "head": pretrained.head.params}
+    flat = traverse_util.flatten_dict(params, sep="/")
+    shapes = {name: leaf.shape for name, leaf in flat.items()}
+    write_tensors(folder / TENSORS, shapes, lambda name: host_parts(flat[name], name))
     described = {
-        "source": initial.source,
-        "model": dataclasses.asdict(initial.model),
-        "languages": list(initial.languages),
+        "source": pretrained.source,
+        "model": dataclasses.asdict(pretrained.model),
+        "languages": list(pretrained.languages),
     }
     # Last: a workdir with it has the whole encoder.
     write_whole(folder / "initial.json", json.dumps(described, indent=1, ensure_ascii=False) + "\n")
 
 
-def exists(workdir: epath.PathLike) -> bool:
+def has_initial(workdir: epath.PathLike) -> bool:
     """Whether a workdir holds an encoder to start from."""
     return (epath.Path(workdir) / "initial.json").exists()
 
@@ -79,12 +71,36 @@ def read_source(workdir: epath.PathLike) -> str:
     return read_json(epath.Path(workdir) / "initial.json")["source"]
 
 
-def read(workdir: epath.PathLike) -> Initial:
-    """The encoder that `write` stored, its parameters as a flat dict."""
+def read_initial(
+    workdir: epath.PathLike, mesh: jax.sharding.Mesh | None = None, words: Vocabulary | None = None
+) -> Pretrained:
+    """The encoder that `write_initial` stored, read a tensor at a time.
+
+    Args:
+      mesh: where its parameters are put, each device's part alone; None: the host's memory.
+      words: its vocabulary; None: that of the workdir.
+
+    Returns:
+      Of a fine-tuned encoder the params are `encoder` and `head`, as they were stored (`read_pretrained` parts them).
+
+    Raises:
+      UserError: the file is damaged, or a parameter does not divide over the mesh.
+    """
     folder = epath.Path(workdir)
     described = read_json(folder / "initial.json")
-    tensors = load((folder / "initial.safetensors").read_bytes())
-    return Initial(described["source"], Model(**described["model"]), tensors, tuple(described["languages"]))
+    # Training asked for an attention kernel that may not run here.
+    model = dataclasses.replace(Model(**described["model"]), attention="auto")
+    flat: dict[str, np.ndarray | jax.Array]
+    if mesh is None:
+        flat = {name: np.array(tensor) for name, tensor in read_tensors(folder / TENSORS)}
+    else:
+        encoder = parameter_shardings(model, mesh)
+        tuned = traverse_util.flatten_dict({"encoder": encoder, "head": head_shardings(model, mesh)}, sep="/")
+        places = tuned | encoder
+        flat = {name: put(tensor, name, places, mesh) for name, tensor in read_tensors(folder / TENSORS)}
+    params = traverse_util.unflatten_dict(flat, sep="/")
+    words = vocabulary.read(folder / "vocabulary") if words is None else words
+    return Pretrained(model, params, words, tuple(described["languages"]), described["source"])
 
 
 def adopt(config: Config) -> Config:
@@ -96,9 +112,7 @@ def adopt(config: Config) -> Config:
     described = read_json(epath.Path(config.workdir) / "initial.json")
     model = Model(**described["model"])
     if model.head == "none":
-        model = dataclasses.replace(
-            model, head="plain" if model.token_types == 0 and model.norm == "post" else "transform"
-        )
+        model = dataclasses.replace(model, head="plain" if family_of(model) == "xlm" else "transform")
     paired = config.data.packing == "next_sentence"
     model = dataclasses.replace(
         model,
@@ -122,24 +136,21 @@ def load_into(state: State, workdir: epath.PathLike, languages: Sequence[str]) -
     Raises:
       UserError: a parameter has another shape: the workdir's vocabulary is not the encoder's.
     """
-    initial = read(workdir)
-    fresh = []
-
-    def take(path: Any, leaf: jax.Array) -> jax.Array:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if name not in initial.params:
-            fresh.append(name)
-            return leaf
-        stored = initial.params[name]
+    known = read_json(epath.Path(workdir) / "initial.json")["languages"]
+    params = traverse_util.flatten_dict(state.params, sep="/")
+    fresh = set(params)
+    for name, stored in read_tensors(epath.Path(workdir) / TENSORS):
+        if name not in params:
+            continue
         if name == "embedding/language_embedding":
-            rows = {language: stored[i] for i, language in enumerate(initial.languages)}
+            rows = {language: stored[i] for i, language in enumerate(known)}
             stored = np.stack([rows.get(language, stored.mean(axis=0)) for language in languages])
+        leaf = params[name]
         if stored.shape != leaf.shape:
             raise UserError(
                 f"{workdir}: {name} of the encoder to start from has shape {list(stored.shape)}, the run's has "
                 f"{list(leaf.shape)}; its vocabulary/ or config is not the encoder's"
             )
-        return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: stored[index])
-
-    params = jax.tree_util.tree_map_with_path(take, state.params)
-    return dataclasses.replace(state, params=params), fresh
+        params[name] = jax.make_array_from_callback(leaf.shape, leaf.sharding, partial(np.ndarray.__getitem__, stored))
+        fresh.remove(name)
+    return dataclasses.replace(state, params=traverse_util.unflatten_dict(params, sep="/")), sorted(fresh)

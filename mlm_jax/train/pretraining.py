@@ -71,7 +71,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
 
     def initialize() -> State:
         state = training.initialize()
-        if initial.exists(workdir):
+        if initial.has_initial(workdir):
             state, fresh = initial.load_into(state, workdir, prepared.languages)
             new = f"; new: {', '.join(fresh)}" if fresh else ""
             console.say(f"starting from {initial.read_source(workdir)}{new}")

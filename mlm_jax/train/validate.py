@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,10 +58,24 @@ def make_validation_step(
       Jitted step(params, batch of `mixture.batch_shapes`) → `objectives.SUMS` of each block, float32 [batch], on every
       process.
     """
+    step = validation_sums(model, vocabulary, length)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_params)
+    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.jit(step, in_shardings=(shardings, meshes.batch_sharding(mesh)), out_shardings=replicated)
+
+
+def validation_sums(
+    model: Encoder, vocabulary: Vocabulary, length: int
+) -> Callable[[Params, Batch], dict[str, jax.Array]]:
+    """The function from parameters and a batch to `objectives.SUMS` of each block, float32 [batch]; see `RULE`.
+
+    Args:
+      length: tokens per block.
+    """
     tables = objectives.make_tables(vocabulary)
     bound = objectives.max_predictions(length, RULE)
 
-    def step(params: Params, batch: Batch) -> dict[str, jax.Array]:
+    def sums(params: Params, batch: Batch) -> dict[str, jax.Array]:
         if model.config.causal:
             masked = objectives.predict_next(batch)
         else:
@@ -69,9 +83,7 @@ def make_validation_step(
             masked = objectives.mask_tokens(keys, batch, RULE.mask_rate, RULE, tables, bound)
         return objectives.loss_sums(model, params, masked, None, vocabulary.size, model.config.loss_chunk)
 
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_params)
-    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return jax.jit(step, in_shardings=(shardings, meshes.batch_sharding(mesh)), out_shardings=replicated)
+    return sums
 
 
 def validate(validation: Validation, params: Params, most_blocks: int, batch_size: int) -> dict[str, Any]:

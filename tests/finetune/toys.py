@@ -14,8 +14,9 @@ from flax import linen as nn
 from mlm_jax import config as cfg
 from mlm_jax import vocabulary
 from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Data, Finetune, Labelled, Task, Train
-from mlm_jax.model.encoder import Encoder, example_batch
-from mlm_jax.train import initial
+from mlm_jax.model.encoder import example_batch, make_encoder
+from mlm_jax.pretrained import Pretrained
+from mlm_jax.train.initial import write_initial
 
 MODEL = cfg.Model(
     layers=2, width=32, heads=2, mlp_width=64, positions=64, head="none", dropout=0.0, attention_dropout=0.0,
@@ -42,11 +43,11 @@ def make_start(folder, model=MODEL, languages=("de", "en")):
     path.write_bytes(written.getvalue())
     words = vocabulary.from_file(path)
     vocabulary.write(words, folder / "vocabulary")
-    encoder = Encoder(model, words.size, np.float32, languages=len(languages))
+    encoder = make_encoder(model, words.size, len(languages))
     scored = () if model.head == "none" else (np.zeros((1, 2), np.int32),)
     method = "features" if scored else "__call__"
     params = nn.meta.unbox(encoder.init(jax.random.key(0), example_batch(8), *scored, method=method))["params"]
-    initial.write(folder, initial.Initial(str(folder), model, jax.tree.map(np.asarray, params), languages))
+    write_initial(folder, Pretrained(model, jax.tree.map(np.asarray, params), words, languages, str(folder)))
     return folder
 
 
@@ -113,6 +114,6 @@ def make_config(tmp_path, kind, **changes):
 
 def write_config(path, config):
     """A config file that returns the config."""
-    imports = "from mlm_jax.config import Optimizer\nfrom mlm_jax.finetune.config import *\n\n\n"
+    imports = "from mlm_jax.config import Mesh, Optimizer\nfrom mlm_jax.finetune.config import *\n\n\n"
     Path(path).write_text(f"{imports}def get_config():\n    return {config!r}\n")
     return str(path)

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.interchange.folder import read_folder, write_folder
 from mlm_jax.model.encoder import Encoder, parameter_shapes
-from mlm_jax.train.initial import flatten
+from mlm_jax.pretrained import FinetunedHead, Pretrained
 from mlm_jax.vocabulary import with_specials
 from tests.interchange import peers
 
@@ -61,6 +62,16 @@ def random_params(model, seed=0):
     return params
 
 
+def pretrained(model, params, task=None, head=None):
+    """An encoder, with a head where a task is given."""
+    tuned = task and FinetunedHead(dataclasses.asdict(task), task.labels, head)
+    return Pretrained(model, params, WORDS, LANGUAGES, "random", head=tuned)
+
+
+def words_of(size):
+    return dataclasses.replace(WORDS, size=size)
+
+
 def compute(model, params, batch, size=peers.SIZE):
     encoder = Encoder(model, size, jnp.float32, languages=len(LANGUAGES))
     hidden = encoder.apply({"params": params}, batch)
@@ -85,7 +96,7 @@ def test_what_transformers_wrote_computes_the_same_here_and_goes_back_bit_for_bi
     kind, config = list(peers.cases(transformers).values())[name]
     theirs = peers.randomised(torch, kind(config))
     theirs.save_pretrained(tmp_path / "theirs")
-    found = read_folder(tmp_path / "theirs")
+    found = read_folder(tmp_path / "theirs", words_of)
     pad = getattr(config, "pad_token_id", None)
     pad = getattr(config, "pad_index", 0) if pad is None else pad
     batch = peers.make_batch(found.model, pad)
@@ -95,7 +106,7 @@ def test_what_transformers_wrote_computes_the_same_here_and_goes_back_bit_for_bi
     same(ours, expected, batch["segment_ids"] > 0)
 
     words = dataclasses.replace(WORDS, pad=pad)
-    write_folder(tmp_path / "ours", found.model, found.params, words, found.languages)
+    write_folder(tmp_path / "ours", dataclasses.replace(found, vocabulary=words))
     before, after = (load_file(tmp_path / side / "model.safetensors") for side in ("theirs", "ours"))
     dropped = {"position_embeddings.weight"}  # rows before the first position are not ours to keep
     assert before.keys() == after.keys()
@@ -111,7 +122,7 @@ def test_what_we_write_computes_the_same_there_without_a_warning(tmp_path, famil
     transformers = pytest.importorskip("transformers")
     model = small(ENCODERS[family])
     params = random_params(model)
-    write_folder(tmp_path, model, params, WORDS, LANGUAGES)
+    write_folder(tmp_path, pretrained(model, params))
     kind = getattr(transformers, json.loads((tmp_path / "config.json").read_text())["architectures"][0])
     theirs, said = kind.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(said.values()), said
@@ -130,14 +141,14 @@ def test_what_we_write_computes_the_same_there_without_a_warning(tmp_path, famil
 def test_export_then_import_is_the_identity(tmp_path, family, shard_bytes):
     model = small(ENCODERS[family])
     params = random_params(model)
-    write_folder(tmp_path, model, params, WORDS, LANGUAGES, shard_bytes)
+    write_folder(tmp_path, pretrained(model, params), shard_bytes)
     assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (shard_bytes < 10**9)
-    found = read_folder(tmp_path)
+    found = read_folder(tmp_path, words_of)
     assert found.model == dataclasses.replace(model, **{n: getattr(found.model, n) for n in ("attention_out_dropout",)})
-    assert found.size == WORDS.size
+    assert found.vocabulary.size == WORDS.size
     if model.language_embedding:
         assert found.languages == LANGUAGES
-    before, after = flatten(params), flatten(found.params)
+    before, after = flatten_dict(params), flatten_dict(found.params)
     assert before.keys() == after.keys()
     for name in before:
         np.testing.assert_array_equal(before[name], after[name], err_msg=name)
@@ -145,7 +156,7 @@ def test_export_then_import_is_the_identity(tmp_path, family, shard_bytes):
 
 def written(tmp_path, family="xlm-roberta"):
     model = small(ENCODERS[family])
-    write_folder(tmp_path, model, random_params(model), WORDS, LANGUAGES)
+    write_folder(tmp_path, pretrained(model, random_params(model)))
     return load_file(tmp_path / "model.safetensors")
 
 
@@ -159,7 +170,7 @@ def test_half_precision_is_read(tmp_path, kind):
         save_bfloat16({name: jnp.asarray(tensor) for name, tensor in half.items()}, tmp_path / "model.safetensors")
     else:
         save_file(half, tmp_path / "model.safetensors")
-    params = read_folder(tmp_path).params
+    params = read_folder(tmp_path, words_of).params
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
     name = "roberta.encoder.layer.1.output.dense.bias"
     np.testing.assert_array_equal(params["layers"]["mlp"]["out_bias"][1], half[name].astype(np.float32))
@@ -167,13 +178,13 @@ def test_half_precision_is_read(tmp_path, kind):
 
 def test_old_names_copies_of_tied_weights_and_buffers_are_taken(tmp_path):
     tensors = written(tmp_path, "bert")
-    expected = flatten(read_folder(tmp_path).params)
+    expected = flatten_dict(read_folder(tmp_path, words_of).params)
     old = {name.replace("LayerNorm.weight", "LayerNorm.gamma"): tensor for name, tensor in tensors.items()}
     old["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"]
     old["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"]
     old["bert.embeddings.position_ids"] = np.arange(24)[None]
     save_file(old, tmp_path / "model.safetensors")
-    for name, tensor in flatten(read_folder(tmp_path).params).items():
+    for name, tensor in flatten_dict(read_folder(tmp_path, words_of).params).items():
         np.testing.assert_array_equal(tensor, expected[name])
 
 
@@ -217,7 +228,7 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path, how, said):
     save_file(tensors, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match=said) as error:
-        read_folder(tmp_path)
+        read_folder(tmp_path, words_of)
     assert "\n" not in str(error.value)
 
 
@@ -226,15 +237,15 @@ def test_pickles_cut_files_and_missing_shards_are_refused(tmp_path):
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(UserError, match="not a safetensors file, or cut off"):
-        read_folder(tmp_path)
+        read_folder(tmp_path, words_of)
     file.unlink()
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(UserError, match="only a pickle"):
-        read_folder(tmp_path)
+        read_folder(tmp_path, words_of)
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(UserError, match=r"model-00001-of-00002.safetensors: missing"):
-        read_folder(tmp_path)
+        read_folder(tmp_path, words_of)
 
 
 @pytest.mark.parametrize(
@@ -249,5 +260,5 @@ def test_pickles_cut_files_and_missing_shards_are_refused(tmp_path):
 def test_an_encoder_without_a_class_is_refused(tmp_path, changes, said):
     model = dataclasses.replace(small(cfg.Model()), **changes)
     with pytest.raises(UserError, match=said):
-        write_folder(tmp_path / "out", model, random_params(model), WORDS, LANGUAGES)
+        write_folder(tmp_path / "out", pretrained(model, random_params(model)))
     assert not (tmp_path / "out").exists()

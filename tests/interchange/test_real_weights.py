@@ -8,14 +8,12 @@ import os
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mlm_jax.encode.read import read_pretrained
 from mlm_jax.interchange.workdir import import_encoder
-from mlm_jax.model.encoder import Encoder
 from mlm_jax.tokenizers import load_tokenizer
-from mlm_jax.train.trained import read_trained
 
 TATOEBA = Path(__file__).parents[3] / "shared" / "data" / "tatoeba"
 FOLDER = os.environ.get("MLM_JAX_E5", "")
@@ -41,9 +39,9 @@ def test_imported_e5_gives_the_sentence_vectors_of_transformers(tmp_path):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     import_encoder(FOLDER, str(tmp_path / "run"))
-    trained = read_trained(tmp_path / "run")
+    trained = read_pretrained(tmp_path / "run")
     tokenizer = load_tokenizer(tmp_path / "run" / "vocabulary")
-    encoder = Encoder(trained.model, trained.vocabulary.size, jnp.float32)
+    encoder = trained.encoder("float32")
     encode = jax.jit(encoder.apply)
     their_tokenizer = transformers.AutoTokenizer.from_pretrained(FOLDER)
     theirs = transformers.AutoModel.from_pretrained(FOLDER).eval()

@@ -12,21 +12,21 @@ from flax import linen as nn
 
 from mlm_jax import config as cfg
 from mlm_jax import mesh as meshes
+from mlm_jax.encode.rows import to_arrays
 from mlm_jax.errors import UserError
 from mlm_jax.finetune import config as options
-from mlm_jax.finetune.arrays import Items, to_arrays
+from mlm_jax.finetune.arrays import Items
 from mlm_jax.finetune.packing import Shape
 from mlm_jax.finetune.parameters import merge, split
-from mlm_jax.finetune.step import empty_window, encode, hidden_states, make_head, make_train_step, scores
+from mlm_jax.finetune.step import empty_window, hidden_states, make_head, make_train_step, scores
 from mlm_jax.finetune.tasks import TASKS
 from mlm_jax.interchange import task_heads
 from mlm_jax.interchange.folder import read_folder, write_folder
-from mlm_jax.interchange.task_heads import HeadOf
 from mlm_jax.interchange.tensors import tensors
-from mlm_jax.model.encoder import backbone
+from mlm_jax.model.encoder import apply_encoder, backbone, make_encoder
 from mlm_jax.train.state import State
 from tests.interchange import peers
-from tests.interchange.test_folder import ENCODERS, LANGUAGES, WORDS, random_params, small
+from tests.interchange.test_folder import ENCODERS, LANGUAGES, WORDS, pretrained, random_params, small, words_of
 
 FAMILIES = ("bert", "xlm-roberta", "xlm-roberta-xl", "xlm", "modernbert")
 KINDS = ("classify", "regress", "tag", "span", "multilabel")
@@ -59,7 +59,7 @@ def items(model, kind, seed=0):
         "multilabel": [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]],
     }[kind]
     types = [(np.arange(n) >= 9).astype(np.int32) for n in LENGTHS]
-    return Items(ids, types, targets, [1, 1])
+    return Items(ids, types, [1, 1], targets)
 
 
 def arrays(data, kind, batch, shape, token_types):
@@ -92,7 +92,7 @@ def test_scores_loss_and_gradients_equal_transformers(tmp_path, family, kind):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     config, model, head, encoder, head_params = make(family, kind)
-    write_folder(tmp_path, model, encoder, WORDS, LANGUAGES, head=HeadOf(config.task, head_params))
+    write_folder(tmp_path, pretrained(model, encoder, config.task, head_params))
     name = json.loads((tmp_path / "config.json").read_text())["architectures"][0]
     theirs, said = getattr(transformers, name).from_pretrained(tmp_path, output_loading_info=True)
     assert not any(said.values()), said
@@ -145,9 +145,9 @@ def test_scores_loss_and_gradients_equal_transformers(tmp_path, family, kind):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_export_then_import_is_the_identity(tmp_path, family, kind):
     config, model, _, encoder, head_params = make(family, kind)
-    write_folder(tmp_path, model, encoder, WORDS, LANGUAGES, head=HeadOf(config.task, head_params))
-    found = read_folder(tmp_path)
-    assert found.head.task.kind == kind and found.head.task.labels == config.task.labels
+    write_folder(tmp_path, pretrained(model, encoder, config.task, head_params))
+    found = read_folder(tmp_path, words_of)
+    assert found.head.task["kind"] == kind and found.head.labels == config.task.labels
     for mine, back in ((encoder, found.params), (head_params, found.head.params)):
         flat, other = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (mine, back))
         assert flat.keys() == other.keys()
@@ -158,10 +158,10 @@ def test_export_then_import_is_the_identity(tmp_path, family, kind):
 def test_heads_that_no_class_has_are_refused(tmp_path):
     config, model, _, encoder, head_params = make("xlm-roberta", "classify", pooling="mean")
     with pytest.raises(UserError, match=r"reads the first token, not the mean"):
-        write_folder(tmp_path, model, encoder, WORDS, LANGUAGES, head=HeadOf(config.task, head_params))
+        write_folder(tmp_path, pretrained(model, encoder, config.task, head_params))
     crf = dataclasses.replace(config.task, kind="tag", crf=True)
     with pytest.raises(UserError, match="no Hugging Face class has a CRF"):
-        write_folder(tmp_path, model, encoder, WORDS, LANGUAGES, head=HeadOf(crf, head_params))
+        write_folder(tmp_path, pretrained(model, encoder, crf, head_params))
 
 
 @pytest.mark.parametrize("pooling", ["first", "mean"])
@@ -205,7 +205,7 @@ def test_cut_in_two_the_encoder_computes_the_same(family, freeze):
         )
 
     whole = {name: encoder[name] for name in ("embedding", "layers")}
-    expected = encode(model, whole, peers.SIZE, 3, jnp.dtype(jnp.float32), batch)
+    expected = apply_encoder(make_encoder(model, peers.SIZE, 3, "float32", model.layers), whole, batch)
     np.testing.assert_allclose(run(freeze), expected, atol=1e-5)
 
 
@@ -220,7 +220,7 @@ def test_ten_updates_equal_pytorchs(tmp_path, layer_decay):
         options.FINETUNE_OPTIMIZER, learning_rate=3e-3, warmup_share=0.2, weight_decay=0.0, layer_decay=layer_decay
     )
     config = dataclasses.replace(config, optimizer=optimizer)
-    write_folder(tmp_path, model, encoder, WORDS, LANGUAGES, head=HeadOf(config.task, head_params))
+    write_folder(tmp_path, pretrained(model, encoder, config.task, head_params))
     theirs = transformers.XLMRobertaForTokenClassification.from_pretrained(tmp_path).eval()  # without dropout
     batches = [items(model, "tag", seed) for seed in range(10)]
     shape = Shape(2, peers.LENGTH, 1)

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlm_jax import config as cfg
+from mlm_jax.encode.read import read_pretrained
 from mlm_jax.evaluate.retrieval import nearest
 from mlm_jax.interchange.workdir import import_encoder
+from mlm_jax.mesh import make_mesh
 from mlm_jax.neutrality.transformations import transform
 from mlm_jax.neutrality.vectors import make_vectors
 from mlm_jax.tokenizers import load_tokenizer
-from mlm_jax.train.trained import read_trained
 
 TATOEBA = Path(__file__).parents[3] / "shared" / "data" / "tatoeba"
 FOLDER = os.environ.get("MLM_JAX_E5", "")
@@ -29,8 +31,10 @@ def test_retrieval_by_every_layer_is_that_of_transformers_and_numpy(tmp_path):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     import_encoder(FOLDER, str(tmp_path / "run"))
-    trained = read_trained(tmp_path / "run")
-    made = make_vectors(trained, load_tokenizer(tmp_path / "run" / "vocabulary"), 128, tmp_path / "vectors")
+    trained = read_pretrained(tmp_path / "run")
+    made = make_vectors(
+        trained, load_tokenizer(tmp_path / "run" / "vocabulary"), make_mesh(cfg.Mesh()), 128, tmp_path / "vectors"
+    )
     tokenizer = transformers.AutoTokenizer.from_pretrained(FOLDER)
     model = transformers.AutoModel.from_pretrained(FOLDER).eval()
 

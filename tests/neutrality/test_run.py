@@ -6,22 +6,21 @@ import dataclasses
 import json
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mlm_jax import cli, tokenizers
 from mlm_jax import config as cfg
+from mlm_jax.encode.read import checkpoint_steps, read_pretrained
+from mlm_jax.encode.sentences import make_embedder
 from mlm_jax.evaluate.retrieval import nearest
-from mlm_jax.evaluate.sentences import make_embedder
-from mlm_jax.model.encoder import Encoder
+from mlm_jax.mesh import make_mesh
 from mlm_jax.neutrality.config import Aligned, Analyze, Quality, WordAlignment, validate
 from mlm_jax.neutrality.families import family
 from mlm_jax.neutrality.headlines import best_of
 from mlm_jax.neutrality.probe_sentences import probe_aligned
 from mlm_jax.neutrality.vectors import Vectors, make_vectors
 from mlm_jax.train.pretraining import train
-from mlm_jax.train.trained import checkpoint_steps, read_trained
 from mlm_jax.workdir import own_workdir
 from tests.corpora import make_workdir
 from tests.finetune.toys import WORDS, make_start
@@ -58,7 +57,9 @@ def analysis(tmp_path, **changes):
 
 
 def write(path, config):
-    path.write_text(f"from mlm_jax.neutrality.config import *\n\n\ndef get_config():\n    return {config!r}\n")
+    path.write_text(
+        f"from mlm_jax.config import Mesh\nfrom mlm_jax.neutrality.config import *\n\n\ndef get_config():\n    return {config!r}\n"
+    )
     return str(path)
 
 
@@ -103,18 +104,18 @@ def test_an_analysis_of_everything(tmp_path, capsys):
 
 
 def test_layers_are_the_encoder_s_and_words_the_mean_of_their_pieces(tmp_path):
-    trained = read_trained(make_start(tmp_path / "run"))
+    trained = read_pretrained(make_start(tmp_path / "run"))
     tokenizer = tokenizers.load_tokenizer(tmp_path / "run/vocabulary")
-    made = make_vectors(trained, tokenizer, 32, tmp_path / "vectors")
+    made = make_vectors(trained, tokenizer, make_mesh(cfg.Mesh()), 32, tmp_path / "vectors")
     text = ["the film was great", "so sad", "Anna 1 2 3 4 5 6 7 8 9"]
     found = made.sentences(text, "en")
     for p, pooling in enumerate(("first", "mean")):
         for layer in (1, 2):
-            theirs = make_embedder(trained, tokenizer, layer, pooling, 32)(text, "en")
+            theirs = make_embedder(trained, tokenizer, make_mesh(cfg.Mesh()), layer, pooling, 32)(text, "en")
             np.testing.assert_allclose(found[p, layer], theirs, atol=1e-5)
     words = [sentence.split() for sentence in text]
     by_word = made.words(words, "en")
-    encoder = Encoder(trained.model, trained.vocabulary.size, jnp.dtype(jnp.float32), languages=2)
+    encoder = trained.encoder("float32")
     for sentence, vectors in zip(words, by_word, strict=True):
         pieces = tokenizer.encode(sentence)
         ids = np.asarray([[trained.vocabulary.bos, *[p for w in pieces for p in w], trained.vocabulary.eos]], np.int32)
@@ -132,9 +133,9 @@ def test_layers_are_the_encoder_s_and_words_the_mean_of_their_pieces(tmp_path):
 
 
 def test_words_that_do_not_fit_are_left_out(tmp_path):
-    trained = read_trained(make_start(tmp_path / "run"))
+    trained = read_pretrained(make_start(tmp_path / "run"))
     tokenizer = tokenizers.load_tokenizer(tmp_path / "run/vocabulary")
-    made = make_vectors(trained, tokenizer, 8, tmp_path / "vectors")
+    made = make_vectors(trained, tokenizer, make_mesh(cfg.Mesh()), 8, tmp_path / "vectors")
     short, long = made.words([["so"], ["so"] * 9], "en")
     assert short.shape == (3, 1, 32) and long.shape == (3, 6, 32)
 

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import softmax
 
+from mlm_jax.encode.rows import placed
 from mlm_jax.errors import UserError
-from mlm_jax.finetune.arrays import Encoded, Items, placed
+from mlm_jax.finetune.arrays import Encoded, Items
 from mlm_jax.finetune.config import Data, Task
 from mlm_jax.finetune.examples import Example
 from mlm_jax.finetune.packing import Batch, Shape

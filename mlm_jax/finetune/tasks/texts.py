@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from mlm_jax.encode.rows import placed
 from mlm_jax.errors import UserError
-from mlm_jax.finetune.arrays import Encoded, Items, placed
+from mlm_jax.finetune.arrays import Encoded, Items
 from mlm_jax.finetune.config import Data
 from mlm_jax.finetune.examples import Example, line_number
 from mlm_jax.finetune.packing import Batch

@@ -3,26 +3,30 @@
 
 import dataclasses
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlm_jax import config as cfg
 from mlm_jax import tokenizers
-from mlm_jax.evaluate import sentences as made
-from mlm_jax.model.encoder import Encoder
-from mlm_jax.train.trained import read_trained
+from mlm_jax.encode import rows
+from mlm_jax.encode.read import read_pretrained
+from mlm_jax.encode.run import frame
+from mlm_jax.encode.sentences import make_embedder
+from mlm_jax.mesh import make_mesh
+from mlm_jax.model.encoder import apply_encoder
 from tests.finetune.toys import MODEL, make_start
 
 
 @given(st.lists(st.integers(2, 70), max_size=80), st.integers(20, 300), st.integers(1, 4))
 def test_every_sentence_is_in_one_row_that_holds_it(lengths, tokens, devices):
-    batches = list(made.by_length(lengths, tokens, devices))
-    assert sorted(i for members, _ in batches for i in members) == list(range(len(lengths)))
-    for members, shape in batches:
+    batches = list(rows.by_length(lengths, tokens, devices))
+    assert sorted(i for batch, _ in batches for [i] in batch) == list(range(len(lengths)))
+    for batch, shape in batches:
+        members = [i for [i] in batch]
         longest = max(lengths[i] for i in members)
-        assert longest <= shape.length < longest + made.MULTIPLE and shape.length % made.MULTIPLE == 0
+        assert longest <= shape.length < longest + rows.MULTIPLE and shape.length % rows.MULTIPLE == 0
         assert 0 < len(members) <= shape.rows and shape.rows % devices == 0
         assert shape.rows * shape.length <= max(tokens, devices * shape.length)
     # The rows of a length are a function of it, so that there are no more programs than lengths.
@@ -30,16 +34,16 @@ def test_every_sentence_is_in_one_row_that_holds_it(lengths, tokens, devices):
 
 
 def test_sentences_are_sorted_a_stretch_at_a_time(monkeypatch):
-    monkeypatch.setattr(made, "SORTED", 10)
+    monkeypatch.setattr(rows, "SORTED", 10)
     lengths = np.random.default_rng(0).integers(2, 60, 35).tolist()
-    order = [i for members, _ in made.by_length(lengths, 128, 1) for i in members]
+    order = [i for batch, _ in rows.by_length(lengths, 128, 1) for [i] in batch]
     assert [i // 10 for i in order] == [i // 10 for i in range(35)]
     assert order[:10] == sorted(range(10), key=lambda i: -lengths[i])
 
 
 def test_padding_is_little_where_there_are_many_sentences():
     lengths = np.random.default_rng(0).lognormal(np.log(34), 0.5, 2_000).astype(int).clip(4, 128).tolist()
-    positions = sum(shape.rows * shape.length for _, shape in made.by_length(lengths, 1_024, 1))
+    positions = sum(shape.rows * shape.length for _, shape in rows.by_length(lengths, 1_024, 1))
     assert sum(lengths) / positions > 0.88
 
 
@@ -47,15 +51,15 @@ def test_padding_is_little_where_there_are_many_sentences():
 @pytest.mark.parametrize("pooling", ["first", "mean"])
 def test_vectors_are_those_of_each_sentence_alone(tmp_path, norm, pooling):
     model = dataclasses.replace(MODEL, norm=norm, embedding_norm=norm == "post")
-    trained = read_trained(make_start(tmp_path / "run", model))
+    trained = read_pretrained(make_start(tmp_path / "run", model))
     tokenizer = tokenizers.load_tokenizer(tmp_path / "run/vocabulary")
     text = ["the film was great", "so", "Anna 1 2 3 4 5 6 7 8 9", "", "the film was great and so sad 1 2 3 4"]
-    found = made.make_embedder(trained, tokenizer, 0, pooling, 24)(text, "en")
-    encoder = Encoder(trained.model, trained.vocabulary.size, jnp.dtype(jnp.float32), languages=2)
+    found = make_embedder(trained, tokenizer, make_mesh(cfg.Mesh()), 0, pooling, 24)(text, "en")
+    encoder = trained.encoder("float32")
     for sentence, vector in zip(text, found, strict=True):
-        ids = made.frame(tokenizer.encode([sentence])[0], trained.vocabulary, 24)[None]
+        ids = frame(tokenizer.encode([sentence])[0], trained.vocabulary, 24)[None]
         names = ("segment_ids", "positions", "language_ids", "token_types")
         ones, zeros = np.ones_like(ids), np.zeros_like(ids)
         batch = dict(zip(names, (ones, np.arange(ids.size, dtype=np.int32)[None], zeros, zeros), strict=True))
-        hidden = np.asarray(encoder.apply({"params": trained.params}, batch | {"tokens": ids}))[0]
+        hidden = np.asarray(apply_encoder(encoder, trained.params, batch | {"tokens": ids}))[0]
         np.testing.assert_allclose(vector, hidden[0] if pooling == "first" else hidden.mean(axis=0), atol=1e-5)

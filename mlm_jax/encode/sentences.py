@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sentences → vectors: of any layer, by the first token or the mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlm_jax.encode.run import frame, items_of, make_run, refuse_longer
+from mlm_jax.errors import UserError
+from mlm_jax.model.encoder import apply_encoder
+from mlm_jax.model.task_head import pool
+from mlm_jax.pretrained import Params, Pretrained, place
+from mlm_jax.tokenizers import Tokenizer
+
+Pooling = Literal["first", "mean"]
+# sentences, language → float32 [sentences, width]
+Embed = Callable[[Sequence[str], str], np.ndarray]
+
+
+def pooled(hidden: jax.Array, batch: dict[str, jax.Array], how: Pooling) -> jax.Array:
+    """The vector of each row's sentence, [rows, length, width] → float32 [rows, width]."""
+    return pool(hidden.astype(jnp.float32), batch["starts"], batch["segment_ids"], how)[:, 0]
+
+
+def make_embedder(
+    pretrained: Pretrained,
+    tokenizer: Tokenizer,
+    mesh: jax.sharding.Mesh,
+    layer: int,
+    pooling: Pooling,
+    max_length: int,
+) -> Embed:
+    """Build the function that embeds sentences.
+
+    Args:
+      layer: counted from 1; 0: the last.
+      pooling: of all tokens, specials included.
+      max_length: tokens read of a sentence, specials included.
+
+    Raises:
+      UserError: the encoder has no such layer, or too few positions.
+    """
+    model, words = pretrained.model, pretrained.vocabulary
+    layer = layer or model.layers
+    if not 1 <= layer <= model.layers:
+        raise UserError(f"layer: {layer}, the encoder has {model.layers}")
+    refuse_longer(max_length, pretrained)
+    encoder = pretrained.encoder(layers=layer)
+    placed = place(pretrained, mesh).params
+    params = {name: placed[name] for name in ("embedding", "layers")}
+    if layer < model.layers:
+        params["layers"] = jax.tree.map(lambda leaf: leaf[:layer], params["layers"])
+
+    def vectors(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
+        return pooled(apply_encoder(encoder, params, batch), batch, pooling)
+
+    run = make_run(vectors, mesh, words.pad, model.token_types)
+
+    def embed(sentences: Sequence[str], language: str) -> np.ndarray:
+        ids = [frame(pieces, words, max_length) for pieces in tokenizer.encode(list(sentences))]
+        out = np.zeros((len(ids), model.width), np.float32)
+        items = items_of(ids, language, pretrained.languages, model.language_embedding)
+        for batch, found in run(items, params):
+            out[[item for [item] in batch]] = found[: len(batch)]
+        return out
+
+    return embed
