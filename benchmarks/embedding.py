@@ -53,7 +53,7 @@ def speed(count: int, embed: Callable[[str], None]) -> tuple[float, float]:
 def ours(ids: list[np.ndarray]) -> tuple[float, float]:
     """The speed of `mlm_jax.neutrality.vectors`."""
     from mlm_jax import config as cfg
-    from mlm_jax.finetune.loop import random_start
+    from mlm_jax.finetune.learner import random_start
     from mlm_jax.mesh import make_mesh
     from mlm_jax.neutrality.vectors import make_vectors
     from mlm_jax.pretrained import Pretrained

@@ -49,7 +49,8 @@ def ours(updates: int) -> float:
     from mlm_jax import config as cfg
     from mlm_jax.finetune.arrays import Items
     from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Data, Finetune, Task, Train
-    from mlm_jax.finetune.loop import random_start, tune
+    from mlm_jax.finetune.learner import Experiment, finetune_model, random_start
+    from mlm_jax.mesh import make_mesh
     from mlm_jax.pretrained import Pretrained
     from mlm_jax.train.metrics import read_metrics
     from mlm_jax.vocabulary import Vocabulary
@@ -67,9 +68,8 @@ def ours(updates: int) -> float:
     start = random_start(Pretrained(model, {}, words, ("en",), "random weights"), 0)
     names = [str(i) for i in range(LABELS)]
     with tempfile.TemporaryDirectory() as folder:
-        tune(
-            config, epath.Path(folder), start, items, names, "accuracy", (), lambda _: {}, 0, "ours", jax.devices()[:1]
-        )
+        experiment = Experiment("ours", 0, items, names, "accuracy", (), lambda _: {})
+        finetune_model(config, epath.Path(folder), start, experiment, make_mesh(cfg.Mesh(), devices=jax.devices()[:1]))
         records = [r for r in read_metrics(epath.Path(folder)) if r["kind"] == "train"]
     # The last batch has what was left over.
     timed = records[SKIPPED:-1]

@@ -13,7 +13,7 @@ import json
 import os
 import shlex
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,14 +121,25 @@ def pretrain(config: cfg.Config, arguments: list[str]) -> int:
     SIGTERM and Ctrl-C finish the step, save and exit; the same command continues the run. With several processes
     (`hosts`) the workdir has to be prepared, and the first of them alone writes what is not a checkpoint.
     """
+    with as_one_of_several(config.hosts, config.workdir) as first:
+        return pretrain_here(config, arguments, first)
+
+
+@contextlib.contextmanager
+def as_one_of_several(processes: cfg.Hosts, workdir: str) -> Iterator[bool]:
+    """Run as one of the processes that train together in a workdir, in which no other run may be.
+
+    Yields:
+      Whether this is the first of them, or alone.
+    """
     from mlm_jax import hosts
     from mlm_jax.lock import locked
 
-    if config.hosts.start != "alone":
+    if processes.start != "alone":
         raise_interrupt()  # which process it was has to be said
-    with hosts.initialized(config.hosts) as first, locked(config.workdir) if first else contextlib.nullcontext():
+    with hosts.initialized(processes) as first, locked(workdir) if first else contextlib.nullcontext():
         hosts.barrier("begin")  # the first may have waited for the workdir
-        return pretrain_here(config, arguments, first)
+        yield first
 
 
 def pretrain_here(config: cfg.Config, arguments: list[str], first: bool) -> int:
@@ -168,22 +179,32 @@ def finetune(config: Finetune, arguments: list[str]) -> int:
     """Train the models of a transfer regime on labelled data, choose among their checkpoints, and test them.
 
     SIGTERM and Ctrl-C finish the update, save and exit; the same command goes on. Prints a table a language, and leaves it
-    in the workdir as results.json, .csv and .html, beside the models and what they predicted.
+    in the workdir as results.json, .csv and .html, beside the models and what they predicted. With several processes (`hosts`) the first alone writes what is not a checkpoint.
     """
-    own_workdir(config, command_line("finetune", arguments))
-    parts = (*config.data.train, *config.data.dev, *config.data.test)
-    warn_of_newer(epath.Path(config.workdir) / "results.json", [part.path for part in parts])
-    import_init(config.workdir, config.init)
+    with as_one_of_several(config.hosts, config.workdir) as first:
+        return finetune_here(config, arguments, first)
 
-    from mlm_jax.finetune.run import run
+
+def finetune_here(config: Finetune, arguments: list[str], first: bool) -> int:
+    """`finetune`, as one of the processes that train together."""
+    from mlm_jax import hosts
+    from mlm_jax.finetune.run import run_finetuning
     from mlm_jax.train.compiled import keep_compiled
 
+    if first:
+        own_workdir(config, command_line("finetune", arguments))
+        parts = (*config.data.train, *config.data.dev, *config.data.test)
+        warn_of_newer(epath.Path(config.workdir) / "results.json", [part.path for part in parts])
+        import_init(config.workdir, config.init)
+    hosts.barrier("imported")
     keep_compiled(config.workdir)
-    with needing_memory("lower train.batch_size or data.max_length"):
-        _, stopped_by = run(config)
+    less = "lower train.batch_size or data.max_length, raise train.accumulate, or split the parameters (mesh.fsdp)"
+    with needing_memory(less):
+        _, stopped_by = run_finetuning(config)
     if stopped_by is not None:
         return say_stopped(stopped_by, "finetune", arguments)
-    report_finetuning(config)
+    if first:
+        report_finetuning(config)
     return 0
 
 

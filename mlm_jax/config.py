@@ -358,6 +358,9 @@ class Hosts:
     """Seconds in which all have to be there, and after which one that gives no sign of life counts as gone."""
 
 
+ALONE = Hosts()  # this process, with all its devices
+
+
 @dataclass(frozen=True)
 class Config:
     """One experiment."""

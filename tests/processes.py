@@ -38,15 +38,27 @@ def free_port() -> int:
 
 
 class Processes:
-    """`count` processes of `devices` CPU devices each that pretrain `config` together.
+    """`count` processes of `devices` CPU devices each that train `config` together.
+
+    The config is pretraining's, unless a command and the path of its config file are given.
 
     What process i says is in `folder`: out.i, err.i; the rows it reads, one a line, in rows.i.
     """
 
-    def __init__(self, folder: Path, config, count: int, devices: int, *options: str, timeout: int = 30):
+    def __init__(
+        self,
+        folder: Path,
+        config,
+        count: int,
+        devices: int,
+        *options: str,
+        timeout: int = 30,
+        command: str = "pretrain",
+        path: str = "",
+    ):
         self.folder, self.workdir = folder, config.workdir
         folder.mkdir(parents=True, exist_ok=True)
-        path = write_config(folder / "config.py", config)
+        path = path or str(write_config(folder / "config.py", config))
         coordinator = f"localhost:{free_port()}"
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
@@ -58,9 +70,9 @@ class Processes:
         for i in range(count):
             hosts = ["--hosts.start", "given", "--hosts.coordinator", coordinator, "--hosts.timeout", str(timeout)]
             hosts += ["--hosts.processes", str(count), "--hosts.process", str(i)]
-            command = [sys.executable, "-c", PROGRAM, str(folder / f"rows.{i}"), "pretrain", str(path)]
+            line = [sys.executable, "-c", PROGRAM, str(folder / f"rows.{i}"), command, path]
             with (folder / f"out.{i}").open("w") as out, (folder / f"err.{i}").open("w") as err:
-                process = subprocess.Popen([*command, *hosts, *options], env=environment, stdout=out, stderr=err)
+                process = subprocess.Popen([*line, *hosts, *options], env=environment, stdout=out, stderr=err)
             self.started.append(process)
 
     def wait(self, seconds: float = 600) -> list[int]:

@@ -52,7 +52,7 @@ def run(config: Evaluate) -> tuple[list[BenchmarkRow], signal.Signals | None]:
         made = experiment(config, tuned)
         share_encoder(workdir, epath.Path(made.workdir), made)
         console.say(f"{tuned.name}:")
-        found, stopped_by = finetuning.run(made)
+        found, stopped_by = finetuning.run_finetuning(made)
         if stopped_by is not None:
             return rows, stopped_by
         console.say(finetuning.table(found, made.source))

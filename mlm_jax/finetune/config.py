@@ -118,7 +118,11 @@ class Train:
     log_every: Annotated[int, AtLeast(1), MAY_CHANGE] = 20
     """Updates between lines of metrics."""
     save_every: Annotated[int, AtLeast(1), MAY_CHANGE] = 200
-    """Updates between checkpoints to continue from; evaluations that found a better model save as well."""
+    """Updates between checkpoints to continue from; evaluations save as well."""
+    accumulate: Annotated[int, AtLeast(1), MAY_CHANGE] = 1
+    """Microbatches that the rows of an update are cut into, one after the other; the gradient is the same."""
+    max_seconds: Annotated[float, AtLeast(0), MAY_CHANGE] = 0.0
+    """After these the run saves and stops, and the same command continues it; 0: no limit."""
 
 
 Regime = Literal["zero_shot", "translate_train", "translate_test", "translate_train_all", "joint", "in_language"]
@@ -155,6 +159,7 @@ class Finetune:
     mesh: Annotated[cfg.Mesh, MAY_CHANGE] = cfg.ALL_DEVICES
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type; auto: bfloat16 on GPU and TPU, float32 on CPU."""
+    hosts: cfg.Hosts = cfg.ALONE
 
 
 def selection(config: Finetune) -> str:

@@ -24,7 +24,7 @@ from mlm_jax.finetune import config as options
 from mlm_jax.finetune.arrays import Encoded, join
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.finetune.examples import Example
-from mlm_jax.finetune.step import make_head, scores
+from mlm_jax.finetune.forward import make_head, scores
 from mlm_jax.finetune.tasks import TASKS
 from mlm_jax.finetune.tasks.base import Prediction
 from mlm_jax.lines import read_lines, uncompressed

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import signal
 from collections.abc import Sequence
@@ -13,16 +14,16 @@ import jax
 import numpy as np
 from etils import epath
 
-from mlm_jax import console
+from mlm_jax import console, hosts
 from mlm_jax.errors import UserError
 from mlm_jax.files import read_json, write_json, write_whole
 from mlm_jax.finetune.arrays import Encoded, join
 from mlm_jax.finetune.config import Finetune, Labelled, selection
 from mlm_jax.finetune.examples import Example
-from mlm_jax.finetune.loop import Tuned, random_start, tune
+from mlm_jax.finetune.learner import Experiment, Finetuned, Scores, finetune_model, random_start
 from mlm_jax.finetune.models import save_model
 from mlm_jax.finetune.named import local_file
-from mlm_jax.finetune.predict import make_scorer, whole_params
+from mlm_jax.finetune.predict import Score, make_scorer
 from mlm_jax.finetune.tasks import TASKS
 from mlm_jax.finetune.tasks.base import Prediction
 from mlm_jax.mesh import make_mesh
@@ -45,7 +46,7 @@ Parts = dict[str, Part]  # by language
 
 
 @dataclass(frozen=True)
-class Plan:
+class RegimeModel:
     """A model of the experiment: its name, what it is trained on, and what it is tested on."""
 
     name: str
@@ -53,19 +54,21 @@ class Plan:
     tested: tuple[str, ...]
 
 
-def plans(config: Finetune) -> list[Plan]:
+def regime_models(config: Finetune) -> list[RegimeModel]:
     """The models of the regime."""
     trained = tuple(part.language for part in config.data.train)
     tested = tuple(part.language for part in config.data.test)
     if config.regime in ("zero_shot", "translate_test"):
-        return [Plan(config.source, (config.source,), tested)]
+        return [RegimeModel(config.source, (config.source,), tested)]
     if config.regime in ("translate_train_all", "joint"):
-        return [Plan("all", trained, tested)]
-    return [Plan(language, (language,), (language,)) for language in tested]
+        return [RegimeModel("all", trained, tested)]
+    return [RegimeModel(language, (language,), (language,)) for language in tested]
 
 
-def run(config: Finetune) -> tuple[list[FinetunedRow], signal.Signals | None]:
+def run_finetuning(config: Finetune) -> tuple[list[FinetunedRow], signal.Signals | None]:
     """Fine-tune and test every model of the experiment that is not finished.
+
+    Of several processes that fine-tune together all compute, and the first one writes.
 
     Returns:
       The rows of results.json so far, and the signal that stopped the run, if one did.
@@ -74,82 +77,122 @@ def run(config: Finetune) -> tuple[list[FinetunedRow], signal.Signals | None]:
       UserError: bad input; nothing is trained before all data is read.
     """
     workdir = epath.Path(config.workdir)
-    kind = TASKS[config.task.kind]
-    start = read_start(config)
+    mesh = make_mesh(config.mesh, devices=jax.devices()[: config.devices or None])
+    start = read_start(config, mesh)
     tokenizer = load_tokenizer(workdir / "vocabulary")
     train, dev, test, labels = read_parts(config, start, tokenizer)
-    metric = kind.main_metric(config.task, labels)
-    mesh = make_mesh(config.mesh, devices=jax.devices()[: config.devices or None])
-    scorer = make_scorer(config, start, labels, mesh)
+    scoring = Scoring(config, make_scorer(config, start, labels, mesh), labels)
     console.say(describe(config, start, train, dev, test, labels))
+    for model, seed in itertools.product(regime_models(config), config.seeds):
+        name = f"{model.name}-seed{seed}"
+        folder = workdir / "models" / name
+        if (folder / "results.json").exists():
+            continue
+        chosen_by = dev_languages(config, model, dev)
 
-    def as_model(params: Params, source: str, step: int) -> Pretrained:
+        def on_dev(params: Params, languages: Sequence[str] = chosen_by) -> Scores:
+            return {x: scoring.measure(dev[x], scoring.predict(params, dev[x])) for x in languages}
+
+        items = join([train[x].encoded for x in model.train], start.languages)
+        experiment = Experiment(name, seed, items, labels, scoring.metric, chosen_by, on_dev)
+        begin = random_start(start, seed) if config.random_init else start
+        finetuned = finetune_model(config, folder, begin, experiment, mesh)
+        if finetuned.stopped_by is not None:
+            return gather(workdir), finetuned.stopped_by
+        rows, kept = measure_model(config, scoring, model, experiment, finetuned, test, folder)
+        params = finetuned.params(kept)
         head = FinetunedHead(dataclasses.asdict(config.task), labels, params["head"])
-        return dataclasses.replace(start, params=params["encoder"], source=source, step=step, head=head)
-
-    def placed(params: Params) -> Params:
-        return whole_params(as_model(params, "", 0), mesh)
-
-    def score(params: Params, part: Part) -> list[Prediction]:
-        found = scorer(params, part.encoded, None)
-        return kind.decode(part.examples, part.encoded, found, labels, params["head"], config.task)
-
-    for plan in plans(config):
-        for seed in config.seeds:
-            name = f"{plan.name}-seed{seed}"
-            folder = workdir / "models" / name
-            if (folder / "results.json").exists():
-                continue
-            chosen_by = dev_languages(config, plan, dev)
-
-            def on_dev(params: Params, languages: Sequence[str] = chosen_by) -> dict[str, dict[str, float]]:
-                here = placed(params)
-                return {x: kind.measure(dev[x].examples, score(here, dev[x]), config.task, x) for x in languages}
-
-            begin = random_start(start, seed) if config.random_init else start
-            items = join([train[x].encoded for x in plan.train], start.languages)
-            tuned = tune(config, folder, begin, items, labels, metric, chosen_by, on_dev, seed, name)
-            if tuned.stopped_by is not None:
-                return gather(workdir), tuned.stopped_by
-            rows: list[FinetunedRow] = []
-            steps = {x: chosen_step(config, tuned, x, metric) for x in plan.tested}
-            for step in sorted(set(steps.values())):
-                params = placed(tuned.params(step))
-                for language in (x for x in plan.tested if steps[x] == step):
-                    found = score(params, test[language])
-                    write_predictions(folder / "predictions" / f"{language}.jsonl", test[language].examples, found)
-                    rows.append(
-                        {
-                            "regime": config.regime,
-                            "model": plan.name,
-                            "seed": seed,
-                            "trained_on": list(plan.train),
-                            "language": language,
-                            "examples": len(found),
-                            "truncated": test[language].encoded.truncated,
-                            "select": selection(config) if chosen_by else "last",
-                            "step": step,
-                            "dev": tuned.dev.get(step, {}).get(language),
-                            "metric": metric,
-                            "test": kind.measure(test[language].examples, found, config.task, language),
-                        }
-                    )
-            kept = most_chosen(steps)
-            save_model(folder, as_model(tuned.params(kept), f"{name} at update {kept:,}", kept))
+        source = f"{name} at update {kept:,}"
+        save_model(folder, dataclasses.replace(start, params=params["encoder"], source=source, step=kept, head=head))
+        if jax.process_index() == 0:
             write_json(folder / "results.json", rows, 1)
             (folder / "checkpoints").rmtree()  # what they hold is in the model or was tested
+        hosts.barrier(f"{name} is finished")
     rows = gather(workdir)
-    write_results(workdir, rows, FINETUNED, "test")
+    if jax.process_index() == 0:
+        write_results(workdir, rows, FINETUNED, "test")
     return rows, None
 
 
-def read_start(config: Finetune) -> Pretrained:
-    """The encoder that the workdir starts from.
+@dataclass(frozen=True)
+class Scoring:
+    """How the experiment's models are run over labelled examples, and measured.
+
+    Attributes:
+      score: of `predict.make_scorer`.
+      labels: in the order of their ids.
+    """
+
+    config: Finetune
+    score: Score
+    labels: Sequence[str]
+
+    @property
+    def metric(self) -> str:
+        """The metric that chooses checkpoints and is averaged over languages."""
+        task = self.config.task
+        return TASKS[task.kind].main_metric(task, self.labels)
+
+    def predict(self, params: Params, part: Part) -> list[Prediction]:
+        """A prediction for each example, by whole parameters on the mesh."""
+        task, scores = self.config.task, self.score(params, part.encoded, None)
+        return TASKS[task.kind].decode(part.examples, part.encoded, scores, self.labels, params["head"], task)
+
+    def measure(self, part: Part, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """Every metric of the task, by name."""
+        task = self.config.task
+        return TASKS[task.kind].measure(part.examples, predictions, task, part.labelled.language)
+
+
+def measure_model(
+    config: Finetune,
+    scoring: Scoring,
+    model: RegimeModel,
+    experiment: Experiment,
+    finetuned: Finetuned,
+    test: Parts,
+    folder: epath.Path,
+) -> tuple[list[FinetunedRow], int]:
+    """Test a model in every language at the update that was chosen for it.
+
+    Returns:
+      A row per language, and the update that most languages chose.
+    """
+    rows: list[FinetunedRow] = []
+    steps = {x: chosen_step(config, finetuned, x, experiment.metric) for x in model.tested}
+    for step in sorted(set(steps.values())):
+        params = finetuned.params(step)
+        for language in (x for x in model.tested if steps[x] == step):
+            part = test[language]
+            found = scoring.predict(params, part)
+            if jax.process_index() == 0:
+                write_predictions(folder / "predictions" / f"{language}.jsonl", part.examples, found)
+            rows.append(
+                {
+                    "regime": config.regime,
+                    "model": model.name,
+                    "seed": experiment.seed,
+                    "trained_on": list(model.train),
+                    "language": language,
+                    "examples": len(found),
+                    "truncated": part.encoded.truncated,
+                    "select": selection(config) if experiment.selected else "last",
+                    "step": step,
+                    "dev": finetuned.dev.get(step, {}).get(language),
+                    "metric": experiment.metric,
+                    "test": scoring.measure(part, found),
+                }
+            )
+    return rows, most_chosen(steps)
+
+
+def read_start(config: Finetune, mesh: jax.sharding.Mesh) -> Pretrained:
+    """The encoder that the workdir starts from, on the mesh.
 
     Raises:
       UserError: it does not fit the config.
     """
-    found = read_initial(config.workdir)
+    found = read_initial(config.workdir, mesh)
     if config.data.max_length > found.model.positions:
         raise UserError(
             f"data.max_length: {config.data.max_length} is beyond the encoder's {found.model.positions} positions; use --data.max_length {found.model.positions}"
@@ -164,13 +207,17 @@ def read_parts(
 ) -> tuple[Parts, Parts, Parts, tuple[str, ...]]:
     """Train, dev and test sets by language, and the labels."""
     data, kind = config.data, TASKS[config.task.kind]
-    needed = {x for plan in plans(config) for x in plan.train}
+    needed = {x for model in regime_models(config) for x in model.train}
     splits = {
         "train": [part for part in data.train if part.language in needed],
         "dev": [] if selection(config) == "last" else list(data.dev),
         "test": list(data.test),
     }
+    if jax.process_index():
+        hosts.barrier("labelled data is fetched")  # by the first process, for all
     splits = {name: [fetched(part, config.workdir) for part in parts] for name, parts in splits.items()}
+    if not jax.process_index():
+        hosts.barrier("labelled data is fetched")
     examples = {
         name: {part.language: kind.read_examples(part, data) for part in parts} for name, parts in splits.items()
     }
@@ -216,23 +263,23 @@ def fetched(part: Labelled, workdir: str) -> Labelled:
     return dataclasses.replace(part, path=path)
 
 
-def dev_languages(config: Finetune, plan: Plan, dev: Parts) -> tuple[str, ...]:
+def dev_languages(config: Finetune, model: RegimeModel, dev: Parts) -> tuple[str, ...]:
     """The languages whose dev sets choose a model's checkpoint."""
     if selection(config) == "last":
         return ()
     if selection(config) == "source":
         return (config.source,) if config.source in dev else ()
     return (
-        tuple(x for x in dev if x in plan.tested or x in plan.train)
-        if len(plan.tested) > 1
-        else tuple(x for x in dev if x in plan.tested)
+        tuple(x for x in dev if x in model.tested or x in model.train)
+        if len(model.tested) > 1
+        else tuple(x for x in dev if x in model.tested)
     )
 
 
-def chosen_step(config: Finetune, tuned: Tuned, language: str, metric: str) -> int:
+def chosen_step(config: Finetune, finetuned: Finetuned, language: str, metric: str) -> int:
     """The update whose model is tested on a language: the earliest of the best."""
-    if not tuned.dev:
-        return tuned.last
+    if not finetuned.dev:
+        return finetuned.last
 
     def value(found: dict[str, dict[str, float]]) -> float:
         if selection(config) == "per_language" and language in found:
@@ -240,7 +287,7 @@ def chosen_step(config: Finetune, tuned: Tuned, language: str, metric: str) -> i
         return float(np.mean([m[metric] for m in found.values()]))
 
     # Orbax keeps the newest of equals.
-    return max(sorted(tuned.dev, reverse=True), key=lambda step: value(tuned.dev[step]))
+    return max(sorted(finetuned.dev, reverse=True), key=lambda step: value(finetuned.dev[step]))
 
 
 def most_chosen(steps: dict[str, int]) -> int:
@@ -310,7 +357,7 @@ def table(rows: Sequence[FinetunedRow], source: str) -> str:
 
 def describe(config: Finetune, start: Pretrained, train: Parts, dev: Parts, test: Parts, labels: Sequence[str]) -> str:
     """What is about to be done, with the regime and the rule of selection."""
-    made = plans(config)
+    made = regime_models(config)
     rule = {
         "joint": "best mean over the dev sets",
         "per_language": "best on each language's dev set",

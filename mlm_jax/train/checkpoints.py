@@ -24,7 +24,7 @@ logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 # What the hashes of a checkpoint are of, where their names do not say it.
-WHAT = {"manifest_sha256": "corpus"}
+WHAT = {"manifest_sha256": "another corpus", "examples_sha256": "other examples", "labels_sha256": "other labels"}
 
 
 class Checkpoints:
@@ -254,10 +254,10 @@ class Checkpoints:
     def _check(self, step: int, stored: dict[str, Any]) -> None:
         for name, wanted in self._must_match.items():
             if stored.get(name) != wanted:
-                what = WHAT.get(name, name.removesuffix("_sha256").replace("_", " "))
+                what = WHAT.get(name, f"another {name.removesuffix('_sha256')}")
                 raise UserError(
-                    f"{self._folder / str(step)}: trained with another {what} ({name} {str(stored.get(name))[:12]}, the "
-                    f"workdir's is {wanted[:12]}); use a new workdir, or put the {what} back"
+                    f"{self._folder / str(step)}: trained with {what} ({name} {str(stored.get(name))[:12]}, the "
+                    f"workdir's is {wanted[:12]}); use a new workdir, or put the {what.split()[-1]} back"
                 )
 
     def _not_written(self, error: Exception) -> Exception:

@@ -114,6 +114,6 @@ def make_config(tmp_path, kind, **changes):
 
 def write_config(path, config):
     """A config file that returns the config."""
-    imports = "from mlm_jax.config import Mesh, Optimizer\nfrom mlm_jax.finetune.config import *\n\n\n"
+    imports = "from mlm_jax.config import Hosts, Mesh, Optimizer\nfrom mlm_jax.finetune.config import *\n\n\n"
     Path(path).write_text(f"{imports}def get_config():\n    return {config!r}\n")
     return str(path)

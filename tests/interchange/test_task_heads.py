@@ -16,15 +16,17 @@ from mlm_jax.encode.rows import to_arrays
 from mlm_jax.errors import UserError
 from mlm_jax.finetune import config as options
 from mlm_jax.finetune.arrays import Items
+from mlm_jax.finetune.forward import hidden_states, make_head, scores
+from mlm_jax.finetune.learner import build_training
+from mlm_jax.finetune.parameters import Partition
 from mlm_jax.finetune.packing import Shape
-from mlm_jax.finetune.parameters import merge, split
-from mlm_jax.finetune.step import empty_window, hidden_states, make_head, make_train_step, scores
 from mlm_jax.finetune.tasks import TASKS
 from mlm_jax.interchange import task_heads
 from mlm_jax.interchange.folder import read_folder, write_folder
 from mlm_jax.interchange.tensors import tensors
 from mlm_jax.model.encoder import apply_encoder, backbone, make_encoder
-from mlm_jax.train.state import State
+from mlm_jax.pretrained import Pretrained
+from mlm_jax.train.step import make_train_step
 from tests.interchange import peers
 from tests.interchange.test_folder import ENCODERS, LANGUAGES, WORDS, pretrained, random_params, small, words_of
 
@@ -73,9 +75,8 @@ def ours(config, model, head, encoder, head_params, batch):
     keys = jnp.zeros(rows, jnp.uint32)
 
     def loss_of(params):
-        hidden = hidden_states(
-            model, -1, params["encoder"], {}, (peers.SIZE, len(LANGUAGES)), jnp.dtype(jnp.float32), batch, keys
-        )
+        sizes, dtype = (peers.SIZE, len(LANGUAGES)), jnp.dtype(jnp.float32)
+        hidden = hidden_states(model, sizes, -1, params["encoder"], {}, dtype, batch, keys)
         found = scores(config, head, params["head"], hidden, batch, None)
         total, count = TASKS[config.task.kind].loss(params["head"], found, batch)["loss"]
         return total / count, found
@@ -195,14 +196,17 @@ def test_cut_in_two_the_encoder_computes_the_same(family, freeze):
     batch = arrays(data, "tag", [[0], [1]], Shape(2, peers.LENGTH, 1), 1)
     keys = jnp.zeros(2, jnp.uint32)
     used = np.unique(np.concatenate([*data.ids, [WORDS.pad]]))
+    start = Pretrained(model, encoder, WORDS, LANGUAGES, "random weights")
+    mesh = meshes.make_mesh(cfg.Mesh(), 1, jax.devices()[:1])
 
     def run(freeze):
-        trained, frozen = split(encoder, freeze, used)
-        size = len(used) if freeze < 0 else peers.SIZE
+        partition = Partition(start, freeze, used, mesh)
         tokens = np.searchsorted(used, batch["tokens"]).astype(np.int32) if freeze < 0 else batch["tokens"]
-        return hidden_states(
-            model, freeze, trained, frozen, (size, 3), jnp.dtype(jnp.float32), batch | {"tokens": tokens}, keys
-        )
+        with meshes.mesh_context(mesh):
+            return hidden_states(
+                model, (partition.size, 3), freeze, partition.trained, partition.frozen, jnp.dtype(jnp.float32),
+                batch | {"tokens": tokens}, keys,
+            )  # fmt: skip
 
     whole = {name: encoder[name] for name in ("embedding", "layers")}
     expected = apply_encoder(make_encoder(model, peers.SIZE, 3, "float32", model.layers), whole, batch)
@@ -215,7 +219,7 @@ def test_ten_updates_equal_pytorchs(tmp_path, layer_decay):
     """AdamW, clipping, warm-up and decay, layer-wise rates, and only the rows of the pieces in use: the same weights."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    config, model, head, encoder, head_params = make("xlm-roberta", "tag")
+    config, model, _, encoder, head_params = make("xlm-roberta", "tag")
     optimizer = dataclasses.replace(
         options.FINETUNE_OPTIMIZER, learning_rate=3e-3, warmup_share=0.2, weight_decay=0.0, layer_decay=layer_decay
     )
@@ -236,15 +240,15 @@ def test_ten_updates_equal_pytorchs(tmp_path, layer_decay):
     adam = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
 
     used = np.unique(np.concatenate([ids for batch in batches for ids in batch.ids]))
-    trained, frozen = split({name: encoder[name] for name in ("embedding", "layers")}, -1, used)
-    trained["head"] = head_params
     mesh = meshes.make_mesh(cfg.Mesh(), 2, jax.devices()[:1])
-    step, transformation = make_train_step(config, model, head, (len(used), 1), 10, 0, mesh)
-    trained = jax.tree.map(jnp.array, trained)
-    state = State(
-        jnp.zeros((), jnp.int32), trained, transformation.init(trained), jax.tree.map(jnp.array, empty_window())
+    start = pretrained(model, encoder, config.task, head_params)
+    training = build_training(config, start, LABELS, used, 10, 0, mesh)
+    step = make_train_step(
+        training.objective, training.optimizer, training.schedule, training.abstract_state, {}, mesh, log_every=1
     )
-    state = jax.tree.map(jnp.copy, state)
+    state = training.initialize()
+    # The head that was exported, in place of the new one.
+    state = dataclasses.replace(state, params=state.params | {"head": jax.tree.map(jnp.array, head_params)})
     for number, data in enumerate(batches):
         batch = arrays(data, "tag", [[0], [1]], shape, 1)
         targets = torch.from_numpy(np.where(batch["targets"] < 0, -100, batch["targets"])).long()
@@ -259,11 +263,9 @@ def test_ten_updates_equal_pytorchs(tmp_path, layer_decay):
         adam.step()
         tokens = np.searchsorted(used, batch["tokens"]).clip(0, len(used) - 1).astype(np.int32)
         with meshes.mesh_context(mesh):
-            before = {name: float(state.window[name]) for name in ("loss", "count")}
-            state, window = step(state, frozen, jax.device_put(batch | {"tokens": tokens}))
-        mean = (float(window["loss"]) - before["loss"]) / (float(window["count"]) - before["count"])
-        assert mean == pytest.approx(float(out.loss.detach()), abs=2e-4), number
-    whole = merge(state.params, {name: encoder[name] for name in ("embedding", "layers")}, -1, used)
+            state, window = step(state, {}, jax.device_put(batch | {"tokens": tokens}))
+        assert float(window["loss"][0] / window["loss"][1]) == pytest.approx(float(out.loss.detach()), abs=2e-4), number
+    whole = jax.device_get(training.partition.merge(state.params))
     views = tensors(whole | {"head": {}}, dataclasses.replace(model), "xlm-roberta", peers.SIZE)
     weights = dict(theirs.named_parameters())
     # Padding's row is left out: theirs has no gradient there.

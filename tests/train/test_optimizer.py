@@ -16,15 +16,19 @@ import optax
 import optax.contrib
 import pytest
 
-from mlm_jax.config import Model, Optimizer, build
+from mlm_jax.config import Mesh, Model, Optimizer, build
 from mlm_jax.fields import differences
 from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Finetune, Task
-from mlm_jax.finetune.step import trained_axes
+from mlm_jax.finetune.forward import make_head, params_of_head
+from mlm_jax.finetune.learner import random_start
+from mlm_jax.finetune.parameters import Partition, boxed_head
+from mlm_jax.mesh import make_mesh
 from mlm_jax.model import families
-from mlm_jax.model.axes import encoder_axes, matrix_axes
+from mlm_jax.model.axes import encoder_axes, matrix_axes, parameter_axes
 from mlm_jax.model.encoder import boxed_shapes, make_encoder
-from mlm_jax.model.task_head import TaskHead
+from mlm_jax.pretrained import Pretrained
 from mlm_jax.train.optimizer import MUON_MOMENTUM, MUON_RMS, make_optimizer, make_schedule
+from mlm_jax.vocabulary import Vocabulary
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "optimizers.json"
 FAMILIES = {name: value for name, value in vars(families).items() if isinstance(value, Model)}
@@ -101,8 +105,13 @@ def test_every_parameter_of_every_family_gets_what_the_golden_file_says():
 @pytest.mark.parametrize("freeze", [-1, 0, 1, 2])
 def test_what_fine_tuning_trains_has_the_same_table(freeze):
     model = dataclasses.replace(families.MBERT, layers=2)
-    config = Finetune(task=Task(kind="tag", crf=True), optimizer=dataclasses.replace(FINETUNE_OPTIMIZER, freeze=freeze))
-    axes = trained_axes(config, model, TaskHead(model, 3, "tanh", 0.0, jnp.dtype("float32")))
+    config = Finetune(task=Task(kind="tag", crf=True))
+    head = make_head(config, model, 3, jnp.dtype("float32"))
+    start = Pretrained(model, {}, Vocabulary(300, 0, 1, 2, 3, 4, tuple(range(5)), ""), ("en",), "nothing")
+    start = random_start(start, 0)
+    partition = Partition(start, freeze, np.arange(20), make_mesh(Mesh(), devices=jax.devices()[:1]))
+    boxed = {**partition.boxed_trained(), "head": boxed_head(head, params_of_head(config, head, start.params, 0))}
+    axes = parameter_axes(boxed)
     whole = encoder_axes(make_encoder(model, 1))
     kept = {-1: ("embedding", "layers"), 0: ("layers",), 1: ("layers",), 2: ()}[freeze]
     assert {name: axes[name] for name in axes if name != "head"} == {name: whole[name] for name in kept}
