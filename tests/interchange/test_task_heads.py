@@ -18,8 +18,8 @@ from mlm_jax.finetune import config as options
 from mlm_jax.finetune.arrays import Items
 from mlm_jax.finetune.forward import hidden_states, make_head, scores
 from mlm_jax.finetune.learner import build_training
-from mlm_jax.finetune.parameters import Partition
 from mlm_jax.finetune.packing import Shape
+from mlm_jax.finetune.parameters import Partition
 from mlm_jax.finetune.tasks import TASKS
 from mlm_jax.interchange import task_heads
 from mlm_jax.interchange.folder import read_folder, write_folder
