@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -165,3 +166,38 @@ UNPACK: dict[str, Callable[[IO[Any]], Iterator[bytes]]] = {
     ".xz": partial(_blocks, lzma.open),
     ".zst": _zstandard_blocks,
 }
+
+
+def read_table(path: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Rows of a file of columns with tabs between, in which quotes are text: (file:line, column → text).
+
+    Args:
+      columns: their names; empty: the first line has them.
+    """
+    names = list(columns)
+    for number, line in read_lines(path):
+        cells = line.split("\t")
+        if not names:
+            names = cells
+            continue
+        if not line:
+            continue
+        if len(cells) != len(names):
+            raise UserError(
+                f"{path}:{number}: {len(cells)} columns, not {len(names)} ({', '.join(names)}); mend the line or data.columns"
+            )
+        yield f"{path}:{number}", dict(zip(names, cells, strict=True))
+
+
+def read_json_lines(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Objects of a file of JSON lines: (file:line, object)."""
+    for number, line in read_lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as e:
+            raise UserError(f"{path}:{number}: not JSON ({e})") from e
+        if not isinstance(row, dict):
+            raise UserError(f"{path}:{number}: not a JSON object")
+        yield f"{path}:{number}", row

@@ -25,9 +25,8 @@ from mlm_jax.fields import differences
 from mlm_jax.files import read_json, write_json, write_whole
 from mlm_jax.finetune import run as finetuning
 from mlm_jax.finetune.config import Finetune
-from mlm_jax.finetune.examples import read_json_lines
 from mlm_jax.finetune.named import PREFIX, local_file
-from mlm_jax.lines import read_lines
+from mlm_jax.lines import read_json_lines, read_lines
 from mlm_jax.mesh import make_mesh
 from mlm_jax.metrics.labels import spearman
 from mlm_jax.results import BENCHMARK, BenchmarkRow, FinetunedRow, compute_once, write_results

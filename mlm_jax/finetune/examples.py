@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled examples, and the rows of the files of columns and of JSON lines that hold them."""
+"""Labelled examples, and their fields in the rows of files."""
 
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.config import Data
-from mlm_jax.lines import read_lines
 
 
 @dataclass(frozen=True)
@@ -31,41 +28,6 @@ class Example:
     second: str | None
     label: Any
     key: str
-
-
-def read_table(path: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Rows of a file of columns with tabs between, in which quotes are text: (file:line, column → text).
-
-    Args:
-      columns: their names; empty: the first line has them.
-    """
-    names = list(columns)
-    for number, line in read_lines(path):
-        cells = line.split("\t")
-        if not names:
-            names = cells
-            continue
-        if not line:
-            continue
-        if len(cells) != len(names):
-            raise UserError(
-                f"{path}:{number}: {len(cells)} columns, not {len(names)} ({', '.join(names)}); mend the line or data.columns"
-            )
-        yield f"{path}:{number}", dict(zip(names, cells, strict=True))
-
-
-def read_json_lines(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Objects of a file of JSON lines: (file:line, object)."""
-    for number, line in read_lines(path):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as e:
-            raise UserError(f"{path}:{number}: not JSON ({e})") from e
-        if not isinstance(row, dict):
-            raise UserError(f"{path}:{number}: not a JSON object")
-        yield f"{path}:{number}", row
 
 
 def named_fields(where: str, row: dict[str, Any], data: Data, labels: bool) -> tuple[Any, Any, Any]:

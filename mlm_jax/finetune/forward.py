@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from mlm_jax import config as cfg
 from mlm_jax.finetune.config import Finetune
-from mlm_jax.finetune.tasks import TASKS
+from mlm_jax.finetune.tasks import task_kind
 from mlm_jax.model.encoder import make_encoder
 from mlm_jax.model.families import family_of
 from mlm_jax.model.task_head import TaskHead, transform_of
@@ -23,7 +23,7 @@ Params = dict[str, Any]
 
 def make_head(config: Finetune, model: cfg.Model, outputs: int, dtype: jnp.dtype) -> TaskHead:
     """The head of a task on an encoder."""
-    of_texts = not TASKS[config.task.kind].of_tokens
+    of_texts = not task_kind(config.task).of_tokens
     return TaskHead(model, outputs, transform_of(model, of_texts), config.task.dropout, dtype)
 
 
@@ -35,7 +35,7 @@ def params_of_head(config: Finetune, head: TaskHead, pretrained: Params, seed: i
     pooler = pretrained.get("pooler", {})
     if head.transform == "tanh" and family_of(head.config) == "bert" and "dense_kernel" in pooler:
         params |= {name: pooler[name] for name in ("dense_kernel", "dense_bias")}
-    return params | TASKS[config.task.kind].extra_params(config.task, head.outputs)
+    return params | task_kind(config.task).extra_params(config.task, head.outputs)
 
 
 def hidden_states(
@@ -75,5 +75,5 @@ def hidden_states(
 
 def scores(config: Finetune, head: TaskHead, params: Params, hidden: jax.Array, batch: Batch, keys: Any) -> jax.Array:
     """The head's scores, float32: [rows, slots, outputs] of texts, [rows, length, outputs] of tokens."""
-    read = TASKS[config.task.kind].vectors(hidden, batch, config.task)
+    read = task_kind(config.task).vectors(hidden, batch, config.task)
     return head.apply({"params": params}, read, keys)  # type: ignore[return-value]

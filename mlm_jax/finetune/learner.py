@@ -28,7 +28,7 @@ from mlm_jax.finetune.arrays import Items
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.finetune.forward import hidden_states, make_head, params_of_head
 from mlm_jax.finetune.forward import scores as head_scores
-from mlm_jax.finetune.tasks import TASKS
+from mlm_jax.finetune.tasks import task_kind
 from mlm_jax.input.arrays import local_rows
 from mlm_jax.model.axes import parameter_axes
 from mlm_jax.model.dropout import row_keys, site_keys
@@ -100,7 +100,7 @@ def finetune_model(
       UserError: a loss that is not finite, a checkpoint that cannot be written or is another's.
     """
     folder, name, items = epath.Path(folder), experiment.name, experiment.items
-    kind = TASKS[config.task.kind]
+    kind = task_kind(config.task)
 
     # 1. Blocks: their shape, and all epochs' batches, as rows of items.
     shape, padding = packing.choose_shape(items.lengths, config.train.batch_size, config.data.padding)
@@ -249,7 +249,7 @@ def build_training(
       updates: of the whole run.
       seed: of head and dropout.
     """
-    kind = TASKS[config.task.kind]
+    kind = task_kind(config.task)
     head = make_head(config, start.model, kind.outputs(labels), compute_dtype(config.dtype))
     initial_head = params_of_head(config, head, start.params, seed)
     partition = parameters.Partition(start, min(config.optimizer.freeze, start.model.layers), used, mesh)
@@ -280,7 +280,7 @@ def make_objective(
     config: Finetune, start: Pretrained, partition: parameters.Partition, head: TaskHead, seed: int
 ) -> Objective:
     """The task's loss on the encoder, with dropout; no gradient enters what is frozen."""
-    kind, model, sizes = TASKS[config.task.kind], start.model, (partition.size, len(start.languages))
+    kind, model, sizes = task_kind(config.task), start.model, (partition.size, len(start.languages))
 
     def prepare(update: jax.Array, batch: Batch) -> Batch:
         rows = jnp.arange(len(batch["tokens"]), dtype=jnp.uint32)

@@ -25,7 +25,7 @@ from mlm_jax.finetune.arrays import Encoded, join
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.finetune.examples import Example
 from mlm_jax.finetune.forward import make_head, scores
-from mlm_jax.finetune.tasks import TASKS
+from mlm_jax.finetune.tasks import task_kind
 from mlm_jax.finetune.tasks.base import Prediction
 from mlm_jax.lines import read_lines, uncompressed
 from mlm_jax.model.encoder import apply_encoder, compute_dtype
@@ -48,7 +48,7 @@ def make_scorer(config: Finetune, pretrained: Pretrained, labels: Sequence[str],
       pretrained: the encoder, of which the parameters are not read.
     """
     model, languages = pretrained.model, pretrained.languages
-    kind = TASKS[config.task.kind]
+    kind = task_kind(config.task)
     head = make_head(config, model, kind.outputs(labels), compute_dtype(config.dtype))
     encoder = pretrained.encoder(config.dtype, model.layers)
 
@@ -128,7 +128,7 @@ class Predictor:
         if not examples:
             return []
         unlabelled = [Example(e.where, e.first, e.second, None, e.key) for e in examples]
-        kind = TASKS[config.task.kind]
+        kind = task_kind(config.task)
         made = kind.encode(unlabelled, language, self.tokenizer, self.vocabulary, self.labels, config.data)
         if made.truncated:
             console.warn(
@@ -167,7 +167,7 @@ def predict_file(
         raise UserError(f"{path}: no such file; give a file to label")
     predictor = Predictor.load(workdir, name, mesh)
     config = predictor.config
-    kind = TASKS[config.task.kind]
+    kind = task_kind(config.task)
     if uncompressed(path).endswith(".txt"):
         texts = [(number, kind.from_line(line)) for number, line in read_lines(path) if line.strip()]
         if config.data.pair or any(text is None for _, text in texts):

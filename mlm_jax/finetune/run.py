@@ -24,7 +24,7 @@ from mlm_jax.finetune.learner import Experiment, Finetuned, Scores, finetune_mod
 from mlm_jax.finetune.models import save_model
 from mlm_jax.finetune.named import local_file
 from mlm_jax.finetune.predict import Score, make_scorer
-from mlm_jax.finetune.tasks import TASKS
+from mlm_jax.finetune.tasks import task_kind
 from mlm_jax.finetune.tasks.base import Prediction
 from mlm_jax.mesh import make_mesh
 from mlm_jax.pretrained import FinetunedHead, Params, Pretrained
@@ -131,17 +131,17 @@ class Scoring:
     def metric(self) -> str:
         """The metric that chooses checkpoints and is averaged over languages."""
         task = self.config.task
-        return TASKS[task.kind].main_metric(task, self.labels)
+        return task_kind(task).main_metric(task, self.labels)
 
     def predict(self, params: Params, part: Part) -> list[Prediction]:
         """A prediction for each example, by whole parameters on the mesh."""
         task, scores = self.config.task, self.score(params, part.encoded, None)
-        return TASKS[task.kind].decode(part.examples, part.encoded, scores, self.labels, params["head"], task)
+        return task_kind(task).decode(part.examples, part.encoded, scores, self.labels, params["head"], task)
 
     def measure(self, part: Part, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Every metric of the task, by name."""
         task = self.config.task
-        return TASKS[task.kind].measure(part.examples, predictions, task, part.labelled.language)
+        return task_kind(task).measure(part.examples, predictions, task, part.labelled.language)
 
 
 def measure_model(
@@ -206,7 +206,7 @@ def read_parts(
     config: Finetune, start: Pretrained, tokenizer: Tokenizer
 ) -> tuple[Parts, Parts, Parts, tuple[str, ...]]:
     """Train, dev and test sets by language, and the labels."""
-    data, kind = config.data, TASKS[config.task.kind]
+    data, kind = config.data, task_kind(config.task)
     needed = {x for model in regime_models(config) for x in model.train}
     splits = {
         "train": [part for part in data.train if part.language in needed],

@@ -53,7 +53,7 @@ def read_folder(folder: Path, make_vocabulary: Callable[[int], Vocabulary]) -> P
     if task is not None:
         model = dataclasses.replace(model, pooler=False)  # BERT's is a part of the head
         made = task_heads.empty_head(model, family, task)
-        wanted = task_heads.head_tensors(made, family, task.kind)
+        wanted = task_heads.head_tensors(made, family, task)
         head = FinetunedHead(dataclasses.asdict(dataclasses.replace(task, labels=())), task.labels, made)
     params = jax.tree.map(lambda shape: np.zeros(shape.shape, np.float32), parameter_shapes(model, size, rows))
     copy_in(stored, tensors(params, model, family, size) | wanted, str(folder), names or {})
@@ -128,7 +128,7 @@ def write_folder(folder: Path, pretrained: Pretrained, shard_bytes: int = SHARD_
         task: Task = dataclasses.replace(cfg.build(Task, head.task), labels=head.labels)
         settings |= task_heads.to_settings(family, task)
         params = jax.tree.map(to_host, head.params)  # small beside the encoder
-        of_head = task_heads.head_tensors(params, family, task.kind)
+        of_head = task_heads.head_tensors(params, family, task)
     flat = traverse_util.flatten_dict(pretrained.params, sep="/")
     shapes = {name: leaf.shape for name, leaf in flat.items()}
     found = views(model, family, vocabulary.size)

@@ -10,7 +10,7 @@ import numpy as np
 from mlm_jax.config import Model
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.config import Task
-from mlm_jax.finetune.tasks import TASKS
+from mlm_jax.finetune.tasks import TASKS, task_kind
 from mlm_jax.interchange.tensors import Tensors
 
 PREFIXES = {
@@ -24,7 +24,7 @@ PREFIXES = {
 
 def architecture(family: str, task: Task) -> str:
     """The class that has such a head."""
-    return PREFIXES[family] + TASKS[task.kind].class_ending(family)
+    return PREFIXES[family] + task_kind(task).class_ending(family)
 
 
 def kind_of(architecture: str, settings: dict[str, Any]) -> str | None:
@@ -39,12 +39,12 @@ def kind_of(architecture: str, settings: dict[str, Any]) -> str | None:
     return None
 
 
-def names(family: str, kind: str) -> dict[str, str]:
+def names(family: str, task: Task) -> dict[str, str]:
     """Our parameter groups → their names: `dense`, `norm` where there are such, and `output`."""
     if family == "modernbert":
         return {"dense": "head.dense", "norm": "head.norm", "output": "classifier"}
-    if TASKS[kind].of_tokens:
-        return {"output": TASKS[kind].output_layer}
+    if task_kind(task).of_tokens:
+        return {"output": task_kind(task).output_layer}
     return {
         "bert": {"dense": "bert.pooler.dense", "output": "classifier"},
         "xlm": {"output": "sequence_summary.summary"},
@@ -53,10 +53,10 @@ def names(family: str, kind: str) -> dict[str, str]:
     }[family]
 
 
-def head_tensors(params: dict[str, Any], family: str, kind: str) -> Tensors:
+def head_tensors(params: dict[str, Any], family: str, task: Task) -> Tensors:
     """Every tensor of the head, as a view of our parameters."""
     found: Tensors = {}
-    for part, name in names(family, kind).items():
+    for part, name in names(family, task).items():
         if part == "norm":
             found[f"{name}.weight"] = params["norm"]["scale"]
             if "bias" in params["norm"]:
@@ -70,12 +70,12 @@ def head_tensors(params: dict[str, Any], family: str, kind: str) -> Tensors:
 
 def empty_head(model: Model, family: str, task: Task) -> dict[str, Any]:
     """Zeros in the shapes of a head, for `head_tensors` to give views of; float32."""
-    width, outputs = model.width, TASKS[task.kind].outputs(task.labels)
+    width, outputs = model.width, task_kind(task).outputs(task.labels)
     made: dict[str, Any] = {
         "output_kernel": np.zeros((width, outputs), np.float32),
         "output_bias": np.zeros(outputs, np.float32),
     }
-    parts = names(family, task.kind)
+    parts = names(family, task)
     if "dense" in parts:
         made["dense_kernel"] = np.zeros((width, width), np.float32)
         if model.bias or "norm" not in parts:
@@ -93,7 +93,7 @@ def to_settings(family: str, task: Task) -> dict[str, Any]:
     Raises:
       UserError: no class has such a head.
     """
-    kind = TASKS[task.kind]
+    kind = task_kind(task)
     of_head = kind.to_settings(task)
     if task.pooling == "mean" and not kind.of_tokens and family != "modernbert":
         raise UserError(f"export: {architecture(family, task)} reads the first token, not the mean (task.pooling mean)")

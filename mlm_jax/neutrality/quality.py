@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate.retrieval import normalise
-from mlm_jax.finetune.examples import read_table
+from mlm_jax.lines import read_table
 from mlm_jax.metrics.labels import pearson, spearman
 from mlm_jax.neutrality.config import Quality
 

@@ -132,7 +132,7 @@ def test_scores_loss_and_gradients_equal_transformers(tmp_path, family, kind):
     assert loss == pytest.approx(float(other.detach()), abs=1e-4)
     other.backward()
     family_of_file = json.loads((tmp_path / "config.json").read_text())["model_type"]
-    views = task_heads.head_tensors(jax.tree.map(np.asarray, grads["head"]), family_of_file, kind)
+    views = task_heads.head_tensors(jax.tree.map(np.asarray, grads["head"]), family_of_file, config.task)
     gradients = dict(theirs.named_parameters())
     for tensor, view in views.items():
         np.testing.assert_allclose(view, gradients[tensor].grad.numpy(), atol=1e-4, err_msg=tensor)

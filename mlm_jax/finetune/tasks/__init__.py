@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from mlm_jax.finetune.config import Task
 from mlm_jax.finetune.tasks.base import TaskKind
 from mlm_jax.finetune.tasks.classify import Classify
 from mlm_jax.finetune.tasks.multilabel import Multilabel
@@ -18,3 +19,8 @@ KINDS = (
     Multilabel(),
 )
 TASKS: dict[str, TaskKind] = {kind.name: kind for kind in KINDS}
+
+
+def task_kind(task: Task) -> TaskKind:
+    """The kind of a task."""
+    return TASKS[task.kind]

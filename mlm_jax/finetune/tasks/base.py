@@ -16,9 +16,9 @@ import numpy as np
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.arrays import Encoded, Items
 from mlm_jax.finetune.config import Data, Labelled, Task
-from mlm_jax.finetune.examples import Example, named_fields, read_json_lines, read_table
+from mlm_jax.finetune.examples import Example, named_fields
 from mlm_jax.finetune.packing import Batch, Shape
-from mlm_jax.lines import uncompressed
+from mlm_jax.lines import read_json_lines, read_table, uncompressed
 from mlm_jax.model.task_head import pool
 from mlm_jax.tokenizers import Tokenizer
 from mlm_jax.vocabulary import Vocabulary
