@@ -11,7 +11,8 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
 from mlm_jax import config as cfg
-from mlm_jax.model import split
+from mlm_jax.model import collectives
+from mlm_jax.model.collectives import MeshAxes, mesh_axes
 from mlm_jax.model.dropout import dropout, site_keys
 from mlm_jax.model.layers import LayerNorm, parameter
 
@@ -28,51 +29,55 @@ def look_up(matrix: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
     parts of its width exchange ids and rows.
 
     Args:
-      matrix: [rows, width].
+      matrix: float32 [rows, embed].
       ids: int32 [batch, length].
 
     Returns:
-      [batch, length, width], and the matrix as it is, [copies, rows, width]: one copy on one device.
+      float32 [batch, length, embed], and the matrix as it is, [copies, rows, embed]: one copy on one device.
     """
     return _look_up(matrix, ids)[0]
 
 
 def _look_up(matrix: jax.Array, ids: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    over = split.split_over(len(ids), *matrix.shape)
-    if over is None:
+    axes = mesh_axes(len(ids), *matrix.shape)
+    if axes is None:
         return (jnp.take(matrix, ids, axis=0), matrix[None]), ids
 
     def part(matrix: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
-        local = _local(matrix.shape[0], split.gathered(ids, over.width), over)
-        rows = jnp.take(matrix, local, axis=0, mode="fill", fill_value=0)
-        return split.total(split.turned(rows, over.width, 0, 2), over.vocabulary), matrix[None]
+        """Shards: matrix [rows / vocabulary, embed / width], ids [batch / devices, length]."""
+        # A device has part of the columns, so it looks up the ids of all devices that have the other parts ...
+        local = _local(matrix.shape[0], collectives.all_gather(ids, axes.width), axes)
+        rows = jnp.take(matrix, local, axis=0, mode="fill", fill_value=0)  # [more batch, length, embed / width]
+        # ... and exchanges: fewer rows of the batch, with all columns. Rows of other devices' ids are 0 until the sum.
+        return collectives.psum(collectives.all_to_all(rows, axes.width, 0, 2), axes.vocabulary), matrix[None]
 
-    lies = P(over.vocabulary, over.width)
-    outputs = P(over.blocks), P(over.copies, *lies)
-    return split.on_each_device(part, (lies, P(over.blocks)), outputs)(matrix, ids), ids
+    lies = P(axes.vocabulary, axes.width)
+    outputs = P(axes.batch), P(axes.copies, *lies)
+    return collectives.shard_map(part, (lies, P(axes.batch)), outputs)(matrix, ids), ids
 
 
 def _look_up_backward(ids: jax.Array, cotangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-    d_rows, d_copies = cotangents
-    over = split.split_over(len(ids), *d_copies.shape[1:])
-    if over is None:
+    d_rows, d_copies = cotangents  # [batch, length, embed], [copies, rows, embed]
+    axes = mesh_axes(len(ids), *d_copies.shape[1:])
+    if axes is None:
         return d_copies[0].at[ids].add(d_rows), None
 
     def part(d_copy: jax.Array, d_rows: jax.Array, ids: jax.Array) -> jax.Array:
-        local = _local(d_copy.shape[1], split.gathered(ids, over.width), over)
-        d_matrix = d_copy[0].at[local].add(split.turned(d_rows, over.width, 2, 0), mode="drop")
-        return split.total(d_matrix, over.copies)
+        """Shards: d_copy [1, rows / vocabulary, embed / width], d_rows [batch / devices, length, embed]."""
+        local = _local(d_copy.shape[1], collectives.all_gather(ids, axes.width), axes)
+        d_matrix = d_copy[0].at[local].add(collectives.all_to_all(d_rows, axes.width, 2, 0), mode="drop")
+        return collectives.psum(d_matrix, axes.copies)  # the one sum, of both users' gradients
 
-    lies = P(over.vocabulary, over.width)
-    inputs = P(over.copies, *lies), P(over.blocks), P(over.blocks)
-    return split.on_each_device(part, inputs, lies)(d_copies, d_rows, ids), None
+    lies = P(axes.vocabulary, axes.width)
+    inputs = P(axes.copies, *lies), P(axes.batch), P(axes.batch)
+    return collectives.shard_map(part, inputs, lies)(d_copies, d_rows, ids), None
 
 
-def _local(rows: int, ids: jax.Array, over: split.Split) -> jax.Array:
+def _local(rows: int, ids: jax.Array, axes: MeshAxes) -> jax.Array:
     """Ids as rows of this device's part of the vocabulary; those that lie elsewhere are `rows`, beyond it."""
-    if not over.vocabulary:
+    if not axes.vocabulary:
         return ids
-    local = ids - split.number(over.vocabulary) * rows
+    local = ids - collectives.axis_index(axes.vocabulary) * rows
     return jnp.where((local >= 0) & (local < rows), local, rows)
 
 

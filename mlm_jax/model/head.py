@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,8 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
 from mlm_jax import config as cfg
-from mlm_jax.model import split
+from mlm_jax.model import collectives
+from mlm_jax.model.collectives import MeshAxes, mesh_axes
 from mlm_jax.model.layers import LayerNorm, gelu, matrix, zeros
 
 
@@ -24,14 +26,14 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[batch, bound, width] → the same, and the output layer's bias, float32 [rows]."""
+        """[batch, predictions, embed] → the same shape and dtype, and the output layer's bias, float32 [rows]."""
         config, dtype = self.config, self.dtype
         output_bias = zeros(self, "output_bias", ("vocab",), (self.rows,), jnp.dtype(jnp.float32))
         if config.head == "plain":
             return x, output_bias
         shape = (config.width, config.width)
         kernel = matrix(self, "dense_kernel", ("embed", "embed_out"), shape, config.initializer_std, dtype)
-        h = jnp.einsum("bsw,wv->bsv", x, kernel)
+        h = jnp.einsum("bpe,eo->bpo", x, kernel)  # [batch, predictions, embed]
         if config.bias:
             h = h + zeros(self, "dense_bias", ("embed_out",), (config.width,), dtype)[None, None]
         return LayerNorm(config.norm_epsilon, config.bias, name="norm")(gelu(h)), output_bias
@@ -45,16 +47,34 @@ class Pooler(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[batch, width] → the same; with `next_sentence`, float32 [batch, 2] of is-next and is-random."""
+        """[batch, embed] → the same shape and dtype; with `next_sentence`, float32 [batch, 2] of is-next and is-random."""
         width, std = self.config.width, self.config.initializer_std
         kernel = matrix(self, "dense_kernel", ("embed", "embed_out"), (width, width), std, self.dtype)
         bias = zeros(self, "dense_bias", ("embed_out",), (width,), self.dtype)
-        pooled = jnp.tanh(x @ kernel + bias[None])
+        pooled = jnp.tanh(x @ kernel + bias[None])  # [batch, embed]
         if not self.config.next_sentence:
             return pooled
         kernel = matrix(self, "next_sentence_kernel", ("embed", "class"), (width, 2), std, self.dtype)
         bias = zeros(self, "next_sentence_bias", ("class",), (2,), self.dtype)
         return (pooled @ kernel + bias[None]).astype(jnp.float32)
+
+
+class Kept(NamedTuple):
+    """What the forward pass of a part of the vocabulary keeps for the backward pass.
+
+    Attributes:
+      exponentials: of the scores, relative to the part's own maximum, [n, rows] in the compute dtype; None where the part is
+        gone through in several chunks, whose scores are computed again.
+      normaliser: float32 [n]: what divides those exponentials, relative to the same maximum; without them the logarithm of the
+        sum of all exponentials.
+    """
+
+    exponentials: jax.Array | None
+    normaliser: jax.Array
+
+
+# Features, matrix, bias, targets (of this device, within `shard_map`: see `_forward`), and what was kept.
+Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array, Any]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -68,12 +88,12 @@ def cross_entropy(
     exponentials are float32.
 
     Over devices each scores its part of the vocabulary for all features of those that share it. Where the matrix lies
-    split by width they exchange parts, so that each has whole rows: features and sums are brought together, neither
+    sharded by width they exchange parts, so that each has whole rows: features and sums are brought together, neither
     the matrix nor scores.
 
     Args:
-      features: [n, width], in the compute dtype.
-      matrix: float32 [copies, rows, width], of `embedding.look_up`; rows from `size` on are padding, which has no probability.
+      features: [n, embed], in the compute dtype.
+      matrix: float32 [copies, rows, embed], of `embedding.look_up`; rows from `size` on are padding, which has no probability.
       bias: float32 [rows].
       targets: int32 [n], below `size`.
       size: ids in use.
@@ -86,87 +106,116 @@ def cross_entropy(
     return _forward(features, matrix, bias, targets, size, chunk)[0]
 
 
-def _forward(features, matrix, bias, targets, size, chunk):  # type: ignore[no-untyped-def]
-    over = split.split_over(len(features), *matrix.shape[1:])
-    if over is None:
+def _forward(
+    features: jax.Array, matrix: jax.Array, bias: jax.Array, targets: jax.Array, size: int, chunk: int
+) -> tuple[tuple[jax.Array, jax.Array], Residuals]:
+    """`cross_entropy`, and what its backward pass needs: arrays of the arguments' shapes, and the kept of each device."""
+    axes = mesh_axes(len(features), *matrix.shape[1:])
+    if axes is None:
         outputs, kept = _forward_part(features, matrix[0], bias, targets, 0, size, chunk, ())
         return outputs, (features, matrix, bias, targets, kept)
-    everywhere = over.vocabulary + over.width
+    everywhere = axes.vocabulary + axes.width
 
-    def part(features, matrix, bias, targets):  # type: ignore[no-untyped-def]
-        matrix, bias, first, end = _whole_rows(matrix[0].astype(features.dtype), bias, size, over)
-        together = split.gathered(features, over.width), split.gathered(targets, over.width)
-        within = max(chunk // split.size(over.width), 128)
+    def part(features: jax.Array, matrix: jax.Array, bias: jax.Array, targets: jax.Array) -> tuple[Any, Any]:
+        """Shards: features [n / devices, embed], matrix [1, rows / vocabulary, embed / width]."""
+        matrix, bias, first, end = _whole_rows(matrix[0].astype(features.dtype), bias, size, axes)
+        # The devices that share a part's width have other rows of the batch: each scores the features of all of them.
+        together = collectives.all_gather(features, axes.width), collectives.all_gather(targets, axes.width)
+        within = max(chunk // collectives.devices(axes.width), 128)  # they hold a chunk between them
         outputs, kept = _forward_part(together[0], matrix, bias, together[1], first, end, within, everywhere)
-        mine = split.number(over.width) * len(features)
-        outputs = tuple(jax.lax.dynamic_slice_in_dim(x, mine, len(features)) for x in outputs)
-        return outputs, (*together, matrix, bias, kept)
+        mine = collectives.axis_index(axes.width) * len(features)
+        loss, correct = (jax.lax.dynamic_slice_in_dim(x, mine, len(features)) for x in outputs)
+        return (loss, correct), (*together, matrix, bias, kept)
 
-    blocks, lies, together, rows = P(over.blocks), P(over.vocabulary, over.width), P(over.copies), P(everywhere)
-    exponentials = P(over.copies, everywhere) if _one_chunk(matrix, chunk, over) else None
-    kept = exponentials, P((*over.copies, *everywhere))
-    inputs = blocks, P(over.copies, *lies), P(over.vocabulary), blocks
-    outputs = (blocks, blocks), (together, together, rows, rows, kept)
-    outputs, kept = split.on_each_device(part, inputs, outputs)(features, matrix, bias, targets)
+    batch, lies, together, rows = P(axes.batch), P(axes.vocabulary, axes.width), P(axes.copies), P(everywhere)
+    kept_specs = _kept_specs(_is_one_chunk(matrix.shape[1], chunk, axes), axes)
+    inputs = batch, P(axes.copies, *lies), P(axes.vocabulary), batch
+    specs = (batch, batch), (together, together, rows, rows, kept_specs)
+    outputs, kept = collectives.shard_map(part, inputs, specs)(features, matrix, bias, targets)
     return outputs, (features, matrix, bias, targets, kept)
 
 
-def _backward(size, chunk, residuals, cotangents):  # type: ignore[no-untyped-def]
+def _backward(
+    size: int, chunk: int, residuals: Residuals, cotangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array, jax.Array, None]:
+    """Gradients of features, matrix and bias, of the arguments' shapes."""
     features, matrix, bias, targets, kept = residuals
-    weights = cotangents[0]  # [n]; being the highest has no gradient
-    over = split.split_over(len(features), *matrix.shape[1:])
-    if over is None:
+    weights = cotangents[0]  # float32 [n]; being the highest has no gradient
+    axes = mesh_axes(len(features), *matrix.shape[1:])
+    if axes is None:
         d_features, d_matrix, d_bias = _backward_part(features, matrix[0], bias, targets, kept, weights, 0, size, chunk)
         return d_features.astype(features.dtype), d_matrix[None], d_bias, None
-    everywhere = over.vocabulary + over.width
+    everywhere = axes.vocabulary + axes.width
 
-    def part(weights, features, targets, matrix, bias, kept):  # type: ignore[no-untyped-def]
-        first, end = _rows_of(len(bias), rows_local, size, over)
-        weights = split.gathered(weights, over.width)
-        within = max(chunk // split.size(over.width), 128)
+    def part(
+        weights: jax.Array, features: jax.Array, targets: jax.Array, matrix: jax.Array, bias: jax.Array, kept: Kept
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """What `_forward` kept of this device, and weights [n / devices]."""
+        first, end = _ids_of(len(bias), rows_local, size, axes)
+        weights = collectives.all_gather(weights, axes.width)
+        within = max(chunk // collectives.devices(axes.width), 128)
         d_features, d_matrix, d_bias = _backward_part(
             features, matrix, bias, targets, kept, weights, first, end, within
         )
-        d_features = split.total_part(split.total(d_features, over.vocabulary), over.width).astype(features.dtype)
-        d_matrix = split.turned(d_matrix, over.width, 1, 0)[None, :rows_local]
-        d_bias = split.total(split.gathered(d_bias, over.width)[:rows_local], over.copies)
+        # Every part of the vocabulary has a share in the features' gradient; each device takes that of its own rows.
+        d_features = collectives.psum(d_features, axes.vocabulary)
+        d_features = collectives.psum_scatter(d_features, axes.width).astype(features.dtype)
+        # Back to part of the width of more rows, as the matrix lies. Its copies are summed in `embedding.look_up`.
+        d_matrix = collectives.all_to_all(d_matrix, axes.width, 1, 0)[None, :rows_local]
+        d_bias = collectives.psum(collectives.all_gather(d_bias, axes.width)[:rows_local], axes.copies)
         return d_features, d_matrix, d_bias
 
-    rows_local = matrix.shape[1] // split.size(over.vocabulary)
-    blocks, lies, together, rows = P(over.blocks), P(over.vocabulary, over.width), P(over.copies), P(everywhere)
-    exponentials = P(over.copies, everywhere) if kept[-1][0] is not None else None
-    inputs = blocks, together, together, rows, rows, (exponentials, P((*over.copies, *everywhere)))
-    outputs = blocks, P(over.copies, *lies), P(over.vocabulary)
-    d_features, d_matrix, d_bias = split.on_each_device(part, inputs, outputs)(weights, *kept)
+    rows_local = matrix.shape[1] // collectives.devices(axes.vocabulary)
+    batch, lies, together, rows = P(axes.batch), P(axes.vocabulary, axes.width), P(axes.copies), P(everywhere)
+    inputs = batch, together, together, rows, rows, _kept_specs(kept[-1].exponentials is not None, axes)
+    outputs = batch, P(axes.copies, *lies), P(axes.vocabulary)
+    d_features, d_matrix, d_bias = collectives.shard_map(part, inputs, outputs)(weights, *kept)
     return d_features, d_matrix, d_bias, None
 
 
 cross_entropy.defvjp(_forward, _backward)
 
 
-def _whole_rows(matrix, bias, size, over):  # type: ignore[no-untyped-def]
+def _kept_specs(one_chunk: bool, axes: MeshAxes) -> Kept:
+    """The PartitionSpecs of a `Kept`, in the arrays' places."""
+    everywhere = axes.vocabulary + axes.width
+    specs: Any = P(axes.copies, everywhere) if one_chunk else None, P((*axes.copies, *everywhere))
+    return Kept(*specs)
+
+
+def _whole_rows(
+    matrix: jax.Array, bias: jax.Array, size: int, axes: MeshAxes
+) -> tuple[jax.Array, jax.Array, jax.Array | int, jax.Array]:
     """This device's rows of the vocabulary, whole, with their biases; the first's id, and the id that ends those in use.
 
     Of the rows it has a part of the width of, each device along the width takes an equal share; the last may hold rows
     beyond them, which are then not in use.
+
+    Args:
+      matrix: [rows, embed / width].
+      bias: [rows].
+
+    Returns:
+      [share, embed], [share], int32 [], int32 [].
     """
-    rows, shares = len(bias), split.size(over.width)
+    rows, shares = len(bias), collectives.devices(axes.width)
     share = -(-rows // shares)
     matrix = jnp.pad(matrix, ((0, share * shares - rows), (0, 0)))
     bias = jnp.pad(bias, (0, share * shares - rows))
-    bias = jax.lax.dynamic_slice_in_dim(bias, split.number(over.width) * share, share)
-    return split.turned(matrix, over.width, 0, 1), bias, *_rows_of(share, rows, size, over)
+    bias = jax.lax.dynamic_slice_in_dim(bias, collectives.axis_index(axes.width) * share, share)
+    return collectives.all_to_all(matrix, axes.width, 0, 1), bias, *_ids_of(share, rows, size, axes)
 
 
-def _rows_of(share, rows, size, over):  # type: ignore[no-untyped-def]
-    """The first id of this device's rows, and the id that ends those in use."""
-    begin = split.number(over.vocabulary) * rows
-    return begin + split.number(over.width) * share, jnp.minimum(begin + rows, size)
+def _ids_of(share: int, rows: int, size: int, axes: MeshAxes) -> tuple[jax.Array | int, jax.Array]:
+    """The first id of this device's `share` of its `rows`, and the id that ends those in use, int32 [] each."""
+    begin = collectives.axis_index(axes.vocabulary) * rows
+    return begin + collectives.axis_index(axes.width) * share, jnp.minimum(begin + rows, size)
 
 
-def _one_chunk(matrix, chunk, over):  # type: ignore[no-untyped-def]
-    shares = split.size(over.width)
-    share = -(-(matrix.shape[1] // split.size(over.vocabulary)) // shares)
+def _is_one_chunk(rows: int, chunk: int, axes: MeshAxes) -> bool:
+    """Whether a device goes through its part of the vocabulary in one chunk."""
+    shares = collectives.devices(axes.width)
+    share = -(-(rows // collectives.devices(axes.vocabulary)) // shares)
     return _chunks(share, max(chunk // shares, 128))[0] == 1
 
 
@@ -177,45 +226,67 @@ def _chunks(rows: int, chunk: int) -> tuple[int, int]:
     return number, min(rows, -(-size // 128) * 128)
 
 
-def _scores(features, matrix, bias, first, end):  # type: ignore[no-untyped-def]
+def _scores(
+    features: jax.Array, matrix: jax.Array, bias: jax.Array, first: jax.Array | int, end: jax.Array | int
+) -> jax.Array:
     """Scores of a chunk of rows that begins at id `first`, float32 [n, chunk]; -inf from id `end` on."""
-    scores = jnp.einsum("nw,vw->nv", features, matrix.astype(features.dtype), preferred_element_type=jnp.float32)
+    scores = jnp.einsum("ne,ve->nv", features, matrix.astype(features.dtype), preferred_element_type=jnp.float32)
     ids = first + jnp.arange(matrix.shape[0])
     # As a bias, so that the padding costs nothing where there is none.
     return scores + jnp.where(ids < end, bias, -jnp.inf)[None]
 
 
 def _cut(matrix: jax.Array, bias: jax.Array, start: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:
+    """`chunk` rows from row `start` on: [chunk, embed] and [chunk]."""
     return jax.lax.dynamic_slice_in_dim(matrix, start, chunk), jax.lax.dynamic_slice_in_dim(bias, start, chunk)
 
 
-def _forward_part(features, matrix, bias, targets, first, end, chunk, axes):  # type: ignore[no-untyped-def]
-    """Loss and correctness from the rows of ids `first` to `end`, and the others' sums along the mesh axes."""
+def _forward_part(
+    features: jax.Array,
+    matrix: jax.Array,
+    bias: jax.Array,
+    targets: jax.Array,
+    first: jax.Array | int,
+    end: jax.Array | int,
+    chunk: int,
+    axes: tuple[str, ...],
+) -> tuple[tuple[jax.Array, jax.Array], Kept]:
+    """Loss and correctness from the rows of ids `first` to `end`, and the others' sums along the mesh axes.
+
+    Args:
+      features, targets: [n, embed], int32 [n].
+      matrix, bias: of this part of the vocabulary, [rows, embed], [rows].
+      axes: of the devices that have the other parts.
+
+    Returns:
+      float32 [n] each, over the whole vocabulary; and what was kept of this part.
+    """
     rows = matrix.shape[0]
     number, chunk = _chunks(rows, chunk)
     # The target's own score, from its row, by the device that has it. Ids are not clamped: XLA would copy the matrix first.
     local = targets - first
     own = jnp.einsum(
-        "nw,nw->n",
+        "ne,ne->n",
         features,
         jnp.take(matrix, local, axis=0, mode="fill", fill_value=0).astype(features.dtype),
         preferred_element_type=jnp.float32,
     )
-    own = own + jnp.take(bias, local, mode="fill", fill_value=0)
+    own = own + jnp.take(bias, local, mode="fill", fill_value=0)  # [n]
     if axes:
-        own = split.total(jnp.where((local >= 0) & (local < rows) & (targets < end), own, 0), axes)
+        own = collectives.psum(jnp.where((local >= 0) & (local < rows) & (targets < end), own, 0), axes)
     lowest = jnp.finfo(jnp.float32).min  # of a part that has no row in use
     if number == 1:
-        scores = _scores(features, matrix, bias, first, end)
+        scores = _scores(features, matrix, bias, first, end)  # [n, rows]
         top = jnp.maximum(jnp.max(scores, axis=1), lowest)
         shifted = jnp.exp(scores - top[:, None])
         sums = jnp.sum(shifted, axis=1)
     else:
 
-        def body(carry, begin):  # type: ignore[no-untyped-def]
+        def body(carry: tuple[jax.Array, jax.Array], begin: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+            """A chunk more: the highest score so far, and the sum of exponentials relative to it."""
             top, sums = carry
             start = jnp.minimum(begin, rows - chunk)
-            scores = _scores(features, *_cut(matrix, bias, start, chunk), first + start, end)
+            scores = _scores(features, *_cut(matrix, bias, start, chunk), first + start, end)  # [n, chunk]
             # The last chunk may begin within the one before: those rows are counted there.
             scores = jnp.where((start + jnp.arange(chunk) < begin)[None], -jnp.inf, scores)
             higher = jnp.maximum(top, jnp.max(scores, axis=1))
@@ -225,48 +296,70 @@ def _forward_part(features, matrix, bias, targets, first, end, chunk, axes):  # 
         n = features.shape[0]
         begin = jnp.full(n, lowest), jnp.zeros(n, jnp.float32)
         (top, sums), _ = jax.lax.scan(body, begin, jnp.arange(number, dtype=jnp.int32) * chunk)
-    highest = split.highest(top, axes)
-    sums = split.total(sums * jnp.exp(top - highest), axes) if axes else sums
+    # Over all parts: sums relative to the highest score of all, [n].
+    highest = collectives.pmax(top, axes)
+    sums = collectives.psum(sums * jnp.exp(top - highest), axes) if axes else sums
     log_sum = highest + jnp.log(sums)
     loss = log_sum - own
     # The target's score is computed apart from the others', so rounding may set them a little apart.
     correct = (own >= highest - 1e-5 * jnp.maximum(jnp.abs(highest), 1)).astype(jnp.float32)
     if number == 1:
-        # What this part's exponentials are to be divided by: it may lie far below the highest of all.
-        kept: tuple[jax.Array | None, jax.Array] = (
-            shifted.astype(features.dtype),
-            sums * jnp.exp(highest - top) if axes else sums,
-        )
-    else:
-        kept = None, log_sum
-    return (loss, correct), kept
+        # Normaliser of this part's exponentials, relative to the part's own maximum, which may lie far below the highest.
+        normaliser = sums * jnp.exp(highest - top) if axes else sums
+        return (loss, correct), Kept(shifted.astype(features.dtype), normaliser)
+    return (loss, correct), Kept(None, log_sum)
 
 
-def _backward_part(features, matrix, bias, targets, kept, weights, first, end, chunk):  # type: ignore[no-untyped-def]
-    """Gradients of the rows of ids `first` to `end`, and the features' share from them, float32."""
+def _backward_part(
+    features: jax.Array,
+    matrix: jax.Array,
+    bias: jax.Array,
+    targets: jax.Array,
+    kept: Kept,
+    weights: jax.Array,
+    first: jax.Array | int,
+    end: jax.Array | int,
+    chunk: int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Gradients of the rows of ids `first` to `end`, and the features' share from them.
+
+    A score's gradient is weight * (probability - 1 if it is the target's): the products of the probabilities come first, and
+    the targets' part is scattered into them.
+
+    Args:
+      weights: of the losses, float32 [n]; the others as in `_forward_part`.
+
+    Returns:
+      float32 [n, embed], [rows, embed], [rows].
+    """
     shifted, normaliser = kept
     rows = matrix.shape[0]
     number, chunk = _chunks(rows, chunk)
 
-    def products(exponentials, factor, matrix):  # type: ignore[no-untyped-def]
+    def products(
+        exponentials: jax.Array, factor: jax.Array, matrix: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Gradients from d_scores = exponentials * factor: the factor [n] goes to the small side of each product."""
-        exponentials = exponentials.astype(features.dtype)
-        scaled = (features * factor[:, None]).astype(features.dtype)
+        exponentials = exponentials.astype(features.dtype)  # [n, chunk]
+        scaled = (features * factor[:, None]).astype(features.dtype)  # [n, embed]
         product = partial(jnp.einsum, preferred_element_type=jnp.float32)
-        d_features = product("nv,vw->nw", exponentials, matrix.astype(features.dtype)) * factor[:, None]
+        d_features = product("nv,ve->ne", exponentials, matrix.astype(features.dtype)) * factor[:, None]
         # A product for the bias too, and not a sum over rows, which XLA's CPU backend is slow at.
         d_bias = product("nv,n->v", exponentials, factor.astype(features.dtype))
-        return d_features, product("nv,nw->vw", exponentials, scaled), d_bias
+        return d_features, product("nv,ne->ve", exponentials, scaled), d_bias
 
-    if number == 1:
+    if shifted is not None:
         d_features, d_matrix, d_bias = products(shifted, weights / normaliser, matrix)
     else:
 
-        def body(carry, begin):  # type: ignore[no-untyped-def]
+        def body(
+            carry: tuple[jax.Array, jax.Array, jax.Array], begin: jax.Array
+        ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], None]:
+            """A chunk more of each gradient, written in place."""
             d_features, d_matrix, d_bias = carry
             start = jnp.minimum(begin, rows - chunk)
             part_matrix, part_bias = _cut(matrix, bias, start, chunk)
-            scores = _scores(features, part_matrix, part_bias, first + start, end)
+            scores = _scores(features, part_matrix, part_bias, first + start, end)  # [n, chunk]
             probabilities = jnp.exp(scores - normaliser[:, None])
             # What the chunk before had already.
             probabilities = jnp.where((start + jnp.arange(chunk) < begin)[None], 0.0, probabilities)
