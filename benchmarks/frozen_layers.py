@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mlm_jax import console
-from mlm_jax.finetune.config import read
+from mlm_jax.finetune.config import read_finetuning
 from mlm_jax.results import read_results
 
 TASKS = {"tag": "Named entities", "classify": "Inference", "span": "Answers", "regress": "Scores"}
@@ -28,7 +28,7 @@ def read_panels(workdirs: list[str]) -> dict[str, tuple[str, Panel]]:
     """Kind of task → metric, and its runs by frozen layers (-1: nothing is frozen)."""
     panels: dict[str, tuple[str, Panel]] = {}
     for workdir in workdirs:
-        config, rows = read(workdir), read_results(workdir)
+        config, rows = read_finetuning(workdir), read_results(workdir)
         metric = rows[0]["metric"]
         _, panel = panels.setdefault(config.task.kind, (metric, {}))
         languages = dict.fromkeys(row["language"] for row in rows)
@@ -93,7 +93,9 @@ def main() -> None:
             ]
             for level in sorted(panel)
         ]
-        print(f"\n{TASKS[kind]}, {METRICS.get(metric, metric)}\n{console.table(['frozen', *languages, 'mean'], cells)}")
+        print(
+            f"\n{TASKS[kind]}, {METRICS.get(metric, metric)}\n{console.format_table(['frozen', *languages, 'mean'], cells)}"
+        )
     draw(panels).savefig(options.out, dpi=130)
 
 

@@ -49,7 +49,7 @@ def make_corpus(folder: Path) -> None:
                     "span_positions": np.array([0]),
                     "next_sentence": np.array([], int),
                 }
-                framed = frame(records.encode(block))
+                framed = frame(records.encode_block(block))
                 offsets.append(offsets[-1] + len(framed))
                 file.write(framed)
         Path(records.index_path(str(path))).write_bytes(np.array(offsets, "<u8").tobytes())
@@ -61,7 +61,7 @@ def make_corpus(folder: Path) -> None:
     made = manifest.Manifest(
         manifest.SCHEMA, LENGTH, "concatenate", 250_002, "0" * 64, tuple(names), tuple(streams), {}, {}
     )
-    manifest.write(made, folder)
+    manifest.write_manifest(made, folder)
 
 
 def ours(folder: str) -> dict[str, float]:
@@ -72,7 +72,7 @@ def ours(folder: str) -> dict[str, float]:
 
     config = Config(train=Train(batch_size=BATCH))
     begin = time.perf_counter()
-    made = manifest.read(folder)
+    made = manifest.read_manifest(folder)
     mixture = training_mixture(config, made.streams, range(BATCH))
     batches = training_batches(mixture, folder, made, made.streams, 0, 0, 0)
     next(batches)
@@ -118,7 +118,7 @@ def theirs(folder: str) -> dict[str, float]:
     from mlm_jax.config import Config, Train
     from mlm_jax.prepare.tasks import OUTPUTS, expand_spans
 
-    made = manifest.read(folder)
+    made = manifest.read_manifest(folder)
     seqio.add_global_cache_dirs([folder])
     numbers = seqio.PassThroughVocabulary(250_002)
     for stream in made.streams:

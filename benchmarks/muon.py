@@ -54,7 +54,7 @@ def main() -> None:
             speeds += [r["tokens_per_second"] for r in records if r["kind"] == "train"]
         rows.append([name, *(f"{loss:.3f}" for loss in losses), f"{min(losses):.3f}", f"{np.median(speeds):,.0f}"])
     print(f"{options.steps:,} updates\n")
-    print(console.table(["optimizer", *(f"{rate:g}" for rate in options.rates), "best", "tokens/s"], rows))
+    print(console.format_table(["optimizer", *(f"{rate:g}" for rate in options.rates), "best", "tokens/s"], rows))
 
 
 def run(*arguments: str) -> None:

@@ -134,7 +134,7 @@ def main() -> None:
     topology.require_compiler()
     done = {(r["config"], r["topology"], r["remat"]) for r in rows}
     for where, name in itertools.product(options.topologies, options.configs):
-        config = cfg.load(str(ROOT / "configs" / f"{name}.py"))
+        config = cfg.load_config(str(ROOT / "configs" / f"{name}.py"))
         for remat in options.remat or [config.model.remat]:
             if (name, where, remat) in done:
                 continue

@@ -24,9 +24,9 @@ from mlm_jax.prepare import sample
 from mlm_jax.prepare.run import stream_jobs
 from mlm_jax.prepare.shard import make_shard
 from mlm_jax.prepare.sources import language_slices
-from mlm_jax.prepare.vocabulary import train
+from mlm_jax.prepare.vocabulary import train_vocabulary
 from mlm_jax.tokenizers import load_pieces
-from mlm_jax.vocabulary import from_file
+from mlm_jax.vocabulary import vocabulary_of_file
 
 WORKERS = os.cpu_count() or 1
 
@@ -38,13 +38,13 @@ def main() -> None:
         if len(sys.argv) > 1:
             lines = [line for path in sys.argv[1:] for line in Path(path).read_text().splitlines() if line.strip()]
         else:
-            lines = [d for language in sample.languages() for d in sample.documents(language)] * 12
+            lines = [d for language in sample.sample_languages() for d in sample.sample_documents(language)] * 12
         (folder / "text.txt").write_text("\n".join(lines) + "\n")
         size = sum(len(line.encode()) for line in lines) / 1e6
         (folder / "vocabulary").mkdir()
         model = folder / "vocabulary" / "sentencepiece.model"
-        model.write_bytes(train(cfg.Vocabulary(size=32_000), list(dict.fromkeys(lines))))
-        words, pieces = from_file(model), load_pieces(model)
+        model.write_bytes(train_vocabulary(cfg.Vocabulary(size=32_000), list(dict.fromkeys(lines))))
+        words, pieces = vocabulary_of_file(model), load_pieces(model)
         data = cfg.Data(sources=(cfg.Source("xx", str(folder / "text.txt")),), shard_bytes=2 * 2**20)
         config = cfg.Config(workdir=name, data=data)
         ours, theirs = [], []

@@ -95,7 +95,7 @@ def last_layer(rows: dict[str, list[dict]]) -> str:
             cells.append(
                 [f"{name}, {kind}", *(f"{values[s]:.1f}" for s in sets), f"{np.mean(list(values.values())):.1f}"]
             )
-    return console.table(["retrieval, last layer", *sets, "mean"], cells)
+    return console.format_table(["retrieval, last layer", *sets, "mean"], cells)
 
 
 def by_step(rows: dict[str, list[dict]]) -> str:
@@ -107,7 +107,7 @@ def by_step(rows: dict[str, list[dict]]) -> str:
         for kind in ("plain", "centred"):
             means = [np.mean(list(retrieved(found, kind, step).values())) for step in steps]
             cells.append([f"{name}, {kind}", *(f"{mean:.1f}" for mean in means)])
-    return console.table(["retrieval, after updates", *(f"{step:,}" for step in steps)], cells)
+    return console.format_table(["retrieval, after updates", *(f"{step:,}" for step in steps)], cells)
 
 
 def best_layers(rows: dict[str, list[dict]]) -> str:
@@ -128,7 +128,7 @@ def best_layers(rows: dict[str, list[dict]]) -> str:
             cells.append(
                 ["cosine of aligned words less that of random ones", name, f"{100 * max(gaps):.1f}", "", "", ""]
             )
-    return console.table(["probe", "run", *TRANSFORMATIONS], sorted(cells, key=lambda c: c[0]))
+    return console.format_table(["probe", "run", *TRANSFORMATIONS], sorted(cells, key=lambda c: c[0]))
 
 
 def write_analysis(folder: Path, text: str, languages: list[str], gold: str) -> Path:
@@ -168,7 +168,7 @@ def write_config(folder: Path, text: str, languages: list[str]) -> Path:
         if language != "en":
             lines = [f"{a}\t{b}" for a, b in pairs_of(language, text)]
             (folder / f"en-{language}.tsv").write_text("\n".join(lines) + "\n")
-    config = cfg.load(str(CONFIG))
+    config = cfg.load_config(str(CONFIG))
     data = dataclasses.replace(
         config.data,
         sources=tuple(cfg.Source(language, f"{folder}/{language}.txt") for language in languages),
@@ -191,14 +191,14 @@ def read_keyed(text: str, language: str) -> dict[str, str]:
 def pairs_of(language: str, text: str) -> list[tuple[str, str]]:
     """Texts in English and a language."""
     if not text:
-        return sample.pairs("en", language)
+        return sample.sample_pairs("en", language)
     english, other = read_keyed(text, "en"), read_keyed(text, language)
     return [(english[key], other[key]) for key in english if key in other]
 
 
 def held_out(language: str, text: str) -> list[tuple[str, str]]:
     """The pairs of English and a language that no training block holds."""
-    fraction = cfg.load(str(CONFIG)).data.validation_fraction
+    fraction = cfg.load_config(str(CONFIG)).data.validation_fraction
     return list(dict.fromkeys((a, b) for a, b in pairs_of(language, text) if is_held_out(a, fraction)))
 
 

@@ -106,10 +106,10 @@ def prepare(config: cfg.Config, arguments: list[str]) -> int:
     config = start_from(config)
     own_workdir(config, command_line("prepare", arguments))
     warn_of_newer(epath.Path(config.workdir) / "corpus" / "manifest.json", cfg.text_files(config.data))
-    from mlm_jax.prepare.run import prepare as run  # TensorFlow, which the other commands do without
+    from mlm_jax.prepare.run import prepare_corpus  # TensorFlow, which the other commands do without
 
     raise_interrupt()  # its pool of processes has to end with it
-    prepared = run(config)
+    prepared = prepare_corpus(config)
     blocks = sum(s.train.blocks for s in prepared.monolingual)
     console.say(f"{len(prepared.languages)} languages, {blocks:,} training blocks in {config.workdir}/corpus")
     return 0
@@ -160,7 +160,7 @@ def pretrain_here(config: cfg.Config, arguments: list[str], first: bool) -> int:
     from mlm_jax.train.pretraining import train
 
     keep_compiled(config.workdir, config.compiled)
-    streams = sampling.trained_streams(config, manifest.read(epath.Path(config.workdir) / "corpus").streams)
+    streams = sampling.trained_streams(config, manifest.read_manifest(epath.Path(config.workdir) / "corpus").streams)
     rows = sampling.table(config, streams)
     if first:
         write_text(config.workdir, "sampling.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
@@ -399,7 +399,7 @@ def sampling_text(config: cfg.Config, rows: list[dict[str, Any]]) -> str:
         ]
         for row in sorted(rows, key=lambda r: (r["is_pair"], -r["natural"]))
     ]
-    return console.table([*headings, "epochs"], cells)
+    return console.format_table([*headings, "epochs"], cells)
 
 
 MESH = {"--mesh.data": ("N", ""), "--mesh.fsdp": ("N", ""), "--mesh.tensor": ("N", "")}
@@ -411,14 +411,14 @@ WITH_CONFIG = (
         "train the vocabulary if there is none, and turn the text into blocks",
         prepare,
         cfg.Config,
-        validate=cfg.validate,
+        validate=cfg.validate_pretraining,
     ),
     Command(
         "pretrain",
         "prepare what is missing, then train; continues where the workdir stands",
         pretrain,
         cfg.Config,
-        validate=cfg.validate,
+        validate=cfg.validate_pretraining,
         report=report_pretraining,
     ),
     Command(
@@ -426,7 +426,7 @@ WITH_CONFIG = (
         "train a classifier, tagger or span finder on labelled data, and test it in every language",
         finetune,
         Finetune,
-        validate=finetune_config.validate,
+        validate=finetune_config.validate_finetuning,
         report=report_finetuning,
     ),
     Command(
@@ -434,7 +434,7 @@ WITH_CONFIG = (
         "an encoder on a suite of cross-lingual benchmarks: a table of tasks × languages",
         evaluate,
         Evaluate,
-        validate=evaluate_config.validate,
+        validate=evaluate_config.validate_evaluation,
         report=report_evaluation,
     ),
     Command(
@@ -442,7 +442,7 @@ WITH_CONFIG = (
         "what an encoder's layers know of language: identification, retrieval, word alignment, plain and centred",
         analyze,
         Analyze,
-        validate=analyze_config.validate,
+        validate=analyze_config.validate_analysis,
         report=report_analysis,
     ),
     Command(
@@ -451,7 +451,7 @@ WITH_CONFIG = (
         plan,
         cfg.Config,
         widen=lambda config: Plan(**vars(config)),
-        validate=cfg.validate,
+        validate=cfg.validate_pretraining,
     ),
 )
 COMMANDS = (

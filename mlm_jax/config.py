@@ -386,7 +386,7 @@ class Config:
     hosts: Annotated[Hosts, MAY_CHANGE] = Hosts()
 
 
-def load(path: str, kinds: tuple[type, ...] = (Config,), commands: Mapping[type, str] | None = None) -> Any:
+def load_config(path: str, kinds: tuple[type, ...] = (Config,), commands: Mapping[type, str] | None = None) -> Any:
     """The config, of one of the types, that a Python file's `get_config()` returns.
 
     Args:
@@ -442,7 +442,7 @@ def text_files(data: Data) -> list[str]:
     return [path.replace("{language}", "*") for path in found]
 
 
-def validate(config: Config) -> None:
+def validate_pretraining(config: Config) -> None:
     """Refuse a config that cannot work, before anything is loaded.
 
     Raises:
@@ -578,26 +578,26 @@ def validate_hosts(hosts: Hosts) -> None:
         )
 
 
-def to_json(config: Any) -> str:
+def config_to_json(config: Any) -> str:
     """The resolved config, as stored in a workdir."""
     return json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False) + "\n"
 
 
-def from_json(stored: dict[str, Any], where: str) -> Config:
+def pretraining_config(stored: dict[str, Any], where: str) -> Config:
     """A workdir's stored config.
 
     Raises:
       UserError: another version of mlm_jax stored it.
     """
     try:
-        return dataclasses.replace(build(Config, stored), workdir=where)
+        return dataclasses.replace(build_config(Config, stored), workdir=where)
     except (KeyError, TypeError, AttributeError) as e:
         raise UserError(
             f"{where}/config.json: not a config of this mlm_jax ({e}); use the version that wrote it"
         ) from e
 
 
-def build(kind: Any, stored: Any, default: Any = None) -> Any:
+def build_config(kind: Any, stored: Any, default: Any = None) -> Any:
     """A config dataclass from the JSON of its fields: nested dataclasses and tuples as their types say.
 
     Args:
@@ -605,24 +605,24 @@ def build(kind: Any, stored: Any, default: Any = None) -> Any:
     """
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints, defaults = typing.get_type_hints(kind), {field.name: field.default for field in dataclasses.fields(kind)}
-        values = {name: build(hints[name], value, defaults.get(name)) for name, value in stored.items()}
+        values = {name: build_config(hints[name], value, defaults.get(name)) for name, value in stored.items()}
         return dataclasses.replace(typing.cast(Any, default), **values) if isinstance(default, kind) else kind(**values)
     if typing.get_origin(kind) is tuple:
         kinds = typing.get_args(kind)
         if kinds[1:] == (Ellipsis,):
-            return tuple(build(kinds[0], value) for value in stored)
-        return tuple(build(k, value) for k, value in zip(kinds, stored, strict=True))
+            return tuple(build_config(kinds[0], value) for value in stored)
+        return tuple(build_config(k, value) for k, value in zip(kinds, stored, strict=True))
     return stored
 
 
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flat_options(tree: Any, prefix: str = "") -> dict[str, Any]:
     """Dotted option → value, from a config or from its stored JSON."""
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         tree = json.loads(json.dumps(dataclasses.asdict(tree)))
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
+            flat |= flat_options(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

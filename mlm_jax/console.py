@@ -66,7 +66,7 @@ def progress(title: str, total: int, start: int = 0, unit: str = "") -> Iterator
     yield plain
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Rows as aligned text: the first column to the left, the others to the right."""
     widths = [max(len(r[i]) for r in [headings, *rows]) for i in range(len(headings))]
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from mlm_jax.config import build
+from mlm_jax.config import build_config
 from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
 
@@ -98,13 +98,13 @@ class Manifest:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def write(manifest: Manifest, corpus: epath.PathLike) -> None:
+def write_manifest(manifest: Manifest, corpus: epath.PathLike) -> None:
     """Write `manifest.json` into the corpus folder, aside and then by rename."""
     text = json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False) + "\n"
     write_whole(epath.Path(corpus) / "manifest.json", text)
 
 
-def read(corpus: epath.PathLike) -> Manifest:
+def read_manifest(corpus: epath.PathLike) -> Manifest:
     """Read and check a corpus folder's manifest.
 
     Raises:
@@ -123,7 +123,7 @@ def read(corpus: epath.PathLike) -> Manifest:
     if schema < SCHEMA:
         raise UserError(f"{path}: schema {schema} is older than this mlm_jax's {SCHEMA}; prepare into a new workdir")
     try:
-        return build(Manifest, stored)
+        return build_config(Manifest, stored)
     except (KeyError, TypeError, AttributeError) as e:
         raise UserError(f"{path}: damaged ({e}); delete it and run: mlm-jax prepare CONFIG") from e
 

@@ -35,7 +35,7 @@ def parse(name: str, arguments: list[str]) -> Any:
     if path.startswith("-"):
         raise UserError(f"{path}: name the config file before any option")
     of_others = {c.config: c.name for c in WITH_CONFIG if c.config and c.report}
-    base = command.widen(cfg.load(path, (command.config, *command.also), of_others))
+    base = command.widen(cfg.load_config(path, (command.config, *command.also), of_others))
     kind = type(base)
     known = option_names(kind)
     for option in options:

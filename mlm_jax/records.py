@@ -7,7 +7,7 @@ message of the same wire format.
 
 A record holds the block's tokens and its *spans*: runs of tokens whose positions count up. A span has
 a length, a segment id (attention stays within a segment), a language id, a token type and a first
-position, from which `expand` makes the per-token features. A block of running text is one span; a
+position, from which `expand_block` makes the per-token features. A block of running text is one span; a
 packed block has one per document; a translation pair is two spans of one segment, both from position 0;
 a sentence pair is two spans of one segment and two types, whose positions run on.
 """
@@ -51,10 +51,10 @@ def _example_class() -> type[Any]:
 _Example = _example_class()
 
 
-TOKEN_FEATURES = ("tokens", "segment_ids", "positions", "language_ids", "token_types")  # of `expand`
+TOKEN_FEATURES = ("tokens", "segment_ids", "positions", "language_ids", "token_types")  # of `expand_block`
 
 
-def encode(block: dict[str, np.ndarray]) -> bytes:
+def encode_block(block: dict[str, np.ndarray]) -> bytes:
     """Serialise a block's features (`FEATURES`, integer arrays of rank 1) as a tf.Example."""
     example = _Example()
     for name in FEATURES:
@@ -62,13 +62,13 @@ def encode(block: dict[str, np.ndarray]) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-def decode(record: bytes) -> dict[str, np.ndarray]:
-    """Parse what `encode` (or TensorFlow) wrote: each of `FEATURES` as int32 of rank 1."""
+def decode_block(record: bytes) -> dict[str, np.ndarray]:
+    """Parse what `encode_block` (or TensorFlow) wrote: each of `FEATURES` as int32 of rank 1."""
     feature = _Example.FromString(record).features.feature
     return {name: np.array(feature[name].int64_list.value, np.int32) for name in FEATURES}
 
 
-def expand(block: dict[str, np.ndarray], length: int, pad: int) -> dict[str, np.ndarray]:
+def expand_block(block: dict[str, np.ndarray], length: int, pad: int) -> dict[str, np.ndarray]:
     """A block's features as training sees them: per-token ones are int32 [length].
 
     Args:

@@ -190,7 +190,7 @@ def stage_rates(config: cfg.Config, streams: Sequence[Stream]) -> list[StageRate
 
     stages = [StageRates(0, rates_of(sampling, sampling.languages, "sampling.languages"))]
     for i, stage in enumerate(sampling.stages):
-        # The strategy is the run's; where it has no exponent, `config.validate` refuses a stage that names one.
+        # The strategy is the run's; where it has no exponent, `validate_pretraining` refuses a stage that names one.
         rule = sampling if stage.exponent is None else replace(sampling, exponent=stage.exponent)
         rates = rates_of(rule, stage.languages, f"sampling.stages[{i}].languages")
         stages.append(StageRates(stage.start, rates))

@@ -104,7 +104,7 @@ def start_from(config: cfg.Config) -> cfg.Config:
         return config
     adopted = initial.adopt(config)
     try:
-        cfg.validate(adopted)
+        cfg.validate_pretraining(adopted)
     except UserError as e:
         raise UserError(f"{e} (model is the encoder's that {config.workdir} starts from)") from e
     return adopted

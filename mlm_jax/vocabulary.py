@@ -16,7 +16,7 @@ from mlm_jax.files import read_json, write_whole
 from mlm_jax.tokenizers import load_json, load_pieces, load_tokenizer
 
 # Ids of a vocabulary that we train. Padding is 0 because SeqIO and T5X take 0 for padding.
-PAD, EOS, UNK, BOS, MASK = 0, 1, 2, 3, 4
+PAD, EOS, UNK, BOS = 0, 1, 2, 3
 
 # What the specials are called in a tokenizer.json (BERT's names, SentencePiece's and Gemma's).
 NAMES = {
@@ -56,7 +56,7 @@ class Vocabulary:
         return np.setdiff1d(np.arange(self.size, dtype=np.int32), np.asarray(self.special_ids, np.int32))
 
 
-def from_file(path: epath.PathLike) -> Vocabulary:
+def vocabulary_of_file(path: epath.PathLike) -> Vocabulary:
     """Describe a SentencePiece model or a tokenizer.json: ours, or any other.
 
     One without padding, begin, end or mask token gets them as new ids after its last piece.
@@ -115,12 +115,12 @@ def with_specials(size: int, ids: dict[str, int], special: set[int]) -> Vocabula
     )
 
 
-def write(vocabulary: Vocabulary, folder: epath.PathLike) -> None:
+def write_vocabulary(vocabulary: Vocabulary, folder: epath.PathLike) -> None:
     """Write `vocabulary.json`, aside and then by rename."""
     write_whole(epath.Path(folder) / "vocabulary.json", json.dumps(dataclasses.asdict(vocabulary), indent=1) + "\n")
 
 
-def read(folder: epath.PathLike) -> Vocabulary:
+def read_vocabulary(folder: epath.PathLike) -> Vocabulary:
     """Read a workdir's `vocabulary/` folder and check that its model is the one described.
 
     Raises:

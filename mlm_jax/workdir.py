@@ -57,7 +57,7 @@ def own_workdir(config: Any, again: str = "", write: bool = True) -> None:
         if saved and onwards and write:
             console.warn(f"{config.workdir}: {'; '.join(onwards)}; what is trained from here on uses what is here")
     if write:
-        write_text(config.workdir, "config.json", cfg.to_json(config))
+        write_text(config.workdir, "config.json", cfg.config_to_json(config))
 
 
 def refusal(config: Any, refused: Sequence[Difference], again: str) -> str:

@@ -21,7 +21,7 @@ def write_shard(path: Path, blocks: list[dict[str, np.ndarray]]) -> Shard:
     path.parent.mkdir(parents=True, exist_ok=True)
     offsets, out = [0], b""
     for block in blocks:
-        payload = records.encode(block)
+        payload = records.encode_block(block)
         out += struct.pack("<QI", len(payload), 0) + payload + struct.pack("<I", 0)
         offsets.append(len(out))
     path.write_bytes(out)
@@ -89,7 +89,7 @@ def make_corpus(
         settings={},
         tools={},
     )
-    manifest.write(made, folder)
+    manifest.write_manifest(made, folder)
     return made
 
 
@@ -111,8 +111,8 @@ def make_workdir(folder: Path, sizes: dict[str, int], **sections) -> Config:
     )
     (folder / "vocabulary").mkdir(parents=True)
     (folder / "vocabulary" / "sentencepiece.model").write_bytes(model.getvalue())
-    described = vocabulary.from_file(folder / "vocabulary" / "sentencepiece.model")
-    vocabulary.write(described, folder / "vocabulary")
+    described = vocabulary.vocabulary_of_file(folder / "vocabulary" / "sentencepiece.model")
+    vocabulary.write_vocabulary(described, folder / "vocabulary")
     make_corpus(folder / "corpus", sizes, vocabulary_size=described.size, sha256=described.sha256)
     return tiny_config(str(folder), **sections)
 

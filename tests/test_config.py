@@ -38,7 +38,7 @@ def changed(**options):
 
 def test_the_default_is_xlmr_base_and_valid():
     config = changed()
-    cfg.validate(config)
+    cfg.validate_pretraining(config)
     m = config.model
     assert (m.layers, m.width, m.heads, m.mlp_width, config.sampling.exponent) == (12, 768, 12, 3072, 0.3)
 
@@ -71,7 +71,7 @@ def test_the_default_is_xlmr_base_and_valid():
 )
 def test_what_cannot_work_is_refused(options, message):
     with pytest.raises(UserError, match=message) as caught:
-        cfg.validate(changed(**options))
+        cfg.validate_pretraining(changed(**options))
     assert "\n" not in str(caught.value)
 
 
@@ -81,7 +81,7 @@ def refused(stored, config):
 
 def test_json_holds_everything_and_differences_are_named():
     config = changed()
-    stored = json.loads(cfg.to_json(config))
+    stored = json.loads(cfg.config_to_json(config))
     assert differences(stored, config) == []
     other = changed(model__layers=6, sampling__exponent=0.7, train__steps=5, mesh__data=2)
     assert refused(stored, other) == [
@@ -95,7 +95,7 @@ def test_json_holds_everything_and_differences_are_named():
 
 def test_an_option_that_is_not_stored_has_its_default_there():
     config = changed()
-    stored = json.loads(cfg.to_json(config))
+    stored = json.loads(cfg.config_to_json(config))
     del stored["seed"], stored["hosts"], stored["model"]["window"], stored["data"]["sources"][0]["field"]
     assert differences(stored, config) == []
     assert refused(stored, dataclasses.replace(config, seed=1)) == ["seed: 0 there, 1 here"]
@@ -106,7 +106,7 @@ def test_an_option_that_is_not_stored_has_its_default_there():
 def test_a_long_value_is_shown_where_it_differs():
     paths = [f"/data/of/many/languages/in/a/folder/of/its/own/{language}/text.txt" for language in ("de", "en", "sw")]
     config = changed(data__sources=tuple(cfg.Source(path.split("/")[-2], path) for path in paths))
-    stored = json.loads(cfg.to_json(config))
+    stored = json.loads(cfg.config_to_json(config))
     sources = list(config.data.sources)
     sources[1] = dataclasses.replace(sources[1], path=paths[1].replace("/en/", "/en-GB/"))
     assert refused(stored, changed(data__sources=tuple(sources))) == [
@@ -119,7 +119,7 @@ def test_a_long_value_is_shown_where_it_differs():
 def test_a_limit_of_epochs_may_change_where_it_is_nothing_but_a_limit():
     for strategy, may in (("exponent", True), ("unimax", False)):
         config = changed(sampling__strategy=strategy, sampling__max_epochs=5.0)
-        stored = json.loads(cfg.to_json(config))
+        stored = json.loads(cfg.config_to_json(config))
         sampling = dataclasses.replace(config.sampling, max_epochs=9.0)
         (found,) = differences(stored, dataclasses.replace(config, sampling=sampling))
         assert (found.may_change is not None) is may and OF_VOCABULARY in found.notes
@@ -151,9 +151,9 @@ def test_defaults_are_within_their_bounds(config):
 def test_config_files_that_are_none(tmp_path, text, message):
     (tmp_path / "c.py").write_text(text)
     with pytest.raises(UserError, match=message):
-        cfg.load(str(tmp_path / "c.py"))
+        cfg.load_config(str(tmp_path / "c.py"))
     with pytest.raises(UserError, match="no such config file"):
-        cfg.load(str(tmp_path / "d.py"))
+        cfg.load_config(str(tmp_path / "d.py"))
 
 
 def test_a_file_changed_within_a_second_is_read_anew(tmp_path, monkeypatch):
@@ -162,5 +162,5 @@ def test_a_file_changed_within_a_second_is_read_anew(tmp_path, monkeypatch):
     for layers in (2, 3):
         path.write_text(f"from mlm_jax.config import *\n\n\ndef get_config():\n    return Config(seed={layers})\n")
         os.utime(path, (1, 1))
-        assert cfg.load(str(path)).seed == layers
+        assert cfg.load_config(str(path)).seed == layers
     assert list(tmp_path.iterdir()) == [path]

@@ -30,8 +30,8 @@ TINY = [path for path in CONFIGS if path.stem.startswith("tiny_")]
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_is_valid_and_opens_with_what_it_is_and_how_to_run_it(path):
-    config = cfg.load(str(path))
-    cfg.validate(config)
+    config = cfg.load_config(str(path))
+    cfg.validate_pretraining(config)
     assert config.workdir == f"runs/{path.stem}"
     said = path.read_text().split('"""')[1]
     assert f"configs/{path.name}" in said
@@ -66,7 +66,7 @@ def test_a_tiny_family_trains_resumes_bit_for_bit_exports_and_comes_back(path, t
     )
     one = jax.devices()[:1]
     for name in ("whole", "broken"):
-        (Path(name) / "config.json").write_text(cfg.to_json(dataclasses.replace(config, workdir=name)))
+        (Path(name) / "config.json").write_text(cfg.config_to_json(dataclasses.replace(config, workdir=name)))
     loop.train(dataclasses.replace(config, workdir="whole"), one)
     with monkeypatch.context() as stopping:
         stopping.setattr(loop, "catch_stop", terminated_at(10))

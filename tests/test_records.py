@@ -27,7 +27,7 @@ def make(spans, seed):
 @given(spans, st.integers(0, 99))
 def test_round_trip(spans, seed):
     block = make(spans, seed)
-    back = records.decode(records.encode(block))
+    back = records.decode_block(records.encode_block(block))
     for name in records.FEATURES:
         np.testing.assert_array_equal(back[name], block[name])
         assert back[name].dtype == np.int32
@@ -37,7 +37,7 @@ def test_round_trip(spans, seed):
 def test_expand_restarts_positions_and_pads(spans, seed):
     block = make(spans, seed)
     used = len(block["tokens"])
-    out = records.expand(block, 80, pad=1)
+    out = records.expand_block(block, 80, pad=1)
     np.testing.assert_array_equal(out["tokens"], [*block["tokens"], *[1] * (80 - used)])
     positions, segments, languages, types = [], [], [], []
     for number, (length, language) in enumerate(spans):
@@ -55,7 +55,7 @@ def test_tensorflow_reads_the_same():
     tf = pytest.importorskip("tensorflow")
     block = make([(5, 3), (4, 99)], 0)
     spec = {name: tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True) for name in records.FEATURES}
-    parsed = tf.io.parse_single_example(records.encode(block), spec)
+    parsed = tf.io.parse_single_example(records.encode_block(block), spec)
     for name in records.FEATURES:
         np.testing.assert_array_equal(parsed[name].numpy(), block[name])
     written = tf.train.Example(
@@ -63,5 +63,5 @@ def test_tensorflow_reads_the_same():
             feature={n: tf.train.Feature(int64_list=tf.train.Int64List(value=block[n])) for n in records.FEATURES}
         )
     )
-    for name, values in records.decode(written.SerializeToString()).items():
+    for name, values in records.decode_block(written.SerializeToString()).items():
         np.testing.assert_array_equal(values, block[name])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlm_jax import sampling
-from mlm_jax.config import Config, Data, Sampling, Source, Stage, Train, validate
+from mlm_jax.config import Config, Data, Sampling, Source, Stage, Train, validate_pretraining
 from mlm_jax.errors import UserError
 from mlm_jax.manifest import Split, Stream
 
@@ -130,7 +130,7 @@ def test_stages_keep_the_strategy():
     for strategy in ("unimax", "temperature"):
         config = run_config(sampling=replace(unimax, strategy=strategy, stages=(Stage(20, 0.3),)), train=train)
         with pytest.raises(UserError, match=rf"stages\[0\]\.exponent: 0\.3, but sampling\.strategy is {strategy}"):
-            validate(config)
+            validate_pretraining(config)
     config = run_config(sampling=replace(unimax, stages=(Stage(20, 0.3),)), train=train)
     np.testing.assert_allclose(sampling.stage_rates(config, streams)[1].rates, [0.96, 0.04])
     temperature = Sampling(strategy="temperature", temperature=2, stages=(Stage(50),))

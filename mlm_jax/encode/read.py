@@ -52,7 +52,7 @@ def read_pretrained(
 
 
 def _read_checkpoint(folder: epath.Path, which: str, mesh: jax.sharding.Mesh | None) -> Pretrained:
-    words, prepared = vocabulary.read(folder / "vocabulary"), manifest.read(folder / "corpus")
+    words, prepared = vocabulary.read_vocabulary(folder / "vocabulary"), manifest.read_manifest(folder / "corpus")
     checkpoints, config = open_checkpoints(folder)
     # Training asked for an attention kernel that may not run here.
     model = dataclasses.replace(config.model, attention="auto")
@@ -69,7 +69,7 @@ def _read_checkpoint(folder: epath.Path, which: str, mesh: jax.sharding.Mesh | N
 
 def _read_finetuned(workdir: epath.Path, folder: epath.Path, mesh: jax.sharding.Mesh | None) -> Pretrained:
     described = read_json(folder / "model.json")
-    found = read_initial(folder, mesh, vocabulary.read(workdir / "vocabulary"))
+    found = read_initial(folder, mesh, vocabulary.read_vocabulary(workdir / "vocabulary"))
     head = FinetunedHead(read_json(workdir / "config.json")["task"], tuple(described["labels"]), found.params["head"])
     return dataclasses.replace(found, params=found.params["encoder"], step=described["step"], head=head)
 
@@ -123,5 +123,5 @@ def checkpoint_steps(workdir: epath.PathLike) -> list[int]:
 
 def open_checkpoints(folder: epath.Path) -> tuple[Checkpoints, cfg.Config]:
     """The checkpoints of a pretraining run, and its config."""
-    config = cfg.from_json(read_json(folder / "config.json"), str(folder))
-    return run_checkpoints(config, manifest.read(folder / "corpus")), config
+    config = cfg.pretraining_config(read_json(folder / "config.json"), str(folder))
+    return run_checkpoints(config, manifest.read_manifest(folder / "corpus")), config

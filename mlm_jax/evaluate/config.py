@@ -141,7 +141,7 @@ class Evaluate:
     language_model: tyro.conf.Suppress[tuple[LanguageModel, ...]] = ()
 
 
-def validate(config: Evaluate) -> None:
+def validate_evaluation(config: Evaluate) -> None:
     """Refuse a config that cannot work, before anything is loaded.
 
     Raises:
@@ -162,7 +162,7 @@ def validate(config: Evaluate) -> None:
     if twice:
         raise UserError(f"benchmarks: {', '.join(sorted(twice))} twice; each needs a name of its own")
     for tuned in config.tuned:
-        finetune_config.validate(tuned.config)
+        finetune_config.validate_finetuning(tuned.config)
 
 
 def experiment(config: Evaluate, part: Tuned) -> Finetune:

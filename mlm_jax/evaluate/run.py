@@ -258,7 +258,7 @@ def share_encoder(source: epath.Path, target: epath.Path, config: Finetune) -> N
     for path in (source / "vocabulary").iterdir():
         if path.is_file() and not (target / "vocabulary" / path.name).exists():
             path.copy(target / "vocabulary" / path.name)
-    write_whole(stored, cfg.to_json(config))
+    write_whole(stored, cfg.config_to_json(config))
 
 
 def pretraining_sizes(init: str) -> dict[str, int]:
@@ -266,7 +266,7 @@ def pretraining_sizes(init: str) -> dict[str, int]:
     corpus = epath.Path(init or ".") / "corpus"
     if not init or not (corpus / "manifest.json").exists():
         return {}
-    return {s.name: s.train.tokens for s in manifest.read(corpus).monolingual}
+    return {s.name: s.train.tokens for s in manifest.read_manifest(corpus).monolingual}
 
 
 def summary(rows: Sequence[BenchmarkRow], source: str, sizes: dict[str, int]) -> dict[str, dict[str, float]]:
@@ -310,4 +310,4 @@ def table(rows: Sequence[BenchmarkRow], source: str, sizes: dict[str, int]) -> s
                 "" if correlation is None else f"{correlation:.2f}",
             ]
         )
-    return console.table(["task", "metric", *languages, "mean", f"{source} - others", "ρ size"], cells)
+    return console.format_table(["task", "metric", *languages, "mean", f"{source} - others", "ρ size"], cells)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 from etils import epath
@@ -169,7 +169,7 @@ def selection(config: Finetune) -> str:
     return "source" if config.regime in ("zero_shot", "translate_test") else "joint"
 
 
-def validate(config: Finetune) -> None:
+def validate_finetuning(config: Finetune) -> None:
     """Refuse a config that cannot work, before anything is loaded.
 
     Raises:
@@ -223,27 +223,19 @@ def validate(config: Finetune) -> None:
     TASKS[task.kind].check(data, task)
 
 
-def from_json(stored: dict[str, Any], where: str) -> Finetune:
-    """A workdir's stored config.
-
-    Raises:
-      UserError: it is of another command or version.
-    """
-    if "task" not in stored:
-        raise UserError(f"{where}: not a workdir of finetune; run: mlm-jax finetune CONFIG --init {where}")
-    try:
-        return dataclasses.replace(cfg.build(Finetune, stored), workdir=where)
-    except (KeyError, TypeError) as e:
-        raise UserError(f"{where}/config.json: not a config of finetune ({e}); give the workdir of one") from e
-
-
-def read(workdir: str) -> Finetune:
+def read_finetuning(workdir: str) -> Finetune:
     """The config stored in a workdir of `finetune`.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none, or it is of another command or version.
     """
-    stored = epath.Path(workdir) / "config.json"
-    if not stored.exists():
-        raise UserError(f"{stored}: no such file; give a workdir that finetune made")
-    return from_json(read_json(stored), workdir)
+    path = epath.Path(workdir) / "config.json"
+    if not path.exists():
+        raise UserError(f"{path}: no such file; give a workdir that finetune made")
+    stored = read_json(path)
+    if "task" not in stored:
+        raise UserError(f"{workdir}: not a workdir of finetune; run: mlm-jax finetune CONFIG --init {workdir}")
+    try:
+        return dataclasses.replace(cfg.build_config(Finetune, stored), workdir=workdir)
+    except (KeyError, TypeError) as e:
+        raise UserError(f"{path}: not a config of finetune ({e}); give the workdir of one") from e

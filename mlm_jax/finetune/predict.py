@@ -106,7 +106,7 @@ class Predictor:
         Raises:
           UserError: there is no such model.
         """
-        config = options.read(str(workdir))
+        config = options.read_finetuning(str(workdir))
         devices = meshes.make_mesh(mesh, devices=jax.devices()[: config.devices or None])
         tuned = read_pretrained(workdir, mesh=devices, model=name)
         assert tuned.head is not None

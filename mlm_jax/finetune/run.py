@@ -352,7 +352,7 @@ def table(rows: Sequence[FinetunedRow], source: str) -> str:
         gaps = [values[source][s] - float(np.mean([values[x][s] for x in languages if x != source])) for s in seeds]
         spread = f"{np.std(gaps, ddof=1):.1f}" if len(gaps) > 1 else ""
         cells.append([f"{source} - mean of others", "", "", f"{np.mean(gaps):.1f}", spread, *blank])
-    return console.table(["language", "model", "examples", metric, "± seeds", *others, "update"], cells)
+    return console.format_table(["language", "model", "examples", metric, "± seeds", *others, "update"], cells)
 
 
 def describe(config: Finetune, start: Pretrained, train: Parts, dev: Parts, test: Parts, labels: Sequence[str]) -> str:

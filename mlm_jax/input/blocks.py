@@ -55,7 +55,7 @@ class Blocks:
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """Features of a block (`records.expand`), and `block_key`, uint32 []: a number that names it wherever it stands."""
+        """Features of a block (`records.expand_block`), and `block_key`, uint32 []: a number that names it wherever it stands."""
         shard = bisect.bisect_right(self._ends, index)
         offsets, data = self._file(shard)
         row = index - (self._ends[shard - 1] if shard else 0)
@@ -67,7 +67,7 @@ class Blocks:
                 file.seek(start)
                 payload = file.read(end - start)
         key = np.asarray(zlib.crc32(f"{self._name}/{index}".encode()), np.uint32)
-        return records.expand(records.decode(payload), self._length, self._pad) | {"block_key": key}
+        return records.expand_block(records.decode_block(payload), self._length, self._pad) | {"block_key": key}
 
     def __repr__(self) -> str:
         return f"Blocks({len(self._paths)} shards, {len(self)} blocks)"

@@ -153,7 +153,7 @@ def _count_repeats(blocks: int, draw: int, block: dict[str, np.ndarray]) -> dict
 def batch_shapes(batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...], type]]:
     """Feature → shape and type of a batch over all processes.
 
-    The per-token features are those of `records.expand`; next_sentence is of the block; block_key names it;
+    The per-token features are those of `records.expand_block`; next_sentence is of the block; block_key names it;
     and repeat is how often it was drawn before.
     """
     shapes: dict[str, tuple[tuple[int, ...], type]] = dict.fromkeys(

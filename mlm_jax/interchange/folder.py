@@ -125,7 +125,7 @@ def write_folder(folder: Path, pretrained: Pretrained, shard_bytes: int = SHARD_
     settings = to_settings(model, vocabulary, family, pretrained.languages)
     of_head: dict[str, Any] = {}
     if head is not None:
-        task: Task = dataclasses.replace(cfg.build(Task, head.task), labels=head.labels)
+        task: Task = dataclasses.replace(cfg.build_config(Task, head.task), labels=head.labels)
         settings |= task_heads.to_settings(family, task)
         params = jax.tree.map(to_host, head.params)  # small beside the encoder
         of_head = task_heads.head_tensors(params, family, task)

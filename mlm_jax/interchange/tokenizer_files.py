@@ -50,7 +50,7 @@ def import_tokenizer(source: Path, folder: epath.Path, size: int) -> Vocabulary:
     made = _load(source)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "tokenizer.json", made.to_str())
-    described = vocabularies.from_file(folder / "tokenizer.json")
+    described = vocabularies.vocabulary_of_file(folder / "tokenizer.json")
     vocabulary = made.get_vocab(with_added_tokens=True)
     ids = {name: getattr(described, name) for name in SPECIALS}
     for name, content in _special_tokens(source).items():
@@ -73,7 +73,7 @@ def import_tokenizer(source: Path, folder: epath.Path, size: int) -> Vocabulary:
     for name in KEPT:
         if (source / name).exists():
             (kept / name).write_bytes((source / name).read_bytes())
-    vocabularies.write(made_vocabulary, folder)
+    vocabularies.write_vocabulary(made_vocabulary, folder)
     return made_vocabulary
 
 

@@ -99,11 +99,11 @@ def write_imported(folder: epath.Path, found: Pretrained, head: FinetunedHead) -
     """Store a fine-tuned encoder as the model `imported` of a workdir."""
     config = options.Finetune(
         workdir=str(folder),
-        task=cfg.build(options.Task, head.task),
+        task=cfg.build_config(options.Task, head.task),
         data=options.Data(max_length=min(found.model.positions, 512), pair=""),
     )
     save_model(folder / "models" / "imported", found)
-    write_whole(folder / "config.json", cfg.to_json(config))
+    write_whole(folder / "config.json", cfg.config_to_json(config))
 
 
 def export_encoder(workdir: str, out: str, which: str = "best", model: str = "", mesh: cfg.Mesh | None = None) -> str:

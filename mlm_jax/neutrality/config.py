@@ -101,7 +101,7 @@ class Analyze:
     mesh: Annotated[cfg.Mesh, MAY_CHANGE] = cfg.ALL_DEVICES
 
 
-def validate(config: Analyze) -> None:
+def validate_analysis(config: Analyze) -> None:
     """Refuse a config that cannot work, before anything is loaded.
 
     Raises:

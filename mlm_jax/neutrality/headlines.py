@@ -111,4 +111,4 @@ def table(rows: Sequence[ProbeRow]) -> str:
         ]
         for h in headlines(rows)
     ]
-    return console.table(["set", "probe", "layer", "pooling", *TRANSFORMATIONS], cells)
+    return console.format_table(["set", "probe", "layer", "pooling", *TRANSFORMATIONS], cells)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from mlm_jax import console
 from mlm_jax import mesh as meshes
-from mlm_jax.config import Config, flatten
+from mlm_jax.config import Config, flat_options
 from mlm_jax.plan import topology
 from mlm_jax.plan.config import Plan
 from mlm_jax.plan.planned import Planned, adapt, plan_step
@@ -15,7 +15,7 @@ from mlm_jax.plan.topology import GIB
 
 def changes(before: Config, after: Config) -> str:
     """The options of mesh and train that differ, as they would be given on the command line."""
-    was, now = flatten(before), flatten(after)
+    was, now = flat_options(before), flat_options(after)
     differ = [
         name for name in now if name.startswith(("mesh.", "train.", "model.")) and was[name] not in (now[name], -1)
     ]
@@ -57,7 +57,7 @@ def describe(planned: Planned, before: Config) -> str:
         [kind, f"{devices}", f"{times:,.0f}", f"{size / 1e9:,.3f}"]
         for (kind, devices), (times, size) in sorted(planned.collectives.items(), key=lambda item: -item[1][1])
     ]
-    lines.append(console.table(["kind", "chips", "times", "GB"], cells) if cells else "  none")
+    lines.append(console.format_table(["kind", "chips", "times", "GB"], cells) if cells else "  none")
     computed = planned.executed_flops * where.chips / planned.model_flops
     predicted = planned.predicted
     lines += [

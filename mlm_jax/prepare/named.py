@@ -36,7 +36,7 @@ def shard_count(source: cfg.Source, split: str) -> int:
     return len(task.source.list_shards(split)) if isinstance(task, seqio.Task) else 1
 
 
-def documents(source: cfg.Source, split: str, index: int, count: int) -> Iterator[list[str]]:
+def named_documents(source: cfg.Source, split: str, index: int, count: int) -> Iterator[list[str]]:
     """The documents of one shard, in batches, in a fixed order.
 
     Raises:
@@ -73,7 +73,7 @@ def pair_shard_count(source: cfg.Parallel) -> int:
     return max(1, info.splits["train"].num_shards) if "train" in info.splits else 1
 
 
-def pairs(source: cfg.Parallel, index: int, count: int) -> Iterator[list[Pair]]:
+def named_pairs(source: cfg.Parallel, index: int, count: int) -> Iterator[list[Pair]]:
     """The sentence pairs of one shard of a TFDS translation data set, in batches, in a fixed order.
 
     Its examples hold one sentence per language (`tfds.features.Translation`: wmt, opus, para_crawl), or a list of
@@ -191,13 +191,13 @@ def _pair_slices(parallel: cfg.Parallel) -> list[Slice[cfg.Parallel]]:
 
 def _documents(part: Slice[cfg.Source]) -> Iterator[list[str]]:
     split = part.source.validation if part.part == "validation" else "train"
-    return documents(part.source, split, part.index, part.count)
+    return named_documents(part.source, split, part.index, part.count)
 
 
 TFDS = SourceKind(
     slices=_slices,
     documents=_documents,
     pair_slices=_pair_slices,
-    pairs=lambda part: pairs(part.source, part.index, part.count),
+    pairs=lambda part: named_pairs(part.source, part.index, part.count),
 )
 SEQIO = SourceKind(slices=_slices, documents=_documents)

@@ -33,7 +33,7 @@ SPLITS = ("train", "validation")
 TOOLS = ("mlm_jax", "seqio", "tensorflow", "tensorflow-datasets", "sentencepiece", "numpy")
 
 
-def prepare(config: cfg.Config) -> Manifest:
+def prepare_corpus(config: cfg.Config) -> Manifest:
     """Make a workdir's `vocabulary/` and `corpus/`, as far as they are missing.
 
     Args:
@@ -45,7 +45,7 @@ def prepare(config: cfg.Config) -> Manifest:
     workdir = epath.Path(config.workdir)
     corpus = workdir / "corpus"
     if (corpus / "manifest.json").exists():
-        return manifest.read(corpus)
+        return manifest.read_manifest(corpus)
     workers = config.data.workers or os.cpu_count() or 1
     try:
         corpus.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def prepare(config: cfg.Config) -> Manifest:
             ),
             tools=dict(tool_versions()),
         )
-        manifest.write(made, corpus)
+        manifest.write_manifest(made, corpus)
     except OSError as e:
         raise UserError(
             f"{e.filename or workdir}: {e.strerror or e}; free space or mend permissions, then run again"

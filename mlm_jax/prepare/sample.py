@@ -19,12 +19,12 @@ from mlm_jax.prepare.slices import Slice, SourceKind
 PATH = "sample:django"
 
 
-def languages() -> list[str]:
+def sample_languages() -> list[str]:
     """Codes of the languages of the sample, sorted: Django's locale names."""
     return sorted(set(_catalogues()) | {"en"})
 
 
-def documents(language: str) -> list[str]:
+def sample_documents(language: str) -> list[str]:
     """The messages of a language, each once, in the order of their ids.
 
     Raises:
@@ -36,7 +36,7 @@ def documents(language: str) -> list[str]:
     return list(dict.fromkeys(text for _, text in sorted(_messages(language).items())))
 
 
-def pairs(first: str, second: str) -> list[tuple[str, str]]:
+def sample_pairs(first: str, second: str) -> list[tuple[str, str]]:
     """Messages that two languages share, aligned by message id.
 
     Raises:
@@ -68,7 +68,7 @@ def _catalogues() -> dict[str, list[Path]]:
 def _messages(language: str) -> dict[str, str]:
     """Message id (with its context) → translation; of plurals, the first form."""
     if language not in _catalogues():
-        raise UserError(f"sample:django: no language {language}; it has {', '.join(languages())}")
+        raise UserError(f"sample:django: no language {language}; it has {', '.join(sample_languages())}")
     messages: dict[str, str] = {}
     for path in _catalogues()[language]:
         with path.open("rb") as file:
@@ -103,8 +103,8 @@ def _pair_slices(parallel: cfg.Parallel) -> list[Slice[cfg.Parallel]]:
 
 SAMPLE = SourceKind(
     slices=_slices,
-    documents=lambda part: iter([documents(part.source.language)]),
+    documents=lambda part: iter([sample_documents(part.source.language)]),
     pair_slices=_pair_slices,
-    pairs=lambda part: iter([pairs(*part.source.languages)]),
-    languages=languages,
+    pairs=lambda part: iter([sample_pairs(*part.source.languages)]),
+    languages=sample_languages,
 )

@@ -116,8 +116,8 @@ def _write_split(job: Job, split: str) -> dict[str, int]:
     aside = path.parent / f"{path.name}.partial"
     offsets = [0]
     with aside.open("wb") as file:
-        for block in blocks(job.text, split, job.settings, job.language_ids, counts):
-            payload = records.encode(block)
+        for block in make_blocks(job.text, split, job.settings, job.language_ids, counts):
+            payload = records.encode_block(block)
             file.write(frame(payload))
             offsets.append(offsets[-1] + len(payload) + 16)
             np.add.at(histogram, block["tokens"], 1)
@@ -132,7 +132,7 @@ def _write_split(job: Job, split: str) -> dict[str, int]:
     return counts | {"file_bytes": offsets[-1]}
 
 
-def blocks(
+def make_blocks(
     text: Slice[Any],
     split: str,
     settings: Settings,
@@ -165,7 +165,7 @@ def blocks(
 def _texts(text: Slice[Any], split: str, fraction: float, counts: dict[str, int] | None) -> Iterator[list[Any]]:
     """A slice's documents (or pairs) of one split, in batches."""
     batches: Iterator[list[Any]] = (
-        sources.pairs(text) if isinstance(text.source, cfg.Parallel) else sources.documents(text)
+        sources.read_pairs(text) if isinstance(text.source, cfg.Parallel) else sources.read_documents(text)
     )
     for batch in batches:
         part = sources.divide(text.part, batch, fraction).get(split, [])

@@ -109,7 +109,7 @@ def _resolve_pair(parallel: cfg.Parallel) -> Iterator[cfg.Parallel]:
             yield dataclasses.replace(parallel, languages=(first, second))
 
 
-def documents(part: Slice[cfg.Source]) -> Iterator[list[str]]:
+def read_documents(part: Slice[cfg.Source]) -> Iterator[list[str]]:
     """A slice's documents, in batches.
 
     Raises:
@@ -118,7 +118,7 @@ def documents(part: Slice[cfg.Source]) -> Iterator[list[str]]:
     return kind_of(part.source.path).documents(part)
 
 
-def pairs(part: Slice[cfg.Parallel]) -> Iterator[list[Pair]]:
+def read_pairs(part: Slice[cfg.Parallel]) -> Iterator[list[Pair]]:
     """A slice's sentence pairs, in batches.
 
     Raises:

@@ -28,7 +28,7 @@ from mlm_jax.prepare import shard
 from mlm_jax.prepare.run import SPLITS
 from mlm_jax.prepare.slices import Slice
 from mlm_jax.prepare.sources import language_slices, pair_slices
-from mlm_jax.vocabulary import read as read_vocabulary
+from mlm_jax.vocabulary import read_vocabulary
 
 OUTPUTS = (*records.TOKEN_FEATURES, "next_sentence")
 
@@ -69,7 +69,7 @@ class TextSource(seqio.DataSource):
 
         def blocks() -> Iterator[dict[str, np.ndarray]]:
             for text in slices:
-                yield from shard.blocks(text, split, self._settings, self._language_ids)
+                yield from shard.make_blocks(text, split, self._settings, self._language_ids)
 
         spec = {name: tf.TensorSpec([None], tf.int32) for name in records.FEATURES}
         return tf.data.Dataset.from_generator(blocks, output_signature=spec)
@@ -79,7 +79,7 @@ class TextSource(seqio.DataSource):
 
 
 def expand_spans(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The features of `records.expand`, without padding, in TensorFlow; next_sentence has rank 1."""
+    """The features of `records.expand_block`, without padding, in TensorFlow; next_sentence has rank 1."""
 
     def expand(block: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         lengths = block["span_lengths"]
@@ -111,9 +111,9 @@ def register(workdir: epath.PathLike, prefix: str = "mlm_jax") -> list[str]:
     """
     workdir = epath.Path(workdir)
     corpus = workdir / "corpus"
-    prepared = manifest.read(corpus)
+    prepared = manifest.read_manifest(corpus)
     words = read_vocabulary(workdir / "vocabulary")
-    data = cfg.build(cfg.Data, prepared.settings["data"])
+    data = cfg.build_config(cfg.Data, prepared.settings["data"])
     settings = shard.Settings(
         prepared.sequence_length,
         prepared.packing,
@@ -174,4 +174,4 @@ def _run_config(workdir: epath.Path, prepared: Manifest) -> cfg.Config:
     path = workdir / "config.json"
     stored = read_json(path) if path.exists() else {"sampling": prepared.settings["sampling"]}
     train = cfg.Train(**stored["train"]) if "train" in stored else cfg.Train()
-    return dataclasses.replace(cfg.Config(), sampling=cfg.build(cfg.Sampling, stored["sampling"]), train=train)
+    return dataclasses.replace(cfg.Config(), sampling=cfg.build_config(cfg.Sampling, stored["sampling"]), train=train)

@@ -24,7 +24,7 @@ from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
 from mlm_jax.prepare.pool import run_all
 from mlm_jax.prepare.slices import Slice
-from mlm_jax.prepare.sources import divide, documents
+from mlm_jax.prepare.sources import divide, read_documents
 from mlm_jax.tokenizers import load_json, load_pieces, read_vocab_txt, word_piece
 
 LONGEST_SENTENCE = 4_000  # bytes; SentencePiece would leave longer ones out without a word
@@ -46,24 +46,24 @@ def make_vocabulary(
       UserError: the text cannot be read, or gives no vocabulary of this size.
     """
     if (folder / "vocabulary.json").exists():
-        return vocabularies.read(folder)
+        return vocabularies.read_vocabulary(folder)
     folder.mkdir(parents=True, exist_ok=True)
     options = config.vocabulary
     if options.path:
-        name, content = take(options)
+        name, content = take_vocabulary(options)
         settings: dict[str, Any] = {"taken_from": options.path}
     else:
         table, sentences = draw_sample(config, slices, workers)
         settings = {"trainer": trainer_settings(options), "sample": table}
-        name, content = train(options, sentences)
+        name, content = train_vocabulary(options, sentences)
     write_whole(folder / name, content)
-    described = vocabularies.from_file(folder / name)
+    described = vocabularies.vocabulary_of_file(folder / name)
     write_whole(folder / "training.json", json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
-    vocabularies.write(described, folder)
+    vocabularies.write_vocabulary(described, folder)
     return described
 
 
-def take(options: cfg.Vocabulary) -> tuple[str, bytes]:
+def take_vocabulary(options: cfg.Vocabulary) -> tuple[str, bytes]:
     """An existing vocabulary's file name in a `vocabulary/` folder, and its content.
 
     Raises:
@@ -150,7 +150,7 @@ def draw_sample(
 def _count(text: Slice[cfg.Source], fraction: float) -> tuple[int, int]:
     """Training documents of a slice, and their bytes."""
     count = size = 0
-    for batch in documents(text):
+    for batch in read_documents(text):
         train = divide(text.part, batch, fraction)["train"]
         count += len(train)
         size += len("".join(train).encode())
@@ -162,7 +162,7 @@ def _draw(text: Slice[cfg.Source], fraction: float, seed: str, below: float) -> 
     keys = random.Random(seed)
     return [
         (key, document)
-        for batch in documents(text)
+        for batch in read_documents(text)
         for document in divide(text.part, batch, fraction)["train"]
         if (key := keys.random()) < below
     ]
@@ -206,7 +206,7 @@ def trainer_settings(options: cfg.Vocabulary) -> dict[str, Any]:
     }  # and unigram scores are rounded afterwards: `round_scores`
 
 
-def train(options: cfg.Vocabulary, sentences: list[str]) -> tuple[str, bytes]:
+def train_vocabulary(options: cfg.Vocabulary, sentences: list[str]) -> tuple[str, bytes]:
     """Train, and return the file's name and content.
 
     Raises:

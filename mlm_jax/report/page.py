@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from mlm_jax.config import flatten
+from mlm_jax.config import flat_options
 from mlm_jax.files import write_whole
 from mlm_jax.report.plots import figures, png
 from mlm_jax.report.rendering import Cell, Plot, Table, render
@@ -58,7 +58,7 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
         plots=plots,
         unit="per token, each predicted from those before it" if causal else "per masked token, at a fixed 15 % mask",
         table=_table(run),
-        options={name: json.dumps(value, ensure_ascii=False) for name, value in flatten(run.config).items()},
+        options={name: json.dumps(value, ensure_ascii=False) for name, value in flat_options(run.config).items()},
     )
     write_whole(folder / "index.html", page)
     return folder / "index.html"

@@ -152,7 +152,7 @@ def summary_table(workdir: epath.PathLike) -> str:
     ]
     validated = [row.scores for row in rows if "loss" in row.scores and not row.is_pair]
     cells.append(["mean", "", "", "", *(_number(mean([found.get(name) for found in validated])) for name in scores)])
-    return console.table(["language", "natural", "smoothed", "epochs", *scores.values()], cells)
+    return console.format_table(["language", "natural", "smoothed", "epochs", *scores.values()], cells)
 
 
 def _number(value: float | None) -> str:

@@ -99,7 +99,7 @@ def read_initial(
         places = tuned | encoder
         flat = {name: put(tensor, name, places, mesh) for name, tensor in read_tensors(folder / TENSORS)}
     params = traverse_util.unflatten_dict(flat, sep="/")
-    words = vocabulary.read(folder / "vocabulary") if words is None else words
+    words = vocabulary.read_vocabulary(folder / "vocabulary") if words is None else words
     return Pretrained(model, params, words, tuple(described["languages"]), described["source"])
 
 

@@ -15,7 +15,7 @@ from etils import epath
 
 from mlm_jax import console, manifest, objectives, sampling, vocabulary
 from mlm_jax import mesh as meshes
-from mlm_jax.config import Config, to_json
+from mlm_jax.config import Config, config_to_json
 from mlm_jax.errors import UserError
 from mlm_jax.input.arrays import local_rows
 from mlm_jax.input.mixture import Mixture, batch_shapes, training_batches, training_mixture
@@ -51,8 +51,8 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
 
     # 1. What there is to learn from.
     corpus = workdir / "corpus"
-    prepared = manifest.read(corpus)
-    words = vocabulary.read(workdir / "vocabulary")
+    prepared = manifest.read_manifest(corpus)
+    words = vocabulary.read_vocabulary(workdir / "vocabulary")
     if words.sha256 != prepared.vocabulary_sha256:
         raise UserError(
             f"{workdir}: corpus/ was prepared with another vocabulary than vocabulary/ holds; prepare again"
@@ -272,5 +272,5 @@ def languages_of(step: int, mixture: Mixture, streams: Sequence[Stream]) -> str:
 def run_checkpoints(config: Config, prepared: manifest.Manifest) -> Checkpoints:
     """The `checkpoints/` of a pretraining run: the last few, and the best by macro validation loss."""
     must_match = {"manifest_sha256": prepared.sha256(), "vocabulary_sha256": prepared.vocabulary_sha256}
-    noted = {"config": json.loads(to_json(config))}
+    noted = {"config": json.loads(config_to_json(config))}
     return Checkpoints(f"{config.workdir}/checkpoints", must_match, noted, config.train.keep_last)

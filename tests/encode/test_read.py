@@ -41,13 +41,13 @@ def random_like(shapes, seed=0):
 def run(tmp_path):
     """A run with a checkpoint that holds parameters and nothing else, and the parameters."""
     config = make_workdir(tmp_path / "run", {"de": 4, "en": 4}, model={"width": 64, "mlp_width": 128})
-    (tmp_path / "run" / "config.json").write_text(cfg.to_json(config))
+    (tmp_path / "run" / "config.json").write_text(cfg.config_to_json(config))
     params = random_like(parameter_shapes(config.model, 100, 2))
     manager = ocp.CheckpointManager(tmp_path / "run" / "checkpoints")
     identity = json.loads((tmp_path / "run" / "corpus" / "manifest.json").read_text())
     from mlm_jax import manifest
 
-    prepared = manifest.read(tmp_path / "run" / "corpus")
+    prepared = manifest.read_manifest(tmp_path / "run" / "corpus")
     identity = {"manifest_sha256": prepared.sha256(), "vocabulary_sha256": prepared.vocabulary_sha256}
     saved = ocp.args.Composite(state=ocp.args.StandardSave({"params": params}), identity=ocp.args.JsonSave(identity))
     manager.save(7, args=saved)
@@ -81,7 +81,7 @@ def test_each_device_gets_its_share_of_the_parameters(run, tmp_path, mesh, kind)
         write_initial(workdir, pretrained)
     if kind == "fine-tuned":
         config = Finetune(task=Task(kind="tag"))
-        (workdir / "config.json").write_text(cfg.to_json(config))
+        (workdir / "config.json").write_text(cfg.config_to_json(config))
         head = {"output_kernel": np.ones((64, 3), np.float32), "output_bias": np.ones(3, np.float32)}
         head["transitions"] = np.eye(4, dtype=np.float32)
         tuned = FinetunedHead(dataclasses.asdict(config.task), ("O", "B-X", "I-X"), head)

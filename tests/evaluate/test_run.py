@@ -14,7 +14,17 @@ from mlm_jax import cli
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate import run as runs
-from mlm_jax.evaluate.config import Corpora, Evaluate, LanguageModel, Mining, Pairs, Retrieval, Text, Tuned, validate
+from mlm_jax.evaluate.config import (
+    Corpora,
+    Evaluate,
+    LanguageModel,
+    Mining,
+    Pairs,
+    Retrieval,
+    Text,
+    Tuned,
+    validate_evaluation,
+)
 from mlm_jax.finetune.config import Train
 from tests.finetune.toys import MODEL, WORDS, make_config, make_start
 
@@ -139,9 +149,9 @@ def test_a_file_that_is_not_there(tmp_path):
 )
 def test_configs_that_cannot_work(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
-        validate(suite(tmp_path, **changes))
+        validate_evaluation(suite(tmp_path, **changes))
 
 
 def test_the_config_stored_is_the_config(tmp_path):
     config = suite(tmp_path)
-    assert cfg.build(Evaluate, json.loads(cfg.to_json(config))) == config
+    assert cfg.build_config(Evaluate, json.loads(cfg.config_to_json(config))) == config

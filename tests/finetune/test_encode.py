@@ -60,7 +60,7 @@ def tokenizer_of(kind, texts, folder):
         made.train_from_iterator(texts, trainer)
         path = folder / "tokenizer.json"
         path.write_text(made.to_str())
-    return load_tokenizer(path), vocabulary.from_file(path)
+    return load_tokenizer(path), vocabulary.vocabulary_of_file(path)
 
 
 def texts_of(language):

@@ -29,7 +29,7 @@ CONFIGS = sorted(CHECKOUT.glob("configs/finetune/*.py")) + sorted(CHECKOUT.glob(
 
 
 def load(path):
-    config = cfg.load(str(path), (Finetune, Evaluate))
+    config = cfg.load_config(str(path), (Finetune, Evaluate))
     (finetune_config if isinstance(config, Finetune) else evaluate_config).validate(config)
     return config
 

@@ -41,8 +41,8 @@ def make_start(folder, model=MODEL, languages=("de", "en")):
     (folder / "vocabulary").mkdir(parents=True)
     path = folder / "vocabulary" / "sentencepiece.model"
     path.write_bytes(written.getvalue())
-    words = vocabulary.from_file(path)
-    vocabulary.write(words, folder / "vocabulary")
+    words = vocabulary.vocabulary_of_file(path)
+    vocabulary.write_vocabulary(words, folder / "vocabulary")
     encoder = make_encoder(model, words.size, len(languages))
     scored = () if model.head == "none" else (np.zeros((1, 2), np.int32),)
     method = "features" if scored else "__call__"

@@ -14,7 +14,7 @@ from mlm_jax import vocabulary
 from mlm_jax.errors import UserError
 from mlm_jax.interchange.tokenizer_files import export_tokenizer, from_sentencepiece, import_tokenizer
 from mlm_jax.prepare import sample
-from mlm_jax.prepare.vocabulary import train
+from mlm_jax.prepare.vocabulary import train_vocabulary
 from mlm_jax.tokenizers import load_tokenizer
 
 GNOME = Path(__file__).parents[3] / "shared" / "data" / "gnome_help"
@@ -37,7 +37,7 @@ ODD = [
 @pytest.fixture(scope="module")
 def sentences():
     pytest.importorskip("django")
-    return [text for language in sample.languages() for text in sample.documents(language)]
+    return [text for language in sample.sample_languages() for text in sample.sample_documents(language)]
 
 
 def gnome_help():
@@ -49,12 +49,14 @@ def gnome_help():
 
 def trained(tmp_path, sentences, **options):
     """A `vocabulary/` folder."""
-    name, content = train(cfg.Vocabulary(**{"size": 4_000, "character_coverage": 0.99} | options), sentences[::4])
+    name, content = train_vocabulary(
+        cfg.Vocabulary(**{"size": 4_000, "character_coverage": 0.99} | options), sentences[::4]
+    )
     folder = epath.Path(tmp_path / "vocabulary")
     folder.mkdir()
     (folder / name).write_bytes(content)
-    words = vocabulary.from_file(folder / name)
-    vocabulary.write(words, folder)
+    words = vocabulary.vocabulary_of_file(folder / name)
+    vocabulary.write_vocabulary(words, folder)
     return folder, words
 
 
@@ -120,11 +122,11 @@ def test_wordpiece_spaces_cjk_and_keeps_or_drops_accents(tmp_path, sentences):
 
 def test_training_a_wordpiece_vocabulary_is_deterministic_and_refuses_impossible_sizes(sentences):
     options = cfg.Vocabulary(model="wordpiece", size=4_000, character_coverage=0.99)
-    assert train(options, sentences[:20_000]) == train(options, sentences[:20_000])
+    assert train_vocabulary(options, sentences[:20_000]) == train_vocabulary(options, sentences[:20_000])
     with pytest.raises(UserError, match=r"vocabulary.size: 50 is less than .* the smallest possible is [\d,]+"):
-        train(cfg.Vocabulary(model="wordpiece", size=50), sentences)
+        train_vocabulary(cfg.Vocabulary(model="wordpiece", size=50), sentences)
     with pytest.raises(UserError, match=r"more than the text can give; the largest possible is [\d,]+"):
-        train(cfg.Vocabulary(model="wordpiece", size=1_000_000), sentences[:2_000])
+        train_vocabulary(cfg.Vocabulary(model="wordpiece", size=1_000_000), sentences[:2_000])
 
 
 def test_xlmr_ids_from_its_sentencepiece_model(tmp_path, sentences):

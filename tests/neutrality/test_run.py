@@ -15,7 +15,7 @@ from mlm_jax.encode.read import checkpoint_steps, read_pretrained
 from mlm_jax.encode.sentences import make_embedder
 from mlm_jax.evaluate.retrieval import nearest
 from mlm_jax.mesh import make_mesh
-from mlm_jax.neutrality.config import Aligned, Analyze, Quality, WordAlignment, validate
+from mlm_jax.neutrality.config import Aligned, Analyze, Quality, WordAlignment, validate_analysis
 from mlm_jax.neutrality.families import family
 from mlm_jax.neutrality.headlines import best_of
 from mlm_jax.neutrality.probe_sentences import probe_aligned
@@ -240,7 +240,7 @@ def test_configs_that_cannot_work(tmp_path, changes, message, capsys):
 
 def test_the_config_stored_is_the_config(tmp_path):
     config = analysis(tmp_path)
-    assert cfg.build(Analyze, json.loads(cfg.to_json(config))) == config
+    assert cfg.build_config(Analyze, json.loads(cfg.config_to_json(config))) == config
 
 
 def test_the_best_layer_is_of_the_highest_mean():
@@ -292,7 +292,7 @@ def test_neutrality_through_pretraining(tmp_path, capsys):
     "path", sorted(Path(__file__).parents[2].glob("configs/analyze/*.py")), ids=lambda path: path.stem
 )
 def test_every_config_is_valid_and_the_families_of_its_languages_known(path):
-    config = cfg.load(str(path), (Analyze,))
-    validate(config)
+    config = cfg.load_config(str(path), (Analyze,))
+    validate_analysis(config)
     assert not [x for part in config.aligned for x, _ in part.files if family(x) is None]
     assert max(len(part.files) for part in config.aligned) == 56

@@ -99,7 +99,7 @@ def test_a_mesh_that_does_not_divide_gives_way():
     # A width of 32 is cut into 32 at most; 100 blocks are rounded up to 128, and two microbatches of 64 divide.
     assert (adapted.mesh.data, adapted.mesh.fsdp, adapted.mesh.tensor) == (2, 32, 1)
     assert (adapted.train.batch_size, adapted.train.accumulate) == (128, 2)
-    cfg.validate(adapted)
+    cfg.validate_pretraining(adapted)
 
 
 def test_muon_keeps_one_moment_of_the_layers_kernels():

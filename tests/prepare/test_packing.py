@@ -21,7 +21,7 @@ def check(block, length):
     assert 0 < len(block["tokens"]) <= length
     assert block["span_lengths"].sum() == len(block["tokens"])
     assert len(block["span_lengths"]) == len(block["span_segments"]) == len(block["span_languages"])
-    records.decode(records.encode(block))
+    records.decode_block(records.encode_block(block))
 
 
 @given(documents, length)
@@ -66,7 +66,7 @@ def test_pairs_share_a_segment_and_restart_positions(pairs, length):
         assert (
             block["span_segments"].tolist() == np.repeat(np.arange(1, len(block["span_lengths"]) // 2 + 1), 2).tolist()
         )
-        expanded = records.expand(records.decode(records.encode(block)), length, 0)
+        expanded = records.expand_block(records.decode_block(records.encode_block(block)), length, 0)
         starts = np.cumsum(block["span_lengths"]) - block["span_lengths"]
         assert (expanded["positions"][starts] == 0).all() and (expanded["tokens"][starts] == BOS).all()
         count += len(block["span_lengths"]) // 2

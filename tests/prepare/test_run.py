@@ -18,7 +18,7 @@ from mlm_jax import manifest, records, tokenizers, vocabulary
 from mlm_jax.errors import UserError
 from mlm_jax.input.blocks import Blocks
 from mlm_jax.prepare import pool, sample, sources
-from mlm_jax.prepare.run import prepare
+from mlm_jax.prepare.run import prepare_corpus
 from mlm_jax.prepare.slices import Slice
 from mlm_jax.prepare.sources import is_held_out
 from mlm_jax.prepare.vocabulary import draw_sample
@@ -63,12 +63,12 @@ def prepared(tmp_path_factory):
     config = make_config(
         folder, shard_bytes=5_000, parallel=(cfg.Parallel(("de", "sw"), (f"{folder}/text/pairs.tsv",)),)
     )
-    return config, prepare(config)
+    return config, prepare_corpus(config)
 
 
 def test_the_manifest_counts_what_is_there(prepared):
     config, made = prepared
-    assert made == manifest.read(f"{config.workdir}/corpus")
+    assert made == manifest.read_manifest(f"{config.workdir}/corpus")
     assert made.languages == ("de", "sw") and [s.name for s in made.streams] == ["de", "sw", "de-sw"]
     for stream in made.monolingual:
         lines = text_of(config, stream.name)
@@ -82,7 +82,7 @@ def test_the_manifest_counts_what_is_there(prepared):
 
 def test_blocks_spell_the_text(prepared):
     config, made = prepared
-    words = vocabulary.read(f"{config.workdir}/vocabulary")
+    words = vocabulary.read_vocabulary(f"{config.workdir}/vocabulary")
     pieces = tokenizers.load_pieces(f"{config.workdir}/vocabulary/sentencepiece.model")
     for stream in made.monolingual:
         lines = text_of(config, stream.name)
@@ -106,7 +106,7 @@ def test_blocks_spell_the_text(prepared):
 
 def test_unigram_loss_by_hand(prepared):
     config, made = prepared
-    words = vocabulary.read(f"{config.workdir}/vocabulary")
+    words = vocabulary.read_vocabulary(f"{config.workdir}/vocabulary")
     stream = made.monolingual[1]
 
     def tokens(split):
@@ -121,7 +121,7 @@ def test_unigram_loss_by_hand(prepared):
 
 def test_specials_have_their_ids_and_text_never_holds_the_mask(prepared):
     config, _ = prepared
-    words = vocabulary.read(f"{config.workdir}/vocabulary")
+    words = vocabulary.read_vocabulary(f"{config.workdir}/vocabulary")
     assert (words.pad, words.eos, words.unk, words.bos, words.mask) == (0, 1, 2, 3, 4)
     pieces = tokenizers.load_pieces(f"{config.workdir}/vocabulary/sentencepiece.model")
     assert words.mask not in pieces.encode("a <mask> b<mask> </s> <pad>")
@@ -139,7 +139,7 @@ def test_plain_seqio_reads_the_cache_and_makes_the_same_from_text(prepared):
     config, made = prepared
     (name,) = tasks.register(config.workdir)
     assert tasks.register(config.workdir) == [name]
-    words = vocabulary.read(f"{config.workdir}/vocabulary")
+    words = vocabulary.read_vocabulary(f"{config.workdir}/vocabulary")
     for stream in made.streams:
         task = seqio.get_mixture_or_task(stream.task)
         for split, part in (("train", stream.train), ("validation", stream.validation)):
@@ -185,13 +185,13 @@ def test_tensorflow_agrees_on_records(prepared):
 def test_a_second_call_returns_at_once_and_a_killed_one_redoes_only_what_is_missing(prepared):
     config, made = prepared
     corpus = f"{config.workdir}/corpus"
-    assert prepare(config) == made
+    assert prepare_corpus(config) == made
     before = {s.file: os.stat(f"{corpus}/{s.file}").st_mtime_ns for x in made.streams for s in x.train.shards}
     os.remove(f"{corpus}/manifest.json")
     victim = made.streams[0].train.shards[1].file
     os.remove(f"{corpus}/{victim}")
     os.remove(f"{corpus}/mlm_jax_de/train-00001-of-{len(made.streams[0].train.shards):05d}.done")
-    again = prepare(config)
+    again = prepare_corpus(config)
     assert again == made
     after = {file: os.stat(f"{corpus}/{file}").st_mtime_ns for file in before}
     assert {file for file in before if before[file] != after[file]} == {victim}
@@ -200,24 +200,24 @@ def test_a_second_call_returns_at_once_and_a_killed_one_redoes_only_what_is_miss
 def test_text_that_changed_is_prepared_again(tmp_path):
     write_text(tmp_path / "text", {"de": 300})
     config = make_config(tmp_path)
-    first = prepare(config)
+    first = prepare_corpus(config)
     os.remove(f"{config.workdir}/corpus/manifest.json")
     with open(tmp_path / "text" / "de.txt", "a") as file:
         file.write("river river river\n" * 40)
-    assert prepare(config).streams[0].train.tokens > first.streams[0].train.tokens
+    assert prepare_corpus(config).streams[0].train.tokens > first.streams[0].train.tokens
 
 
 def test_several_processes_make_the_same_corpus(tmp_path):
     write_text(tmp_path / "text", {"de": 200, "sw": 120})
-    one = prepare(make_config(tmp_path, shard_bytes=3_000))
+    one = prepare_corpus(make_config(tmp_path, shard_bytes=3_000))
     config = make_config(tmp_path, shard_bytes=3_000, workers=2)
-    two = prepare(dataclasses.replace(config, workdir=f"{tmp_path}/two"))
+    two = prepare_corpus(dataclasses.replace(config, workdir=f"{tmp_path}/two"))
     assert one.sha256() == two.sha256()
 
 
 def test_segments_packing(tmp_path):
     write_text(tmp_path / "text", {"de": 200})
-    made = prepare(make_config(tmp_path, packing="segments"))
+    made = prepare_corpus(make_config(tmp_path, packing="segments"))
     source = Blocks(f"{tmp_path}/run/corpus", "xx", made.streams[0].train.shards, 32, 0)
     blocks = [source[i] for i in range(len(source))]
     assert max(block["segment_ids"].max() for block in blocks) > 1
@@ -238,7 +238,7 @@ def test_a_process_that_dies_is_an_error_and_no_hang():
 
 def refused(config, message):
     with pytest.raises(UserError, match=message) as caught:
-        prepare(config)
+        prepare_corpus(config)
     assert "\n" not in str(caught.value)
 
 
@@ -281,11 +281,11 @@ def test_pairs_that_are_not_aligned_are_refused(tmp_path):
     refused(make_config(tmp_path, parallel=parallel), "a and .*b: 2 lines against 3; aligned files need as many")
     (tmp_path / "a").write_text("one\n\nthree\n")
     part = Slice(parallel[0], "both", parallel[0].paths)
-    assert [pair for batch in sources.pairs(part) for pair in batch] == [("one", "one"), ("three", "three")]
+    assert [pair for batch in sources.read_pairs(part) for pair in batch] == [("one", "one"), ("three", "three")]
     (tmp_path / "t").write_text("one\tone\nno tab\n")
     part = Slice(cfg.Parallel(("de", "sw"), (f"{tmp_path}/t",)), "both", (f"{tmp_path}/t",))
     with pytest.raises(UserError, match="t:2: no tab"):
-        list(sources.pairs(part))
+        list(sources.read_pairs(part))
 
 
 @pytest.mark.parametrize("model", ["unigram", "bpe"])
@@ -295,17 +295,17 @@ def test_an_impossible_vocabulary_is_refused_with_a_size_that_works(tmp_path, mo
     config = make_config(tmp_path)
     config = dataclasses.replace(config, vocabulary=dataclasses.replace(config.vocabulary, size=size, model=model))
     with pytest.raises(UserError, match=r"the (largest|smallest) possible is ([\d,]+)") as caught:
-        prepare(config)
+        prepare_corpus(config)
     possible = int(str(caught.value).split("possible is ")[1].split(";")[0].replace(",", ""))
     works = dataclasses.replace(config, vocabulary=dataclasses.replace(config.vocabulary, size=possible))
-    assert prepare(works).vocabulary_size == possible
+    assert prepare_corpus(works).vocabulary_size == possible
 
 
 def test_an_existing_model_is_used_as_it_is(prepared, tmp_path):
     config, made = prepared
     model = f"{config.workdir}/vocabulary/sentencepiece.model"
     taken = dataclasses.replace(config, workdir=str(tmp_path / "run"), vocabulary=cfg.Vocabulary(path=model))
-    assert prepare(taken).vocabulary_sha256 == made.vocabulary_sha256
+    assert prepare_corpus(taken).vocabulary_sha256 == made.vocabulary_sha256
     for name, said in (
         ("a.model", "not a SentencePiece model"),
         ("a.json", "not a tokenizer"),
@@ -341,16 +341,14 @@ def test_the_sample_keeps_to_its_budget_and_its_rates(tmp_path):
 
 def test_the_sample_corpus_is_real_and_aligned():
     pytest.importorskip("django")
-    languages = sample.languages()
+    languages = sample.sample_languages()
     assert len(languages) > 90 and {"en", "sw", "zh_Hans", "fy"} <= set(languages)
-    sizes = {name: sum(len(d.encode()) for d in sample.documents(name)) for name in languages}
+    sizes = {name: sum(len(d.encode()) for d in sample.sample_documents(name)) for name in languages}
     assert 300 < min(sizes.values()) < 2_000 < 40_000 < max(sizes.values())
-    pairs = sample.pairs("en", "de")
+    pairs = sample.sample_pairs("en", "de")
     assert ("Yes", "Ja") in [(a, b) for a, b in pairs] or any(b.startswith("Ja") for _, b in pairs)
-    assert [(b, a) for a, b in pairs] == sample.pairs("de", "en")
-    program = (
-        "import sys; from mlm_jax.prepare import sample; sample.documents('sw'); assert 'django' not in sys.modules"
-    )
+    assert [(b, a) for a, b in pairs] == sample.sample_pairs("de", "en")
+    program = "import sys; from mlm_jax.prepare import sample; sample.sample_documents('sw'); assert 'django' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
@@ -362,10 +360,10 @@ def test_tfds_and_seqio_sources(tmp_path, monkeypatch):
     monkeypatch.setattr("tensorflow_datasets.core.DatasetBuilder.download_and_prepare", lambda self: None)
     with tfds.testing.mock_data(num_examples=7):
         source = cfg.Source("sw", "tfds:wikipedia/20230601.sw")
-        found = [d for batch in named.documents(source, "train", 0, 1) for d in batch]
+        found = [d for batch in named.named_documents(source, "train", 0, 1) for d in batch]
         assert len(found) == 7 and all(isinstance(d, str) for d in found)
         with pytest.raises(UserError, match="no field 'body'; it has"):
-            list(named.documents(dataclasses.replace(source, field="body"), "train", 0, 1))
+            list(named.named_documents(dataclasses.replace(source, field="body"), "train", 0, 1))
     named.builder_of.cache_clear()
 
     (tmp_path / "x.txt").write_text("\n".join(f"line {i}" for i in range(20)))
@@ -380,9 +378,9 @@ def test_tfds_and_seqio_sources(tmp_path, monkeypatch):
     try:
         source = cfg.Source("xx", "seqio:mlm_jax_test_lines")
         assert named.shard_count(source, "train") == 1
-        assert [d for b in named.documents(source, "train", 0, 1) for d in b] == [f"line {i}" for i in range(20)]
+        assert [d for b in named.named_documents(source, "train", 0, 1) for d in b] == [f"line {i}" for i in range(20)]
         with pytest.raises(UserError, match=r"holds .*int32.*, not text"):
-            list(named.documents(dataclasses.replace(source, field="n"), "train", 0, 1))
+            list(named.named_documents(dataclasses.replace(source, field="n"), "train", 0, 1))
     finally:
         seqio.TaskRegistry.remove("mlm_jax_test_lines")
 
@@ -407,7 +405,7 @@ def test_tfds_sentence_pairs(path, languages, monkeypatch):
         slices = sources.pair_slices(cfg.Data(parallel=(cfg.Parallel(languages, (path,)),)))[languages]
         if is_ted:
             monkeypatch.setattr(named, "builder_of", lambda _: _Ted(tfds))
-        pairs = [pair for part in slices for batch in sources.pairs(part) for pair in batch]
+        pairs = [pair for part in slices for batch in sources.read_pairs(part) for pair in batch]
         assert len(pairs) == 5 and all(isinstance(side, str) and side for pair in pairs for side in pair)
         if is_ted:
             assert pairs[0] == ("a", "b c")
@@ -436,7 +434,7 @@ class _Ted:
 def test_the_samples_pairs_of_one_language_with_all():
     pytest.importorskip("django")
     found = sources.pair_slices(cfg.Data(parallel=(cfg.Parallel(("en", "*"), ("sample:django",)),)))
-    assert len(found) == len(sample.languages()) - 1 and all(pair[0] == "en" for pair in found)
+    assert len(found) == len(sample.sample_languages()) - 1 and all(pair[0] == "en" for pair in found)
     with pytest.raises(UserError, match="only sample:django takes"):
         sources.pair_slices(cfg.Data(parallel=(cfg.Parallel(("en", "*"), ("a.tsv",)),)))
 
@@ -456,7 +454,7 @@ def test_next_sentence_blocks_of_a_language_hold_that_language_only(tmp_path):
         ),
         vocabulary=cfg.Vocabulary(model="wordpiece", size=60, sample_bytes=100_000),
     )
-    made = prepare(config)
+    made = prepare_corpus(config)
     pieces = tokenizers.load_tokenizer(f"{config.workdir}/vocabulary").pieces
     for stream, other in zip(made.streams, ("nyumba", "haus"), strict=True):
         source = Blocks(f"{config.workdir}/corpus", stream.name, stream.train.shards, 32, 0)
@@ -472,4 +470,4 @@ def test_next_sentence_blocks_of_a_language_hold_that_language_only(tmp_path):
     once = dataclasses.replace(
         config, workdir=str(tmp_path / "once"), data=dataclasses.replace(config.data, pairings=1)
     )
-    assert prepare(once).streams[0].train.blocks * 2 < made.streams[0].train.blocks
+    assert prepare_corpus(once).streams[0].train.blocks * 2 < made.streams[0].train.blocks

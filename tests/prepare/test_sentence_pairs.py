@@ -47,7 +47,7 @@ def test_a_second_part_follows_or_is_of_another_document_half_each():
 @given(st.integers(8, 64), st.integers(0, 9))
 def test_blocks_fit_and_positions_run_on_over_two_types(length, seed):
     for block in sentence_pairs([corpus(20, seed)], length, BOS, EOS, 0, str(seed)):
-        expanded = records.expand(records.decode(records.encode(block)), length, 0)
+        expanded = records.expand_block(records.decode_block(records.encode_block(block)), length, 0)
         used = len(block["tokens"])
         assert used <= length
         np.testing.assert_array_equal(expanded["positions"][:used], np.arange(used))

@@ -18,7 +18,7 @@ def test_a_kind_of_source_is_one_entry(monkeypatch):
     monkeypatch.setitem(sources.KINDS, "toy", toy)
     slices = sources.language_slices(cfg.Data(sources=(cfg.Source("*", "toy:text"),)))
     assert list(slices) == ["de", "sw"] and str(slices["de"][1]) == "toy:text shard 1 of 2"
-    assert [batch for part in slices["sw"] for batch in sources.documents(part)] == [["sw 0"], ["sw 1"]]
+    assert [batch for part in slices["sw"] for batch in sources.read_documents(part)] == [["sw 0"], ["sw 1"]]
     assert slices["de"][0].fingerprint() != slices["de"][1].fingerprint()
     with pytest.raises(UserError, match="toy:text: sentence pairs are not read from this kind of source"):
         sources.pair_slices(cfg.Data(parallel=(cfg.Parallel(("de", "sw"), ("toy:text",)),)))

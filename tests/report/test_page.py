@@ -16,7 +16,7 @@ def make_run(folder, languages, validations=2):
     """A workdir as a run of two lines of metrics leaves it, its last line cut off by a kill."""
     names = [f"l{i}" for i in range(languages)]
     config = cfg.Config(workdir=str(folder), train=cfg.Train(steps=20, batch_size=4))
-    (folder / "config.json").write_text(cfg.to_json(config))
+    (folder / "config.json").write_text(cfg.config_to_json(config))
     rows = [
         {
             "language": name,
