@@ -119,15 +119,18 @@ def fit(learner: Learner, pace: Pace, mesh: jax.sharding.Mesh, checkpoints: Chec
       UserError: a checkpoint cannot be written, or a loss is not finite; such a state is never saved.
     """
     # 1. Resume from the newest checkpoint, or begin.
+    # The checkpoint is read straight onto this run's mesh, which may be another than the one that wrote it.
     state = checkpoints.restore(learner.abstract_state)
     step = 0 if state is None else int(jax.device_get(state.step))
     console.say(learner.describe(step))
     if step >= pace.steps:
         return Outcome(step, None)
+    # Only where it is needed: an encoder to start from may take minutes to read.
     state = learner.initialize() if state is None else state
 
     # 2. The step, and this process's part of each batch.
     sharding = meshes.batch_sharding(mesh)
+    # Shapes over all processes, [rows, ...]; a process holds the rows of its own devices.
     abstract_batch = {
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
         for name, (shape, dtype) in learner.batch_shapes.items()
@@ -146,7 +149,9 @@ def fit(learner: Learner, pace: Pace, mesh: jax.sharding.Mesh, checkpoints: Chec
         pace.log_every,
         pace.accumulate,
     )
+    # A batch is a function of its step, so that there is no state of the input to restore.
     batches = learner.batches(step)
+    # Drops what the run had logged past the checkpoint it continues from: those steps come again.
     writer = MetricsWriter(workdir, step)
     try:
         with (
@@ -156,10 +161,12 @@ def fit(learner: Learner, pace: Pace, mesh: jax.sharding.Mesh, checkpoints: Chec
             catch_stop(pace.max_seconds, step) as stop_reason,
             console.progress(learner.name or "training", pace.steps, step, f"{learner.unit}s") as advance,
         ):
+            # Ahead of the loop, from shapes alone, so that no step's time holds the compilation.
             compiled = train_step.lower(learner.abstract_state, abstract_frozen, abstract_batch).compile()
-            hosts.barrier("compiled")
+            # Collectives wait for 30 s only, and the processes do not compile equally fast.
+            hosts.barrier(f"compiled {learner.name}")
             clock = Clock(writer.seconds)
-            clock.start()  # compilation is not training time
+            clock.start()
 
             # 3. The loop.
             in_flight: deque[jax.Array] = deque()
@@ -167,12 +174,15 @@ def fit(learner: Learner, pace: Pace, mesh: jax.sharding.Mesh, checkpoints: Chec
             while step < pace.steps and stop is None:
                 with clock.waiting():
                     batch = next(batches)
+                # Returns as soon as the step is handed over; `state` is donated, the old one is gone.
                 state, window = compiled(state, learner.frozen, to_global(batch, rows, sharding))
                 step += 1
                 in_flight.append(window["steps"])
+                # Not further ahead than that: the loop hears a signal, and the host keeps few batches.
                 if len(in_flight) > AHEAD:
                     in_flight.popleft().block_until_ready()
 
+                # The same answer in every process, or some would wait for the others in the next step.
                 stop = stop_reason(step)
                 last = step == pace.steps
                 logs, evaluates, saves = (
@@ -194,11 +204,13 @@ def fit(learner: Learner, pace: Pace, mesh: jax.sharding.Mesh, checkpoints: Chec
                     metrics = evaluation.metrics
                     if evaluation.record is not None:
                         writer.write({"step": step, "seconds": clock.total, **evaluation.record})
+                # The metrics must be of this very step, because Orbax keeps the best checkpoint by them.
                 if saves or (metrics is not None and learner.save_evaluated):
                     with clock.paused():
                         writer.flush()  # who continues from a checkpoint reads the lines up to it
                         checkpoints.save(step, state, metrics)
                 advance(1, note)
+            # Saves run beside the training: the last one may still be under way.
             checkpoints.wait()
     finally:
         writer.close()
@@ -209,8 +221,10 @@ def fit(learner: Learner, pace: Pace, mesh: jax.sharding.Mesh, checkpoints: Chec
 
 def line_of(learner: Learner, step: int, window: Window, clock: Clock) -> Record:
     """A line of metrics: every (sum, weight) pair as its mean, rates, and what the learner adds."""
+    # The one transfer of a line of metrics; it waits for the step.
     sums: dict[str, np.ndarray] = jax.device_get(window)
     seconds, waited = clock.lap()
+    # Each pair is float32 [2]: a sum and its weight. One without weight (no sentence pairs, say) is left out, but for the loss.
     pairs = {name: pair.tolist() for name, pair in sums.items() if pair.ndim}
     means = {name: total / max(weight, 1.0) for name, (total, weight) in pairs.items() if weight or name == "loss"}
     return {
@@ -234,7 +248,8 @@ def refuse_bad(learner: Learner, first_bad: int, checkpoints: Checkpoints) -> No
     """
     if first_bad < 0:
         return
-    checkpoints.wait()  # so that the one that is named is on disk
+    # So that the checkpoint that is named is on disk.
+    checkpoints.wait()
     good = checkpoints.latest()
     found = "no checkpoint was saved" if good is None else f"the last good checkpoint is of {learner.unit} {good}"
     raise UserError(

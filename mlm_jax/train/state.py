@@ -79,10 +79,13 @@ def make_initializer(
         params = model.init(key, example_batch(config.data.sequence_length), positions, method="features")["params"]
         return State(jnp.zeros((), jnp.int32), params, optimizer.init(params), empty_window(measured))
 
+    # Threefry whatever JAX's default is, so that every backend draws the same parameters.
     key = jax.random.key(config.seed, impl="threefry2x32")
     with meshes.mesh_context(mesh):
+        # The boxes carry logical axis names, and the optimizer's state is boxed as the parameters it belongs to.
         abstract = jax.eval_shape(boxed, key)
         shardings = meshes.shardings(mesh, abstract)
+        # Every device draws its own part: the whole state is nowhere.
         init = jax.jit(lambda k: nn.meta.unbox(boxed(k)), out_shardings=shardings)
     abstract_state = jax.tree.map(
         lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), nn.meta.unbox(abstract), shardings

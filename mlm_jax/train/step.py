@@ -69,10 +69,13 @@ def make_train_step(
             losses = [total / jnp.maximum(whole[name], 1) for name, (total, _) in measured.items() if is_loss(name)]
             return sum(losses[1:], losses[0]), measured
 
+        # All float32: the encoder casts parameters to its compute dtype, whose cotangents come back as float32.
         def gradient(microbatch: Batch) -> tuple[Params, Measured]:
             return jax.grad(mean_loss, has_aux=True)(state.params, microbatch)
 
+        # Gradients have the parameters' shapes and shardings; XLA sums them over the devices that hold rows of the batch.
         grads, measured = microbatched(gradient, accumulate)(batch)
+        # Clipping, schedule and decay are the optimizer's; `updates` is what is added to the parameters.
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         tokens = jnp.sum(batch["segment_ids"] > 0, dtype=jnp.int32)  # padding has segment 0
@@ -82,6 +85,7 @@ def make_train_step(
     def sharding(tree: Tree) -> Tree:
         return jax.tree.map(lambda leaf: leaf.sharding, tree)
 
+    # Stated, and not left to XLA: the new state has to lie as the old one, whose memory it takes.
     shardings = sharding(abstract_state)
     return jax.jit(
         step,
@@ -114,6 +118,7 @@ def microbatched(function: Callable[[Batch], Tree], count: int) -> Callable[[Bat
         first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), cut)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, first))
 
+        # A loop and not an unrolled sum: the activations of one microbatch are freed before the next begins.
         def add(total: Tree, microbatch: Batch) -> tuple[Tree, None]:
             return jax.tree.map(jnp.add, total, function(microbatch)), None
 
@@ -130,11 +135,13 @@ def _add_up(
     state: State, measured: Measured, norm: jax.Array, tokens: jax.Array, schedule: optax.Schedule, log_every: int
 ) -> Window:
     """The state's window with a step added, or a new one where the last line of metrics was the step before."""
+    # Sums and not means: a line of metrics divides once, whatever the microbatches and steps it stands for.
     pairs = {name: jnp.stack(pair) for name, pair in measured.items()}  # float32 [2] each
     added = {**pairs, "gradient_norm": norm, "tokens": tokens, "steps": jnp.ones((), jnp.int32)}
     is_new = state.step % log_every == 0
     window = {name: jnp.where(is_new, 0, state.window[name]) + value for name, value in added.items()}
     loss = sum((pair[0] for name, pair in pairs.items() if is_loss(name)), jnp.zeros(()))
+    # Kept in the state, so that no step waits for the host to look at its loss.
     bad = (state.window["first_bad"] < 0) & ~(jnp.isfinite(loss) & jnp.isfinite(norm))
     return window | {
         "learning_rate": schedule(state.step),

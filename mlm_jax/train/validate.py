@@ -79,6 +79,7 @@ def validation_sums(
         if model.config.causal:
             masked = objectives.predict_next(batch)
         else:
+            # By the block and not by its place in a batch: the masks stay when batches or languages change.
             keys = objectives.row_keys(SEED, 0, batch["block_key"])
             masked = objectives.mask_tokens(keys, batch, RULE.mask_rate, RULE, tables, bound)
         return objectives.loss_sums(model, params, masked, None, vocabulary.size, model.config.loss_chunk)
@@ -109,6 +110,7 @@ def validate(validation: Validation, params: Params, most_blocks: int, batch_siz
         validation.corpus, validation.manifest, streams, validation.pad, most_blocks, batch_size, rows
     ):
         out = jax.device_get(validation.step(params, to_global(batch, batch_size, validation.sharding)))
+        # A batch mixes streams; owners is the stream of each row, [rows], -1 where there is no block.
         for name, total in sums.items():
             np.add.at(total, owners[owners >= 0], out[name][owners >= 0].astype(np.float64))
     found: dict[int, dict[str, dict[str, Any]]] = {1: {}, 2: {}}
@@ -125,6 +127,7 @@ def validate(validation: Validation, params: Params, most_blocks: int, batch_siz
                 "targets": int(of["targets"]),
                 **({"pair_accuracy": of["pair_correct"] / of["pairs"]} if of["pairs"] else {}),
             }
+    # Every language counts alike; pairs only where a run has nothing else.
     averaged = found[1] or found[2]
 
     def macro(name: str) -> float | None:
