@@ -8,19 +8,20 @@ import sys
 
 from mlm_jax.errors import INTERRUPTED
 
-# Ctrl-C ends the command on the spot, as libraries that are just being loaded, and callbacks of theirs, swallow an exception
-# or make another of it. Files are whole at any moment; training and preparation see to their own end.
+# Ctrl-C ends the process at once, because libraries that are being imported, and their callbacks, may swallow
+# KeyboardInterrupt or turn it into another exception. No file is ever half-written; training and preparation handle the
+# signal themselves.
 SHOW_CURSOR = b"\x1b[?25h\n"  # which a progress bar hides
 
 
 def end(number: int, frame: object) -> None:
-    """Say so, give back the workdir, and exit."""
+    """Print one line, release the workdir, and exit."""
     if os.isatty(1):
         os.write(1, SHOW_CURSOR)
     os.write(2, f"{INTERRUPTED}\n".encode())
     lock = sys.modules.get("mlm_jax.lock")
     if lock is not None:
-        lock.give_back()
+        lock.release_all()
     os._exit(130)
 
 

@@ -198,7 +198,7 @@ def finetune_here(config: Finetune, arguments: list[str], first: bool) -> int:
         import_init(config.workdir, config.init)
     hosts.barrier("imported")
     keep_compiled(config.workdir)
-    less = "lower train.batch_size or data.max_length, raise train.accumulate, or split the parameters (mesh.fsdp)"
+    less = "raise train.accumulate or split the parameters (mesh.fsdp), or lower data.max_length in another --workdir"
     with needing_memory(less):
         _, stopped_by = run_finetuning(config)
     if stopped_by is not None:
@@ -221,7 +221,7 @@ def evaluate(config: Evaluate, arguments: list[str]) -> int:
     from mlm_jax.train.compiled import keep_compiled
 
     keep_compiled(config.workdir)
-    with needing_memory("lower max_length, with another --workdir if some is done already"):
+    with needing_memory("split the parameters (mesh.fsdp), or lower max_length in another --workdir"):
         _, stopped_by = run(config)
     if stopped_by is not None:
         return say_stopped(stopped_by, "evaluate", arguments)
@@ -242,7 +242,7 @@ def analyze(config: Analyze, arguments: list[str]) -> int:
     from mlm_jax.train.compiled import keep_compiled
 
     keep_compiled(config.workdir)
-    with needing_memory("lower max_length, with another --workdir if some is done already"):
+    with needing_memory("split the parameters (mesh.fsdp), or lower max_length in another --workdir"):
         run(config)
     report_analysis(config)
     return 0

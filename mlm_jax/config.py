@@ -87,10 +87,10 @@ class Data:
     validation_fraction: Annotated[float, BELOW_ONE] = 0.01
     """Share of a language's documents held out by the hash of their text, where no file is named."""
     sequence_length: Annotated[int, AtLeast(8)] = 512
-    """Tokens in a block, specials included (XLM-R: 512)."""
+    """Tokens per block (sequence), specials included (XLM-R: 512)."""
     packing: Literal["concatenate", "segments", "next_sentence"] = "concatenate"
     """concatenate: documents run on from block to block, as XLM-R; segments: whole documents packed
-    best-fit, each attending within itself; next_sentence: two parts a block, the second of which
+    best-fit, each attending within itself; next_sentence: two parts per block, the second of which
     follows the first or is a random one (BERT). Language pairs are packed best-fit whatever this says."""
     pairings: Annotated[int, AtLeast(1)] = 1
     """next_sentence: times the text is cut into pairs anew (BERT's duplication factor: 10)."""
@@ -191,7 +191,7 @@ class Model:
     gated: bool = False
     """GeGLU instead of GELU (Shazeer 2020; ModernBERT): `mlp_width` is then of each of the two halves."""
     position_embedding: Literal["learned", "rotary"] = "learned"
-    """learned: a row a position is added to the input; rotary: queries and keys are turned (Su et al. 2021)."""
+    """learned: a row per position is added to the input; rotary: queries and keys are rotated (Su et al. 2021)."""
     positions: Annotated[int, AtLeast(1)] = 512
     """The longest block the model can read."""
     position_offset: int = 2
@@ -236,7 +236,7 @@ class Model:
     """What the backward pass computes again instead of keeping: nothing, all but matrix products, or
     everything but each layer's input."""
     loss_chunk: Annotated[int, AtLeast(1)] = 32_768
-    """Vocabulary rows scored at a time by the head; a smaller vocabulary is scored in one piece."""
+    """Vocabulary rows that the head computes logits of at a time; a smaller vocabulary is one chunk."""
 
 
 @dataclass(frozen=True)
@@ -316,7 +316,7 @@ class Train:
     keep_last: Annotated[int, AtLeast(1), MAY_CHANGE] = 2
     """Newest checkpoints kept, besides the best by macro validation loss."""
     validation_blocks: int = 64
-    """Validation blocks a language, at most."""
+    """Validation blocks per language, at most."""
     max_seconds: Annotated[float, AtLeast(0), MAY_CHANGE] = 0.0
     """Stop (saved, to be continued) after this many seconds of training; 0: no limit."""
     readers: Annotated[int, AtLeast(0), MAY_CHANGE] = 0
@@ -326,7 +326,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Mesh:
-    """Devices an axis; one may be -1, which takes what is left."""
+    """Devices per axis; one may be -1, which takes what is left."""
 
     data: int = -1
     """Batch is split, parameters are copied."""

@@ -31,7 +31,7 @@ def warn(text: str) -> None:
 
 @contextmanager
 def progress(title: str, total: int, start: int = 0, unit: str = "") -> Iterator[Advance]:
-    """Show how far a long piece of work is.
+    """Report progress: a bar on a terminal, a line every `LINE_EVERY` seconds elsewhere.
 
     Args:
       title: what is being done.

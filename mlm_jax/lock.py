@@ -19,7 +19,7 @@ from mlm_jax import console
 from mlm_jax.errors import UserError
 from mlm_jax.files import in_bucket, write_whole
 
-BEAT = 15.0  # seconds between signs of life
+BEAT = 15.0  # seconds between heartbeats
 PATIENCE = 60.0  # seconds without one after which a run on another host counts as gone
 
 _held: set[epath.Path] = set()  # this process's locks
@@ -27,11 +27,11 @@ _held: set[epath.Path] = set()  # this process's locks
 
 @contextlib.contextmanager
 def locked(workdir: str) -> Iterator[None]:
-    """Keep other runs out of a workdir by a file there, `running.json`, that names the host, the process and its start.
+    """Lock a workdir by a file in it, `running.json`, that names the host, the process, its start and a heartbeat counter.
 
-    What a killed run of this host left is taken over; of another host's, once its count of beats has stood still for
-    `PATIENCE`: counts, not times, since hosts' clocks differ. A bucket has no way to create a file exclusively: there two
-    runs that start within the same second may both get in.
+    The lock of a process of this host that is gone is taken over at once; that of another host, when its counter has not
+    changed for `PATIENCE` seconds (a counter, because hosts' clocks differ). Object stores cannot create a file exclusively:
+    there two runs that start within the same second may both get the lock.
 
     Raises:
       UserError: another run is in the workdir, or it cannot be written.
@@ -54,7 +54,7 @@ def locked(workdir: str) -> Iterator[None]:
         raise UserError(f"{path}: cannot be written ({e.strerror or e}); choose another --workdir") from e
     _held.add(path)
     ended = threading.Event()
-    beats = threading.Thread(target=_beat, args=(path, mine, ended), daemon=True)
+    beats = threading.Thread(target=_heartbeat, args=(path, mine, ended), daemon=True)
     beats.start()
     try:
         yield
@@ -64,8 +64,8 @@ def locked(workdir: str) -> Iterator[None]:
         _release(path)
 
 
-def give_back() -> None:
-    """Let other runs into all workdirs that this process has locked."""
+def release_all() -> None:
+    """Release every lock of this process."""
     for path in tuple(_held):
         _release(path)
 
@@ -76,8 +76,8 @@ def _release(path: epath.Path) -> None:
         path.unlink()
 
 
-def _beat(path: epath.Path, mine: dict[str, Any], ended: threading.Event) -> None:
-    """Count the lock's beats up until it is given back."""
+def _heartbeat(path: epath.Path, mine: dict[str, Any], ended: threading.Event) -> None:
+    """Increment the heartbeat counter until the lock is released."""
     while not ended.wait(BEAT):
         mine["beat"] += 1
         with contextlib.suppress(OSError):  # a disk that is full now
@@ -85,7 +85,7 @@ def _beat(path: epath.Path, mine: dict[str, Any], ended: threading.Event) -> Non
 
 
 def _create(path: epath.Path, mine: dict[str, Any]) -> bool:
-    """Write the file with all its content at once; False where there is one."""
+    """Create the file with all its content at once; False if it exists."""
     if in_bucket(path):
         if path.exists():
             return False
@@ -129,7 +129,7 @@ def _refuse_if_running(path: epath.Path, mine: dict[str, Any]) -> None:
 
 
 def _read(path: epath.Path) -> dict[str, Any] | None:
-    """The lock there is, None where there is none."""
+    """The lock file's content; None if there is no file."""
     try:
         found = json.loads(path.read_text())
         return {"host": found["host"], "pid": int(found["pid"]), "since": found["since"], "beat": found["beat"]}

@@ -20,10 +20,10 @@ STOPS = (signal.SIGTERM, signal.SIGINT)
 
 @contextlib.contextmanager
 def needing_memory(advice: str) -> Iterator[None]:
-    """Say in one line that a device's memory did not suffice.
+    """Turn JAX's out-of-memory error into one line with advice.
 
     Raises:
-      UserError: it did not, and what needs less.
+      UserError: a device's memory did not suffice.
     """
     try:
         yield
@@ -40,7 +40,7 @@ def run_in_own_process(*arguments: str) -> None:
       Ended: it did not succeed, and has said why.
     """
     child = subprocess.Popen([sys.executable, "-m", "mlm_jax", *arguments])
-    # A terminal's Ctrl-C reaches the child twice so, which `raise_interrupt` bears.
+    # A Ctrl-C in a terminal reaches the child twice, from the terminal and from here; see `raise_interrupt`.
     before = {number: signal.signal(number, lambda number, frame: child.send_signal(number)) for number in STOPS}
     try:
         status = child.wait()
@@ -52,7 +52,7 @@ def run_in_own_process(*arguments: str) -> None:
 
 
 def raise_interrupt() -> None:
-    """Have Ctrl-C raise KeyboardInterrupt, once: a terminal and a parent may both send it."""
+    """Let the first SIGINT raise KeyboardInterrupt and ignore others: a terminal and a parent process may both send one."""
 
     def once(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_IGN)

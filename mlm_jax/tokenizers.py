@@ -27,13 +27,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 class Tokenizer:
     """Attributes:
     encode: texts → their token ids, without specials; text that spells a special is ordinary text.
-    encode_places: the same, and each token's (begin, end) in the characters of the text.
+    encode_offsets: the same, and each token's (begin, end) offsets in characters of the text.
     pieces: each id's piece.
-    starts_word: whether a piece begins a word; None where that cannot be told from the piece.
+    starts_word: whether a piece begins a word; None if the piece does not tell.
     """
 
     encode: Callable[[list[str]], list[list[int]]]
-    encode_places: Callable[[list[str]], list[tuple[list[int], list[tuple[int, int]]]]]
+    encode_offsets: Callable[[list[str]], list[tuple[list[int], list[tuple[int, int]]]]]
     pieces: tuple[str, ...]
     starts_word: Callable[[str], bool] | None
 
@@ -54,8 +54,8 @@ def load_tokenizer(path: epath.PathLike) -> Tokenizer:
         pieces = load_pieces(path)
         return Tokenizer(
             encode=lambda batch: pieces.encode(batch, num_threads=1),
-            encode_places=lambda batch: [
-                _places(text, proto)
+            encode_offsets=lambda batch: [
+                _offsets(text, proto)
                 for text, proto in zip(
                     batch, pieces.encode(batch, out_type="serialized_proto", num_threads=1), strict=True
                 )
@@ -68,14 +68,14 @@ def load_tokenizer(path: epath.PathLike) -> Tokenizer:
     by_id = {number: piece for piece, number in vocabulary.items()}
     return Tokenizer(
         encode=lambda batch: [e.ids for e in loaded.encode_batch(batch, add_special_tokens=False)],
-        encode_places=lambda batch: [(e.ids, e.offsets) for e in loaded.encode_batch(batch, add_special_tokens=False)],
+        encode_offsets=lambda batch: [(e.ids, e.offsets) for e in loaded.encode_batch(batch, add_special_tokens=False)],
         pieces=tuple(by_id.get(i, "") for i in range(max(by_id) + 1)),
         starts_word=_word_rule(loaded),
     )
 
 
-def _places(text: str, serialized: bytes) -> tuple[list[int], list[tuple[int, int]]]:
-    """Ids and places of SentencePiece's tokens; it counts UTF-8 bytes, we characters."""
+def _offsets(text: str, serialized: bytes) -> tuple[list[int], list[tuple[int, int]]]:
+    """Ids and character offsets of SentencePiece's tokens; SentencePiece itself counts UTF-8 bytes."""
     made_of: Any = sentencepiece_pb2  # its classes are made when it is imported
     tokens = made_of.SentencePieceText.FromString(serialized).pieces
     character = [i for i, c in enumerate(text) for _ in c.encode()] + [len(text)]

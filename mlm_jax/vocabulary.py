@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The vocabulary as both halves see it: `vocabulary.json`, and `sentencepiece.model` or `tokenizer.json` beside it."""
+"""The vocabulary as preparation and training see it: `vocabulary.json`, and `sentencepiece.model` or `tokenizer.json` beside it."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Vocabulary:
 
     Attributes:
       size: ids in use; all ids are below it.
-      pad, eos, unk, bos, mask: ids of the specials. `mask` is never the id of raw text.
-      special_ids: ids never hidden, and never shown in place of another.
+      pad, eos, unk, bos, mask: ids of the specials. raw text never encodes to `mask`.
+      special_ids: never masked, and never a random replacement.
       sha256: of the tokenizer's file.
       file: the tokenizer's, in the `vocabulary/` folder.
     """
@@ -52,7 +52,7 @@ class Vocabulary:
 
     @property
     def ordinary_ids(self) -> np.ndarray:
-        """Ids that may be hidden and drawn as replacements, int32 [n]."""
+        """Ids that may be masked, and drawn as random replacements, int32 [n]."""
         return np.setdiff1d(np.arange(self.size, dtype=np.int32), np.asarray(self.special_ids, np.int32))
 
 
@@ -76,7 +76,7 @@ def with_file(vocabulary: Vocabulary, path: epath.PathLike) -> Vocabulary:
 
 def _from_pieces(path: epath.Path) -> Vocabulary:
     pieces = load_pieces(path)
-    # A <mask> that raw text can produce (user-defined, or an ordinary piece) would let text hold the mask id.
+    # A <mask> that is user-defined or an ordinary piece is not taken: raw text could encode to it.
     mask = pieces.piece_to_id("<mask>")
     if mask == pieces.unk_id() or not pieces.is_control(mask):
         mask = -1
@@ -91,7 +91,7 @@ def _from_json(path: epath.Path) -> Vocabulary:
     found = loaded.get_vocab(with_added_tokens=True)
     ids = {name: next((found[c] for c in called if c in found), -1) for name, called in NAMES.items()}
     special = {i for i, token in loaded.get_added_tokens_decoder().items() if token.special}
-    # Ids may have holes; no piece has those, so they are never hidden or shown either.
+    # Ids without a piece count as special: they are never masked or drawn.
     size = max(found.values()) + 1
     return with_specials(size, ids, special | (set(range(size)) - set(found.values())))
 

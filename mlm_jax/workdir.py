@@ -76,7 +76,7 @@ def refusal(config: Any, refused: Sequence[Difference], again: str) -> str:
 
 
 def warn_of_newer(made: epath.Path, globs: Sequence[str]) -> None:
-    """Say that files are newer than what a workdir made of them, which is kept."""
+    """Warn of text files that are newer than what a workdir made of them, which is kept."""
     if not made.exists():
         return
     since = made.stat().mtime

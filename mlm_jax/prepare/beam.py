@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shards made by Apache Beam, for corpora that want a cluster."""
+"""Make shards in an Apache Beam pipeline, for corpora that need a cluster."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def paragraphs(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     try:
-        # TensorFlow Datasets' own words aside: standard output is for why it cannot be had.
+        # Standard output is for the reason of a failure; what TensorFlow Datasets prints goes to standard error.
         with contextlib.redirect_stdout(sys.stderr):
             write_examples(*sys.argv[1:])
     except UserError as error:

@@ -20,7 +20,7 @@ def shard_count(source: cfg.Source, split: str) -> int:
     """Shards that a split can be read in on their own: those of its files.
 
     Raises:
-      UserError: no such data set, task or split, or it is not there and cannot be downloaded.
+      UserError: no such data set, task or split, or it cannot be downloaded.
     """
     if source.path.startswith("tfds:"):
         info = builder_of(source.path).info
@@ -125,10 +125,10 @@ def _check_field(source: cfg.Source, features: Any) -> None:
 
 @cache
 def builder_of(path: str) -> Any:
-    """The TFDS data set of `tfds:NAME`, downloaded and prepared where it is not yet.
+    """The TFDS data set of `tfds:NAME`; download and prepare it first if need be.
 
     Raises:
-      UserError: it is not to be had.
+      UserError: there is no such data set, or it cannot be downloaded.
     """
     import tensorflow_datasets as tfds
 
@@ -139,7 +139,7 @@ def builder_of(path: str) -> Any:
     except Exception as e:
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise UserError(
-            f"{path}: not to be had ({reason[:300]}); check the name, or prepare it with: tfds build {name}"
+            f"{path}: cannot be had ({reason[:300]}); check the name, or prepare it with: tfds build {name}"
         ) from e
     return builder
 

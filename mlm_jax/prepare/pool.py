@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same function over many jobs, in processes: progress, and no hang when one dies."""
+"""Map a function over jobs in a pool of processes, with progress, and an error instead of a hang when a process dies."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run_all(
                 yield number, function(*job)
                 advance()
             return
-        # Spawned, so that no lock of a thread of ours is copied in its closed state.
+        # Spawn, because a fork would copy locks that other threads hold.
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _begin_worker)
         try:
@@ -60,7 +60,7 @@ def run_all(
 
 
 def _begin_worker() -> None:
-    """Ctrl-C is the parent's to act on; when that ends, by whatever signal, so does this process."""
+    """Ignore Ctrl-C, which the parent handles; exit when the parent does, whatever ended it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

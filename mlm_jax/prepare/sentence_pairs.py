@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from mlm_jax.prepare.packing import Block, Span, to_block
 
-SHORT_SHARE = 0.1  # of the blocks are made short, so that not all the model sees is full blocks
+SHORT_SHARE = 0.1  # of the blocks are made short, so that the model sees blocks that are not full
 
 # After a full stop of any script that has one; the CJK ones need no space after them.
 _END = re.compile(r"(?<=[.!?\u061f\u06d4\u0964\u0965\u1362\u104b])\s+|(?<=[\u3002\uff01\uff1f])\s*")

@@ -62,7 +62,7 @@ class Job:
         return str(self.text)
 
     def fingerprint(self) -> str:
-        """Changes when the shard has to be made again."""
+        """A hash that changes when the shard has to be made again."""
         what = (VERSION, self.text.fingerprint(), self.language_ids, self.shards, asdict(self.settings))
         return hashlib.sha256(repr(what).encode()).hexdigest()
 
@@ -156,7 +156,7 @@ def make_blocks(
     else:
         # Validation pairs are made once: more would be the same text again.
         for number in range(settings.pairings if split == "train" else 1):
-            # The text is counted once, its blocks as often as they are made.
+            # Documents are counted in the first round only, blocks in each.
             again = texts if number == 0 else _texts(text, split, settings.validation_fraction, None)
             encoded = (_encode_sentences(encode, batch) for batch in again)
             yield from sentence_pairs(encoded, length, bos, eos, language, f"{text}/{split}/{number}")

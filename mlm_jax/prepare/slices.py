@@ -43,7 +43,7 @@ class Slice(Generic[S]):
         return " and ".join(self.paths) + where + shard
 
     def fingerprint(self) -> str:
-        """Changes when what would be read changes: the slice itself, and its files' sizes and times."""
+        """A hash that changes when what would be read does: the slice, or its files' sizes and times."""
         files = [path.stat() for path in map(epath.Path, self.paths) if path.exists()]
         found = [(s.length, s.mtime) for s in files]
         return hashlib.sha256(repr((dataclasses.asdict(self), found)).encode()).hexdigest()

@@ -27,7 +27,7 @@ from mlm_jax.prepare.slices import Slice
 from mlm_jax.prepare.sources import divide, read_documents
 from mlm_jax.tokenizers import load_json, load_pieces, read_vocab_txt, word_piece
 
-LONGEST_SENTENCE = 4_000  # bytes; SentencePiece would leave longer ones out without a word
+LONGEST_SENTENCE = 4_000  # bytes; SentencePiece drops longer ones silently
 BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 THREADS = 16  # fixed: the trainer's sums depend on their number
 
@@ -117,7 +117,7 @@ def draw_sample(
     share = {language: int(rate * budget) for language, rate in zip(slices, rates.tolist(), strict=True)}
 
     keyed: dict[str, list[tuple[float, str]]] = {language: [] for language in slices}
-    # A little more than the share is kept of each slice, so that chance cannot leave it unfilled.
+    # Keep a little more than the share of each slice, so that chance cannot leave it unfilled.
     arguments = [
         (
             text,
@@ -169,7 +169,7 @@ def _draw(text: Slice[cfg.Source], fraction: float, seed: str, below: float) -> 
 
 
 def cut_long(document: str) -> Iterable[str]:
-    """A document in sentences that SentencePiece does not leave out, cut at spaces where there are any."""
+    """Cut a document into sentences short enough for SentencePiece, at spaces where there are any."""
     while len(document.encode()) > LONGEST_SENTENCE:
         head = document.encode()[:LONGEST_SENTENCE].decode(errors="ignore")
         head = head.rpartition(" ")[0] or head
@@ -180,7 +180,7 @@ def cut_long(document: str) -> Iterable[str]:
 
 
 def trainer_settings(options: cfg.Vocabulary) -> dict[str, Any]:
-    """All that the trainer is told."""
+    """The trainer's arguments."""
     if options.model == "wordpiece":
         return {
             "vocab_size": options.size,
@@ -268,7 +268,7 @@ def train_word_piece(options: cfg.Vocabulary, sentences: list[str]) -> bytes:
 
 
 def _alphabet(words: Counter[str], coverage: float) -> list[str]:
-    """The characters that cover this share of the text, the most frequent first; as "##c" too where they go on a word."""
+    """The characters that cover this share of the text, the most frequent first; and "##c" of those that continue a word."""
     counts: Counter[str] = Counter()
     for word, count in words.items():
         for character in word:
@@ -280,9 +280,9 @@ def _alphabet(words: Counter[str], coverage: float) -> list[str]:
             break
         covered += count
         kept[character] = None
-    going_on = {character for word in words for character in word[1:]}
-    # A character that only goes on words is an initial piece as well: the trainer takes it for one.
-    return [*kept, *(f"##{character}" for character in kept if character in going_on)]
+    continuing = {character for word in words for character in word[1:]}
+    # A character that only continues words is an initial piece too: the trainer takes it for one.
+    return [*kept, *(f"##{character}" for character in kept if character in continuing)]
 
 
 def word_piece_json(vocabulary: dict[str, int], lowercase: bool) -> bytes:
@@ -322,7 +322,7 @@ def round_scores(model: bytes) -> bytes:
 
 
 def _impossible(options: cfg.Vocabulary, reason: str) -> UserError:
-    """What SentencePiece says of a size it cannot make, as our one line."""
+    """SentencePiece's message on a size that it cannot reach, as one line."""
     high = re.search(r"set it to a value <= (\d+)", reason)
     if high:
         return UserError(

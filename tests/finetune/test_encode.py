@@ -98,7 +98,7 @@ def test_characters_survive_in_every_script(tmp_path, kind, language):
     tokenizer, _ = tokenizer_of(kind, texts, tmp_path)
     rng = np.random.default_rng(0)
     tried = 0
-    for text, (_, found) in zip(texts, tokenizer.encode_places(texts), strict=True):
+    for text, (_, found) in zip(texts, tokenizer.encode_offsets(texts), strict=True):
         places = without_spaces(text, np.asarray(found, np.int64).reshape(-1, 2))
         # Pieces of more than one character's bytes or marks share their characters: borders are where none does.
         real = places[places[:, 0] < places[:, 1]]

@@ -70,7 +70,7 @@ class Span(TaskKind):
         between = separators(tokenizer, vocabulary)
         # Paragraphs have many questions.
         contexts = list(dict.fromkeys(e.second or "" for e in examples))
-        encoded = dict(zip(contexts, tokenizer.encode_places(contexts), strict=True))
+        encoded = dict(zip(contexts, tokenizer.encode_offsets(contexts), strict=True))
         questions = tokenizer.encode([e.first for e in examples])
         for i, example in enumerate(examples):
             tokens, found = encoded[example.second or ""]
