@@ -161,7 +161,7 @@ def pretrain_here(config: cfg.Config, arguments: list[str], first: bool) -> int:
 
     keep_compiled(config.workdir, config.compiled)
     streams = sampling.trained_streams(config, manifest.read_manifest(epath.Path(config.workdir) / "corpus").streams)
-    rows = sampling.table(config, streams)
+    rows = sampling.sampling_table(config, streams)
     if first:
         write_text(config.workdir, "sampling.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
     console.say(sampling_text(config, rows))

@@ -18,29 +18,37 @@ from mlm_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
 
-# Logical axis → mesh axes. Activations have names of their own, or splitting `embed` would split them too.
+# Logical axis → mesh axes. Activations have names of their own, or splitting `embed` would shard them too.
 RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
-    ("act_batch", ("data", "fsdp")),  # every device works on its own blocks
+    # Activations, [act_batch, act_length, act_embed], [.., act_heads, act_length, act_head] and [.., act_length, act_mlp].
+    ("act_batch", ("data", "fsdp")),  # every device works on its own rows
     ("act_length", None),
     ("act_embed", None),
     ("act_heads", "tensor"),
     ("act_head", None),
     ("act_mlp", "tensor"),
-    ("vocab", "tensor"),  # of the token embedding and the output bias
+    # Embeddings, [vocab, embed], [position, embed_small] and their like; output bias, [vocab].
+    ("vocab", "tensor"),
     ("position", None),
+    ("token_type", None),
+    ("language", None),
     ("embed", "fsdp"),
-    ("embed_small", None),  # of small embeddings: split by width, a look-up would bring all blocks together
-    ("embed_out", None),  # of the head's square matrix, whose input axis is `embed`
+    (
+        "embed_small",
+        None,
+    ),  # of small embeddings: sharded by width, a look-up would bring all rows of the batch together
+    # Kernels of the layers, [layers, embed, qkv, heads, head], [layers, heads, head, embed], [layers, embed, half, mlp],
+    # [layers, mlp, embed]; norms, [layers, norm].
+    ("layers", None),  # each device has a part of every layer: a scan takes them one after the other
     ("qkv", None),
     ("heads", "tensor"),
     ("head", None),
+    ("half", None),
     ("mlp", "tensor"),
     ("norm", None),
-    ("half", None),
-    ("token_type", None),
-    ("language", None),
+    # Kernels of heads, [embed, embed_out] and [embed, class].
+    ("embed_out", None),  # their input axis is `embed`
     ("class", None),
-    ("layers", None),
 )
 
 
@@ -50,7 +58,7 @@ def make_mesh(config: cfg.Mesh, batch_size: int = 0, devices: Sequence[jax.Devic
     Of several TPU slices each holds a part of the data axis: gradients alone cross the network between them.
 
     Args:
-      config: devices an axis; -1 takes what is left.
+      config: devices per axis; -1 takes what is left.
       batch_size: blocks that are computed at once, over all devices; 0: as many as divide over them.
       devices: all there are unless given.
 
@@ -94,7 +102,7 @@ def mesh_context(mesh: Mesh) -> Iterator[None]:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of a batch over data and fsdp."""
+    """Where the arrays of a batch, [batch, ...], lie: rows over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 

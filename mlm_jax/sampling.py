@@ -51,6 +51,7 @@ def unimax_rates(counts: ArrayLike, budget: float, max_epochs: float) -> np.ndar
     sizes = np.asarray(counts, np.float64)
     drawn = np.zeros_like(sizes)
     left = float(budget)
+    # From the smallest on: what it cannot take at its cap is shared out among the larger ones.
     for done, i in enumerate(np.argsort(sizes, kind="stable")):
         drawn[i] = min(left / (len(sizes) - done), max_epochs * sizes[i])
         left -= drawn[i]
@@ -58,12 +59,15 @@ def unimax_rates(counts: ArrayLike, budget: float, max_epochs: float) -> np.ndar
 
 
 def language_rates(sampling: cfg.Sampling, counts: ArrayLike, budget: float) -> np.ndarray:
-    """Rates by the configured strategy, float64 [languages].
+    """Rates by the configured strategy.
 
     Args:
       sampling: strategy and its parameter (its stages are not looked at).
       counts: what a share is a share of, [languages]; for UniMax, in the unit of `budget`.
       budget: what will be drawn (UniMax only).
+
+    Returns:
+      float64 [languages], that sum to 1.
     """
     if sampling.strategy == "unimax":
         return unimax_rates(counts, budget, sampling.max_epochs)
@@ -78,7 +82,7 @@ class Period:
     Attributes:
       languages: whose each draw is, int32 [period].
       ranks: how many of the period's earlier draws were the same language's, int64 [period].
-      counts: draws a language in one period, int64 [languages].
+      counts: draws per language in one period, int64 [languages].
     """
 
     languages: np.ndarray
@@ -86,7 +90,7 @@ class Period:
     counts: np.ndarray
 
     def before(self, draw: int) -> np.ndarray:
-        """Draws a language among the first `draw`, int64 [languages]."""
+        """Draws per language among the first `draw`, int64 [languages]."""
         periods, rest = divmod(draw, len(self.languages))
         return periods * self.counts + np.bincount(self.languages[:rest], minlength=len(self.counts))
 
@@ -112,6 +116,7 @@ def arrange(rates: ArrayLike, seed: int) -> Period:
     counts = _round_to_sum(shares, period)
     priority = np.random.default_rng(seed).permutation(len(shares)).tolist()
 
+    # Python's numbers and heaps: the loop below is one of 10,000 to 1,000,000 small steps.
     n = counts.tolist()
     waiting = [(0, priority[i], i, 0) for i in range(len(n)) if n[i]]  # (release, priority, language, k)
     heapq.heapify(waiting)
@@ -119,6 +124,7 @@ def arrange(rates: ArrayLike, seed: int) -> Period:
     languages = np.empty(period, np.int32)
     ranks = np.empty(period, np.int64)
     for t in range(period):
+        # Draw k of n may come from k * period / n on, and has to come before (k + 1) * period / n.
         while waiting and waiting[0][0] <= t:
             _, p, i, k = heapq.heappop(waiting)
             heapq.heappush(ready, (-(-(k + 1) * period // n[i]), p, i, k))
@@ -131,9 +137,10 @@ def arrange(rates: ArrayLike, seed: int) -> Period:
 
 def _round_to_sum(rates: np.ndarray, total: int) -> np.ndarray:
     """Whole counts within one of `rates * total`, that sum to it; at least 1 where the rate is not 0."""
-    exact = rates * total
+    exact = rates * total  # [languages]
     counts = np.floor(exact).astype(np.int64)
     counts[(rates > 0) & (counts == 0)] = 1
+    # What is missing goes to those that were rounded down most; what is too much is taken from those rounded up most.
     order = np.argsort(counts - exact, kind="stable")
     missing = total - int(counts.sum())
     if missing >= 0:
@@ -208,6 +215,7 @@ def stage_rates(config: cfg.Config, streams: Sequence[Stream]) -> list[StageRate
 
 def draws(stages: Sequence[StageRates], steps: int, batch_size: int) -> np.ndarray:
     """Blocks a run is expected to draw of each stream, float64 [streams]."""
+    # A stage holds from its start to the next one's, or to the end of the run.
     starts = [s.start for s in stages] + [steps]
     total = np.zeros_like(stages[0].rates)
     for stage, end in zip(stages, starts[1:], strict=True):
@@ -216,16 +224,16 @@ def draws(stages: Sequence[StageRates], steps: int, batch_size: int) -> np.ndarr
 
 
 def trained_streams(config: cfg.Config, streams: Sequence[Stream]) -> tuple[Stream, ...]:
-    """Of a corpus' streams, those that a run trains on and validates: pairs where they have a share."""
+    """Of a corpus' streams those that a run trains on and validates: pairs only where they have a share."""
     return tuple(s for s in streams if len(s.languages) == 1 or config.sampling.parallel_share)
 
 
-def table(config: cfg.Config, streams: Sequence[Stream]) -> list[dict[str, object]]:
-    """The sampling table, a row a language (or language pair), that every run prints and stores.
+def sampling_table(config: cfg.Config, streams: Sequence[Stream]) -> list[dict[str, object]]:
+    """The sampling table, a row per language (or language pair), that every run prints and stores.
 
     Returns:
       Rows with language, is_pair, documents, bytes, tokens, blocks, natural (share of what
-      `sampling.count` names, among languages or among pairs), rates (share of draws, one a stage), draws, epochs, unigram_loss.
+      `sampling.count` names, among languages or among pairs), rates (share of draws, one per stage), draws, epochs, unigram_loss.
     """
     stages = stage_rates(config, streams)
     counts = np.array([getattr(s.train, config.sampling.count) for s in streams], np.float64)

@@ -17,7 +17,15 @@ def local_rows(sharding: jax.sharding.NamedSharding, batch_size: int) -> np.ndar
 def to_global(
     batch: dict[str, np.ndarray], batch_size: int, sharding: jax.sharding.NamedSharding
 ) -> dict[str, jax.Array]:
-    """Arrays over all processes' devices, [batch_size, ...], from this process's rows of them."""
+    """Arrays over all processes' devices, from this process's rows of them.
+
+    Args:
+      batch: feature → [rows of this process, ...].
+      sharding: of the rows.
+
+    Returns:
+      Feature → [batch_size, ...], of the same dtype.
+    """
     # Asked for, and yet JAX counts it among the transfers that slip in where there are several processes.
     with jax.transfer_guard_host_to_device("allow"):
         return {

@@ -38,7 +38,7 @@ class Mixture(grain.transforms.DatasetSelectionMap):
 
     Args:
       stages: rates from a step on, the first from step 0.
-      batch_size: blocks a step, over all processes.
+      batch_size: blocks per step, over all processes.
       rows: this process's rows of every batch, [rows].
       seed: of the run.
     """
@@ -48,7 +48,7 @@ class Mixture(grain.transforms.DatasetSelectionMap):
         self._rows = np.asarray(rows, np.int64)
         self._starts = [s.start * batch_size for s in stages]
         self._periods = [sampling.arrange(s.rates, seed + i) for i, s in enumerate(stages)]
-        # Draws a stream before each stage, int64 [stages, streams].
+        # Draws of each stream before each stage, int64 [stages, streams].
         drawn = [np.zeros(len(stages[0].rates), np.int64)]
         for i in range(len(stages) - 1):
             drawn.append(drawn[-1] + self._periods[i].before(self._starts[i + 1] - self._starts[i]))
@@ -58,6 +58,7 @@ class Mixture(grain.transforms.DatasetSelectionMap):
         return np.iinfo(np.int64).max // 2  # for ever
 
     def __getitem__(self, index: int) -> tuple[int, int]:
+        # Grain counts this process's draws; the order is of all processes'.
         step, row = divmod(index, len(self._rows))
         return self.draw(step * self._batch_size + int(self._rows[row]))
 
@@ -112,7 +113,7 @@ def training_batches(
       UserError: a shard is missing or truncated.
     """
     sources = [
-        # The seed hangs on the name, so that a language's order stays when others are added.
+        # The seed depends on the name, so that a language's order stays when others are added.
         grain.MapDataset.source(Blocks(corpus, s.name, s.train.shards, manifest.sequence_length, pad))
         .seed(_stream_seed(seed, s.name))
         .shuffle()
@@ -120,6 +121,7 @@ def training_batches(
         .map_with_index(partial(_count_repeats, s.train.blocks))
         for s in streams
     ]
+    # Nothing is read yet: a data set is a function of an index, so that starting at a step costs nothing.
     batches = grain.MapDataset.select_from_datasets(sources, mixture).batch(len(mixture._rows))[start_step:]
     ahead = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=READ_AHEAD)
     read = batches.to_iter_dataset(ahead)
@@ -147,14 +149,17 @@ def _live_with_the_run(reader: int, readers: int) -> None:
 
 
 def _count_repeats(blocks: int, draw: int, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Add how often a block was drawn before: each epoch of a stream draws each of its blocks once."""
     return block | {"repeat": np.asarray(draw // blocks % 2**31, np.int32)}
 
 
 def batch_shapes(batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...], type]]:
-    """Feature → shape and type of a batch over all processes.
+    """Feature → shape and dtype of a batch over all processes.
 
-    The per-token features are those of `records.expand_block`; next_sentence is of the block; block_key names it;
-    and repeat is how often it was drawn before.
+    Returns:
+      tokens, segment_ids, positions, token_types and language_ids (`records.expand_block`): int32 [batch, length]; next_sentence:
+      0 if the block's second part follows its first, 1 if it is a random one, -1 if there is none, int32 [batch]; block_key:
+      names the block, uint32 [batch]; repeat: how often it was drawn before, int32 [batch].
     """
     shapes: dict[str, tuple[tuple[int, ...], type]] = dict.fromkeys(
         records.TOKEN_FEATURES, ((batch_size, length), np.int32)

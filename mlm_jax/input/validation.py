@@ -25,8 +25,8 @@ def validation_batches(
     """This process's rows of each validation batch.
 
     Args:
-      most_blocks: blocks a stream, from its first on.
-      batch_size: blocks a batch over all processes; the last batch is filled with padding.
+      most_blocks: blocks per stream, from its first on.
+      batch_size: blocks per batch over all processes; the last batch is filled with padding.
       rows: this process's rows of every batch.
 
     Yields:

@@ -110,20 +110,20 @@ def attend(
     run = kinds[kernel]
 
     def local(*arrays: jax.Array) -> jax.Array:
-        """One device's rows and heads: a Pallas kernel does not know how to split itself."""
+        """One device's rows and heads: a Pallas kernel does not know how to shard itself."""
         *qkv, segment_ids, is_global = arrays
         whole = run(config, 0, platform())
         if config.global_every == 1:
             return whole(*qkv, segment_ids)
-        # A window is part of the program, so there are two; only one runs.
+        # A window is part of the kernel's program, so there are two; only one runs.
         return jax.lax.cond(is_global, whole, run(config, config.window // 2, platform()), *qkv, segment_ids)
 
     arrays = (query, key, value, context["segment_ids"], is_global)
     if jax.sharding.get_abstract_mesh().empty:
         return local(*arrays)
-    split = nn.logical_to_mesh_axes(("act_batch", "act_heads"))
-    specs = (split, split, split, nn.logical_to_mesh_axes(("act_batch",)), jax.sharding.PartitionSpec())
-    return jax.shard_map(local, in_specs=specs, out_specs=split, check_vma=False)(*arrays)
+    sharded = nn.logical_to_mesh_axes(("act_batch", "act_heads"))
+    specs = (sharded, sharded, sharded, nn.logical_to_mesh_axes(("act_batch",)), jax.sharding.PartitionSpec())
+    return jax.shard_map(local, in_specs=specs, out_specs=sharded, check_vma=False)(*arrays)
 
 
 def visible(context: dict[str, jax.Array], is_global: jax.Array) -> jax.Array:
@@ -136,8 +136,19 @@ def visible(context: dict[str, jax.Array], is_global: jax.Array) -> jax.Array:
 def xla(
     config: cfg.Model, query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array, keys: jax.Array | None
 ) -> jax.Array:
-    """As written in Vaswani et al. 2017, section 3.2.1, with all scores in memory."""
+    """As written in Vaswani et al. 2017, section 3.2.1, with all scores in memory.
+
+    Args:
+      query, key, value: [batch, heads, length, head], in the compute dtype.
+      seen: bool [batch, 1, length, length].
+      keys: dropout keys, uint32 [batch], or None.
+
+    Returns:
+      [batch, heads, length, head] in the dtype of `value`.
+    """
+    # [batch, heads, length, length]: float32 scores, as bfloat16 has 8 bits for what exp() amplifies.
     scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
+    # The lowest number and not -inf, which would give NaN to a row that sees nothing.
     scores = jnp.where(seen, scores * query.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     weights = dropout(weights, config.attention_dropout, None if keys is None else site_keys(keys, 0))
@@ -145,13 +156,26 @@ def xla(
 
 
 def cudnn(query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array) -> jax.Array:
-    """cuDNN's flash attention, which splits itself over devices."""
+    """cuDNN's flash attention, which shards itself over devices: [batch, heads, length, head] → the same.
+
+    Args:
+      seen: bool [batch, 1, length, length].
+    """
+    # cuDNN reads [batch, length, heads, head].
     query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
     return jnp.swapaxes(jax.nn.dot_product_attention(query, key, value, mask=seen, implementation="cudnn"), 1, 2)
 
 
 def triton(config: cfg.Model, window: int, platform: str) -> Callable[..., jax.Array]:
-    """(query, key, value [batch, heads, length, head], segment_ids [batch, length]) → the same, on one GPU."""
+    """JAX's Pallas flash attention on one GPU.
+
+    Args:
+      window: not had by this kernel; `choose` refuses it.
+      platform: of the devices; where it is no GPU the kernel is interpreted.
+
+    Returns:
+      (query, key, value [batch, heads, length, head], segment_ids int32 [batch, length]) → [batch, heads, length, head].
+    """
     # Not at the top: it needs Triton's part of jaxlib, which not every build has.
     from jax.experimental.pallas.ops.gpu import attention as flash
 
@@ -165,7 +189,11 @@ def triton(config: cfg.Model, window: int, platform: str) -> Callable[..., jax.A
 
 
 def splash(config: cfg.Model, window: int, platform: str) -> Callable[..., jax.Array]:
-    """As `triton`, on one TPU; window: tokens seen to either side, 0 for all."""
+    """JAX's Pallas splash attention on one TPU, as `triton`: [batch, heads, length, head] → the same.
+
+    Args:
+      window: tokens seen to either side, 0 for all.
+    """
 
     def run(query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array) -> jax.Array:
         _, heads, length, head = query.shape

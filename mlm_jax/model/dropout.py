@@ -17,7 +17,7 @@ _GOLDEN = np.uint32(0x9E3779B9)
 
 
 def mix(x: jax.Array) -> jax.Array:
-    """A bijection of uint32 in which every input bit moves every output bit (Wellons' lowbias32)."""
+    """A bijection of uint32 [...] in which every input bit moves every output bit (Wellons' lowbias32)."""
     x = x ^ (x >> np.uint32(16))
     x = x * np.uint32(0x7FEB352D)
     x = x ^ (x >> np.uint32(15))
@@ -26,13 +26,21 @@ def mix(x: jax.Array) -> jax.Array:
 
 
 def row_keys(seed: int, step: jax.Array, rows: jax.Array) -> jax.Array:
-    """A key for each row of a batch at a step, uint32 [rows]."""
+    """A key for each row of a batch at a step.
+
+    Args:
+      step: int32 [].
+      rows: numbers of the rows, uint32 [batch].
+
+    Returns:
+      uint32 [batch].
+    """
     start = mix(jnp.uint32(seed & 0xFFFFFFFF) + _GOLDEN)
     return mix(mix(start ^ step.astype(jnp.uint32)) + rows.astype(jnp.uint32) * _GOLDEN)
 
 
 def site_keys(keys: jax.Array, site: jax.Array | int) -> jax.Array:
-    """The rows' keys for one place in the network (a layer's number, a place in it), uint32 [rows]."""
+    """The rows' keys for one site in the network (a layer's number, a sublayer in it): uint32 [batch] → uint32 [batch]."""
     return mix(keys + jnp.asarray(site, jnp.uint32) * np.uint32(0x85EBCA6B) + np.uint32(0xC2B2AE35))
 
 
@@ -40,19 +48,22 @@ def dropout(x: jax.Array, rate: float, keys: jax.Array | None) -> jax.Array:
     """Set a share `rate` of the units to 0 and scale the rest by 1 / (1 - rate) (Srivastava et al. 2014).
 
     Args:
-      x: [rows, ...]; fewer than 2**32 units a row.
+      x: [batch, ...]; fewer than 2**32 units per row.
       rate: 0 to 1.
-      keys: uint32 [rows], of this place in the network; None leaves x as it is.
+      keys: uint32 [batch], of this site in the network; None leaves x as it is.
+
+    Returns:
+      The shape and dtype of x.
     """
     if keys is None or rate == 0:
         return x
     shape = x.shape[1:]
-    # One number for each unit of a row, spread by an odd factor.
+    # One number for each unit of a row, [...]; nothing is stored: XLA fuses all of this with the product below.
     unit, stride = jnp.zeros(shape, jnp.uint32), 1
     for axis in reversed(range(len(shape))):
         unit = unit + jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * np.uint32(stride % 2**32)
         stride *= shape[axis]
-    keys = keys.reshape(-1, *[1] * len(shape))
+    keys = keys.reshape(-1, *[1] * len(shape))  # [batch, 1, ...]
     bits = (unit * _GOLDEN)[None] ^ keys
     # `mix` with a second key halfway, so that no two rows' bits are one sequence at different offsets.
     bits = (bits ^ (bits >> np.uint32(16))) * np.uint32(0x7FEB352D) ^ (keys * _GOLDEN)

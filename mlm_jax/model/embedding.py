@@ -41,7 +41,7 @@ def look_up(matrix: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _look_up(matrix: jax.Array, ids: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
     axes = mesh_axes(len(ids), *matrix.shape)
     if axes is None:
-        return (jnp.take(matrix, ids, axis=0), matrix[None]), ids
+        return (jnp.take(matrix, ids, axis=0), matrix[None]), ids  # [batch, length, embed], [1, rows, embed]
 
     def part(matrix: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Shards: matrix [rows / vocabulary, embed / width], ids [batch / devices, length]."""
@@ -60,10 +60,13 @@ def _look_up_backward(ids: jax.Array, cotangents: tuple[jax.Array, jax.Array]) -
     d_rows, d_copies = cotangents  # [batch, length, embed], [copies, rows, embed]
     axes = mesh_axes(len(ids), *d_copies.shape[1:])
     if axes is None:
+        # In place: the later user's gradient is the array that the rows' is scattered into.
         return d_copies[0].at[ids].add(d_rows), None
 
     def part(d_copy: jax.Array, d_rows: jax.Array, ids: jax.Array) -> jax.Array:
         """Shards: d_copy [1, rows / vocabulary, embed / width], d_rows [batch / devices, length, embed]."""
+        # The way back of `_look_up`: all columns of few rows of the batch become some columns of more; ids of other
+        # devices' rows are out of bounds, and dropped.
         local = _local(d_copy.shape[1], collectives.all_gather(ids, axes.width), axes)
         d_matrix = d_copy[0].at[local].add(collectives.all_to_all(d_rows, axes.width, 2, 0), mode="drop")
         return collectives.psum(d_matrix, axes.copies)  # the one sum, of both users' gradients
@@ -139,7 +142,7 @@ class Embedding(nn.Module):
         # The sum is float32, as the tables are, and is rounded to the compute dtype once, after the norm.
         token_embedding = parameter(self, "token_embedding", ("vocab", "embed"), (self.rows, config.width), of_tokens)
         x, matrix = look_up(token_embedding, batch["tokens"])  # [batch, length, embed], [copies, rows, embed]
-        if config.position_embedding == "learned":
+        if config.position_embedding == "learned":  # rotary positions are attention's
             position = table("position_embedding", "position", config.positions + config.position_offset)
             x = x + jnp.take(position, batch["positions"] + config.position_offset, axis=0)
         if config.token_types:

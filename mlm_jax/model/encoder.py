@@ -74,7 +74,7 @@ def make_encoder(
       layers: None: the whole encoder, with output layer and pooler as `model` has them; n: the `backbone` of n layers.
       platform: of the devices it will run on, where they are not here ("tpu").
     """
-    if layers is not None:
+    if layers is not None:  # for whoever reads vectors and no scores
         model = backbone(model, layers)
     # XLA's CPU backend is faster without a loop over layers; elsewhere the loop keeps compilation short.
     unroll = max(model.layers, 1) if (platform or jax.default_backend()) == "cpu" else 1
@@ -133,6 +133,7 @@ class Mlp(nn.Module):
         halves, axes = ((2,), ("half",)) if config.gated else ((), ())
         # Both halves of a gated unit in one product, which is larger and so nearer to the hardware's peak.
         in_kernel = matrix(self, "in_kernel", ("embed", *axes, "mlp"), (width, *halves, inner), std, dtype)
+        # Letters of the products: batch, length, embed, mlp; c is the half.
         # [batch, length, mlp]; gated: [2, batch, length, mlp], the halves first so that each is contiguous.
         h = jnp.einsum("ble,ecm->cblm" if config.gated else "ble,em->blm", x, in_kernel)
         if config.bias:
@@ -181,7 +182,7 @@ class Layer(nn.Module):
             """Add a sublayer's output, [batch, length, embed], and normalise the sum."""
             stream = stream + dropout(out, rate, None if keys is None else site_keys(keys, site))
             normed = LayerNorm(config.norm_epsilon, config.bias, name=name)(stream)
-            # The one difference between the two kinds of encoder.
+            # The one difference between the two kinds of encoder: post-norm goes on with what it normalised.
             return Residual(normed if config.norm == "post" else stream, normed)
 
         # Sites 1 and 2 of dropout; 0 is attention's probabilities.
@@ -229,6 +230,7 @@ class Encoder(nn.Module):
             unroll=self.unroll if self.config.remat == "none" else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(self.config, self.dtype)
+        # The output layer's matrix is the token embedding, so that the head has the rest only.
         if self.config.head != "none":
             self.head = Head(self.config, padded_rows(self.size), self.dtype)
         if self.config.pooler:
@@ -274,6 +276,7 @@ class Encoder(nn.Module):
         Returns:
           The residual for layers above; where there are none, its `normed` is the encoder's output.
         """
+        # Masks and rotary angles are the same in all layers, so they are computed once, outside the scan.
         context = make_context(self.config, batch["segment_ids"], batch["positions"])
         numbers = first + jnp.arange(self.config.layers, dtype=jnp.uint32)  # [layers]
         return self.layers(residual, numbers, context, keys)[0]
@@ -287,9 +290,12 @@ class Encoder(nn.Module):
           batch, keys: as in `__call__`.
           masked_positions: int32 [batch, max_predictions], each a position in its row.
         """
+        # The matrix goes through `look_up`, so that its two gradients, the look-up's and the loss', become one array.
         residual, matrix = self.embed(batch, keys)
         hidden = self.run_layers(residual, batch, keys).normed  # [batch, length, embed]
+        # Before the head's dense layer, which so has a seventh of the work at 15 % masked.
         vectors, bias = jnp.take_along_axis(hidden, masked_positions[:, :, None], axis=1), None
         if self.config.head != "none":
             vectors, bias = self.head(vectors)
+        # BERT's pooler reads the first token, <s> or [CLS], of each row.
         return Features(vectors, matrix, bias, self.pooler(hidden[:, 0]) if self.config.pooler else None)

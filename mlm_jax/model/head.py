@@ -33,6 +33,7 @@ class Head(nn.Module):
             return x, output_bias
         shape = (config.width, config.width)
         kernel = matrix(self, "dense_kernel", ("embed", "embed_out"), shape, config.initializer_std, dtype)
+        # Letters: batch, predictions, embed; o is embed again.
         h = jnp.einsum("bpe,eo->bpo", x, kernel)  # [batch, predictions, embed]
         if config.bias:
             h = h + zeros(self, "dense_bias", ("embed_out",), (config.width,), dtype)[None, None]
@@ -112,6 +113,7 @@ def _forward(
     """`cross_entropy`, and what its backward pass needs: arrays of the arguments' shapes, and the kept of each device."""
     axes = mesh_axes(len(features), *matrix.shape[1:])
     if axes is None:
+        # One device: the whole vocabulary is its part, and ids begin at 0.
         outputs, kept = _forward_part(features, matrix[0], bias, targets, 0, size, chunk, ())
         return outputs, (features, matrix, bias, targets, kept)
     everywhere = axes.vocabulary + axes.width
@@ -123,10 +125,12 @@ def _forward(
         together = collectives.all_gather(features, axes.width), collectives.all_gather(targets, axes.width)
         within = max(chunk // collectives.devices(axes.width), 128)  # they hold a chunk between them
         outputs, kept = _forward_part(together[0], matrix, bias, together[1], first, end, within, everywhere)
+        # Of the losses of all of them, this device returns those of its own rows of the batch, [n / devices].
         mine = collectives.axis_index(axes.width) * len(features)
         loss, correct = (jax.lax.dynamic_slice_in_dim(x, mine, len(features)) for x in outputs)
         return (loss, correct), (*together, matrix, bias, kept)
 
+    # How the arrays lie: the batch's rows; the matrix; what is gathered over the width; whole rows of the vocabulary.
     batch, lies, together, rows = P(axes.batch), P(axes.vocabulary, axes.width), P(axes.copies), P(everywhere)
     kept_specs = _kept_specs(_is_one_chunk(matrix.shape[1], chunk, axes), axes)
     inputs = batch, P(axes.copies, *lies), P(axes.vocabulary), batch
@@ -165,6 +169,7 @@ def _backward(
         d_bias = collectives.psum(collectives.all_gather(d_bias, axes.width)[:rows_local], axes.copies)
         return d_features, d_matrix, d_bias
 
+    # Rows of the vocabulary that lie on a device, before they are exchanged along the width.
     rows_local = matrix.shape[1] // collectives.devices(axes.vocabulary)
     batch, lies, together, rows = P(axes.batch), P(axes.vocabulary, axes.width), P(axes.copies), P(everywhere)
     inputs = batch, together, together, rows, rows, _kept_specs(kept[-1].exponentials is not None, axes)
@@ -200,6 +205,7 @@ def _whole_rows(
     """
     rows, shares = len(bias), collectives.devices(axes.width)
     share = -(-rows // shares)
+    # The exchange is of equal parts: [rows, embed / width] → [share, embed].
     matrix = jnp.pad(matrix, ((0, share * shares - rows), (0, 0)))
     bias = jnp.pad(bias, (0, share * shares - rows))
     bias = jax.lax.dynamic_slice_in_dim(bias, collectives.axis_index(axes.width) * share, share)
@@ -223,6 +229,7 @@ def _chunks(rows: int, chunk: int) -> tuple[int, int]:
     """Number and size of equal chunks that cover the rows, the size a multiple of 128 where it can be."""
     number = -(-rows // chunk)
     size = -(-rows // number)
+    # 128: the matrix units' width. The last chunk begins earlier where the sizes do not add up.
     return number, min(rows, -(-size // 128) * 128)
 
 
@@ -277,6 +284,7 @@ def _forward_part(
     lowest = jnp.finfo(jnp.float32).min  # of a part that has no row in use
     if number == 1:
         scores = _scores(features, matrix, bias, first, end)  # [n, rows]
+        # Relative to the highest score, so that no exponential overflows.
         top = jnp.maximum(jnp.max(scores, axis=1), lowest)
         shifted = jnp.exp(scores - top[:, None])
         sums = jnp.sum(shifted, axis=1)
@@ -299,7 +307,7 @@ def _forward_part(
     # Over all parts: sums relative to the highest score of all, [n].
     highest = collectives.pmax(top, axes)
     sums = collectives.psum(sums * jnp.exp(top - highest), axes) if axes else sums
-    log_sum = highest + jnp.log(sums)
+    log_sum = highest + jnp.log(sums)  # [n]: the logarithm of the softmax' denominator
     loss = log_sum - own
     # The target's score is computed apart from the others', so rounding may set them a little apart.
     correct = (own >= highest - 1e-5 * jnp.maximum(jnp.abs(highest), 1)).astype(jnp.float32)
@@ -349,6 +357,7 @@ def _backward_part(
         return d_features, product("nv,ne->ve", exponentials, scaled), d_bias
 
     if shifted is not None:
+        # softmax = exponentials / normaliser, so that the scores are not computed again.
         d_features, d_matrix, d_bias = products(shifted, weights / normaliser, matrix)
     else:
 
@@ -363,6 +372,7 @@ def _backward_part(
             probabilities = jnp.exp(scores - normaliser[:, None])
             # What the chunk before had already.
             probabilities = jnp.where((start + jnp.arange(chunk) < begin)[None], 0.0, probabilities)
+            # Rows of the matrix belong to one chunk each; every chunk adds to the features.
             more_features, more_matrix, more_bias = products(probabilities, weights, part_matrix)
             old = jax.lax.dynamic_slice_in_dim(d_matrix, start, chunk)
             d_matrix = jax.lax.dynamic_update_slice_in_dim(d_matrix, old + more_matrix, start, 0)
@@ -378,6 +388,7 @@ def _backward_part(
         (d_features, d_matrix, d_bias), _ = jax.lax.scan(body, zeros, jnp.arange(number, dtype=jnp.int32) * chunk)
     # The target's own part, from the device that has its row.
     local = targets - first
+    # Of other parts' targets the row is one beyond the last: a read there gives 0, a write is dropped.
     if not (isinstance(first, int) and first == 0):
         local = jnp.where((local >= 0) & (targets < end), local, rows)
     d_features = d_features - weights[:, None] * jnp.take(matrix, local, axis=0, mode="fill", fill_value=0)

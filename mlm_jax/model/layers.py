@@ -17,7 +17,7 @@ def parameter(
     shape: tuple[int, ...],
     init: nn.initializers.Initializer,
 ) -> jax.Array:
-    """A float32 parameter with its logical axes."""
+    """A parameter with its logical axes (`mesh.RULES`, `model.axes`), float32 [*shape]."""
     # Flax types the box that `init` returns; inside a module the parameter is the array.
     return cast(jax.Array, module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32))
 
@@ -25,12 +25,12 @@ def parameter(
 def matrix(
     module: nn.Module, name: str, axes: tuple[str, ...], shape: tuple[int, ...], std: float, dtype: jnp.dtype
 ) -> jax.Array:
-    """A weight matrix, normal with standard deviation `std` at the start, in the compute dtype."""
+    """A weight matrix, normal with standard deviation `std` at the start, [*shape] in the compute dtype."""
     return parameter(module, name, axes, shape, nn.initializers.normal(std)).astype(dtype)
 
 
 def zeros(module: nn.Module, name: str, axes: tuple[str, ...], shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-    """A bias, zero at the start, in the compute dtype."""
+    """A bias, zero at the start, [*shape] in the compute dtype."""
     return parameter(module, name, axes, shape, nn.initializers.zeros).astype(dtype)
 
 
@@ -42,10 +42,11 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., width] → the same shape and dtype."""
+        """[..., embed] → the same shape and dtype."""
         width = x.shape[-1]
         shape = (1,) * (x.ndim - 1) + (width,)
         scale = parameter(self, "scale", ("norm",), (width,), nn.initializers.ones)
+        # Twice over x, and not E[x²] - E[x]², which cancels where the mean is large. float32: bfloat16 has 8 bits.
         y = x.astype(jnp.float32)
         mean = jnp.mean(y, axis=-1, keepdims=True)
         centred = y - mean
@@ -57,5 +58,6 @@ class LayerNorm(nn.Module):
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """x times the normal distribution function of x (Hendrycks and Gimpel 2016), not its tanh approximation."""
+    """x times the normal distribution function of x (Hendrycks and Gimpel 2016), not its tanh approximation: [...] → the same."""
+    # jax.nn.gelu has other bits and is slower on CPUs (docs/design.md).
     return x * 0.5 * (1 + jax.lax.erf(x * jnp.asarray(0.5**0.5, x.dtype)))

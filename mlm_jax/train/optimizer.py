@@ -49,6 +49,7 @@ def make_schedule(config: cfg.Optimizer, steps: int) -> optax.Schedule:
         return end + (peak - end) * (1 - jnp.sqrt(decay))
 
     def schedule(count: jax.Array) -> jax.Array:
+        # Updates are counted from 1 here, so that the first has a rate: optax's own schedules begin with 0.
         step = jnp.asarray(count, jnp.float32) + 1
         warming = peak * step / max(warmup, 1)
         return jnp.where(step < warmup, warming, after_warmup(step)).astype(jnp.float32)
@@ -73,6 +74,7 @@ def make_optimizer(config: cfg.Optimizer, steps: int, axes: Tree) -> optax.Gradi
         )
     if config.name == "muon":
         made = muon(config, schedule, made, axes)
+    # Checkpoints hold the state nested as the transformations are: the order stays.
     if config.clip_norm:
         made = optax.chain(optax.clip_by_global_norm(config.clip_norm), made)
     if config.layer_decay != 1:
@@ -113,10 +115,12 @@ def stable_adamw(config: cfg.Optimizer, schedule: optax.Schedule, axes: Tree) ->
 
     def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, Any]:
         updates, after = adam.update(grads, state, params)
+        # Adam's own correction is inside `updates`; the RMS needs the corrected second moment itself.
         moments = optax.tree.bias_correction(after.nu, config.b2, after.count)
         rate = schedule(state.count)
 
         def scale(u: jax.Array, g: jax.Array, v: jax.Array, p: jax.Array, leaf: Axes) -> jax.Array:
+            # One number per layer, [layers, 1, ...]: a layer whose gradient outgrew its average slows no other.
             within = tuple(axis for axis in range(g.ndim) if axis not in leaf.layers)
             rms = jnp.sqrt(jnp.mean(g * g / jnp.maximum(v, config.epsilon**2), axis=within, keepdims=True))
             return -rate / jnp.maximum(1, rms) * (u + config.weight_decay * p if leaf.is_matrix else u)
@@ -145,5 +149,6 @@ def muon(
         muon_weight_dimension_numbers=jax.tree.map(numbers, axes),
         consistent_rms=MUON_RMS,
     )
+    # Two optimizers beside each other, each with a state for its own parameters only.
     labels = jax.tree.map(lambda leaf: "muon" if leaf.is_hidden else "adamw", axes)
     return optax.partition({"muon": hidden, "adamw": adamw}, labels)
