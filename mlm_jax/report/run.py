@@ -20,7 +20,7 @@ class Run:
 
     Attributes:
       train, validation: the records of metrics.jsonl of that kind, by step.
-      sampling: rows of `sampling.table`.
+      sampling: rows of `sampling.sampling_table`.
       config: the stored config.
     """
 
