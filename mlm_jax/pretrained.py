@@ -128,7 +128,7 @@ def put(
     shardings: dict[str, jax.sharding.NamedSharding],
     mesh: jax.sharding.Mesh,
 ) -> jax.Array:
-    """A parameter on a mesh, each device's part copied alone.
+    """A parameter on a mesh, each device's part copied alone: [...] → the same shape and dtype.
 
     Args:
       shardings: by name; a parameter that is not there is copied to every device.
@@ -157,7 +157,11 @@ def refuse_uneven(shape: tuple[int, ...], name: str, sharding: jax.sharding.Name
 
 
 def to_host(array: np.ndarray | jax.Array) -> np.ndarray:
-    """A whole array on the host, gathered from the devices that hold its parts; every process has to call it."""
+    """A whole array on the host, gathered from the devices that hold its parts; every process has to call it.
+
+    Returns:
+      The shape and dtype of `array`, [...].
+    """
     if isinstance(array, np.ndarray):
         return array
     if not array.is_fully_addressable:
@@ -167,7 +171,11 @@ def to_host(array: np.ndarray | jax.Array) -> np.ndarray:
 
 
 def host_parts(array: np.ndarray | jax.Array, name: str) -> Iterator[np.ndarray]:
-    """A parameter on the host; one that is stacked over layers a layer at a time, so that no more is gathered at once."""
+    """A parameter on the host; one that is stacked over layers a layer at a time, so that no more is gathered at once.
+
+    Yields:
+      Parts that follow one another along the first axis, [1, ...] per layer or the whole, of the dtype of `array`.
+    """
     if isinstance(array, np.ndarray) or "layers" not in name.split("/"):
         yield to_host(array)
     else:

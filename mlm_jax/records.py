@@ -55,7 +55,7 @@ TOKEN_FEATURES = ("tokens", "segment_ids", "positions", "language_ids", "token_t
 
 
 def encode_block(block: dict[str, np.ndarray]) -> bytes:
-    """Serialise a block's features (`FEATURES`, integer arrays of rank 1) as a tf.Example."""
+    """Serialise a block's features (`FEATURES`, int32 or int64 [n] each) as a tf.Example."""
     example = _Example()
     for name in FEATURES:
         example.features.feature[name].int64_list.value.extend(block[name].tolist())
@@ -63,7 +63,7 @@ def encode_block(block: dict[str, np.ndarray]) -> bytes:
 
 
 def decode_block(record: bytes) -> dict[str, np.ndarray]:
-    """Parse what `encode_block` (or TensorFlow) wrote: each of `FEATURES` as int32 of rank 1."""
+    """Parse what `encode_block` (or TensorFlow) wrote: each of `FEATURES` as int32 [n]."""
     feature = _Example.FromString(record).features.feature
     return {name: np.array(feature[name].int64_list.value, np.int32) for name in FEATURES}
 

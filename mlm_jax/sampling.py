@@ -105,7 +105,7 @@ def arrange(rates: ArrayLike, seed: int) -> Period:
     has it exactly.
 
     Args:
-      rates: [languages], sum 1; a rate of 0 is never drawn.
+      rates: float64 [languages], sum 1; a rate of 0 is never drawn.
       seed: breaks ties.
     """
     shares = np.asarray(rates, np.float64)

@@ -52,7 +52,7 @@ def write_tensors(
 
 
 def read_tensors(path: epath.PathLike) -> Iterator[tuple[str, np.ndarray]]:
-    """The tensors of a file of `write_tensors`, in its order: name and float32 array.
+    """The tensors of a file of `write_tensors`, in its order: name and float32 array [...].
 
     Of a local file they are mapped into memory, so that a part of one costs no more than the part; of an object store each
     is read when it comes.

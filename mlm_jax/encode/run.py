@@ -91,7 +91,7 @@ def items_of(ids: Sequence[np.ndarray], language: str, languages: Sequence[str],
 
 
 def frame(pieces: Sequence[int], words: Vocabulary, max_length: int) -> np.ndarray:
-    """Token ids between begin and end, int32, cut to `max_length`."""
+    """Token ids between begin and end, cut to `max_length`: int32 [length]."""
     return np.asarray([words.bos, *pieces[: max_length - 2], words.eos], np.int32)
 
 

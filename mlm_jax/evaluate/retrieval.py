@@ -11,12 +11,19 @@ ROWS = 4_096  # of the similarity matrix in memory at a time
 
 
 def normalise(vectors: np.ndarray) -> np.ndarray:
-    """Vectors of length 1."""
+    """Vectors scaled to length 1: float [n, width] → the same shape and dtype."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def neighbourhood(a: np.ndarray, b: np.ndarray, k: int) -> np.ndarray:
-    """Mean cosine of each vector of `a` with its k nearest of `b`, [len(a)]; both of length 1."""
+    """Mean cosine of each vector with its k nearest of the other side.
+
+    Args:
+      a, b: float32 [n, width] and [m, width], of length 1.
+
+    Returns:
+      float32 [n].
+    """
     k = min(k, len(b))
     parts = []
     for begin in range(0, len(a), ROWS):
@@ -29,7 +36,7 @@ def nearest(a: np.ndarray, b: np.ndarray, margin: int = 0) -> tuple[np.ndarray, 
     """For each vector of `a` the nearest of `b`, and its score.
 
     Args:
-      a, b: [n, width] and [m, width].
+      a, b: float32 [n, width] and [m, width].
       margin: 0: cosine; k: the cosine over the mean of the two vectors' mean cosines with their k nearest
         (Artetxe and Schwenk 2019, equation 1, ratio).
 
@@ -51,14 +58,22 @@ def nearest(a: np.ndarray, b: np.ndarray, margin: int = 0) -> tuple[np.ndarray, 
 
 
 def accuracy(a: np.ndarray, b: np.ndarray, margin: int = 0, both_ways: bool = False) -> float:
-    """Share of the vectors of `a` whose nearest of `b` is the one of the same number."""
+    """Share of the vectors of `a` whose nearest of `b` is the one of the same number; float32 [n, width] each."""
     right = np.arange(len(a))
     ways = [(a, b), (b, a)] if both_ways else [(a, b)]
     return float(np.mean([np.mean(nearest(x, y, margin)[0] == right) for x, y in ways]))
 
 
 def candidates(a: np.ndarray, b: np.ndarray, k: int) -> list[tuple[float, int, int]]:
-    """Pairs by falling margin score, each vector of either side in one at most (Artetxe and Schwenk 2019, "max. score")."""
+    """Pairs by falling margin score, each vector of either side in one at most (Artetxe and Schwenk 2019, "max. score").
+
+    Args:
+      a, b: float32 [n, width] and [m, width].
+      k: nearest neighbours of the margin.
+
+    Returns:
+      (score, number of the vector of `a`, of `b`) of each pair.
+    """
     forward, forward_scores = nearest(a, b, k)
     backward, backward_scores = nearest(b, a, k)
     pairs = {(i, int(j)): float(s) for i, (j, s) in enumerate(zip(forward, forward_scores, strict=True))}

@@ -245,7 +245,7 @@ def build_training(
 
     Args:
       labels: in the order of their ids.
-      used: ids of the training data, ascending, int32, where the embeddings are trained.
+      used: ids of the training data, ascending, int32 [ids in use], where the embeddings are trained.
       updates: of the whole run.
       seed: of head and dropout.
     """

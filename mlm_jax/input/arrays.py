@@ -8,7 +8,7 @@ import numpy as np
 
 
 def local_rows(sharding: jax.sharding.NamedSharding, batch_size: int) -> np.ndarray:
-    """The rows of a batch that this process's devices hold, int64, ascending."""
+    """The rows of a batch that this process's devices hold, ascending, int64 [rows of this process]."""
     slices = sharding.addressable_devices_indices_map((batch_size,)).values()
     held = [np.arange(batch_size)[index] for index in slices if index is not None]
     return np.unique(np.concatenate(held))

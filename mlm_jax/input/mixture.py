@@ -107,7 +107,7 @@ def training_batches(
       readers: processes that read for this one; `close` ends them. 0: threads of this one read.
 
     Yields:
-      What `batch_shapes` says, this process's rows of it.
+      Feature → [rows of this process, ...], of the dtype and otherwise of the shape in `batch_shapes`.
 
     Raises:
       UserError: a shard is missing or truncated.

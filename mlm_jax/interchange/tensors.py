@@ -38,7 +38,7 @@ class View:
     take: Callable[[Any], Any]
 
     def of(self, params: dict[str, np.ndarray]) -> np.ndarray:
-        """The tensor, as a NumPy view of flat parameters."""
+        """The tensor, as a NumPy view of flat parameters: [...] of its `shape`, of the parameter's dtype."""
         return self.take(params[self.path] if self.layer is None else params[self.path][self.layer])
 
     def shape(self, shapes: dict[str, Shape]) -> Shape:
@@ -47,7 +47,11 @@ class View:
         return jax.eval_shape(self.take, jax.ShapeDtypeStruct(shape, np.float32)).shape
 
     def read(self, params: dict[str, Any]) -> np.ndarray:
-        """The tensor on the host, and no more than its parameter (of its layer), from flat parameters anywhere."""
+        """The tensor on the host, and no more than its parameter (of its layer), from flat parameters anywhere.
+
+        Returns:
+          [...] of its `shape`, of the parameter's dtype.
+        """
         parameter = params[self.path]
         return self.take(to_host(parameter if self.layer is None else parameter[self.layer]))
 

@@ -22,6 +22,9 @@ SHARD_BYTES = 5 * 10**9
 def read_weights(folder: Path) -> dict[str, np.ndarray]:
     """Every tensor of a Hugging Face folder's checkpoint, as it is stored (bfloat16 as ml_dtypes').
 
+    Returns:
+      Name → array [...] of the shape and dtype of the file.
+
     Raises:
       UserError: there is none, only pickles, a file is missing or damaged.
     """

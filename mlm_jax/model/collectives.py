@@ -70,7 +70,7 @@ def shard_map(function: Callable[..., Any], inputs: tuple[Any, ...], outputs: An
     return jax.shard_map(function, in_specs=inputs, out_specs=outputs, check_vma=False)
 
 
-# JAX's collectives by their own names, for shards within `shard_map`; no-ops where `axes` is empty.
+# JAX's collectives by their own names, for shards within `shard_map`; no-ops where `axes` is empty. The dtype stays.
 
 
 def axis_index(axes: tuple[str, ...]) -> jax.Array | int:
@@ -79,25 +79,32 @@ def axis_index(axes: tuple[str, ...]) -> jax.Array | int:
 
 
 def psum(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
-    """The sum over the devices, of the shard's shape and dtype."""
+    """The sum over the devices: [...] → the same shape and dtype."""
     return jax.lax.psum(x, axes) if axes else x
 
 
 def pmax(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
-    """The maximum over the devices, of the shard's shape and dtype."""
+    """The maximum over the devices: [...] → the same shape and dtype."""
     return jax.lax.pmax(x, axes) if axes else x
 
 
 def all_gather(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
-    """All shards one after the other, [n, ...] → [devices * n, ...]."""
+    """All shards one after the other: [n, ...] → [devices * n, ...] of the same dtype."""
     return jax.lax.all_gather(x, axes, axis=0, tiled=True) if axes else x
 
 
 def psum_scatter(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
-    """This device's shard of the sum, [devices * n, ...] → [n, ...]."""
+    """This device's shard of the sum: [devices * n, ...] → [n, ...] of the same dtype."""
     return jax.lax.psum_scatter(x, axes, scatter_dimension=0, tiled=True) if axes else x
 
 
 def all_to_all(x: jax.Array, axes: tuple[str, ...], split: int, concatenate: int) -> jax.Array:
-    """Shards along dimension `concatenate` become shards along `split`: [n * devices, m] → [n, m * devices], for 0 and 1."""
+    """Shards along dimension `concatenate` become shards along `split`.
+
+    Args:
+      x: [n * devices, m], where the dimensions are 0 and 1.
+
+    Returns:
+      [n, m * devices] of the same dtype.
+    """
     return jax.lax.all_to_all(x, axes, split, concatenate, tiled=True) if axes else x

@@ -30,7 +30,7 @@ def padded_rows(vocabulary_size: int) -> int:
 
 
 def example_batch(length: int) -> dict[str, jax.Array]:
-    """A batch of one block of zeros, to initialise an encoder with."""
+    """A batch of one block of zeros, to initialise an encoder with: feature → int32 [1, length]."""
     names = ("tokens", "positions", "segment_ids", "token_types", "language_ids")
     return dict.fromkeys(names, jnp.zeros((1, length), jnp.int32))
 

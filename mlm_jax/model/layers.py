@@ -58,6 +58,6 @@ class LayerNorm(nn.Module):
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """x times the normal distribution function of x (Hendrycks and Gimpel 2016), not its tanh approximation: [...] → the same."""
+    """x times the normal distribution function of x (Hendrycks and Gimpel 2016), not its tanh approximation: [...] → the same shape and dtype."""
     # jax.nn.gelu has other bits and is slower on CPUs (docs/design.md).
     return x * 0.5 * (1 + jax.lax.erf(x * jnp.asarray(0.5**0.5, x.dtype)))

@@ -72,7 +72,7 @@ def probe_words(part: WordAlignment, made: Vectors) -> tuple[list[ProbeRow], dic
 
 
 def centred_by_the_other_half(words: list[np.ndarray]) -> list[np.ndarray]:
-    """Word vectors less the mean of the words in sentences of the other parity, [words, width] each."""
+    """Word vectors less the mean of the words in sentences of the other parity, float32 [words, width] each."""
     means = (
         [np.concatenate(words[half::FOLD]).mean(axis=0) for half in range(FOLD)] if len(words) >= FOLD else [0.0, 0.0]
     )

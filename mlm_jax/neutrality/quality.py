@@ -55,13 +55,13 @@ def read_judged(path: str, part: Quality) -> Judged:
 
 
 def by_cosine(a: np.ndarray, b: np.ndarray, score: np.ndarray) -> dict[str, float]:
-    """Correlation of people's scores with the cosine of source and translation, [sentences, width] each."""
+    """Correlation of people's scores, float64 [sentences], with the cosine of source and translation, float32 [sentences, width]."""
     cosine = (normalise(np.asarray(a)) * normalise(np.asarray(b))).sum(axis=1)
     return _correlations(score, cosine)
 
 
 def by_regression(fit: np.ndarray, fit_score: np.ndarray, test: np.ndarray, score: np.ndarray) -> dict[str, float]:
-    """The same with the predictions of ridge regression on vectors, [sentences, width] each."""
+    """The same with the predictions of ridge regression on vectors, float32 [sentences, width] each."""
     scale = max(float(np.std(fit)), 1e-12)
     found = Ridge(alpha=100.0).fit(fit / scale, fit_score).predict(test / scale)
     return _correlations(score, found)

@@ -67,9 +67,10 @@ def read_gold(pairs: str, gold: str) -> Gold:
 
 
 def cosines(a: np.ndarray, b: np.ndarray, distortion: float = 0.0) -> np.ndarray:
-    """Cosines of every word of one sentence with every word of the other, [n, m].
+    """Cosines of every word of one sentence with every word of the other, float32 [n, m].
 
     Args:
+      a, b: vectors of the words, float32 [n, width] and [m, width].
       distortion: kappa; a pair at relative places x and y is worth 1 - kappa (x - y)² of its cosine (Jalili Sabet et al. 2020).
     """
     found = normalise(a) @ normalise(b).T
@@ -80,7 +81,7 @@ def cosines(a: np.ndarray, b: np.ndarray, distortion: float = 0.0) -> np.ndarray
 
 
 def argmax(similarity: np.ndarray) -> Links:
-    """Links whose words are each other's nearest."""
+    """Links whose words are each other's nearest, by a similarity, float32 [n, m]."""
     if not similarity.size:
         return set()
     forward, backward = similarity.argmax(axis=1), similarity.argmax(axis=0)
@@ -90,7 +91,7 @@ def argmax(similarity: np.ndarray) -> Links:
 def itermax(similarity: np.ndarray, rounds: int = 2, alpha: float = 0.9) -> Links:
     """`argmax`, and then again with words that have no link yet favoured (Jalili Sabet et al. 2020, section 3.1).
 
-    Pairs of two linked words are out; those of one linked word are worth `alpha` of their similarity.
+    Pairs of two linked words are out; those of one linked word are worth `alpha` of their similarity, float32 [n, m].
     """
     found = argmax(similarity)
     for _ in range(rounds - 1):
@@ -110,7 +111,7 @@ def itermax(similarity: np.ndarray, rounds: int = 2, alpha: float = 0.9) -> Link
 
 
 def matching(similarity: np.ndarray) -> Links:
-    """The links of greatest total similarity in which no word has two."""
+    """The links of greatest total similarity, float32 [n, m], in which no word has two."""
     return {(int(i), int(j)) for i, j in zip(*linear_sum_assignment(similarity, maximize=True), strict=True)}
 
 
@@ -119,6 +120,9 @@ def edge_cover(similarity: np.ndarray) -> Links:
 
     Each word alone would take its nearest; a pair linked to each other saves one link, so the cover is the matching that
     saves most, and the nearest of every word left over (Schrijver 2003, section 19.3).
+
+    Args:
+      similarity: cosines, float32 [n, m].
     """
     if not similarity.size:
         return set()

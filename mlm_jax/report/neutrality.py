@@ -161,7 +161,7 @@ def pictures(drawn: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
 
 
 def heat_map(values: np.ndarray, languages: Sequence[str], order: np.ndarray, title: str) -> Figure:
-    """Languages × languages, 0 to 1."""
+    """Values from 0 to 1, float [languages, languages], with rows and columns in an order, int [languages]."""
     size = max(3.6, 0.14 * len(languages) + 1.4)
     figure, axes = new_axes(title, size)
     figure.set_size_inches(size + 1.2, size)

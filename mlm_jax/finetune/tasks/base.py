@@ -191,7 +191,7 @@ class TaskKind(abc.ABC):
 
     @abc.abstractmethod
     def targets(self, items: Items, batch: Batch, shape: Shape) -> dict[str, np.ndarray]:
-        """What is to be learned of a batch: arrays beside those of `to_arrays`, of the same rows."""
+        """What is to be learned of a batch, beside the arrays of `to_arrays`: name → int32 or float32 [rows, ...]."""
 
     # --- The head ---
 
@@ -200,17 +200,17 @@ class TaskKind(abc.ABC):
         return len(labels)
 
     def extra_params(self, task: Task, outputs: int) -> dict[str, np.ndarray]:
-        """First values of parameters that are trained with the head and are not of its layers."""
+        """First values of parameters that are trained with the head and are not of its layers: name → float32 [...]."""
         return {}
 
     def vectors(self, hidden: jax.Array, batch: Mapping[str, jax.Array], task: Task) -> jax.Array:
         """What the head reads.
 
         Args:
-          hidden: the encoder's output, [rows, length, width].
+          hidden: the encoder's output, [rows, length, width] in the compute dtype.
 
         Returns:
-          [rows, length, width] of tokens, [rows, slots, width] of texts.
+          [rows, length, width] of tokens, [rows, slots, width] of texts, in the compute dtype.
         """
         return hidden if self.of_tokens else pool(hidden, batch["starts"], batch["segment_ids"], task.pooling)
 

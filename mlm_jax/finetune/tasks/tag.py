@@ -188,8 +188,8 @@ def tagged(scores: np.ndarray, words: int, labels: Sequence[str], transitions: n
     """Tags of a sentence's words; words that were cut off get the first label, O.
 
     Args:
-      scores: of the words' first pieces, [words that were not cut off, labels].
-      transitions: of the CRF, where there is one, [labels + 1, labels + 1].
+      scores: of the words' first pieces, float32 [words that were not cut off, labels].
+      transitions: of the CRF, where there is one, float32 [labels + 1, labels + 1].
     """
     if not len(scores):
         return Prediction([labels[0]] * words, [0.0] * words)

@@ -104,7 +104,7 @@ def cut_pair(a: list[int], b: list[int] | None, room: int) -> tuple[list[int], l
 
 
 def fill(targets: np.ndarray, items: Items, batch: Batch) -> np.ndarray:
-    """Write each item's target into its slot of `targets`, [rows, slots, …]; the others stay as they are."""
+    """Write each item's target into its slot of `targets`, int32 or float32 [rows, slots, ...]; the others stay as they are."""
     for row, slot, _, item in placed(items, batch):
         targets[row, slot] = items.targets[item]
     return targets
