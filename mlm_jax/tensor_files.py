@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -27,14 +28,20 @@ def write_tensors(
     shapes: Mapping[str, Shape],
     read: Callable[[str], Iterable[np.ndarray]],
     metadata: Mapping[str, str] | None = None,
+    writes: bool = True,
 ) -> None:
     """Write a file of float32 tensors, byte for byte what `safetensors.numpy.save` gives, aside and then by rename.
 
     Args:
       shapes: of every tensor, by name.
       read: a tensor by its name, whole or in parts along its first axis; called for one after another.
+      writes: False in all but one of several processes: they read with it, since gathering a tensor takes all of them.
     """
     path = epath.Path(path)
+    if not writes:
+        for name in sorted(shapes):
+            deque(read(name), maxlen=0)
+        return
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name in sorted(shapes):

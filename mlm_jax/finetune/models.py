@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import jax
 from etils import epath
 
 from mlm_jax.files import write_whole
@@ -19,6 +20,8 @@ def save_model(folder: epath.Path, tuned: Pretrained) -> None:
     assert tuned.head is not None
     params = {name: tuned.params[name] for name in ("embedding", "layers")}
     write_initial(folder, dataclasses.replace(tuned, model=backbone(tuned.model), params=params))
+    if jax.process_index():
+        return
     # Last: a folder with it is whole.
     described = {"labels": list(tuned.head.labels), "step": tuned.step}
     write_whole(folder / "model.json", json.dumps(described, ensure_ascii=False) + "\n")

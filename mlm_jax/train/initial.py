@@ -41,17 +41,19 @@ CHOSEN = (
 def write_initial(workdir: epath.PathLike, pretrained: Pretrained) -> None:
     """Store an encoder in a workdir, for the run there to start from; one tensor at a time is gathered on the host.
 
-    Of a fine-tuned encoder the head is stored too, all names then beginning with `encoder/` or `head/`. The vocabulary is
+    Every process of several has to call it; the first one writes. Of a fine-tuned encoder the head is stored too, all names then beginning with `encoder/` or `head/`. The vocabulary is
     not stored here.
     """
     folder = epath.Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
-    params = pretrained.params
+    params, first = pretrained.params, jax.process_index() == 0
     if pretrained.head is not None:
         params = {"encoder": params, "head": pretrained.head.params}
     flat = traverse_util.flatten_dict(params, sep="/")
     shapes = {name: leaf.shape for name, leaf in flat.items()}
-    write_tensors(folder / TENSORS, shapes, lambda name: host_parts(flat[name], name))
+    write_tensors(folder / TENSORS, shapes, lambda name: host_parts(flat[name], name), writes=first)
+    if not first:
+        return
     described = {
         "source": pretrained.source,
         "model": dataclasses.asdict(pretrained.model),
