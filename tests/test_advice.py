@@ -10,7 +10,10 @@ import pytest
 
 from mlm_jax import cli
 from mlm_jax import config as cfg
+from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Train
 from tests.corpora import logged, make_workdir, tiny_config, write_config
+from tests.finetune.toys import make_config as make_toy
+from tests.finetune.toys import write_config as write_toy
 from tests.prepare.test_run import make_config, write_text
 
 STEPS = ("--train.steps", "12", "--train.save_every", "4", "--train.log_every", "20", "--train.validate_every", "100")
@@ -62,6 +65,17 @@ def test_the_command_that_a_refusal_prints_goes_on_from_this_encoder(tmp_path, c
     assert run(*shlex.split(command), *shlex.split(source)) == 0
     assert f"starting from {tmp_path}/a run at step 12" in capfd.readouterr().out
     assert logged(tmp_path / "a run_2")[-1]["step"] == 12
+
+
+def test_fine_tuning_is_clipped_from_a_checkpoint_on(tmp_path, capsys):
+    optimizer = dataclasses.replace(FINETUNE_OPTIMIZER, learning_rate=3e-3, layer_decay=0.9, clip_norm=0.0)
+    config = make_toy(tmp_path, "classify", optimizer=optimizer, train=Train(epochs=2, batch_size=16))
+    path = write_toy(tmp_path / "toy.py", config)
+    assert run("finetune", path, "--train.max_seconds", "1e-9") == 0
+    assert "stopped by max_seconds, saved; to continue: mlm-jax finetune" in capsys.readouterr().out
+    assert run("finetune", path, "--optimizer.clip_norm", "0.5", "--optimizer.learning_rate", "1e-3") == 0
+    said = capsys.readouterr()
+    assert "continuing at update" in said.out and "optimizer.clip_norm: 0.0 there, 0.5 here" in said.err
 
 
 def test_a_limit_of_epochs_is_raised_as_advised(tmp_path, capsys):

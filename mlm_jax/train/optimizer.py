@@ -74,11 +74,12 @@ def make_optimizer(config: cfg.Optimizer, steps: int, axes: Tree) -> optax.Gradi
         )
     if config.name == "muon":
         made = muon(config, schedule, made, axes)
-    # Checkpoints hold the state nested as the transformations are: the order stays.
-    if config.clip_norm:
-        made = optax.chain(optax.clip_by_global_norm(config.clip_norm), made)
     if config.layer_decay != 1:
         made = optax.chain(made, optax.stateless(layer_decay(config.layer_decay, axes)))
+    # Checkpoints hold the state nested as the transformations are. Clipping is outermost, so that one can be continued with it
+    # set, or no longer set: `Checkpoints` puts its empty state before the others or takes it away.
+    if config.clip_norm:
+        made = optax.chain(optax.clip_by_global_norm(config.clip_norm), made)
     return made
 
 

@@ -12,12 +12,10 @@ import pytest
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
-from mlm_jax.evaluate import config as evaluate_config
-from mlm_jax.evaluate.config import Evaluate, Pairs
+from mlm_jax.evaluate.config import Evaluate, Pairs, validate_evaluation
 from mlm_jax.evaluate.run import read_aligned
-from mlm_jax.finetune import config as finetune_config
 from mlm_jax.finetune import named
-from mlm_jax.finetune.config import Data, Finetune, Labelled
+from mlm_jax.finetune.config import Data, Finetune, Labelled, validate_finetuning
 from mlm_jax.finetune.tasks import TASKS
 
 tf = pytest.importorskip("tensorflow")
@@ -30,7 +28,7 @@ CONFIGS = sorted(CHECKOUT.glob("configs/finetune/*.py")) + sorted(CHECKOUT.glob(
 
 def load(path):
     config = cfg.load_config(str(path), (Finetune, Evaluate))
-    (finetune_config if isinstance(config, Finetune) else evaluate_config).validate(config)
+    (validate_finetuning if isinstance(config, Finetune) else validate_evaluation)(config)
     return config
 
 
