@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlm_jax.config import Objective
+from mlm_jax.model.batch import Batch, MaskedBatch
 from mlm_jax.model.encoder import Encoder, Features
 from mlm_jax.model.head import cross_entropy
 from mlm_jax.vocabulary import Vocabulary
 
-Batch = dict[str, jax.Array]
 MASKED_LM = Objective()  # 15 %, 80/10/10
 
 
@@ -160,7 +160,7 @@ def random_bits(keys: jax.Array, streams: Iterable[Stream], length: int) -> dict
 
 def mask_tokens(
     keys: jax.Array, batch: Batch, rate: jax.Array | float, objective: Objective, tables: Tables, most: int
-) -> Batch:
+) -> MaskedBatch:
     """Choose the tokens to predict, and put something else in most of their places.
 
     In each block a share `rate` of the tokens that may be masked (neither padding nor special) is masked: their number
@@ -216,7 +216,7 @@ def mask_tokens(
     replaced = jnp.where(fate < objective.replace_mask, jnp.int32(tables.mask), replaced)
     replaced = jnp.where(weights > 0, replaced, targets)
     tokens = jax.vmap(lambda row, at, values: row.at[at].set(values))(tokens, positions, replaced)
-    return batch | {"tokens": tokens, "masked_positions": positions, "targets": targets, "weights": weights}
+    return {**batch, "tokens": tokens, "masked_positions": positions, "targets": targets, "weights": weights}
 
 
 def _to_unit(bits: jax.Array) -> jax.Array:
@@ -256,7 +256,7 @@ def _negative_log(bits: jax.Array) -> jax.Array:
     return jnp.take(jnp.asarray(_LOG), mantissa.astype(jnp.int32)) + (zeros << np.uint32(12)) + np.uint32(1)
 
 
-def predict_next(batch: Batch) -> Batch:
+def predict_next(batch: Batch) -> MaskedBatch:
     """Predict every token but the first of its segment, each from those before it (XLM's CLM).
 
     Args:
@@ -269,7 +269,8 @@ def predict_next(batch: Batch) -> Batch:
     tokens, segments = batch["tokens"], batch["segment_ids"]
     places = jnp.arange(tokens.shape[1] - 1, dtype=jnp.int32)
     follows = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] > 0)  # [batch, length - 1]
-    return batch | {
+    return {
+        **batch,
         "masked_positions": jnp.broadcast_to(places[None], (tokens.shape[0], tokens.shape[1] - 1)),
         "targets": tokens[:, 1:],
         "weights": follows.astype(jnp.float32),
@@ -280,7 +281,7 @@ SUMS = ("loss", "correct", "targets", "pair_loss", "pair_correct", "pairs")  # o
 
 
 def loss_sums(
-    model: Encoder, params: Any, batch: Batch, dropout_keys: jax.Array | None, size: int, chunk: int
+    model: Encoder, params: Any, batch: MaskedBatch, dropout_keys: jax.Array | None, size: int, chunk: int
 ) -> dict[str, jax.Array]:
     """The losses of what `mask_tokens` or `predict_next` chose, and of sentence pairs where the model tells them apart.
 

@@ -14,11 +14,12 @@ from mlm_jax import mesh as meshes
 from mlm_jax.encode.rows import Batch, Items, Shape, by_length, to_arrays
 from mlm_jax.errors import UserError
 from mlm_jax.input.arrays import local_rows, to_global
+from mlm_jax.model.batch import PackedBatch
 from mlm_jax.pretrained import Params, Pretrained
 from mlm_jax.vocabulary import Vocabulary
 
 # parameters, arrays of a batch → a tree of arrays
-Function = Callable[[Params, dict[str, jax.Array]], Any]
+Function = Callable[[Params, PackedBatch], Any]
 # batches (their rows' items, and their shape) → the rows' items and what the function made of each batch, on the host
 Run = Callable[[Items, Params], Iterator[tuple[Batch, Any]]]
 Batches = Iterable[tuple[Batch, Shape]]

@@ -12,6 +12,7 @@ import numpy as np
 
 from mlm_jax.encode.run import frame, items_of, make_run, refuse_longer
 from mlm_jax.errors import UserError
+from mlm_jax.model.batch import PackedBatch
 from mlm_jax.model.encoder import apply_encoder
 from mlm_jax.model.task_head import pool
 from mlm_jax.pretrained import Params, Pretrained, place
@@ -22,7 +23,7 @@ Pooling = Literal["first", "mean"]
 Embed = Callable[[Sequence[str], str], np.ndarray]
 
 
-def pooled(hidden: jax.Array, batch: dict[str, jax.Array], how: Pooling) -> jax.Array:
+def pooled(hidden: jax.Array, batch: PackedBatch, how: Pooling) -> jax.Array:
     """The vector of each row's sentence, [rows, length, width] → float32 [rows, width]."""
     return pool(hidden.astype(jnp.float32), batch["starts"], batch["segment_ids"], how)[:, 0]
 
@@ -56,7 +57,7 @@ def make_embedder(
     if layer < model.layers:
         params["layers"] = jax.tree.map(lambda leaf: leaf[:layer], params["layers"])
 
-    def vectors(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
+    def vectors(params: Params, batch: PackedBatch) -> jax.Array:
         return pooled(apply_encoder(encoder, params, batch), batch, pooling)
 
     run = make_run(vectors, mesh, words.pad, model.token_types)

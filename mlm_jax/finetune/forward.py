@@ -13,11 +13,11 @@ from flax import linen as nn
 from mlm_jax import config as cfg
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.finetune.tasks import task_kind
+from mlm_jax.model.batch import PackedBatch
 from mlm_jax.model.encoder import make_encoder
 from mlm_jax.model.families import family_of
 from mlm_jax.model.task_head import TaskHead, transform_of
 
-Batch = dict[str, jax.Array]
 Params = dict[str, Any]
 
 
@@ -45,7 +45,7 @@ def hidden_states(
     trained: Params,
     frozen: Params,
     dtype: jnp.dtype,
-    batch: Batch,
+    batch: PackedBatch,
     keys: jax.Array,
 ) -> jax.Array:
     """An encoder's output in training, [rows, length, width]: no gradient enters what is frozen.
@@ -73,7 +73,9 @@ def hidden_states(
     return residual.normed
 
 
-def scores(config: Finetune, head: TaskHead, params: Params, hidden: jax.Array, batch: Batch, keys: Any) -> jax.Array:
+def scores(
+    config: Finetune, head: TaskHead, params: Params, hidden: jax.Array, batch: PackedBatch, keys: Any
+) -> jax.Array:
     """The head's scores, float32: [rows, slots, outputs] of texts, [rows, length, outputs] of tokens."""
     read = task_kind(config.task).vectors(hidden, batch, config.task)
     return head.apply({"params": params}, read, keys)  # type: ignore[return-value]

@@ -31,6 +31,7 @@ from mlm_jax.finetune.forward import scores as head_scores
 from mlm_jax.finetune.tasks import task_kind
 from mlm_jax.input.arrays import local_rows
 from mlm_jax.model.axes import parameter_axes
+from mlm_jax.model.batch import PackedBatch
 from mlm_jax.model.dropout import row_keys, site_keys
 from mlm_jax.model.encoder import compute_dtype, parameter_shapes
 from mlm_jax.model.task_head import TaskHead
@@ -40,7 +41,7 @@ from mlm_jax.train.fit import Evaluation, HostBatch, Learner, Pace, fit
 from mlm_jax.train.metrics import Record, read_metrics
 from mlm_jax.train.optimizer import make_optimizer, make_schedule
 from mlm_jax.train.state import State, empty_window
-from mlm_jax.train.step import Batch, Measured, Objective
+from mlm_jax.train.step import Measured, Objective
 
 HEAD_SITE = 10_000  # of dropout; encoders' layers have the numbers below
 
@@ -282,11 +283,11 @@ def make_objective(
     """The task's loss on the encoder, with dropout; no gradient enters what is frozen."""
     kind, model, sizes = task_kind(config.task), start.model, (partition.size, len(start.languages))
 
-    def prepare(update: jax.Array, batch: Batch) -> Batch:
+    def prepare(update: jax.Array, batch: PackedBatch) -> PackedBatch:
         rows = jnp.arange(len(batch["tokens"]), dtype=jnp.uint32)
-        return batch | {"dropout_keys": row_keys(seed, update, rows)}
+        return {**batch, "dropout_keys": row_keys(seed, update, rows)}
 
-    def loss(trained: Params, frozen: Params, batch: Batch) -> Measured:
+    def loss(trained: Params, frozen: Params, batch: PackedBatch) -> Measured:
         keys = batch["dropout_keys"]
         hidden = hidden_states(model, sizes, partition.freeze, trained, frozen, head.dtype, batch, keys)
         scores = head_scores(config, head, trained["head"], hidden, batch, site_keys(keys, HEAD_SITE))

@@ -28,6 +28,7 @@ from mlm_jax.finetune.forward import make_head, scores
 from mlm_jax.finetune.tasks import task_kind
 from mlm_jax.finetune.tasks.base import Prediction
 from mlm_jax.lines import read_lines, uncompressed
+from mlm_jax.model.batch import PackedBatch
 from mlm_jax.model.encoder import apply_encoder, compute_dtype
 from mlm_jax.pretrained import Params, Pretrained, place
 from mlm_jax.tokenizers import Tokenizer, load_tokenizer
@@ -52,7 +53,7 @@ def make_scorer(config: Finetune, pretrained: Pretrained, labels: Sequence[str],
     head = make_head(config, model, kind.outputs(labels), compute_dtype(config.dtype))
     encoder = pretrained.encoder(config.dtype, model.layers)
 
-    def score_batch(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
+    def score_batch(params: Params, batch: PackedBatch) -> jax.Array:
         hidden = apply_encoder(encoder, params["encoder"], batch)
         return scores(config, head, params["head"], hidden, batch, None)
 

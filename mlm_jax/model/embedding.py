@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from mlm_jax import config as cfg
 from mlm_jax.model import collectives
+from mlm_jax.model.batch import Batch
 from mlm_jax.model.collectives import MeshAxes, mesh_axes
 from mlm_jax.model.dropout import dropout, site_keys
 from mlm_jax.model.layers import LayerNorm, parameter
@@ -117,7 +118,7 @@ class Embedding(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, batch: dict[str, jax.Array], keys: jax.Array | None) -> tuple[Residual, jax.Array]:
+    def __call__(self, batch: Batch, keys: jax.Array | None) -> tuple[Residual, jax.Array]:
         """Embed a batch.
 
         Args:

@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from mlm_jax import config as cfg
 from mlm_jax.model.attention import Attention, Context, make_context
+from mlm_jax.model.batch import Batch
 from mlm_jax.model.dropout import dropout, site_keys
 from mlm_jax.model.embedding import Embedding, Residual
 from mlm_jax.model.head import Head, Pooler
@@ -29,10 +30,10 @@ def padded_rows(vocabulary_size: int) -> int:
     return -(-vocabulary_size // 128) * 128
 
 
-def example_batch(length: int) -> dict[str, jax.Array]:
+def example_batch(length: int) -> Batch:
     """A batch of one block of zeros, to initialise an encoder with: feature → int32 [1, length]."""
-    names = ("tokens", "positions", "segment_ids", "token_types", "language_ids")
-    return dict.fromkeys(names, jnp.zeros((1, length), jnp.int32))
+    x = jnp.zeros((1, length), jnp.int32)
+    return {"tokens": x, "positions": x, "segment_ids": x, "token_types": x, "language_ids": x}
 
 
 def compute_dtype(dtype: str = "auto", platform: str | None = None) -> jnp.dtype:
@@ -91,7 +92,7 @@ def boxed_shapes(encoder: Encoder) -> Any:
     return jax.eval_shape(init, jax.random.key(0))
 
 
-def apply_encoder(encoder: Encoder, params: Any, batch: dict[str, jax.Array]) -> jax.Array:
+def apply_encoder(encoder: Encoder, params: Any, batch: Batch) -> jax.Array:
     """An encoder's output without dropout, [batch, length, embed] in the compute dtype; batch as in `Encoder.__call__`."""
     return cast(jax.Array, encoder.apply({"params": params}, batch))
 
@@ -236,7 +237,7 @@ class Encoder(nn.Module):
         if self.config.pooler:
             self.pooler = Pooler(self.config, self.dtype)
 
-    def __call__(self, batch: dict[str, jax.Array], keys: jax.Array | None = None) -> jax.Array:
+    def __call__(self, batch: Batch, keys: jax.Array | None = None) -> jax.Array:
         """Encode a batch.
 
         Args:
@@ -250,7 +251,7 @@ class Encoder(nn.Module):
         residual, _ = self.embed(batch, keys)
         return self.run_layers(residual, batch, keys).normed
 
-    def embed(self, batch: dict[str, jax.Array], keys: jax.Array | None = None) -> tuple[Residual, jax.Array]:
+    def embed(self, batch: Batch, keys: jax.Array | None = None) -> tuple[Residual, jax.Array]:
         """The residual that the first layer reads, and the token embedding for an output layer.
 
         Args:
@@ -264,7 +265,7 @@ class Encoder(nn.Module):
         return Residual(stream, normed), matrix
 
     def run_layers(
-        self, residual: Residual, batch: dict[str, jax.Array], keys: jax.Array | None = None, first: int | jax.Array = 0
+        self, residual: Residual, batch: Batch, keys: jax.Array | None = None, first: int | jax.Array = 0
     ) -> Residual:
         """Run this encoder's layers, as those of a deeper encoder from number `first` on.
 
@@ -281,9 +282,7 @@ class Encoder(nn.Module):
         numbers = first + jnp.arange(self.config.layers, dtype=jnp.uint32)  # [layers]
         return self.layers(residual, numbers, context, keys)[0]
 
-    def features(
-        self, batch: dict[str, jax.Array], masked_positions: jax.Array, keys: jax.Array | None = None
-    ) -> Features:
+    def features(self, batch: Batch, masked_positions: jax.Array, keys: jax.Array | None = None) -> Features:
         """What the output layers read, at the masked positions only: scoring a vocabulary is most of an encoder's work.
 
         Args:

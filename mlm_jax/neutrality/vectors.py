@@ -17,11 +17,12 @@ from etils import epath
 from mlm_jax import console
 from mlm_jax.encode.run import Function, frame, items_of, make_run, refuse_longer
 from mlm_jax.encode.sentences import Pooling, pooled
+from mlm_jax.model.batch import PackedBatch
 from mlm_jax.pretrained import Params, Pretrained, place
 from mlm_jax.tokenizers import Tokenizer
 
 # a layer's output [rows, length, width], batch → what is kept of it
-Read = Callable[[jax.Array, dict[str, jax.Array]], jax.Array]
+Read = Callable[[jax.Array, PackedBatch], jax.Array]
 
 POOLINGS: tuple[Pooling, ...] = ("first", "mean")
 
@@ -59,7 +60,7 @@ def make_vectors(
     placed = place(pretrained, mesh).params
     params = {name: placed[name] for name in ("embedding", "layers")}
 
-    def of_poolings(hidden: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:
+    def of_poolings(hidden: jax.Array, batch: PackedBatch) -> jax.Array:
         return jnp.stack([pooled(hidden, batch, how) for how in POOLINGS])
 
     def runner(read: Read) -> Callable[[Sequence[np.ndarray], str], Iterator[tuple[list[int], np.ndarray]]]:
@@ -127,7 +128,7 @@ def _of_layers(pretrained: Pretrained, read: Read) -> Function:
     """
     one = pretrained.encoder(layers=1)
 
-    def function(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
+    def function(params: Params, batch: PackedBatch) -> jax.Array:
         def with_layer(layer: Any) -> dict[str, Any]:
             layer = jax.tree.map(lambda leaf: leaf[None], layer)
             return {"params": {"embedding": params["embedding"], "layers": layer}}

@@ -18,6 +18,7 @@ from mlm_jax import mesh as meshes
 from mlm_jax import objectives
 from mlm_jax.config import Config, Mesh
 from mlm_jax.input.mixture import batch_shapes
+from mlm_jax.model.batch import MaskedBatch
 from mlm_jax.model.encoder import make_encoder, parameter_shapes
 from mlm_jax.train.pretraining import Training, build, pretraining_step
 from mlm_jax.vocabulary import Vocabulary
@@ -128,7 +129,7 @@ def activations(config: Config, mesh: jax.sharding.Mesh) -> float:
     model = make_encoder(config.model, size, languages(config), config.model.dtype, platform="tpu")
     params = parameter_shapes(config.model, size, languages(config))
 
-    def backward(params: Any, batch: objectives.Batch) -> Any:
+    def backward(params: Any, batch: MaskedBatch) -> Any:
         def loss(params: Any) -> jax.Array:
             sums = objectives.loss_sums(model, params, batch, batch["dropout_keys"], size, config.model.loss_chunk)
             return jnp.sum(sums["loss"])

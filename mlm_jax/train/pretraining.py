@@ -21,6 +21,7 @@ from mlm_jax.input.arrays import local_rows
 from mlm_jax.input.mixture import Mixture, batch_shapes, training_batches, training_mixture
 from mlm_jax.manifest import Stream
 from mlm_jax.model.axes import encoder_axes
+from mlm_jax.model.batch import Batch, MaskedBatch
 from mlm_jax.model.dropout import row_keys as dropout_row_keys
 from mlm_jax.model.encoder import Encoder, make_encoder, padded_rows
 from mlm_jax.model.flops import peak_flops, step_flops
@@ -30,7 +31,7 @@ from mlm_jax.train.fit import Evaluation, HostBatch, Learner, Outcome, Pace, fit
 from mlm_jax.train.metrics import Record
 from mlm_jax.train.optimizer import make_optimizer, make_schedule
 from mlm_jax.train.state import Params, State, make_initializer
-from mlm_jax.train.step import Batch, Measured, Objective, make_train_step
+from mlm_jax.train.step import Measured, Objective, make_train_step
 from mlm_jax.train.validate import Validation, make_validation_step, validate
 from mlm_jax.vocabulary import Vocabulary
 
@@ -181,7 +182,7 @@ def pretraining_objective(config: Config, model: Encoder, words: Vocabulary, tab
     bound = objectives.max_predictions(config.data.sequence_length, config.objective)
     rates = (config.model.dropout, config.model.attention_dropout, config.model.attention_out_dropout)
 
-    def prepare(step: jax.Array, batch: Batch) -> Batch:
+    def prepare(step: jax.Array, batch: Batch) -> MaskedBatch:
         if config.model.causal:
             masked = objectives.predict_next(batch)
         else:
@@ -189,9 +190,9 @@ def pretraining_objective(config: Config, model: Encoder, words: Vocabulary, tab
             keys = objectives.training_keys(config.seed, step, batch, config.objective)
             masked = objectives.mask_tokens(keys, batch, rate, config.objective, tables, bound)
         rows = jnp.arange(len(batch["tokens"]), dtype=jnp.uint32)
-        return masked | {"dropout_keys": dropout_row_keys(config.seed, step, rows)}
+        return {**masked, "dropout_keys": dropout_row_keys(config.seed, step, rows)}
 
-    def loss(params: Params, frozen: Params, batch: Batch) -> Measured:
+    def loss(params: Params, frozen: Params, batch: MaskedBatch) -> Measured:
         keys = batch["dropout_keys"] if max(rates) > 0 else None
         per_row = objectives.loss_sums(model, params, batch, keys, words.size, config.model.loss_chunk)
         sums = {name: value.sum() for name, value in per_row.items()}  # [rows] → []

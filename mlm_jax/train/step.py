@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +31,9 @@ class Objective:
         The others, accuracies say, are logged. No weight depends on a parameter.
     """
 
-    prepare: Callable[[jax.Array, Batch], Batch]
-    loss: Callable[[Params, Params, Batch], Measured]
+    # Each learner has a batch type of its own, which its two functions share.
+    prepare: Callable[[jax.Array, Any], Any]
+    loss: Callable[[Params, Params, Any], Measured]
 
 
 def make_train_step(

@@ -17,9 +17,9 @@ from mlm_jax import objectives
 from mlm_jax.input.arrays import local_rows, to_global
 from mlm_jax.input.validation import validation_batches
 from mlm_jax.manifest import Manifest, Stream
+from mlm_jax.model.batch import Batch
 from mlm_jax.model.encoder import Encoder
 from mlm_jax.train.state import Params
-from mlm_jax.train.step import Batch
 from mlm_jax.vocabulary import Vocabulary
 
 RULE = objectives.MASKED_LM  # of validation, whatever the training's masks are

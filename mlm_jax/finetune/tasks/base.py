@@ -19,6 +19,7 @@ from mlm_jax.finetune.config import Data, Labelled, Task
 from mlm_jax.finetune.examples import Example, named_fields
 from mlm_jax.finetune.packing import Batch, Shape
 from mlm_jax.lines import read_json_lines, read_table, uncompressed
+from mlm_jax.model.batch import PackedBatch
 from mlm_jax.model.task_head import pool
 from mlm_jax.tokenizers import Tokenizer
 from mlm_jax.vocabulary import Vocabulary
@@ -203,7 +204,7 @@ class TaskKind(abc.ABC):
         """First values of parameters that are trained with the head and are not of its layers: name → float32 [...]."""
         return {}
 
-    def vectors(self, hidden: jax.Array, batch: Mapping[str, jax.Array], task: Task) -> jax.Array:
+    def vectors(self, hidden: jax.Array, batch: PackedBatch, task: Task) -> jax.Array:
         """What the head reads.
 
         Args:
@@ -215,7 +216,7 @@ class TaskKind(abc.ABC):
         return hidden if self.of_tokens else pool(hidden, batch["starts"], batch["segment_ids"], task.pooling)
 
     @abc.abstractmethod
-    def loss(self, params: Mapping[str, Any], scores: jax.Array, batch: Mapping[str, jax.Array]) -> Losses:
+    def loss(self, params: Mapping[str, Any], scores: jax.Array, batch: PackedBatch) -> Losses:
         """Losses of a batch.
 
         Args:

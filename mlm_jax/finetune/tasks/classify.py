@@ -18,6 +18,7 @@ from mlm_jax.finetune.packing import Batch, Shape
 from mlm_jax.finetune.tasks.base import Losses, Prediction
 from mlm_jax.finetune.tasks.texts import TextTask, fill
 from mlm_jax.metrics import labels as measures
+from mlm_jax.model.batch import PackedBatch
 
 
 class Classify(TextTask):
@@ -44,7 +45,7 @@ class Classify(TextTask):
         """targets: the label's id, int32 [rows, slots], -1 where there is no text."""
         return {"targets": fill(np.full((shape.rows, shape.slots), -1, np.int32), items, batch)}
 
-    def loss(self, params: Mapping[str, Any], scores: jax.Array, batch: Mapping[str, jax.Array]) -> Losses:
+    def loss(self, params: Mapping[str, Any], scores: jax.Array, batch: PackedBatch) -> Losses:
         return cross_entropy(scores, batch["targets"])
 
     def decode(

@@ -19,6 +19,7 @@ from mlm_jax.finetune.examples import Example
 from mlm_jax.finetune.packing import Batch, Shape
 from mlm_jax.finetune.tasks.base import Losses, Prediction
 from mlm_jax.finetune.tasks.texts import TextTask, fill
+from mlm_jax.model.batch import PackedBatch
 
 
 class Multilabel(TextTask):
@@ -63,7 +64,7 @@ class Multilabel(TextTask):
         empty = np.zeros((shape.rows, shape.slots, len(items.targets[0])), np.float32)
         return {"targets": fill(empty, items, batch)}
 
-    def loss(self, params: Mapping[str, Any], scores: jax.Array, batch: Mapping[str, jax.Array]) -> Losses:
+    def loss(self, params: Mapping[str, Any], scores: jax.Array, batch: PackedBatch) -> Losses:
         targets, valid = batch["targets"], batch["valid"][..., None]  # [rows, slots, labels], [rows, slots, 1]
         each = optax.sigmoid_binary_cross_entropy(scores, targets)
         correct = valid & ((scores >= 0) == (targets > 0))  # by a probability of 0.5, whatever the threshold

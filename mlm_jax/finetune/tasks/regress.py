@@ -19,6 +19,7 @@ from mlm_jax.finetune.packing import Batch, Shape
 from mlm_jax.finetune.tasks.base import Losses, Prediction
 from mlm_jax.finetune.tasks.texts import TextTask, fill
 from mlm_jax.metrics import labels as measures
+from mlm_jax.model.batch import PackedBatch
 
 
 class Regress(TextTask):
@@ -49,7 +50,7 @@ class Regress(TextTask):
     def outputs(self, labels: Sequence[str]) -> int:
         return 1
 
-    def loss(self, params: Mapping[str, Any], scores: jax.Array, batch: Mapping[str, jax.Array]) -> Losses:
+    def loss(self, params: Mapping[str, Any], scores: jax.Array, batch: PackedBatch) -> Losses:
         valid = batch["valid"]
         error = (scores[..., 0] - batch["targets"]) ** 2  # [rows, slots]
         return {"loss": (jnp.sum(jnp.where(valid, error, 0)), jnp.sum(valid, dtype=jnp.float32))}

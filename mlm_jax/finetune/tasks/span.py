@@ -24,6 +24,7 @@ from mlm_jax.finetune.tasks.base import Losses, Prediction, TaskKind
 from mlm_jax.finetune.tasks.texts import separators
 from mlm_jax.lines import read_lines, uncompressed
 from mlm_jax.metrics import answers
+from mlm_jax.model.batch import PackedBatch
 from mlm_jax.tokenizers import Tokenizer
 from mlm_jax.vocabulary import Vocabulary
 
@@ -105,15 +106,15 @@ class Span(TaskKind):
     def outputs(self, labels: Sequence[str]) -> int:
         return 2
 
-    def loss(self, params: Mapping[str, Any], scores: jax.Array, batch: Mapping[str, jax.Array]) -> Losses:
+    def loss(self, params: Mapping[str, Any], scores: jax.Array, batch: PackedBatch) -> Losses:
         slots = jnp.arange(1, batch["starts"].shape[1] + 1)
         member = batch["segment_ids"][:, None, :] == slots[None, :, None]  # [rows, slots, length]
         total, correct = jnp.zeros(()), batch["valid"]
-        for i, name in enumerate(("targets", "ends")):
+        for i, target in enumerate((batch["targets"], batch["ends"])):  # int32 [rows, slots]: first and last token
             logits = jnp.where(member, scores[:, None, :, i], jnp.finfo(jnp.float32).min)  # [rows, slots, length]
-            picked = jnp.take_along_axis(jax.nn.log_softmax(logits), batch[name][..., None], axis=-1)[..., 0]
+            picked = jnp.take_along_axis(jax.nn.log_softmax(logits), target[..., None], axis=-1)[..., 0]
             total = total - 0.5 * jnp.sum(jnp.where(batch["valid"], picked, 0))
-            correct = correct & (jnp.argmax(logits, axis=-1) == batch[name])
+            correct = correct & (jnp.argmax(logits, axis=-1) == target)
         count = jnp.sum(batch["valid"], dtype=jnp.float32)
         return {"loss": (total, count), "accuracy": (jnp.sum(correct, dtype=jnp.float32), count)}
 

@@ -22,6 +22,7 @@ from mlm_jax.finetune.tasks.classify import cross_entropy
 from mlm_jax.finetune.tasks.crf import best_sequence, marginals, sequence_loss
 from mlm_jax.lines import read_lines, uncompressed
 from mlm_jax.metrics import labels as measures
+from mlm_jax.model.batch import PackedBatch
 from mlm_jax.tokenizers import Tokenizer
 from mlm_jax.vocabulary import Vocabulary
 
@@ -96,7 +97,7 @@ class Tag(TaskKind):
         """transitions: of the CRF, float32 [labels + 1, labels + 1]."""
         return {"transitions": np.zeros((outputs + 1, outputs + 1), np.float32)} if task.crf else {}
 
-    def loss(self, params: Mapping[str, Any], scores: jax.Array, batch: Mapping[str, jax.Array]) -> Losses:
+    def loss(self, params: Mapping[str, Any], scores: jax.Array, batch: PackedBatch) -> Losses:
         targets = batch["targets"]
         found = cross_entropy(scores, targets)
         if "transitions" in params:
