@@ -13,7 +13,7 @@ from mlm_jax import lines
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.config import Data, Labelled
 from mlm_jax.finetune.tasks import TASKS
-from mlm_jax.prepare.text import cut_file, read_documents
+from mlm_jax.prepare.text import cut_file, read_file_documents
 
 PACK = {
     ".gz": gzip.compress,
@@ -35,7 +35,9 @@ def test_what_is_text_for_pretraining_is_labelled_data_too(tmp_path, suffix):
     found = TASKS["classify"].read_examples(Labelled("hi", str(path)), Data())
     assert [(e.first, e.label) for e in found] == [(row["text"], str(row["label"])) for row in rows]
     assert found[1].where == f"{path}:2"
-    assert [d for batch in read_documents(str(path), "line", "text") for d in batch] == [row["text"] for row in rows]
+    assert [d for batch in read_file_documents(str(path), "line", "text") for d in batch] == [
+        row["text"] for row in rows
+    ]
 
 
 def test_compressed_files_and_a_byte_order_mark(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from mlm_jax.prepare.slices import Pair, Slice, SourceKind
 FORMATS = (".txt", ".jsonl")
 
 
-def read_documents(
+def read_file_documents(
     file: str, documents: str, field: str, start: int = 0, end: int | None = None
 ) -> Iterator[list[str]]:
     """The documents that begin in a range of a file, in batches, without those that are only white space.
@@ -145,7 +145,7 @@ def _file_slices(
 
 
 def _documents(part: Slice[cfg.Source]) -> Iterator[list[str]]:
-    return read_documents(part.paths[0], part.source.documents, part.source.field, part.start, part.end)
+    return read_file_documents(part.paths[0], part.source.documents, part.source.field, part.start, part.end)
 
 
 def _pair_slices(parallel: cfg.Parallel) -> list[Slice[cfg.Parallel]]:

@@ -14,7 +14,7 @@ line = st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=30)
 
 
 def read(path, documents="line", field="text", **range_):
-    return [d for batch in text.read_documents(str(path), documents, field, **range_) for d in batch]
+    return [d for batch in text.read_file_documents(str(path), documents, field, **range_) for d in batch]
 
 
 @settings(max_examples=60, deadline=None)
