@@ -5,7 +5,7 @@
     python benchmarks/checkpoint.py --folder DISK    # where the checkpoints go; by default a temporary folder
 
 The training loop's own jitted step and `Checkpoints`: a window with a save starts it, trains on while it is written and, should
-that take longer than the window, waits for it; so all that a save costs is in its window. The cost is a save's over that of 100
+that take longer than the window, waits for it; so all that a save costs is in its window. The cost is per save's over that of 100
 steps, as with `--train.save_every 100`, whatever the length of a window (`--steps`). Time is the wall's; on a machine that
 others use too the processor time of all threads, copying and writing included, is steadier. The shape is step.py's `small` at
 32,000 pieces, or `--shape xlmr_base` on whatever device is there.
@@ -73,7 +73,7 @@ def main() -> None:
         costs = sorted((saved[i] - plain[i]) / (plain[i] * 100 / options.steps) for saved, plain in pairs)
         shown = ", ".join(f"{100 * cost:.2f} %" for cost in costs)
         print(f"cost of a save every 100 steps in {name}: {100 * statistics.median(costs):.2f} % ({shown})")
-    print(f"the training stood still for {statistics.median(blocked[1:]):.3f} s a save")
+    print(f"the training stood still for {statistics.median(blocked[1:]):.3f} s per save")
 
 
 if __name__ == "__main__":

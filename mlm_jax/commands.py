@@ -178,7 +178,7 @@ def pretrain_here(config: cfg.Config, arguments: list[str], first: bool) -> int:
 def finetune(config: Finetune, arguments: list[str]) -> int:
     """Train the models of a transfer regime on labelled data, choose among their checkpoints, and test them.
 
-    SIGTERM and Ctrl-C finish the update, save and exit; the same command goes on. Prints a table a language, and leaves it
+    SIGTERM and Ctrl-C finish the update, save and exit; the same command continues. Prints a table of languages, and leaves it
     in the workdir as results.json, .csv and .html, beside the models and what they predicted. With several processes (`hosts`) the first alone writes what is not a checkpoint.
     """
     with as_one_of_several(config.hosts, config.workdir) as first:
@@ -272,7 +272,7 @@ def report(config: Any, arguments: list[str]) -> int:
 
 
 def report_pretraining(config: cfg.Config) -> None:
-    """Print the table a language, and write report/index.html."""
+    """Print the table of languages, and write report/index.html."""
     from mlm_jax.report.page import write_report
     from mlm_jax.report.run import summary_table
 
@@ -281,7 +281,7 @@ def report_pretraining(config: cfg.Config) -> None:
 
 
 def report_finetuning(config: Finetune) -> None:
-    """Write results.html, and print the table a language."""
+    """Write results.html, and print the table of languages."""
     from mlm_jax.finetune.run import table
     from mlm_jax.report.results import write_results_page
     from mlm_jax.results import read_results

@@ -49,7 +49,7 @@ class Source:
       path: a glob of .txt or .jsonl files, which may be compressed (.gz, .bz2, .xz, .zst);
         `tfds:NAME/CONFIG` for a TFDS data set; `sample:django` for the built-in sample;
         `seqio:NAME` for a SeqIO task or mixture that `module` registers.
-      documents: how a .txt file is divided: one document a line, or at blank lines.
+      documents: how a .txt file is divided: one document per line, or at blank lines.
       field: the text field of JSON lines, TFDS and SeqIO examples.
       validation: a glob of held-out files of the same format, or a TFDS/SeqIO split name. Empty: a
         fraction of the documents, chosen by their hash (`Data.validation_fraction`).
@@ -97,7 +97,7 @@ class Data:
     shard_bytes: Annotated[int, AtLeast(1)] = 64 * 2**20
     """Uncompressed text files are prepared in slices of this many bytes, in parallel."""
     workers: Annotated[int, AtLeast(0), MAY_CHANGE] = 0
-    """Preparation processes; 0: one a core."""
+    """Preparation processes; 0: one per core."""
     runner: Annotated[Literal["pool", "beam"], MAY_CHANGE] = "pool"
     """Where shards are prepared: a process pool here, or Apache Beam (extra `beam`)."""
     beam_options: Annotated[str, MAY_CHANGE] = ""
@@ -304,7 +304,7 @@ class Train:
     steps: Annotated[int, AtLeast(1), MAY_CHANGE] = 100_000
     """Updates."""
     batch_size: Annotated[int, AtLeast(1)] = 256
-    """Blocks an update, over all devices."""
+    """Blocks per update, over all devices."""
     accumulate: Annotated[int, AtLeast(1), MAY_CHANGE] = 1
     """Pieces a batch is computed in, one after another, to save memory."""
     log_every: Annotated[int, AtLeast(1), MAY_CHANGE] = 100

@@ -110,7 +110,7 @@ def arrange(rates: ArrayLike, seed: int) -> Period:
     """
     shares = np.asarray(rates, np.float64)
     period = PERIOD
-    # A language drawn fewer than five times a period would have its rate rounded by over 10 %.
+    # A language drawn fewer than five times per period would have its rate rounded by over 10 %.
     while float(np.min(shares[shares > 0])) * period < 5 and period < 100 * PERIOD:
         period *= 10
     counts = _round_to_sum(shares, period)

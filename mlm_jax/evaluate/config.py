@@ -50,7 +50,7 @@ class Retrieval:
 
     Attributes:
       name: in the table.
-      pairs: one a language, the language of the table first (XTREME: the foreign sentence looks for the English one).
+      pairs: one per language, the language of the table first (XTREME: the foreign sentence looks for the English one).
       layer: whose vectors are compared, counted from 1; 0: the last.
       pooling: mean of the tokens, or the first.
       score: cosine; or margin, the cosine over the mean of those with the nearest `neighbours` on either side (Artetxe and Schwenk 2019a).
@@ -87,7 +87,7 @@ class Mining:
     """Find the translations in two corpora: F1 with the threshold that is best on dev (BUCC; Zweigenbaum et al. 2017).
 
     Attributes:
-      corpora: one a language, the language of the table first.
+      corpora: one per language, the language of the table first.
       others: see `Retrieval`.
     """
 
@@ -112,7 +112,7 @@ class LanguageModel:
 
     Attributes:
       name: in the table.
-      texts: one a language.
+      texts: one per language.
       lines: read of each, at most.
     """
 

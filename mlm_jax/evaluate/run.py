@@ -100,7 +100,7 @@ def remembering(embed: Embed) -> Embed:
 
 
 def retrieve(part: Retrieval, embedder: Callable[[int, Pooling], Embed], workdir: str) -> list[BenchmarkRow]:
-    """Retrieval accuracy a language."""
+    """Retrieval accuracy per language."""
     embed = embedder(part.layer, part.pooling)
     margin = part.neighbours if part.score == "margin" else 0
     rows: list[BenchmarkRow] = []
@@ -149,7 +149,7 @@ def read_aligned(pairs: Pairs, workdir: str) -> tuple[list[str], list[str]]:
 
 
 def mine(part: Mining, embedder: Callable[[int, Pooling], Embed]) -> list[BenchmarkRow]:
-    """F1 of mined pairs a language, at the threshold that is best on dev."""
+    """F1 of mined pairs per language, at the threshold that is best on dev."""
     embed = embedder(part.layer, part.pooling)
     rows: list[BenchmarkRow] = []
     with console.progress(part.name, len(part.corpora), unit="languages") as advance:
@@ -204,7 +204,7 @@ def two_columns(path: str) -> Iterator[tuple[str, tuple[str, str]]]:
 
 
 def measure_texts(part: LanguageModel, make: Callable[[], Measure]) -> list[BenchmarkRow]:
-    """Language-model measures a language."""
+    """Language-model measures per language."""
     rows: list[BenchmarkRow] = []
     with console.progress(part.name, len(part.texts), unit="languages") as advance:
         for text in part.texts:
@@ -225,7 +225,7 @@ def row(
 
 
 def from_experiment(name: str, rows: Sequence[FinetunedRow]) -> list[BenchmarkRow]:
-    """A fine-tuning experiment's results: a row a language, the mean over seeds."""
+    """A fine-tuning experiment's results: a row per language, the mean over seeds."""
     out: list[BenchmarkRow] = []
     for language in dict.fromkeys(r["language"] for r in rows):
         mine = [r for r in rows if r["language"] == language]

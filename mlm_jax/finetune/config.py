@@ -112,9 +112,9 @@ class Train:
     epochs: Annotated[float, Above(0)] = 3.0
     """Passes over the training data."""
     batch_size: Annotated[int, AtLeast(1)] = 32
-    """Examples an update, on average: as many as fit into its blocks."""
+    """Examples per update, on average: as many as fit into its blocks."""
     evaluate_every: Annotated[int, AtLeast(0)] = 0
-    """Updates between evaluations on the dev sets; 0: once an epoch. There is always one at the end."""
+    """Updates between evaluations on the dev sets; 0: once per epoch. There is always one at the end."""
     log_every: Annotated[int, AtLeast(1), MAY_CHANGE] = 20
     """Updates between lines of metrics."""
     save_every: Annotated[int, AtLeast(1), MAY_CHANGE] = 200

@@ -315,7 +315,7 @@ def gather(workdir: epath.Path) -> list[FinetunedRow]:
 
 
 def table(rows: Sequence[FinetunedRow], source: str) -> str:
-    """Results a language: mean and standard deviation over seeds, their mean, and the cross-lingual transfer gap.
+    """Results per language: mean and standard deviation over seeds, their mean, and the cross-lingual transfer gap.
 
     Raises:
       UserError: nothing is finished yet.

@@ -49,7 +49,7 @@ class Axes:
 
 
 def matrix_axes(names: tuple[str | None, ...], place: Literal["embedding", "layers", "head"]) -> Axes:
-    """The axes of a parameter with these logical names, one an axis.
+    """The axes of a parameter with these logical names, one per axis.
 
     The axes that are not stacked are of the residual stream or of something else (heads, units, ids, classes). A parameter
     with both is a matrix: what comes first is its input. With one of the two it is a vector.
