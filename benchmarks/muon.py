@@ -49,7 +49,7 @@ def main() -> None:
                 *("--optimizer.name", name, "--optimizer.learning_rate", str(rate)),
                 *("--optimizer.warmup_share", "0.1", "--train.validate_every", "250"),
             )
-            records = read_metrics(workdir / "metrics.jsonl")
+            records = read_metrics(workdir)
             losses += [r["macro_loss"] for r in records if r["kind"] == "validation" and r["step"] == options.steps]
             speeds += [r["tokens_per_second"] for r in records if r["kind"] == "train"]
         rows.append([name, *(f"{loss:.3f}" for loss in losses), f"{min(losses):.3f}", f"{np.median(speeds):,.0f}"])
