@@ -61,9 +61,9 @@ def hidden_states(
     above = model.layers - below
     if freeze < 0:
         whole = make_encoder(model, size, languages, dtype.name, model.layers)
-        return whole.apply({"params": trained}, batch, keys)  # type: ignore[return-value]
+        return whole.apply({"params": trained}, batch, keys)  # type: ignore[return-value]  # flax types `apply` as if it could return variables too
     lower = make_encoder(model, size, languages, dtype.name, below)
-    residual, _ = lower.apply({"params": frozen}, batch, keys, method="embed")  # type: ignore[misc]
+    residual, _ = lower.apply({"params": frozen}, batch, keys, method="embed")  # type: ignore[misc]  # flax types `apply` as if it could return variables too
     if below:
         residual = lower.apply({"params": frozen}, residual, batch, keys, method="run_layers")
     residual = jax.lax.stop_gradient(residual)
@@ -78,4 +78,4 @@ def scores(
 ) -> jax.Array:
     """The head's scores, float32: [rows, slots, outputs] of texts, [rows, length, outputs] of tokens."""
     read = task_kind(config.task).vectors(hidden, batch, config.task)
-    return head.apply({"params": params}, read, keys)  # type: ignore[return-value]
+    return head.apply({"params": params}, read, keys)  # type: ignore[return-value]  # flax types `apply` as if it could return variables too

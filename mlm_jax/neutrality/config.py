@@ -113,7 +113,8 @@ def validate_analysis(config: Analyze) -> None:
     cfg.validate_mesh(config.mesh)
     if not (config.aligned or config.word_alignment or config.quality):
         raise UserError("aligned, word_alignment, quality: all empty; name at least one set to probe with")
-    names = [part.name for parts in (config.aligned, config.word_alignment, config.quality) for part in parts]  # type: ignore[attr-defined]
+    sets: list[Aligned | WordAlignment | Quality] = [*config.aligned, *config.word_alignment, *config.quality]
+    names = [part.name for part in sets]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"{', '.join(twice)}: twice; each set needs a name of its own")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 Vectors = dict[str, np.ndarray]  # language → [sentences, width]
@@ -21,7 +23,7 @@ def transform(kind: str, fit: Vectors, given: Vectors, pivot: str) -> Vectors:
     return {language: fitted(kind, fit, language, pivot)(vectors) for language, vectors in given.items()}
 
 
-def fitted(kind: str, fit: Vectors, language: str, pivot: str):  # type: ignore[no-untyped-def]
+def fitted(kind: str, fit: Vectors, language: str, pivot: str) -> Callable[[np.ndarray], np.ndarray]:
     """The transformation of one language, [n, width] → [n, width]."""
     if kind == "plain" or (kind == "projected" and language == pivot):
         return lambda x: np.asarray(x, np.float32)

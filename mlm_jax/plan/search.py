@@ -137,14 +137,14 @@ def judge(
     """Compile options, the most promising first, until none is left that could be faster than the best that fits."""
     memory, time = dict.fromkeys(("none", "dots", "full"), 1.0), 1.0
     best: Planned | None = None
+    least = float("inf")  # seconds per update of the best
     left = list(options)
     with console.progress("compiling", compiles, unit="steps at most") as advance:
         for _ in range(compiles):
             hopeful = [
                 o
                 for o in left
-                if o.state + o.growing * memory[o.config.model.remat] < where.chip.memory
-                and (best is None or o.seconds * time < best.predicted.step)  # type: ignore[union-attr]
+                if o.state + o.growing * memory[o.config.model.remat] < where.chip.memory and o.seconds * time < least
             ]
             if not hopeful:
                 break
@@ -159,7 +159,7 @@ def judge(
                 advance(1, f"{shown}: {(planned.memory.total - where.chip.memory) / GIB:.2f} GiB too much")
                 continue
             time = planned.predicted.step / option.seconds
-            if best is None or planned.predicted.step < best.predicted.step:  # type: ignore[union-attr]
-                best = planned
+            if planned.predicted.step < least:
+                best, least = planned, planned.predicted.step
             advance(1, f"{shown}: {planned.predicted.step:.3f} s, MFU {planned.mfu:.1%}")
     return best

@@ -68,7 +68,7 @@ def suite(tmp_path, **changes):
 
 
 def write(path, config):
-    imports = "from mlm_jax.config import Mesh, Optimizer\nfrom mlm_jax.evaluate.config import *\nfrom mlm_jax.finetune.config import *\n"
+    imports = "from mlm_jax.config import Hosts, Mesh, Optimizer\nfrom mlm_jax.evaluate.config import *\nfrom mlm_jax.finetune.config import *\n"
     path.write_text(f"{imports}\n\ndef get_config():\n    return {config!r}\n")
     return str(path)
 
