@@ -1,43 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands, as values: a new one is its function and one entry of `COMMANDS`.
-
-What needs JAX or TensorFlow is imported by the function that uses it, so that `--help` and refusals come at once.
-"""
+"""The commands, as values: a new one is its function in `actions` and one entry of `COMMANDS`."""
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import inspect
-import json
-import os
-import shlex
-import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from etils import epath
-
+from mlm_jax import actions
 from mlm_jax import config as cfg
-from mlm_jax import console
 from mlm_jax.errors import UserError
-from mlm_jax.evaluate import config as evaluate_config
-from mlm_jax.evaluate.config import Evaluate
-from mlm_jax.finetune import config as finetune_config
-from mlm_jax.finetune.config import Finetune
-from mlm_jax.neutrality import config as analyze_config
-from mlm_jax.neutrality.config import Analyze
+from mlm_jax.evaluate.config import Evaluate, validate_evaluation
+from mlm_jax.finetune.config import Finetune, validate_finetuning
+from mlm_jax.neutrality.config import Analyze, validate_analysis
 from mlm_jax.plan.config import Plan
-from mlm_jax.start import (
-    import_init,
-    needing_memory,
-    raise_interrupt,
-    refuse_unprepared,
-    run_in_own_process,
-    start_from,
-)
-from mlm_jax.workdir import own_workdir, warn_of_newer, write_text
 
 
 @dataclass(frozen=True)
@@ -86,180 +64,6 @@ class Command:
         )
 
 
-def command_line(name: str, arguments: Sequence[str]) -> str:
-    """What was typed."""
-    return f"mlm-jax {name} {shlex.join(arguments)}"
-
-
-def say_stopped(by: signal.Signals, name: str, arguments: Sequence[str], at: str = "") -> int:
-    """Say how a run that was stopped goes on, and return its exit status."""
-    why = "max_seconds" if by is signal.SIGALRM else by.name
-    console.say(f"stopped by {why}{at}, saved; to continue: {command_line(name, arguments)}")
-    return 0 if by is signal.SIGALRM else 128 + by
-
-
-def prepare(config: cfg.Config, arguments: list[str]) -> int:
-    """Train the vocabulary if there is none, and turn the text into blocks.
-
-    What is already prepared is kept; a run that was killed goes on with the shards it lacks.
-    """
-    config = start_from(config)
-    own_workdir(config, command_line("prepare", arguments))
-    warn_of_newer(epath.Path(config.workdir) / "corpus" / "manifest.json", cfg.text_files(config.data))
-    from mlm_jax.prepare.run import prepare_corpus  # TensorFlow, which the other commands do without
-
-    raise_interrupt()  # its pool of processes has to end with it
-    prepared = prepare_corpus(config)
-    blocks = sum(s.train.blocks for s in prepared.monolingual)
-    console.say(f"{len(prepared.languages)} languages, {blocks:,} training blocks in {config.workdir}/corpus")
-    return 0
-
-
-def pretrain(config: cfg.Config, arguments: list[str]) -> int:
-    """Prepare what is missing, then train; continues where the workdir stands.
-
-    SIGTERM and Ctrl-C finish the step, save and exit; the same command continues the run. With several processes
-    (`hosts`) the workdir has to be prepared, and the first of them alone writes what is not a checkpoint.
-    """
-    with as_one_of_several(config.hosts, config.workdir) as first:
-        return pretrain_here(config, arguments, first)
-
-
-@contextlib.contextmanager
-def as_one_of_several(processes: cfg.Hosts, workdir: str) -> Iterator[bool]:
-    """Run as one of the processes that train together in a workdir, in which no other run may be.
-
-    Yields:
-      Whether this is the first of them, or alone.
-    """
-    from mlm_jax import hosts
-    from mlm_jax.lock import locked
-
-    if processes.start != "alone":
-        raise_interrupt()  # which process it was has to be said
-    with hosts.initialized(processes) as first, locked(workdir) if first else contextlib.nullcontext():
-        hosts.barrier("begin")  # the first may have waited for the workdir
-        yield first
-
-
-def pretrain_here(config: cfg.Config, arguments: list[str], first: bool) -> int:
-    """`pretrain`, as one of the processes that train together."""
-    if config.hosts.start != "alone":
-        refuse_unprepared(config)
-    config = start_from(config)
-    own_workdir(config, command_line("pretrain", arguments), write=first)
-    made = epath.Path(config.workdir) / "corpus" / "manifest.json"
-    if not made.exists():
-        # A process of its own, so that TensorFlow never shares memory or threads with the training.
-        run_in_own_process("prepare", *arguments)
-    elif first:
-        warn_of_newer(made, cfg.text_files(config.data))
-
-    from mlm_jax import manifest, sampling
-    from mlm_jax.train.compiled import keep_compiled
-    from mlm_jax.train.pretraining import train
-
-    keep_compiled(config.workdir, config.compiled)
-    streams = sampling.trained_streams(config, manifest.read_manifest(epath.Path(config.workdir) / "corpus").streams)
-    rows = sampling.sampling_table(config, streams)
-    if first:
-        write_text(config.workdir, "sampling.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
-    console.say(sampling_text(config, rows))
-    less = "raise train.accumulate, set model.remat to dots or full, or split the parameters over devices (mesh.fsdp)"
-    with needing_memory(less):
-        outcome = train(config)
-    if outcome.stopped_by is not None:
-        return say_stopped(outcome.stopped_by, "pretrain", arguments, f" at step {outcome.step:,}")
-    if first:
-        report_pretraining(config)
-    return 0
-
-
-def finetune(config: Finetune, arguments: list[str]) -> int:
-    """Train the models of a transfer regime on labelled data, choose among their checkpoints, and test them.
-
-    SIGTERM and Ctrl-C finish the update, save and exit; the same command continues. Prints a table of languages, and leaves it
-    in the workdir as results.json, .csv and .html, beside the models and what they predicted. With several processes (`hosts`) the first alone writes what is not a checkpoint.
-    """
-    with as_one_of_several(config.hosts, config.workdir) as first:
-        return finetune_here(config, arguments, first)
-
-
-def finetune_here(config: Finetune, arguments: list[str], first: bool) -> int:
-    """`finetune`, as one of the processes that train together."""
-    from mlm_jax import hosts
-    from mlm_jax.finetune.run import run_finetuning
-    from mlm_jax.train.compiled import keep_compiled
-
-    if first:
-        own_workdir(config, command_line("finetune", arguments))
-        parts = (*config.data.train, *config.data.dev, *config.data.test)
-        warn_of_newer(epath.Path(config.workdir) / "results.json", [part.path for part in parts])
-        import_init(config.workdir, config.init)
-    hosts.barrier("imported")
-    keep_compiled(config.workdir)
-    less = "raise train.accumulate or split the parameters (mesh.fsdp), or lower data.max_length in another --workdir"
-    with needing_memory(less):
-        _, stopped_by = run_finetuning(config)
-    if stopped_by is not None:
-        return say_stopped(stopped_by, "finetune", arguments)
-    if first:
-        report_finetuning(config)
-    return 0
-
-
-def evaluate(config: Evaluate, arguments: list[str]) -> int:
-    """Run a suite of benchmarks on an encoder: retrieval, mining, language-model loss, and what is fine-tuned first.
-
-    Prints tasks × languages with means and transfer gaps, and leaves results.json, results.csv and results.html in the workdir. What
-    is done already is not done again.
-    """
-    own_workdir(config, command_line("evaluate", arguments))
-    import_init(config.workdir, config.init)
-
-    from mlm_jax.evaluate.run import run
-    from mlm_jax.train.compiled import keep_compiled
-
-    keep_compiled(config.workdir)
-    with needing_memory("split the parameters (mesh.fsdp), or lower max_length in another --workdir"):
-        _, stopped_by = run(config)
-    if stopped_by is not None:
-        return say_stopped(stopped_by, "evaluate", arguments)
-    report_evaluation(config)
-    return 0
-
-
-def analyze(config: Analyze, arguments: list[str]) -> int:
-    """Probe every layer of an encoder for language: plain, centred, normalised and projected.
-
-    Prints the headline of each probe, and leaves results.json, results.csv and neutrality.html in the workdir. What is done already
-    is not done again.
-    """
-    own_workdir(config, command_line("analyze", arguments))
-    import_init(config.workdir, config.init)
-
-    from mlm_jax.neutrality.run import run
-    from mlm_jax.train.compiled import keep_compiled
-
-    keep_compiled(config.workdir)
-    with needing_memory("split the parameters (mesh.fsdp), or lower max_length in another --workdir"):
-        run(config)
-    report_analysis(config)
-    return 0
-
-
-def plan(config: Plan, arguments: list[str]) -> int:
-    """Compile the step that pretrain runs for TPU slices that are not here, and print what it will need and may do.
-
-    --topology v5e:16x16 names the slice, --mesh.slices how many of it; --search looks for the fastest mesh, pieces and
-    rematerialisation that fit. Needs no TPU and no corpus, but libtpu (extra `plan`).
-    """
-    from mlm_jax.plan.run import run
-
-    run(config)
-    return 0
-
-
 def report(config: Any, arguments: list[str]) -> int:
     """Write the run's page into its workdir, and print its table.
 
@@ -271,184 +75,52 @@ def report(config: Any, arguments: list[str]) -> int:
     return 0
 
 
-def report_pretraining(config: cfg.Config) -> None:
-    """Print the table of languages, and write report/index.html."""
-    from mlm_jax.report.page import write_report
-    from mlm_jax.report.run import summary_table
-
-    console.say(summary_table(config.workdir))
-    console.say(f"report: {write_report(config.workdir)}")
-
-
-def report_finetuning(config: Finetune) -> None:
-    """Write results.html, and print the table of languages."""
-    from mlm_jax.finetune.run import table
-    from mlm_jax.report.results import write_results_page
-    from mlm_jax.results import read_results
-
-    page = write_results_page(config.workdir)
-    console.say(table(read_results(config.workdir), config.source))
-    console.say(f"results: {page}")
-
-
-def report_evaluation(config: Evaluate) -> None:
-    """Write results.html, and print tasks × languages."""
-    from mlm_jax.evaluate.run import pretraining_sizes, table
-    from mlm_jax.report.results import write_results_page
-    from mlm_jax.results import read_results
-
-    page = write_results_page(config.workdir)
-    console.say(table(read_results(config.workdir), config.source, pretraining_sizes(config.init)))
-    console.say(f"results: {page}")
-
-
-def report_analysis(config: Analyze) -> None:
-    """Write neutrality.html, and print the headlines."""
-    from mlm_jax.neutrality.headlines import table
-    from mlm_jax.report.neutrality import write_analysis_page
-    from mlm_jax.results import read_results
-
-    page = write_analysis_page(config.workdir)
-    console.say(table(read_results(config.workdir)))
-    console.say(f"page: {page}")
-
-
-def import_folder(given: dict[str, str], arguments: list[str]) -> int:
-    """Make a workdir that starts from the encoder of a Hugging Face folder, or of another run.
-
-    --step takes a run's best checkpoint, its last or that of a step; --model one of several fine-tuned models; --mesh.fsdp N
-    splits a run's parameters over N devices, where the host has no room for all.
-    """
-    from mlm_jax.interchange.workdir import import_encoder
-
-    return exchange(import_encoder, given["FOLDER"], given["WORKDIR"], given)
-
-
-def export_run(given: dict[str, str], arguments: list[str]) -> int:
-    """Write a run's encoder and tokenizer, or a fine-tuned model, as a Hugging Face folder.
-
-    --step takes the run's best checkpoint, its last or that of a step; --model one of several fine-tuned models; --mesh.fsdp N
-    splits the parameters over N devices, where the host has no room for all.
-    """
-    from mlm_jax.interchange.workdir import export_encoder
-
-    return exchange(export_encoder, given["WORKDIR"], given["FOLDER"], given)
-
-
-def exchange(
-    convert: Callable[[str, str, str, str, cfg.Mesh | None], str], source: str, target: str, given: dict[str, str]
-) -> int:
-    """Convert a folder, and say what was made of it.
-
-    Raises:
-      UserError: there is no such folder, or it cannot be converted.
-    """
-    if not epath.Path(source).exists():
-        raise UserError(f"{source}: no such folder; name a run's workdir or a Hugging Face folder")
-    done = convert(source, target, given["--step"], given["--model"], given_mesh(given))
-    console.say(f"{done}, in {target}")
-    return 0
-
-
-def given_mesh(given: dict[str, str]) -> cfg.Mesh | None:
-    """The mesh of `MESH`'s options; None where none of them is given.
-
-    Raises:
-      UserError: one is not a number, or they make up no mesh.
-    """
-    sizes = {name.removeprefix("--mesh."): given[name] for name in MESH if given[name]}
-    wrong = [f"--mesh.{name}: {size}" for name, size in sizes.items() if not size.removeprefix("-").isdecimal()]
-    if wrong:
-        raise UserError(f"{wrong[0]} is not a number")
-    mesh = cfg.Mesh(**{name: int(size) for name, size in sizes.items()})
-    cfg.validate_mesh(mesh)
-    return mesh if sizes else None
-
-
-def predict(given: dict[str, str], arguments: list[str]) -> int:
-    """Label a file of text with a model that `finetune` made, as JSON lines.
-
-    --model names it where there are several; --language says which language the text is in; --mesh.fsdp N splits the
-    parameters over N devices.
-    """
-    from mlm_jax.finetune.predict import predict_file
-    from mlm_jax.train.compiled import keep_compiled
-
-    if os.access(given["WORKDIR"], os.W_OK):
-        keep_compiled(given["WORKDIR"])
-    out = given["OUT"]
-    mesh = given_mesh(given) or cfg.ALL_DEVICES
-    count = predict_file(given["WORKDIR"], given["FILE"], out, given["--model"], given["--language"], mesh)
-    console.say(f"{count:,} predictions in {out}")
-    return 0
-
-
-def sampling_text(config: cfg.Config, rows: list[dict[str, Any]]) -> str:
-    """The sampling table as text: what each language has and how often it will be drawn."""
-    stages = len(rows[0]["rates"])
-    headings = ["language", "tokens", "blocks", f"natural ({config.sampling.count})"]
-    headings += ["smoothed"] if stages == 1 else [f"stage {i + 1}" for i in range(stages)]
-    cells = [
-        [
-            row["language"],
-            f"{row['tokens']:,}",
-            f"{row['blocks']:,}",
-            f"{row['natural']:.4f}",
-            *(f"{rate:.4f}" for rate in row["rates"]),
-            f"{row['epochs']:.1f}",
-        ]
-        for row in sorted(rows, key=lambda r: (r["is_pair"], -r["natural"]))
-    ]
-    return console.format_table([*headings, "epochs"], cells)
-
-
-MESH = {"--mesh.data": ("N", ""), "--mesh.fsdp": ("N", ""), "--mesh.tensor": ("N", "")}
-EXCHANGE = {"--step": ("best|last|N", "best"), "--model": ("NAME", ""), **MESH}
+EXCHANGE = {"--step": ("best|last|N", "best"), "--model": ("NAME", ""), **actions.MESH}
 # A page of results is the one of the first command here that has both its config's type and a report.
 WITH_CONFIG = (
     Command(
         "prepare",
         "train the vocabulary if there is none, and turn the text into blocks",
-        prepare,
+        actions.prepare,
         cfg.Config,
         validate=cfg.validate_pretraining,
     ),
     Command(
         "pretrain",
         "prepare what is missing, then train; continues where the workdir stands",
-        pretrain,
+        actions.pretrain,
         cfg.Config,
         validate=cfg.validate_pretraining,
-        report=report_pretraining,
+        report=actions.report_pretraining,
     ),
     Command(
         "finetune",
         "train a classifier, tagger or span finder on labelled data, and test it in every language",
-        finetune,
+        actions.finetune,
         Finetune,
-        validate=finetune_config.validate_finetuning,
-        report=report_finetuning,
+        validate=validate_finetuning,
+        report=actions.report_finetuning,
     ),
     Command(
         "evaluate",
         "an encoder on a suite of cross-lingual benchmarks: a table of tasks × languages",
-        evaluate,
+        actions.evaluate,
         Evaluate,
-        validate=evaluate_config.validate_evaluation,
-        report=report_evaluation,
+        validate=validate_evaluation,
+        report=actions.report_evaluation,
     ),
     Command(
         "analyze",
         "what an encoder's layers know of language: identification, retrieval, word alignment, plain and centred",
-        analyze,
+        actions.analyze,
         Analyze,
-        validate=analyze_config.validate_analysis,
-        report=report_analysis,
+        validate=validate_analysis,
+        report=actions.report_analysis,
     ),
     Command(
         "plan",
         "compile the training step for TPUs that are not here: memory, collectives, FLOPs, predicted speed",
-        plan,
+        actions.plan,
         cfg.Config,
         widen=lambda config: Plan(**vars(config)),
         validate=cfg.validate_pretraining,
@@ -467,23 +139,23 @@ COMMANDS = (
     Command(
         "import",
         "make a workdir that starts from the folder's encoder (or a run's)",
-        import_folder,
+        actions.import_folder,
         arguments=("FOLDER", "WORKDIR"),
         options=EXCHANGE,
     ),
     Command(
         "export",
         "write a run's encoder and tokenizer, or what finetune made, as a folder",
-        export_run,
+        actions.export_run,
         arguments=("WORKDIR", "FOLDER"),
         options=EXCHANGE,
     ),
     Command(
         "predict",
         "label a file of text with what finetune made, as JSON lines",
-        predict,
+        actions.predict,
         arguments=("WORKDIR", "FILE", "OUT"),
-        options={"--model": ("NAME", ""), "--language": ("CODE", ""), **MESH},
+        options={"--model": ("NAME", ""), "--language": ("CODE", ""), **actions.MESH},
     ),
 )
 

@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from mlm_jax.config import Hosts
-from mlm_jax.errors import UserError
+from mlm_jax.errors import Ended, UserError
 
 GONE = 75  # exit status where another process is gone: nothing to mend, start again (sysexits.h: EX_TEMPFAIL)
 AGAIN = "start all of them again to continue from the last checkpoint"
@@ -114,6 +114,8 @@ def _say(name: str, error: BaseException) -> int:
         reason, status = f"another process is gone ({str(error).splitlines()[0][:200]}); {AGAIN}", GONE
     elif isinstance(error, UserError):
         reason, status = str(error), 2
+    elif isinstance(error, Ended):
+        reason, status = "what it began in a process of its own did not succeed, as said above", error.status
     elif isinstance(error, KeyboardInterrupt):
         reason, status = "interrupted", 130
     else:

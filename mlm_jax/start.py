@@ -62,6 +62,23 @@ def raise_interrupt() -> None:
         signal.signal(signal.SIGINT, once)
 
 
+@contextlib.contextmanager
+def as_one_of_several(processes: cfg.Hosts, workdir: str) -> Iterator[bool]:
+    """Run as one of the processes that train together in a workdir, in which no other run may be.
+
+    Yields:
+      Whether this is the first of them, or alone.
+    """
+    from mlm_jax import hosts
+    from mlm_jax.lock import locked
+
+    if processes.start != "alone":
+        raise_interrupt()  # which process it was has to be said
+    with hosts.initialized(processes) as first, locked(workdir) if first else contextlib.nullcontext():
+        hosts.barrier("begin")  # the first may have waited for the workdir
+        yield first
+
+
 def import_init(workdir: str, init: str, required: bool = True) -> bool:
     """Import the encoder of `init` into the workdir, where there is none yet.
 

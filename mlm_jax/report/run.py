@@ -157,3 +157,27 @@ def summary_table(workdir: epath.PathLike) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def sampling_text(count: str, rows: list[dict[str, Any]]) -> str:
+    """The sampling table as text: what each language has and how often it will be drawn.
+
+    Args:
+      count: what shares are shares of, `Sampling.count`.
+      rows: of `sampling.sampling_table`.
+    """
+    stages = len(rows[0]["rates"])
+    headings = ["language", "tokens", "blocks", f"natural ({count})"]
+    headings += ["smoothed"] if stages == 1 else [f"stage {i + 1}" for i in range(stages)]
+    cells = [
+        [
+            row["language"],
+            f"{row['tokens']:,}",
+            f"{row['blocks']:,}",
+            f"{row['natural']:.4f}",
+            *(f"{rate:.4f}" for rate in row["rates"]),
+            f"{row['epochs']:.1f}",
+        ]
+        for row in sorted(rows, key=lambda r: (r["is_pair"], -r["natural"]))
+    ]
+    return console.format_table([*headings, "epochs"], cells)
