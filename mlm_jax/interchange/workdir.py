@@ -72,7 +72,7 @@ def import_encoder(
         try:
             found = read_folder(Path(source), lambda size: import_tokenizer(Path(source), folder / "vocabulary", size))
         except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as e:
-            # What those who wrote the folder's files never write: said by the library that came upon it.
+            # A malformed file: report the library's own error.
             raise UserError(
                 f"{source}: not a whole Hugging Face folder ({type(e).__name__}: {str(e).splitlines()[0][:200]}); "
                 "mend its config.json, tokenizer or weights, or export it again"

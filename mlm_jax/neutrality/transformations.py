@@ -11,7 +11,7 @@ Vectors = dict[str, np.ndarray]  # language → [sentences, width]
 
 
 def transform(kind: str, fit: Vectors, given: Vectors, pivot: str) -> Vectors:
-    """Transform vectors, a language at a time.
+    """Transform vectors, one language at a time.
 
     Args:
       kind: plain: as they are; centred: less the language's mean (Libovický et al. 2019, section 3); normalised: and divided by its
@@ -37,6 +37,6 @@ def fitted(kind: str, fit: Vectors, language: str, pivot: str) -> Callable[[np.n
     # Centred on both sides, least squares needs no constant.
     goal = np.asarray(fit[pivot], np.float32)
     middle = goal.mean(axis=0)
-    # What a few sentences cannot tell is left out: lstsq takes the map of least norm.
+    # rcond drops directions that the sample does not determine (minimum-norm least squares).
     matrix = np.linalg.lstsq(own - mean, goal - middle, rcond=1e-3)[0]
     return lambda x: (x - mean) @ matrix + middle

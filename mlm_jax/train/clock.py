@@ -90,10 +90,10 @@ def catch_stop(max_seconds: float, start: int = 0) -> Iterator[Callable[[int], s
     """
     began, told = time.monotonic(), False
     together = jax.process_count() > 1
-    # JAX chooses the step after the last asked about, which is 1 for a notice that came before any was, and then says
-    # yes to that number only. So a run that continues asks about 1 too, or it would never hear of an early notice.
+    # reached_preemption_sync_point returns True for one step only: the one after the last queried. If SIGTERM arrived
+    # before the first query that step is 1, so a run that continues also queries step 1.
     early = together and start > 0 and any(multihost_utils.reached_preemption_sync_point(n) for n in (1, start))
-    # SIGTERM is JAX's there: a handler of ours would take its place.
+    # With several processes JAX handles SIGTERM: a handler of ours would replace its own.
     with catch_signals((signal.SIGINT,) if together else (signal.SIGTERM, signal.SIGINT)) as caught:
 
         def stop(step: int) -> signal.Signals | None:

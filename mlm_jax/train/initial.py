@@ -108,8 +108,8 @@ def read_initial(
 def adopt(config: Config) -> Config:
     """The config with the encoder that its workdir starts from in place of `model`.
 
-    Dropout and how to compute stay the config's; an encoder that came without an output layer gets a new one, and
-    next-sentence prediction is where the data has sentence pairs.
+    Dropout, dtype, attention and rematerialisation come from the config. An encoder without an output layer gets a new one;
+    `next_sentence` is set by `data.packing`.
     """
     described = read_json(epath.Path(config.workdir) / "initial.json")
     model = Model(**described["model"])
