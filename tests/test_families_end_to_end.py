@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from mlm_jax.encode.read import read_pretrained
 from mlm_jax.interchange.workdir import export_encoder
 from mlm_jax.model.encoder import parameter_shapes
 from mlm_jax.options import parse
-from mlm_jax.train import loop
+from mlm_jax.train import fit, pretraining
 from tests.corpora import logged
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -58,7 +59,7 @@ def test_a_tiny_family_trains_resumes_bit_for_bit_exports_and_comes_back(path, t
     Path("broken").mkdir()
     for part in ("corpus", "vocabulary"):
         Path("broken", part).symlink_to(Path("whole", part).resolve())
-    config, _ = parse("pretrain", [str(path)])
+    config = parse("pretrain", [str(path)])
     config = dataclasses.replace(
         config,
         train=dataclasses.replace(config.train, steps=20, log_every=5, validate_every=10, save_every=10),
@@ -67,11 +68,11 @@ def test_a_tiny_family_trains_resumes_bit_for_bit_exports_and_comes_back(path, t
     one = jax.devices()[:1]
     for name in ("whole", "broken"):
         (Path(name) / "config.json").write_text(cfg.config_to_json(dataclasses.replace(config, workdir=name)))
-    loop.train(dataclasses.replace(config, workdir="whole"), one)
+    pretraining.train(dataclasses.replace(config, workdir="whole"), one)
     with monkeypatch.context() as stopping:
-        stopping.setattr(loop, "catch_stop", terminated_at(10))
-        assert loop.train(dataclasses.replace(config, workdir="broken"), one).step == 10
-    assert loop.train(dataclasses.replace(config, workdir="broken"), one).step == 20
+        stopping.setattr(fit, "catch_stop", terminated_at(10))
+        assert pretraining.train(dataclasses.replace(config, workdir="broken"), one).step == 10
+    assert pretraining.train(dataclasses.replace(config, workdir="broken"), one).step == 20
 
     losses = [r["loss"] for r in logged("whole") if r["kind"] == "train"]
     assert losses[-1] < losses[0] - 0.02
@@ -94,11 +95,11 @@ def test_a_tiny_family_trains_resumes_bit_for_bit_exports_and_comes_back(path, t
 
 
 def terminated_at(step):
-    """A stand-in for `loop.catch_stop` that finds a SIGTERM during this step."""
+    """A stand-in for `fit.catch_stop` that finds a SIGTERM during this step."""
 
     @contextlib.contextmanager
     def catch(max_seconds, start):
-        yield lambda now: loop.signal.SIGTERM if now >= step else None
+        yield lambda now: signal.SIGTERM if now >= step else None
 
     return catch
 
