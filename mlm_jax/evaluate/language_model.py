@@ -23,7 +23,7 @@ from mlm_jax.train.validate import validation_sums
 
 TOKENS = 4_096  # of the batches that texts are packed into, whatever the devices: masks depend on what shares a block
 
-# text, texts read at most → what `measure_text` returns
+# text, texts read at most → what `measure` returns
 Measure = Callable[[Text, int], dict[str, Any]]
 
 

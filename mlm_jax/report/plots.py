@@ -122,7 +122,8 @@ def baseline(run: Run) -> Figure:
     axes.scatter(unigram, range(len(rows)), s=14, color=ORANGE, label="unigram baseline", zorder=2)
     axes.scatter(loss, range(len(rows)), s=14, color=BLUE, label="model", zorder=2)
     axes.set_xlabel("validation loss (nats per token)")
-    axes.legend(loc="lower right", frameon=False, fontsize=8)
+    # Within the axes it lay on the last languages.
+    figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncol=2)
     return figure
 
 

@@ -9,7 +9,8 @@ import pytest
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.report.page import write_report
-from mlm_jax.report.run import summary_table
+from mlm_jax.report.plots import baseline
+from mlm_jax.report.run import read_run, summary_table
 
 
 def make_run(folder, languages, validations=2):
@@ -71,6 +72,13 @@ def test_the_table_ends_with_the_mean(tmp_path):
     assert lines[0].split() == ["language", "natural", "smoothed", "epochs", "validation", "unigram", "gained"]
     assert lines[2].split()[:3] == ["l6", "0.2500", "0.1429"]
     assert lines[-1].split() == ["mean", "5.500", "6.000", "0.500"]
+
+
+def test_the_legend_of_the_baselines_lies_on_no_language(tmp_path):
+    make_run(tmp_path, 99)
+    figure = baseline(read_run(tmp_path))
+    figure.draw_without_rendering()
+    assert not figure.legends[0].get_window_extent().overlaps(figure.axes[0].get_window_extent())
 
 
 def test_a_run_without_validation_has_a_page(tmp_path):
