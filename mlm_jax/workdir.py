@@ -70,8 +70,8 @@ def refusal(config: Any, refused: Sequence[Difference], again: str) -> str:
         new = next(f"{folder}_{n}" for n in range(2, 1000) if not epath.Path(f"{folder}_{n}").exists())
         # `--init` brings the encoder and its vocabulary: no way to another of them.
         init = isinstance(config, cfg.Config) and not any(d.name.startswith(("model.", "vocab")) for d in refused)
-        how = f"begin another: {again} --workdir {shlex.quote(new)}"
-        how += f" (with --init {shlex.quote(str(folder))} from this one's encoder)" if init else ""
+        start = f" --init {shlex.quote(str(folder))}" if init else ""
+        how = f"to begin another{' from its encoder' if init else ''}: {again}{start} --workdir {shlex.quote(new)}"
     return f"{config.workdir}: holds a run with another config ({named}{more}); {how}"
 
 

@@ -61,8 +61,8 @@ def test_the_command_that_a_refusal_prints_goes_on_from_this_encoder(tmp_path, c
     assert run("pretrain", config, *STEPS) == 0
     assert run("pretrain", config, *STEPS, "--seed", "5") == 2
     said = capfd.readouterr().err
-    command, source = re.findall(r"begin another: mlm-jax (.*) \(with (--init .*) from this one's encoder\)\n", said)[0]
-    assert run(*shlex.split(command), *shlex.split(source)) == 0
+    (command,) = re.findall(r"to begin another from its encoder: mlm-jax (.*)\n", said)
+    assert run(*shlex.split(command)) == 0
     assert f"starting from {tmp_path}/a run at step 12" in capfd.readouterr().out
     assert logged(tmp_path / "a run_2")[-1]["step"] == 12
 
