@@ -48,6 +48,8 @@ def own_workdir(config: Any, again: str = "", write: bool = True) -> None:
 
         def is_fixed(option: Difference) -> bool:
             made = any(isinstance(note, FixedBy) and (folder / note.file).exists() for note in option.notes)
+            if option.may_change is not None and option.may_change.onwards:
+                return has_finished(folder, config)
             return option.may_change is None and (saved or made)
 
         refused = [d for d in different if is_fixed(d)]
@@ -104,6 +106,14 @@ def has_saved(folder: epath.Path) -> bool:
         or any(has_saved(path) for path in inside("models"))
         or any(has_saved(path) for path in inside(".") if (path / "models").is_dir())
     )
+
+
+def has_finished(folder: epath.Path, config: Any) -> bool:
+    """Whether a workdir has a model of which nothing is left to train: what is said of it is of the options it had."""
+    models, checkpoints = folder / "models", folder / "checkpoints"
+    tested = models.is_dir() and any((model / "results.json").exists() for model in models.iterdir())
+    steps = [int(p.name) for p in checkpoints.iterdir() if p.name.isdigit()] if checkpoints.is_dir() else []
+    return tested or (isinstance(config, cfg.Config) and max(steps, default=0) >= config.train.steps)
 
 
 def write_text(workdir: epath.PathLike, name: str, text: str) -> None:

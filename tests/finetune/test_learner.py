@@ -58,6 +58,11 @@ def test_a_state_that_is_not_finite_is_not_saved_and_the_advice_works(tmp_path, 
     assert "lower optimizer.learning_rate" in said
     assert not any(name.isdigit() for name in checkpoints(tmp_path / "run"))
     assert cli.main(["finetune", path, "--optimizer.learning_rate", "3e-3"]) == 0
+    # What is finished is of the rate it had.
+    stored = (tmp_path / "run" / "config.json").read_text()
+    assert cli.main(["finetune", path, "--optimizer.learning_rate", "2e-3"]) == 2
+    assert "optimizer.learning_rate: 0.003 there, 0.002 here" in capsys.readouterr().err
+    assert (tmp_path / "run" / "config.json").read_text() == stored
 
 
 def test_other_examples_are_not_gone_on_with(tmp_path, monkeypatch):
