@@ -63,8 +63,8 @@ class Pretrained:
     head: FinetunedHead | None = None
 
     def encoder(self, dtype: str = "auto", layers: int | None = None) -> Encoder:
-        """The module whose parameters `params` are; arguments as in `make_encoder`."""
-        return make_encoder(self.model, self.vocabulary.size, len(self.languages), dtype, layers)
+        """The module whose parameters `params` are, to be run and not trained; arguments as in `make_encoder`."""
+        return make_encoder(self.model, self.vocabulary.size, len(self.languages), dtype, layers, training=False)
 
 
 def parameter_shardings(model: cfg.Model, mesh: jax.sharding.Mesh) -> dict[str, jax.sharding.NamedSharding]:

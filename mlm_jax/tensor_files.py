@@ -55,6 +55,7 @@ def write_tensors(
         for name in sorted(shapes):
             for part in read(name):
                 file.write(np.ascontiguousarray(part, FLOAT32).data)
+                del part  # before the next is read
     aside.replace(path)
 
 

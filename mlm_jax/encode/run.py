@@ -51,9 +51,7 @@ def make_run(
     sharding = meshes.batch_sharding(mesh)
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     step = jax.jit(function, out_shardings=everywhere)
-    over = mesh.shape["data"] * mesh.shape["fsdp"]  # devices that rows are divided over
-    # On CPU what a layer makes of a batch stays in the cache, and little is lost where the last batch is not full.
-    tokens = 1_024 if mesh.devices.flat[0].platform == "cpu" else 32_768 * over
+    over, tokens = mesh.shape["data"] * mesh.shape["fsdp"], tokens_per_batch(mesh)
     batching = batching or (lambda lengths: by_length(lengths, tokens, over))
 
     def run(items: Items, params: Params) -> Iterator[tuple[Batch, Any]]:
@@ -72,6 +70,16 @@ def make_run(
             yield batch, jax.tree.map(np.asarray, result)
 
     return run
+
+
+def tokens_per_batch(mesh: jax.sharding.Mesh) -> int:
+    """Positions of a batch, about.
+
+    On CPU what a layer makes of a batch stays in the cache, and little is lost where the last batch is not full.
+    """
+    if mesh.devices.flat[0].platform == "cpu":
+        return 1_024
+    return 32_768 * mesh.shape["data"] * mesh.shape["fsdp"]  # devices that rows are divided over
 
 
 def items_of(ids: Sequence[np.ndarray], language: str, languages: Sequence[str], embedded: bool) -> Items:

@@ -16,7 +16,7 @@ from mlm_jax.train.initial import write_initial
 
 
 def save_model(folder: epath.Path, tuned: Pretrained) -> None:
-    """Store a fine-tuned encoder and its head as `initial` stores an encoder, and its labels."""
+    """Store a fine-tuned encoder and its head as `initial` stores an encoder, and its labels; every process has to call it."""
     assert tuned.head is not None
     params = {name: tuned.params[name] for name in ("embedding", "layers")}
     write_initial(folder, dataclasses.replace(tuned, model=backbone(tuned.model), params=params))

@@ -65,6 +65,7 @@ def make_encoder(
     dtype: str = "auto",
     layers: int | None = None,
     platform: str | None = None,
+    training: bool = True,
 ) -> Encoder:
     """Build an encoder for the devices that are here: the one place that does.
 
@@ -74,11 +75,14 @@ def make_encoder(
       dtype: see `compute_dtype`.
       layers: None: the whole encoder, with output layer and pooler as `model` has them; n: the `backbone` of n layers.
       platform: of the devices it will run on, where they are not here ("tpu").
+      training: whether it is differentiated.
     """
     if layers is not None:  # for whoever reads vectors and no scores
         model = backbone(model, layers)
-    # XLA's CPU backend is faster without a loop over layers; elsewhere the loop keeps compilation short.
-    unroll = max(model.layers, 1) if (platform or jax.default_backend()) == "cpu" else 1
+    # XLA's CPU backend differentiates faster without a loop over layers. Elsewhere, and forwards, the loop is as fast and
+    # keeps compilation short, which counts where each length of a batch is a program.
+    on_cpu = (platform or jax.default_backend()) == "cpu"
+    unroll = max(model.layers, 1) if training and on_cpu else 1
     return Encoder(model, vocabulary_size, compute_dtype(dtype, platform), unroll, max(languages, 1))
 
 

@@ -41,8 +41,8 @@ CHOSEN = (
 def write_initial(workdir: epath.PathLike, pretrained: Pretrained) -> None:
     """Store an encoder in a workdir, for the run there to start from; one tensor at a time is gathered on the host.
 
-    Every process of several has to call it; the first one writes. Of a fine-tuned encoder the head is stored too, all names then beginning with `encoder/` or `head/`. The vocabulary is
-    not stored here.
+    Of several processes all have to call it, and the first one writes. Of a fine-tuned encoder the head is stored too, all names
+    then beginning with `encoder/` or `head/`. The vocabulary is not stored here.
     """
     folder = epath.Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 import pytest
+from etils import epath
 
 from mlm_jax import cli
 from mlm_jax import config as cfg
@@ -23,6 +24,7 @@ from mlm_jax.evaluate.config import (
     Retrieval,
     Text,
     Tuned,
+    experiment,
     validate_evaluation,
 )
 from mlm_jax.finetune.config import Train
@@ -107,6 +109,42 @@ def test_a_suite_of_everything(tmp_path, capsys):
     assert cli.main(["report", path]) == 0
     assert (tmp_path / "suite/results.html").read_text() == page
     assert header in capsys.readouterr().out
+
+
+def test_a_mesh_changes_nothing_and_may_come_later(tmp_path):
+    path = write(tmp_path / "suite.py", suite(tmp_path, tuned=()))
+    assert cli.main(["evaluate", path]) == 0
+    rows = json.loads((tmp_path / "suite/results.json").read_text())
+    # A workdir of before there was a mesh, which has results already.
+    stored = tmp_path / "suite/config.json"
+    config = json.loads(stored.read_text())
+    del config["mesh"]
+    stored.write_text(json.dumps(config))
+    for name in ("same", "mined", "plain"):
+        (tmp_path / f"suite/done/{name}.json").unlink()
+    assert cli.main(["evaluate", path, "--mesh.data", "1", "--mesh.fsdp", "4", "--mesh.tensor", "2"]) == 0
+    assert json.loads(stored.read_text())["mesh"]["fsdp"] == 4
+    again = json.loads((tmp_path / "suite/results.json").read_text())
+    assert len(rows) == len(again) == 5
+    for one, two in zip(rows, again, strict=True):
+        assert one["every"] == pytest.approx(two["every"], abs=1e-5)
+
+
+def test_an_experiment_of_before_there_was_a_mesh_goes_on(tmp_path):
+    config = suite(tmp_path)
+    finetuning = experiment(dataclasses.replace(config, mesh=cfg.Mesh(fsdp=8)), config.tuned[0])
+    assert finetuning.mesh.fsdp == 8
+    target = tmp_path / "suite" / "sentiment"
+    target.mkdir()
+    stored = json.loads(cfg.config_to_json(dataclasses.replace(finetuning, mesh=cfg.Mesh())))
+    del stored["mesh"]
+    (target / "config.json").write_text(json.dumps(stored))
+    runs.share_encoder(epath.Path(tmp_path / "suite"), epath.Path(target), finetuning)
+    assert json.loads((target / "config.json").read_text())["mesh"]["fsdp"] == 8
+    with pytest.raises(UserError, match="holds another experiment"):
+        runs.share_encoder(
+            epath.Path(tmp_path / "suite"), epath.Path(target), dataclasses.replace(finetuning, source="de")
+        )
 
 
 def test_correlation_with_pretraining_size_needs_three_languages():

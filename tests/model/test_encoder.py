@@ -182,4 +182,5 @@ def test_encoder_for_the_devices_that_are_here():
     lower = make_encoder(MODEL, ROWS, layers=2)
     assert (lower.config.layers, lower.config.head, lower.unroll) == (2, "none", 2)
     assert make_encoder(MODEL, ROWS, layers=0).unroll == 1
+    assert make_encoder(MODEL, ROWS, training=False).unroll == 1
     assert make_encoder(MODEL, ROWS, languages=0).languages == 1

@@ -3,6 +3,8 @@
 
 import dataclasses
 import math
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +12,11 @@ import numpy as np
 import pytest
 
 from mlm_jax import config as cfg
+from mlm_jax.interchange.settings import exportable_family
 from mlm_jax.model import families
 from mlm_jax.model.attention import rotate
-from mlm_jax.model.encoder import Encoder, padded_rows, parameter_shapes
+from mlm_jax.model.encoder import Encoder, backbone, padded_rows, parameter_shapes
+from mlm_jax.model.task_head import transform_of
 
 PUBLISHED = {  # encoder, pieces, languages, parameters of transformers' class of that shape
     "mBERT cased": (families.MBERT, families.MBERT_CASED_VOCABULARY, 1, 178_566_653),
@@ -38,17 +42,51 @@ def test_parameters(name):
     assert sum(math.prod(leaf.shape) for leaf in shapes) - padding == expected
 
 
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_family(name):
+    expected = {
+        "mBERT": "bert",
+        "XLM-1": "xlm",
+        "XLM-R": "xlm-roberta",
+        "XLM-R X": "xlm-roberta-xl",
+        "ModernBERT": "modernbert",
+        "mmBERT": "modernbert",
+    }
+    model = PUBLISHED[name][0]
+    assert families.family_of(model) == expected[max((p for p in expected if name.startswith(p)), key=len)]
+    assert exportable_family(model) == families.family_of(model)
+    # What fine-tuning stores has no output layer, and is of the same family.
+    if not model.next_sentence:
+        assert families.family_of(backbone(model)) == families.family_of(model)
+
+
+def test_one_place_tells_families_apart():
+    """Three did, by token types, and three could disagree."""
+    package = Path(__file__).parents[2] / "mlm_jax"
+    telling = re.compile(r"token_types (==|<|>=?) |not model.token_types")
+    found = {path.name for path in package.rglob("*.py") if telling.search(path.read_text())}
+    # The embedding has a table or none; the option's own rule; what Hugging Face's classes refuse.
+    assert found <= {"families.py", "embedding.py", "config.py", "settings.py"}
+
+
+def test_heads_follow_the_family():
+    for model in (models[0] for models in PUBLISHED.values()):
+        family = families.family_of(model)
+        expected = {"modernbert": ("norm", "norm"), "xlm": ("none", "none")}.get(family, ("tanh", "none"))
+        assert (transform_of(model, True), transform_of(model, False)) == expected
+
+
 @pytest.mark.parity
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_are_those_of_transformers_class(name):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    from mlm_jax.interchange.settings import family_of, to_settings
+    from mlm_jax.interchange.settings import to_settings
     from mlm_jax.vocabulary import with_specials
 
     model, pieces, languages, expected = PUBLISHED[name]
     words = with_specials(pieces, {"pad": 1, "bos": 0, "eos": 2, "unk": 3, "mask": 4}, set())
-    settings = to_settings(model, words, family_of(model), [f"l{i}" for i in range(languages)])
+    settings = to_settings(model, words, exportable_family(model), [f"l{i}" for i in range(languages)])
     kind = getattr(transformers, settings.pop("architectures")[0])
     settings.pop("model_type")
     with torch.device("meta"):

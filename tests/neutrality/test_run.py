@@ -4,6 +4,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,26 @@ def test_an_analysis_of_everything(tmp_path, capsys):
     (tmp_path / "run/neutrality.html").unlink()
     assert cli.main(["report", path]) == 0
     assert (tmp_path / "run/neutrality.html").exists()
+
+
+def test_a_mesh_changes_nothing_and_may_come_later(tmp_path):
+    path = write(tmp_path / "toy.py", analysis(tmp_path, quality=()))
+    assert cli.main(["analyze", path]) == 0
+    rows = json.loads((tmp_path / "run/results.json").read_text())
+    stored = tmp_path / "run/config.json"
+    config = json.loads(stored.read_text())
+    del config["mesh"]  # of a workdir of before there was one
+    stored.write_text(json.dumps(config))
+    shutil.rmtree(tmp_path / "run/vectors")
+    for path_of_done in (tmp_path / "run/done").iterdir():
+        path_of_done.unlink()
+    assert cli.main(["analyze", path, "--mesh.data", "1", "--mesh.fsdp", "8"]) == 0
+    again = json.loads((tmp_path / "run/results.json").read_text())
+    assert len(rows) == len(again)
+    for one, two in zip(rows, again, strict=True):
+        # First tokens of the embedding are all the same, and rounding decides which is nearest.
+        if one["pooling"] != "first":
+            assert one == {**two, "value": pytest.approx(two["value"], abs=1e-4)}
 
 
 def test_layers_are_the_encoder_s_and_words_the_mean_of_their_pieces(tmp_path):
