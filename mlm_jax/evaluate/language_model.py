@@ -7,7 +7,6 @@ import glob
 import math
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -24,7 +23,7 @@ from mlm_jax.train.validate import validation_sums
 TOKENS = 4_096  # of the batches that texts are packed into, whatever the devices: masks depend on what shares a block
 
 # text, texts read at most → what `measure` returns
-Measure = Callable[[Text, int], dict[str, Any]]
+Measure = Callable[[Text, int], tuple[dict[str, float], int]]
 
 
 def make_measure(pretrained: Pretrained, tokenizer: Tokenizer, mesh: jax.sharding.Mesh, max_length: int) -> Measure:
@@ -39,7 +38,7 @@ def make_measure(pretrained: Pretrained, tokenizer: Tokenizer, mesh: jax.shardin
       max_length: tokens of a text that are read, specials included.
 
     Returns:
-      measure(text, texts read at most) → loss (nats per masked token), accuracy, perplexity, bits_per_byte, examples.
+      measure(text, texts read at most) → loss (nats per masked token), accuracy, perplexity, bits_per_byte; and texts read.
 
     Raises:
       UserError: the encoder has no output layer; on a call, there is no text.
@@ -57,7 +56,7 @@ def make_measure(pretrained: Pretrained, tokenizer: Tokenizer, mesh: jax.shardin
         block_keys,
     )
 
-    def measure(text: Text, most: int) -> dict[str, Any]:
+    def measure(text: Text, most: int) -> tuple[dict[str, float], int]:
         paths = sorted(glob.glob(text.path))
         found = [line for path in paths for _, line in read_lines(path) if line.strip()][:most]
         if not found:
@@ -70,13 +69,13 @@ def make_measure(pretrained: Pretrained, tokenizer: Tokenizer, mesh: jax.shardin
             sums += [out[name].sum() for name in ("loss", "correct", "targets")]
         loss = sums[0] / sums[2]
         size = sum(len(line.encode()) for line in found)
-        return {
+        scores = {
             "loss": loss,
             "accuracy": sums[1] / sums[2],
             "perplexity": math.exp(min(loss, 700)),
             "bits_per_byte": loss / math.log(2) * sum(map(len, tokens)) / size,
-            "examples": len(found),
         }
+        return scores, len(found)
 
     return measure
 

@@ -208,8 +208,7 @@ def measure_texts(part: LanguageModel, make: Callable[[], Measure]) -> list[Benc
     rows: list[BenchmarkRow] = []
     with console.progress(part.name, len(part.texts), unit="languages") as advance:
         for text in part.texts:
-            found = make()(text, part.lines)
-            examples = found.pop("examples")
+            found, examples = make()(text, part.lines)
             rows.append(row(part.name, text.language, "bits_per_byte", found, examples, {"lines": part.lines}))
             advance(1, f"{text.language} {found['bits_per_byte']:.3f}")
     return rows

@@ -46,7 +46,7 @@ def computed(workdir, mesh, folder):
     pretrained = read_pretrained(workdir, mesh=mesh)
     tokenizer = tokenizers.load_tokenizer(workdir / "vocabulary")
     vectors = make_vectors(pretrained, tokenizer, mesh, 24, folder)
-    measured = make_measure(pretrained, tokenizer, mesh, 24)(Text("en", str(workdir / "text.txt")), 100)
+    measured = make_measure(pretrained, tokenizer, mesh, 24)(Text("en", str(workdir / "text.txt")), 100)[0]
     return {
         "last": make_embedder(pretrained, tokenizer, mesh, 0, "mean", 24)(TEXTS, "en"),
         "first": make_embedder(pretrained, tokenizer, mesh, 1, "first", 24)(TEXTS, "en"),
