@@ -24,7 +24,7 @@ def make_schedule(config: cfg.Optimizer, steps: int) -> optax.Schedule:
     """Learning rate at an update, counted from 0: linear warm-up, then the configured shape.
 
     The first update already has a rate above 0 and the peak is reached at update `warmup_steps`.
-    Where `warmup_share` is not 0 that is its share of `steps`, at least 1.
+    `warmup_share`, where it is not 0, gives the warm-up as a share of `steps` instead, at least one update.
     inverse_sqrt is peak * sqrt(warmup / step) (Vaswani et al. 2017); wsd holds the peak until
     `decay_steps` before the end and then falls as 1 - sqrt (Hägele et al. 2024).
 
