@@ -40,13 +40,23 @@ def run_in_own_process(*arguments: str) -> None:
       Ended: it did not succeed, and has said why.
     """
     child = subprocess.Popen([sys.executable, "-m", "mlm_jax", *arguments])
+    sent: list[int] = []
+
+    def send(number: int, frame: object) -> None:
+        sent.append(number)
+        child.send_signal(number)
+
     # A Ctrl-C in a terminal reaches the child twice, from the terminal and from here; see `raise_interrupt`.
-    before = {number: signal.signal(number, lambda number, frame: child.send_signal(number)) for number in STOPS}
+    before = {number: signal.signal(number, send) for number in STOPS}
     try:
         status = child.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if status < 0 and not sent:
+        # What a signal ended could not say so itself.
+        name = signal.Signals(-status).name
+        print(f"error: mlm-jax {arguments[0]}: its process was ended by {name}; often memory is short", file=sys.stderr)
     if status:
         raise Ended(status if status > 0 else 128 - status)
 

@@ -18,12 +18,12 @@ from etils import epath
 from mlm_jax import cli
 from mlm_jax import config as cfg
 from mlm_jax.commands import COMMANDS
-from mlm_jax.errors import UserError
+from mlm_jax.errors import Ended, UserError
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.options import option_names, parse
 from mlm_jax.options_page import options_page
 from mlm_jax.pretrained import Pretrained
-from mlm_jax.start import needing_memory
+from mlm_jax.start import needing_memory, run_in_own_process
 from mlm_jax.train.initial import write_initial
 from mlm_jax.vocabulary import Vocabulary
 from mlm_jax.workdir import has_saved, own_workdir, warn_of_newer
@@ -306,6 +306,18 @@ def test_what_nobody_reads_is_no_error(config_file, arguments):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(program, shell=True, env=environment, capture_output=True, text=True, check=False)
     assert done.stderr == ""
+
+
+def test_a_process_that_a_signal_ended_is_named(monkeypatch, capsys):
+    killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    real = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda command: real([sys.executable, "-c", killed]))
+    with pytest.raises(Ended) as ended:
+        run_in_own_process("prepare", "x.py")
+    assert ended.value.status == 137
+    assert (
+        capsys.readouterr().err == "error: mlm-jax prepare: its process was ended by SIGKILL; often memory is short\n"
+    )
 
 
 def test_ctrl_c_while_libraries_load_is_one_line(tmp_path):
