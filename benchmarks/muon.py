@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the optimizers make of the same updates: AdamW, StableAdamW and Muon on configs/tiny_xlmr.py.
 
-    nice -n 19 python benchmarks/muon.py [--steps 1000] [--keep FOLDER] [--rates 1e-3 2e-3 4e-3 8e-3]
+    nice -n 19 python benchmarks/muon.py [--steps 1000] [--keep FOLDER] [--rates 1e-3 2e-3 4e-3 8e-3] [--optimizers adamw muon]
 
 Each optimizer trains with each peak learning rate: the same corpus, vocabulary, seed, batches and number of updates, a
 linear schedule after a tenth of the updates. Printed are the macro validation losses at the end and the tokens per second. `--keep` names a folder for the runs: called again, the benchmark continues there.
@@ -31,12 +31,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1_000)
     parser.add_argument("--keep", default="")
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 2e-3, 4e-3, 8e-3])
+    parser.add_argument("--optimizers", nargs="+", default=OPTIMIZERS, choices=OPTIMIZERS)
     options = parser.parse_args()
     folder = Path(options.keep or tempfile.mkdtemp())
     prepared = folder / "prepared"
     run("prepare", str(CONFIG), "--workdir", str(prepared))
     rows = []
-    for name in OPTIMIZERS:
+    for name in options.optimizers:
         losses, speeds = [], []
         for rate in options.rates:
             workdir = folder / f"{name}_{rate:g}"
