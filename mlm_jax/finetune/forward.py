@@ -53,7 +53,7 @@ def hidden_states(
     Args:
       sizes: rows in use of the token embedding that the batch's tokens point into, and of the language embedding.
       freeze: see `Optimizer.freeze`.
-      trained, frozen: of `parameters.Parts`.
+      trained, frozen: of `parameters.Partition`.
       keys: dropout keys, uint32 [rows].
     """
     size, languages = sizes

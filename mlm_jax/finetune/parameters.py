@@ -7,6 +7,7 @@ token embedding is most of the model, and the optimizer's pass over it most of a
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -73,6 +74,12 @@ class Partition:
 
     def merge(self, trained: Params) -> Params:
         """The whole encoder's parameters, on the mesh, from those trained and those it started from."""
+        trained = {name: trained[name] for name in ("embedding", "layers") if name in trained}
+        return self._merged(self._initial, trained)
+
+    @cached_property
+    def _merged(self) -> jax.stages.Wrapped:
+        """(initial, trained) → whole parameters, compiled once: every evaluation calls it."""
         shardings = self._shardings(self._start.vocabulary.size, self._start.model.layers)
 
         def put(initial: Params, trained: Params) -> Params:
@@ -88,8 +95,7 @@ class Partition:
             )
             return {"embedding": initial["embedding"], "layers": layers}
 
-        trained = {name: trained[name] for name in ("embedding", "layers") if name in trained}
-        return jax.jit(put, out_shardings=shardings)(self._initial, trained)
+        return jax.jit(put, out_shardings=shardings)
 
     def _boxed(self, size: int, layers: int) -> Params:
         return boxed_shapes(make_encoder(self._start.model, size, len(self._start.languages), layers=layers))
