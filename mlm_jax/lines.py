@@ -7,6 +7,7 @@ import bz2
 import gzip
 import json
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -141,6 +142,11 @@ def _place(path: str, start: int, number: int) -> str:
     return f"{path}:{number}"
 
 
+def at_line(path: str, number: int) -> str:
+    """A line of a file, as messages name it: FILE:LINE."""
+    return f"{path}:{number}"
+
+
 def _blocks(unpack: Callable[[IO[Any]], Any], file: IO[Any]) -> Iterator[bytes]:
     with unpack(file) as stream:
         while data := stream.read(CHUNK):
@@ -194,10 +200,72 @@ def read_json_lines(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, line in read_lines(path):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except ValueError as e:
-            raise UserError(f"{path}:{number}: not JSON ({e})") from e
+        row = parse_json(line, partial(at_line, path), number)
         if not isinstance(row, dict):
             raise UserError(f"{path}:{number}: not a JSON object")
         yield f"{path}:{number}", row
+
+
+# In JSON: an escaped NUL, or an escaped half of a surrogate pair without the other.
+ESCAPED_NO_TEXT = re.compile(
+    r"(?<!\\)(?:\\\\)*(?:\\u0000|\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f][0-9a-f]{2})",
+    re.IGNORECASE,
+)
+
+
+def parse_json(text: str, place: Callable[[int], str], number: int = 1) -> Any:
+    """What a JSON text says, in which every string is text (`check_text`).
+
+    Args:
+      place: the number of a line → FILE:LINE, for messages.
+      number: of the text's first line.
+
+    Raises:
+      UserError: it is not JSON, or an escape in it stands for what no text has; the message names the line.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as e:
+        raise UserError(f"{place(number + e.lineno - 1)}: not JSON ({e}); mend or remove the line") from e
+    except (ValueError, RecursionError) as e:  # a number of thousands of digits; thousands of brackets
+        raise UserError(f"{place(number)}: not JSON that can be read ({e}); mend or remove the line") from e
+    waiting = [value] if "\\u" in text else []  # what is not escaped was checked as bytes
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            if problem := _no_text(item):
+                found = ESCAPED_NO_TEXT.search(text)
+                before = text.count("\n", 0, found.start()) if found else 0
+                raise UserError(f"{place(number + before)}: {problem}")
+        elif isinstance(item, dict):
+            waiting += [*item.keys(), *item.values()]
+        elif isinstance(item, list):
+            waiting += item
+    return value
+
+
+def check_text(text: str, where: str) -> str:
+    """The text, refused where no file of text could hold it: JSON's escapes, parquet and Python allow what UTF-8 does not.
+
+    Args:
+      where: for the message, e.g. FILE:LINE.
+
+    Raises:
+      UserError: it holds half a surrogate pair or a NUL.
+    """
+    if problem := _no_text(text):
+        raise UserError(f"{where}: {problem}")
+    return text
+
+
+def _no_text(text: str) -> str:
+    """What is wrong with a string that is no text, and what to do; empty where nothing is."""
+    at, what = text.find("\0"), "a NUL character"
+    if at < 0 and not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as e:
+            at, what = e.start, "half a surrogate pair"
+    if at < 0:
+        return ""
+    return f"{what} at character {at}, in {text[max(0, at - 20) : at + 20]!a}; remove it, or mend what wrote it"

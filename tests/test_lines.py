@@ -89,3 +89,46 @@ def test_cut_off_and_damaged_archives_are_refused(tmp_path, suffix):
     path.write_bytes(PACK[suffix](b""))
     with pytest.raises(UserError, match="empty; remove it"):
         texts(path)
+
+
+ESCAPES = {
+    "high": ("\\ud83d here", r"half a surrogate pair at character 2"),
+    "low": ("\\uDE00", "half a surrogate pair"),
+    "the wrong way round": ("\\ude00\\ud83d", "half a surrogate pair"),
+    "NUL": ("\\u0000", "a NUL character"),
+    "after a backslash": ("\\\\\\ud83d", "half a surrogate pair"),
+}
+WHOLE = r"\ud83d\ude00 \\ud83d \u00e9 \u4e2d"
+
+
+@pytest.mark.parametrize(("escape", "message"), ESCAPES.values(), ids=ESCAPES)
+def test_json_whose_escapes_are_no_text_is_refused_with_its_line(tmp_path, escape, message):
+    rows = tmp_path / "a.jsonl"
+    rows.write_text(f'{{"text": "{WHOLE}"}}\n{{"text": "a {escape}"}}\n')
+    with pytest.raises(UserError, match=rf"a.jsonl:2: {message}") as caught:
+        list(lines.read_json_lines(str(rows)))
+    assert str(caught.value).isprintable()
+    for row in (f'{{"a {escape}": 1}}', f'{{"text": ["a", {{"b": "a {escape}"}}]}}'):
+        rows.write_text(f"{{}}\n{row}\n")
+        with pytest.raises(UserError, match=rf"a.jsonl:2: {message}"):
+            list(lines.read_json_lines(str(rows)))
+    questions = tmp_path / "a.json"
+    questions.write_text(f'{{"version": "{WHOLE}",\n"data": [{{"paragraphs":\n [{{"context": "a {escape}"}}]}}]}}')
+    with pytest.raises(UserError, match=rf"a.json:3: {message}"):
+        TASKS["span"].read_examples(Labelled("en", str(questions)), Data())
+
+
+def test_escapes_that_are_text_are_read_and_deep_json_is_one_line(tmp_path):
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "{WHOLE}"}}\n')
+    assert [row["text"] for _, row in lines.read_json_lines(str(tmp_path / "a.jsonl"))] == ["😀 \\ud83d é 中"]
+    for deep in ("[" * 100_000, '{"a": ' + "9" * 10_000 + "}"):
+        (tmp_path / "a.jsonl").write_text("{}\n" + deep + "\n")
+        with pytest.raises(UserError, match=r"a.jsonl:2: not JSON that can be read"):
+            list(lines.read_json_lines(str(tmp_path / "a.jsonl")))
+
+
+def test_what_python_holds_is_checked_as_bytes_are():
+    assert lines.check_text("é 😀 \u200b", "text 1") == "é 😀 \u200b"
+    for text in ("a\0", "\ud83d", "é\udc80"):
+        with pytest.raises(UserError, match="text 1: "):
+            lines.check_text(text, "text 1")

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from mlm_jax.finetune.examples import Example
 from mlm_jax.finetune.packing import Batch, Shape
 from mlm_jax.finetune.tasks.base import Losses, Prediction, TaskKind
 from mlm_jax.finetune.tasks.texts import separators
-from mlm_jax.lines import read_lines, uncompressed
+from mlm_jax.lines import at_line, parse_json, read_lines, uncompressed
 from mlm_jax.metrics import answers
 from mlm_jax.model.batch import PackedBatch
 from mlm_jax.tokenizers import Tokenizer
@@ -153,9 +153,9 @@ class Span(TaskKind):
 
 def squad(path: str, labels: bool) -> Iterator[list[Example]]:
     """Questions of a SQuAD file (1.1 or 2.0), paragraph by paragraph."""
-    text = "\n".join(line for _, line in read_lines(path))
+    read = parse_json("\n".join(line for _, line in read_lines(path)), partial(at_line, path))
     try:
-        articles = json.loads(text)["data"]
+        articles = read["data"]
         paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]
         for paragraph in paragraphs:
             found = []
