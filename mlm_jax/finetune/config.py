@@ -80,10 +80,13 @@ class Task:
     """classify, regress, multilabel: read from the first token or from the mean of all."""
     crf: bool = False
     """tag: score whole sequences (Lample et al. 2016) instead of words."""
+    scheme: Literal["auto", "none", "io", "iob1", "iob2", "ioe1", "ioe2", "iobes", "bilou", "bmes", "bmewo"] = "auto"
+    """tag: how tags mark entities. auto: recognised from all labels, and said. io: a label is a kind; none: a label is a class,
+    measured by accuracy alone. A tag is a letter and a kind, in either order, with any of -_:/.| between."""
     metric: str = "auto"
     """Chooses checkpoints and is averaged. classify: accuracy, macro_f1, mcc, binary_f1; regress: pearson, spearman; tag:
-    entity_f1, accuracy; span: f1, exact; multilabel: micro_f1, macro_f1. auto: the first of them (accuracy of tags that mark
-    no entities)."""
+    entity_f1, strict_f1, accuracy; span: f1, exact; multilabel: micro_f1, macro_f1. auto: the first of them (accuracy of tags
+    that mark no entities)."""
     dropout: Annotated[float, BELOW_ONE] = 0.1
     """Before the output layer."""
     max_answer: int = 30

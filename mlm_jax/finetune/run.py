@@ -140,7 +140,7 @@ class Scoring:
 
     def measure(self, part: Part, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Every metric of the task, by name."""
-        task = self.config.task
+        task = dataclasses.replace(self.config.task, labels=tuple(self.labels))
         return task_kind(task).measure(part.examples, predictions, task, part.labelled.language)
 
 
@@ -324,7 +324,7 @@ def table(rows: Sequence[FinetunedRow], source: str) -> str:
         raise UserError("no model is finished yet; run: mlm-jax finetune CONFIG")
     metric = rows[0]["metric"]
     languages = list(dict.fromkeys(r["language"] for r in rows))
-    others = [name for name in rows[0]["test"] if name != metric]
+    others = [name for name in rows[0]["test"] if name != metric and all(name in r["test"] for r in rows)]
     seeds = sorted({r["seed"] for r in rows})
     values = {x: {r["seed"]: 100 * r["test"][metric] for r in rows if r["language"] == x} for x in languages}
     cells = []

@@ -4,12 +4,16 @@
 import gzip
 import json
 
+import numpy as np
 import pytest
 
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.config import Data, Labelled, Task
+from mlm_jax.finetune.examples import Example
 from mlm_jax.finetune.tasks import TASKS
+from mlm_jax.finetune.tasks.base import Prediction
 from mlm_jax.finetune.tasks.span import without_misplaced
+from mlm_jax.finetune.tasks.tag import tagged
 
 PAIRS = Data(text="premise", pair="hypothesis")
 CLASSIFY, TAG, SPAN, REGRESS = (TASKS[kind] for kind in ("classify", "tag", "span", "regress"))
@@ -46,6 +50,36 @@ def test_conll_and_slices(tmp_path):
     second = TAG.read_examples(Labelled("en", part.path, first=2, last=2), Data())
     assert [e.first for e in second] == [["Peter"]]
     assert TAG.label_set(Task(), found) == ("O", "B-LOC", "B-ORG", "B-PER")
+
+
+def test_what_tags_mark_is_said_and_metrics_follow(tmp_path, capsys):
+    part = write(tmp_path, "a.conll", "Amara\tU-PER\nmet\tO\n\nOld\tB-LOC\nHarbour\tI-LOC\nStreet\tL-LOC\n")
+    found = TAG.read_examples(part, Data())
+    labels = TAG.label_set(Task(kind="tag"), found)
+    assert "tags: BILOU (B-LOC, I-LOC, L-LOC, U-PER), entities of LOC, PER" in capsys.readouterr().out
+    task = Task(kind="tag", labels=labels)
+    assert TAG.main_metric(task, labels) == "entity_f1"
+    right = [Prediction(e.label) for e in found]
+    assert TAG.measure(found, right, task, "en")["entity_f1"] == 1
+    # The word that is an entity by itself counts: it was in none, and F1 was 1 without it.
+    missed = [Prediction(["O", "O"]), right[1]]
+    assert TAG.measure(found, missed, task, "en")["entity_f1"] == pytest.approx(2 / 3)
+    upos = TAG.read_examples(write(tmp_path, "b.conll", "EU\tPROPN\nrejects\tVERB\n"), Data())
+    labels = TAG.label_set(Task(kind="tag"), upos)
+    assert "tags: a class per word, none of them entities (task.scheme)" in capsys.readouterr().out
+    assert TAG.main_metric(Task(kind="tag"), labels) == "accuracy"
+    right = [Prediction(e.label) for e in upos]
+    assert TAG.measure(upos, right, Task(kind="tag", labels=labels), "en") == {"accuracy": 1}
+    with pytest.raises(UserError, match=r"task\.metric: entity_f1, but the tags mark no entities"):
+        TAG.label_set(Task(kind="tag", metric="entity_f1"), upos)
+
+
+@pytest.mark.parametrize("outside", ["O", "o", "OTHER"])
+def test_words_that_were_cut_off_are_outside_entities(outside):
+    labels = TAG.label_set(Task(kind="tag"), [Example("a:1", ["A"], None, [x], "1") for x in ("B-A", "I-A", outside)])
+    assert labels == (outside, "B-A", "I-A")
+    assert tagged(np.zeros((0, 3)), 2, labels, None).value == [outside] * 2
+    assert tagged(np.asarray([[0, 9, 0]]), 3, ("B-A", "I-A", outside), None).value == ["I-A", outside, outside]
 
 
 def squad(tmp_path, answers, context="Denver won in 2016."):

@@ -1,41 +1,161 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics beside implementations that nobody here wrote, and the cases that tables get wrong."""
 
+import typing
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlm_jax.metrics import answers
+from mlm_jax.errors import UserError
+from mlm_jax.finetune.config import Task
+from mlm_jax.metrics import answers, entities
 from mlm_jax.metrics import labels as metrics
 
-TAGS = st.sampled_from(["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "E-LOC", "S-PER"])
-SENTENCES = st.lists(st.lists(st.tuples(TAGS, TAGS), min_size=1, max_size=12), min_size=1, max_size=6)
+
+def sentences_of(letters, kinds=("PER", "LOC")):
+    """Sentences of pairs of tags: gold, found."""
+    tag = st.sampled_from(["O", *(f"{letter}-{kind}" for letter in letters for kind in kinds)])
+    return st.lists(st.lists(st.tuples(tag, tag), min_size=1, max_size=12), min_size=1, max_size=6)
 
 
-@given(SENTENCES)
-@settings(deadline=None, max_examples=300)
-def test_entity_scores_equal_seqeval(sentences):
+def labels_of(letters, kinds=("PER", "LOC")):
+    return ["O", *(f"{letter}-{kind}" for letter in letters for kind in kinds)]
+
+
+def scheme_of(letters):
+    return entities.recognise(labels_of(letters))
+
+
+SCORES = ("precision", "recall", "entity_f1")
+
+
+@pytest.mark.parametrize("letters", ["I", "BI", "IE", "BIES"])
+@given(data=st.data())
+@settings(deadline=None, max_examples=150)
+def test_entity_scores_equal_seqeval(letters, data):
     seqeval = pytest.importorskip("seqeval.metrics.sequence_labeling")
+    sentences = data.draw(sentences_of(letters))
     gold, found = ([[pair[i] for pair in s] for s in sentences] for i in (0, 1))
-    ours = metrics.entity_scores(gold, found)
+    ours = entities.entity_scores(gold, found, scheme_of(letters))
     theirs = seqeval.precision_recall_fscore_support(gold, found, average="micro", zero_division=0)
-    assert list(ours.values()) == pytest.approx([float(x) for x in theirs[:3]])
+    assert [ours[name] for name in SCORES] == pytest.approx([float(x) for x in theirs[:3]])
+    # The same with the letter behind, with other marks between, in lower case.
+    for change in (lambda t: "-".join(t.split("-")[::-1]), lambda t: t.replace("-", "_"), str.lower):
+        scheme = entities.recognise([change(label) for label in labels_of(letters)])
+        again = entities.entity_scores(*([[change(t) for t in s] for s in side] for side in (gold, found)), scheme)
+        assert again == pytest.approx(ours)
+
+
+@pytest.mark.parametrize("name", ["iob1", "iob2", "ioe1", "ioe2", "iobes", "bilou"])
+@given(data=st.data())
+@settings(deadline=None, max_examples=150)
+def test_strict_entities_equal_seqevals(name, data):
+    theirs = pytest.importorskip("seqeval.scheme")
+    letters = entities.SCHEMES[name]
+    scheme = entities.recognise(labels_of(letters), name)
+    for sentence in data.draw(sentences_of(letters)):
+        tags = [pair[0] for pair in sentence]
+        expected = theirs.Tokens(tags, getattr(theirs, name.upper())).entities
+        assert entities.strict_entities(tags, scheme, name) == {(e.tag, e.start, e.end - 1) for e in expected}
+
+
+@given(sentences_of("BIES"))
+@settings(deadline=None)
+def test_the_letters_of_a_scheme_do_not_matter(sentences):
+    """BILOU, BMES and BMEWO say what IOBES says, malformed tags included."""
+    gold, found = ([[pair[i] for pair in s] for s in sentences] for i in (0, 1))
+    expected = entities.entity_scores(gold, found, scheme_of("BIES"))
+    for letters in ("BILU", "BMES", "BMEW"):
+        table = dict(zip("BIES", letters, strict=True))
+        other = [[[table.get(t[0], "O") + t[1:] for t in s] for s in side] for side in (gold, found)]
+        assert entities.entity_scores(*other, scheme_of(letters)) == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "name", "kinds"),
+    [
+        (["O", "B-PER", "I-PER"], "iob", {"PER"}),
+        (["O", "I-PER"], "io", {"PER"}),
+        (["O", "B-PER"], "iob", {"PER"}),
+        (["O", "E-PER", "I-PER"], "ioe", {"PER"}),
+        (["O", "U-PER", "B-LOC", "L-LOC"], "bilou", {"PER", "LOC"}),
+        (["O", "B-a-b", "I-a-b", "L-a-b"], "bilou", {"a-b"}),
+        (["B", "M", "E", "S"], "bmes", {"_"}),
+        (["O", "B-X", "M-X", "E-X", "W-X"], "bmewo", {"X"}),
+        (["o", "b_per", "i_per"], "iob", {"per"}),
+        (["O", "PER-B", "PER-I", "WORK_OF_ART-B"], "iob", {"PER", "WORK_OF_ART"}),
+        (["O", "B:LOC", "I:LOC"], "iob", {"LOC"}),
+        (["O", "I-B", "B-B", "B-I"], "iob", {"B", "I"}),
+        (["O", "PER", "LOC"], "io", {"PER", "LOC"}),
+        (["O", "art-film", "person-actor", "other"], "io", {"art-film", "person-actor", "other"}),
+        (["OTHER", "B-PER", "I-PER"], "iob", {"PER"}),
+        (["O"], "io", set()),
+        (["NOUN", "VERB", "X"], None, None),
+        (["N-SG", "N-PL", "V-PST"], None, None),
+    ],
+)
+def test_schemes_are_recognised_from_all_labels(labels, name, kinds):
+    scheme = entities.recognise(labels)
+    assert (scheme and scheme.name) == name
+    if scheme:
+        assert {kind for role, kind in scheme.parts.values() if role != "O"} == kinds
+        assert set(scheme.parts) == set(labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "asked", "message"),
+    [
+        (["O", "B-PER", "X-PER"], "auto", "labels X-PER: no scheme has such a prefix"),
+        (["O", "B-PER", "I-PER", "LOC"], "auto", "labels LOC: no prefix, others have one"),
+        (["O", "B-PER", "I-PER", "M-PER"], "auto", "prefixes B, I, M of no one scheme"),
+        (["O", "N", "V", "A"], "auto", "labels A, N, V beside O: kinds of entities, or classes"),
+        (["O", "B-PER", "S-PER"], "bilou", "task.scheme: bilou has no such prefix as S-PER"),
+        (["O", "PER"], "iob2", "labels PER: no prefix"),
+    ],
+)
+def test_labels_of_no_scheme_are_refused_by_name_and_the_advice_works(labels, asked, message):
+    with pytest.raises(UserError, match=message) as e:
+        entities.recognise(labels, asked)
+    assert "task.scheme (io:" in str(e.value)
+    assert entities.recognise(labels, "none") is None
+    assert entities.recognise(labels, "io").name == "io"
+
+
+def test_every_scheme_may_be_asked_for():
+    assert set(typing.get_args(typing.get_type_hints(Task)["scheme"])) == set(entities.NAMES)
+
+
+def test_sentences_tell_what_labels_do_not():
+    iob, ioe = scheme_of("BI"), scheme_of("IE")
+    assert entities.refined(iob, [["B-PER", "I-PER"]]) == "iob2"
+    assert entities.refined(iob, [["I-PER", "B-PER"]]) == "iob1"
+    assert entities.refined(ioe, [["I-PER", "E-PER"]]) == "ioe2"
+    assert entities.refined(ioe, [["I-PER", "E-PER", "I-PER"]]) == "ioe1"
 
 
 def test_entities_by_hand():
-    assert metrics.entities(["B-PER", "I-PER", "O", "I-LOC", "B-LOC"]) == {("PER", 0, 1), ("LOC", 3, 3), ("LOC", 4, 4)}
-    assert metrics.entities(["B-PER", "I-LOC"]) == {("PER", 0, 0), ("LOC", 1, 1)}
-    assert metrics.entities(["O", "O"]) == set()
+    def found(tags):
+        return entities.entities(tags, scheme_of("BI"))
+
+    assert found(["B-PER", "I-PER", "O", "I-LOC", "B-LOC"]) == {("PER", 0, 1), ("LOC", 3, 3), ("LOC", 4, 4)}
+    assert found(["B-PER", "I-LOC"]) == {("PER", 0, 0), ("LOC", 1, 1)}
+    assert found(["O", "O"]) == set()
+    # A word by itself is an entity in BILOU: it was in none.
+    assert entities.entities(["U-PER", "O", "B-LOC", "L-LOC"], scheme_of("BILU")) == {("PER", 0, 0), ("LOC", 2, 3)}
 
 
 def test_entity_scores_of_nothing_are_zero_and_symmetric():
+    def scores(gold, found):
+        return entities.entity_scores(gold, found, scheme_of("BI"))
+
     none, some = [["O", "O"]], [["B-PER", "O"]]
-    assert metrics.entity_scores(none, none)["entity_f1"] == 0
-    assert metrics.entity_scores(none, some)["entity_f1"] == metrics.entity_scores(some, none)["entity_f1"] == 0
-    assert metrics.entity_scores(some, some) == {"precision": 1, "recall": 1, "entity_f1": 1}
+    assert scores(none, none)["entity_f1"] == 0
+    assert scores(none, some)["entity_f1"] == scores(some, none)["entity_f1"] == 0
+    assert scores(some, some) == {"precision": 1, "recall": 1, "entity_f1": 1, "strict_f1": 1}
     with pytest.raises(ValueError, match="2 tags for a sentence of 1"):
-        metrics.entity_scores([["O"]], [["O", "O"]])
+        scores([["O"]], [["O", "O"]])
 
 
 def test_correlations_of_constants_are_zero():

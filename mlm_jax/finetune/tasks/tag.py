@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 from scipy.special import softmax
 
+from mlm_jax import console
 from mlm_jax.encode.rows import placed
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.arrays import Encoded, Items
@@ -21,7 +23,8 @@ from mlm_jax.finetune.tasks.base import Losses, Prediction, TaskKind
 from mlm_jax.finetune.tasks.classify import cross_entropy
 from mlm_jax.finetune.tasks.crf import best_sequence, marginals, sequence_loss
 from mlm_jax.lines import read_lines, uncompressed
-from mlm_jax.metrics import labels as measures
+from mlm_jax.metrics.entities import entity_scores, outside_label, recognise, refined
+from mlm_jax.metrics.labels import accuracy
 from mlm_jax.model.batch import PackedBatch
 from mlm_jax.tokenizers import Tokenizer
 from mlm_jax.vocabulary import Vocabulary
@@ -34,8 +37,8 @@ class Tag(TaskKind):
 
     name = "tag"
     of_tokens = True
-    options = ("crf",)
-    metrics = ("entity_f1", "accuracy")
+    options = ("crf", "scheme")
+    metrics = ("entity_f1", "strict_f1", "accuracy")
     reads = ".tsv, .jsonl or .conll"
     architecture = "ForTokenClassification"
 
@@ -52,6 +55,31 @@ class Tag(TaskKind):
 
     def labels_of(self, example: Example) -> Sequence[str]:
         labels: Sequence[str] = example.label
+        return labels
+
+    def label_set(self, task: Task, train: Sequence[Example]) -> tuple[str, ...]:
+        """The labels, O first, and said: what they mark.
+
+        Raises:
+          UserError: they are of no scheme of entities, and no classes either.
+        """
+        labels = super().label_set(task, train)
+        outside = outside_label(labels)
+        if not task.labels:
+            labels = tuple(sorted(labels, key=lambda label: (label != outside, label)))
+        scheme = recognise(labels, task.scheme)
+        if scheme is None:
+            if task.metric in ("entity_f1", "strict_f1"):
+                raise UserError(
+                    f"task.metric: {task.metric}, but the tags mark no entities ({', '.join(labels[:6])}); use accuracy, or "
+                    "name their scheme in task.scheme"
+                )
+            console.say("tags: a class per word, none of them entities (task.scheme); measured by accuracy")
+            return labels
+        name = refined(scheme, [e.label for e in train])
+        console.say(f"tags: {dataclasses.replace(scheme, name=name)}; task.scheme sets another")
+        if all(label == scheme.outside for e in train for label in e.label):
+            console.warn(f"tags: the training data has no entity, only {scheme.outside}")
         return labels
 
     def encode(
@@ -125,11 +153,12 @@ class Tag(TaskKind):
     ) -> dict[str, float]:
         gold, found = [e.label for e in examples], [p.value for p in predictions]
         flat = [(a, b) for g, f in zip(gold, found, strict=True) for a, b in zip(g, f, strict=True)]
-        measured = {"accuracy": measures.accuracy([a for a, _ in flat], [b for _, b in flat])}
-        return measured | measures.entity_scores(gold, found)
+        measured = {"accuracy": accuracy([a for a, _ in flat], [b for _, b in flat])}
+        scheme = recognise(task.labels, task.scheme)
+        return measured | (entity_scores(gold, found, scheme) if scheme else {})
 
     def main_metric(self, task: Task, labels: Sequence[str]) -> str:
-        if task.metric == "auto" and not any(label.startswith(("B-", "I-")) for label in labels):
+        if task.metric == "auto" and recognise(labels, task.scheme) is None:
             return "accuracy"  # of parts of speech and the like, which mark no entities
         return super().main_metric(task, labels)
 
@@ -186,14 +215,15 @@ def conll(path: str, labels: bool) -> Iterator[Example]:
 
 
 def tagged(scores: np.ndarray, words: int, labels: Sequence[str], transitions: np.ndarray | None) -> Prediction:
-    """Tags of a sentence's words; words that were cut off get the first label, O.
+    """Tags of a sentence's words; words that were cut off get the label of words outside entities.
 
     Args:
       scores: of the words' first pieces, float32 [words that were not cut off, labels].
       transitions: of the CRF, where there is one, float32 [labels + 1, labels + 1].
     """
+    outside = outside_label(labels) or labels[0]
     if not len(scores):
-        return Prediction([labels[0]] * words, [0.0] * words)
+        return Prediction([outside] * words, [0.0] * words)
     if transitions is None:
         chances = softmax(scores.astype(np.float64), axis=-1)
         best = chances.argmax(axis=-1).tolist()
@@ -201,4 +231,4 @@ def tagged(scores: np.ndarray, words: int, labels: Sequence[str], transitions: n
         chances, best = marginals(scores, transitions), best_sequence(scores, transitions)
     rest = words - len(best)
     probabilities = [float(chances[i, tag]) for i, tag in enumerate(best)]
-    return Prediction([labels[tag] for tag in best] + [labels[0]] * rest, probabilities + [0.0] * rest)
+    return Prediction([labels[tag] for tag in best] + [outside] * rest, probabilities + [0.0] * rest)
