@@ -93,10 +93,22 @@ def items_of(ids: Sequence[np.ndarray], language: str, languages: Sequence[str],
     Raises:
       UserError: it has none for this language.
     """
-    if embedded and language not in languages:
-        raise UserError(f"the encoder has no language embedding for {language}; it has {', '.join(languages)}")
+    if embedded:
+        refuse_unknown(language, languages)
     number = languages.index(language) if language in languages else 0
     return Items(list(ids), [np.zeros(len(x), np.int32) for x in ids], [number] * len(ids))
+
+
+def refuse_unknown(language: str, languages: Sequence[str]) -> None:
+    """Refuse a language that an encoder with language embeddings has none for.
+
+    Raises:
+      UserError: naming it and those there are.
+    """
+    if language not in languages:
+        raise UserError(
+            f"the encoder has no language embedding for {language or 'a text of no language'}; it has {', '.join(languages)}"
+        )
 
 
 def frame(pieces: Sequence[int], words: Vocabulary, max_length: int) -> np.ndarray:

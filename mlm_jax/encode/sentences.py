@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mlm_jax.encode.given import as_texts
 from mlm_jax.encode.run import frame, items_of, make_run, refuse_longer
 from mlm_jax.errors import UserError
 from mlm_jax.model.batch import PackedBatch
@@ -43,8 +44,12 @@ def make_embedder(
       pooling: of all tokens, specials included.
       max_length: tokens read of a sentence, specials included.
 
+    Returns:
+      embed(sentences, language) → float32 [sentences, width].
+
     Raises:
-      UserError: the encoder has no such layer, or too few positions.
+      UserError: the encoder has no such layer, or too few positions; on a call, a sentence is no text or empty, or the encoder
+        has no embedding for the language.
     """
     model, words = pretrained.model, pretrained.vocabulary
     layer = layer or model.layers
@@ -63,7 +68,7 @@ def make_embedder(
     run = make_run(vectors, mesh, words.pad, model.token_types)
 
     def embed(sentences: Sequence[str], language: str) -> np.ndarray:
-        ids = [frame(pieces, words, max_length) for pieces in tokenizer.encode(list(sentences))]
+        ids = [frame(pieces, words, max_length) for pieces in tokenizer.encode(as_texts(sentences, "sentences"))]
         out = np.zeros((len(ids), model.width), np.float32)
         items = items_of(ids, language, pretrained.languages, model.language_embedding)
         for batch, found in run(items, params):

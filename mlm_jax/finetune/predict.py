@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax import mesh as meshes
+from mlm_jax.encode.given import as_list
 from mlm_jax.encode.read import read_pretrained
-from mlm_jax.encode.run import make_run
+from mlm_jax.encode.run import make_run, refuse_unknown
 from mlm_jax.errors import UserError
 from mlm_jax.files import in_bucket
 from mlm_jax.finetune import config as options
@@ -60,6 +61,8 @@ def make_scorer(config: Finetune, pretrained: Pretrained, labels: Sequence[str],
     run = make_run(score_batch, mesh, pretrained.vocabulary.pad, model.token_types)
 
     def score(params: Params, encoded: Encoded, done: Callable[[int], None] | None = None) -> Scores:
+        if model.language_embedding:
+            refuse_unknown(encoded.language, languages)
         items = join([encoded], languages)
         found: Scores = [np.zeros(0)] * len(items.ids)
         for batch, out in run(items, params):
@@ -124,12 +127,21 @@ class Predictor:
           examples: labels are not read.
           language: of their text, for encoders with language embeddings.
           done: called with the number of items after each batch.
+
+        Raises:
+          UserError: an example is not what the model reads, or it has no embedding for the language.
         """
         config = self.config
+        kind = task_kind(config.task)
+        examples = as_list(examples, "examples")
+        for example in examples:
+            if not isinstance(example, Example):
+                raise UserError(f"examples: {type(example).__name__}, not Example; `texts` takes plain texts")
         if not examples:
             return []
-        unlabelled = [Example(e.where, e.first, e.second, None, e.key) for e in examples]
-        kind = task_kind(config.task)
+        if not isinstance(language, str):
+            raise UserError(f"language: {language!r}, not a language's code")
+        unlabelled = [replace(kind.check_given(e, config.data), label=None) for e in examples]
         made = kind.encode(unlabelled, language, self.tokenizer, self.vocabulary, self.labels, config.data)
         if made.truncated:
             console.warn(
@@ -140,9 +152,26 @@ class Predictor:
         return kind.decode(unlabelled, made, found, self.labels, self.params["head"], config.task)
 
     def texts(self, first: Sequence[Any], second: Sequence[str] | None = None, language: str = "") -> list[Prediction]:
-        """Predict from plain texts: sentences, pairs of them, lists of words, or questions and their paragraphs."""
-        pairs = second if second is not None else [None] * len(first)
-        examples = [Example(f"text {i}", a, b, None, str(i)) for i, (a, b) in enumerate(zip(first, pairs, strict=True))]
+        """Predict from plain texts.
+
+        Args:
+          first: texts; of a tagger, texts that are split at spaces or lists of words; or questions.
+          second: the other text of each pair, or each question's paragraph.
+          language: see `predict`.
+
+        Returns:
+          A prediction for each, in order.
+
+        Raises:
+          UserError: they are no lists of such texts, are of different lengths, or one is empty.
+        """
+        ones = as_list(first)
+        others = [None] * len(ones) if second is None else as_list(second, "second")
+        if len(ones) != len(others):
+            raise UserError(f"second: {len(others):,} texts for {len(ones):,}")
+        examples = [
+            Example(f"texts[{i}]", a, b, None, str(i)) for i, (a, b) in enumerate(zip(ones, others, strict=True))
+        ]
         return self.predict(examples, language)
 
 

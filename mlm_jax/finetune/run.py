@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 
 from mlm_jax import console, hosts
+from mlm_jax.encode.run import refuse_unknown
 from mlm_jax.errors import UserError
 from mlm_jax.files import read_json, write_json, write_whole
 from mlm_jax.finetune.arrays import Encoded, join
@@ -233,7 +234,7 @@ def read_parts(
             # Translated text is in the language it was translated into.
             language = part.text_language or (config.source if config.regime == "translate_test" else part.language)
             if start.model.language_embedding:
-                check_languages([language], start.languages)
+                refuse_unknown(language, start.languages)
             encoded = kind.encode(found, language, tokenizer, start.vocabulary, labels, data)
             if encoded.truncated or left_out:
                 console.warn(
@@ -242,19 +243,6 @@ def read_parts(
                 )
             made[name][part.language] = Part(part, found, encoded)
     return made["train"], made["dev"], made["test"], labels
-
-
-def check_languages(parts: Sequence[str], languages: Sequence[str]) -> None:
-    """Refuse languages that an encoder with language embeddings has none for.
-
-    Raises:
-      UserError: naming them.
-    """
-    unknown = sorted(set(parts) - set(languages))
-    if unknown:
-        raise UserError(
-            f"the encoder has no language embedding for {', '.join(unknown)}; it has {', '.join(languages)}"
-        )
 
 
 def fetched(part: Labelled, workdir: str) -> Labelled:

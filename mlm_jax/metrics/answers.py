@@ -10,6 +10,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
+from mlm_jax.errors import UserError
+
 SQUAD_PUNCTUATION = frozenset(string.punctuation)
 ALL_PUNCTUATION = (
     frozenset(chr(i) for i in range(sys.maxunicode) if unicodedata.category(chr(i)).startswith("P")) | SQUAD_PUNCTUATION
@@ -83,7 +85,17 @@ def answer_scores(
 
     Returns:
       f1, exact: 0 to 1.
+
+    Raises:
+      UserError: an answer is no text, or a question has one text where a list of answers is meant.
     """
+    for answers in gold:
+        if isinstance(answers, str) or not all(isinstance(answer, str) for answer in answers):
+            raise UserError(f"gold: {answers!r}, not a list of a question's answers, e.g. ['Denver']")
+    if isinstance(found, str) or not all(isinstance(answer, str) for answer in found):
+        raise UserError("found: not a list of answers")
+    if len(gold) != len(found):
+        raise UserError(f"found: {len(found):,} answers for {len(gold):,} questions")
     pairs = [(list(answers) or [""], answer) for answers, answer in zip(gold, found, strict=True)]
     n = max(len(pairs), 1)
     return {

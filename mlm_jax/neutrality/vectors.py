@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 
 from mlm_jax import console
+from mlm_jax.encode.given import as_texts
 from mlm_jax.encode.run import Function, frame, items_of, make_run, refuse_longer
 from mlm_jax.encode.sentences import Pooling, pooled
 from mlm_jax.model.batch import PackedBatch
@@ -77,12 +78,13 @@ def make_vectors(
     of_tokens = runner(lambda hidden, batch: hidden.astype(jnp.float32))  # [layers + 1, rows, length, width]
 
     def embed(sentences: Sequence[str], language: str) -> np.ndarray:
-        asked = json.dumps([list(sentences), language, max_length, pretrained.step], ensure_ascii=False)
+        sentences = as_texts(sentences, "sentences")
+        asked = json.dumps([sentences, language, max_length, pretrained.step], ensure_ascii=False)
         path = epath.Path(folder) / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}.npy"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             aside = path.with_suffix(".partial")
-            pieces = tokenizer.encode(list(sentences))
+            pieces = tokenizer.encode(sentences)
             cut = sum(len(x) > max_length - 2 for x in pieces)
             if cut:
                 console.warn(f"{language}: {cut:,} of {len(pieces):,} sentences cut to max_length, {max_length} tokens")

@@ -2,7 +2,6 @@
 """One way to run an encoder over texts: on any mesh what one device computes, and no parameter copied where a mesh splits it."""
 
 import dataclasses
-import shutil
 
 import jax
 import numpy as np
@@ -18,18 +17,16 @@ from mlm_jax.encode.sentences import make_embedder
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate.config import Text
 from mlm_jax.evaluate.language_model import make_measure
-from mlm_jax.finetune.config import Data, Finetune, Task
-from mlm_jax.finetune.models import save_model
 from mlm_jax.finetune.predict import Predictor
 from mlm_jax.mesh import make_mesh
 from mlm_jax.model.encoder import apply_encoder
 from mlm_jax.neutrality.vectors import make_vectors
-from mlm_jax.pretrained import FinetunedHead, place
+from mlm_jax.pretrained import place
 from mlm_jax.train.initial import read_initial
 from tests.encode.meshes import MESHES, one_device
-from tests.finetune.toys import MODEL, make_start
+from tests.finetune.toys import MODEL, make_finetuned, make_start
 
-TEXTS = ["the film was great", "so", "Anna 1 2 3 4 5 6 7 8 9", "", "the film was great and so sad 1 2 3 4", "Otto"] * 3
+TEXTS = ["the film was great", "so", "Anna 1 2 3 4 5 6 7 8 9", "the film was great and so sad 1 2 3 4", "Otto"] * 3
 PLAIN = dataclasses.replace(MODEL, head="transform")
 
 
@@ -51,7 +48,7 @@ def computed(workdir, mesh, folder):
         "last": make_embedder(pretrained, tokenizer, mesh, 0, "mean", 24)(TEXTS, "en"),
         "first": make_embedder(pretrained, tokenizer, mesh, 1, "first", 24)(TEXTS, "en"),
         "layers": np.asarray(vectors.sentences(TEXTS, "en")),
-        "words": np.concatenate(vectors.words([text.split() for text in TEXTS if text], "en"), axis=1),
+        "words": np.concatenate(vectors.words([text.split() for text in TEXTS], "en"), axis=1),
         "language model": np.array([measured[name] for name in ("loss", "accuracy", "bits_per_byte")]),
     }
 
@@ -68,27 +65,10 @@ def test_evaluation_and_probes_agree_with_one_device(workdir, on_one_device, tmp
         np.testing.assert_allclose(found[name], expected, atol=1e-5, err_msg=name)
 
 
-def make_finetuned(workdir, folder, kind):
-    """A workdir of `finetune` with one model, whose head is random."""
-    # The mesh that it was trained on is not here.
-    task = Task(kind=kind)
-    config = Finetune(task=task, data=Data(max_length=32, pair=""), mesh=cfg.Mesh(data=64), workdir=str(folder))
-    (folder / "config.json").write_text(cfg.config_to_json(config))
-    shutil.copytree(workdir / "vocabulary", folder / "vocabulary")
-    rng = np.random.default_rng(0)
-    params = {"output_kernel": rng.normal(size=(32, 3)), "output_bias": rng.normal(size=3)}
-    if kind == "classify":
-        params |= {"dense_kernel": rng.normal(size=(32, 32)), "dense_bias": rng.normal(size=32)}
-    params = {name: value.astype(np.float32) for name, value in params.items()}
-    head = FinetunedHead(dataclasses.asdict(task), ("O", "a", "b"), params)
-    save_model(folder / "models" / "toy", dataclasses.replace(read_initial(workdir), head=head, step=3))
-    return folder
-
-
 @pytest.mark.parametrize("kind", ["classify", "tag"])
 def test_predictions_agree_with_one_device(workdir, tmp_path, kind):
     make_finetuned(workdir, tmp_path, kind)
-    texts = [text.split() for text in TEXTS if text] if kind == "tag" else TEXTS
+    texts = [text.split() for text in TEXTS] if kind == "tag" else TEXTS
     one, *others = (Predictor.load(tmp_path, mesh=mesh).texts(texts) for mesh in (cfg.Mesh(data=8), *MESHES.values()))
     for other in others:
         assert [p.value for p in other] == [p.value for p in one]

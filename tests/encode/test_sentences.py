@@ -9,13 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlm_jax import config as cfg
-from mlm_jax import tokenizers
 from mlm_jax.encode import rows
 from mlm_jax.encode.read import read_pretrained
 from mlm_jax.encode.run import frame
 from mlm_jax.encode.sentences import make_embedder
+from mlm_jax.errors import UserError
 from mlm_jax.mesh import make_mesh
 from mlm_jax.model.encoder import apply_encoder
+from mlm_jax.neutrality.vectors import make_vectors
+from mlm_jax.tokenizers import load_tokenizer
 from tests.finetune.toys import MODEL, make_start
 
 
@@ -52,8 +54,8 @@ def test_padding_is_little_where_there_are_many_sentences():
 def test_vectors_are_those_of_each_sentence_alone(tmp_path, norm, pooling):
     model = dataclasses.replace(MODEL, norm=norm, embedding_norm=norm == "post")
     trained = read_pretrained(make_start(tmp_path / "run", model))
-    tokenizer = tokenizers.load_tokenizer(tmp_path / "run/vocabulary")
-    text = ["the film was great", "so", "Anna 1 2 3 4 5 6 7 8 9", "", "the film was great and so sad 1 2 3 4"]
+    tokenizer = load_tokenizer(tmp_path / "run/vocabulary")
+    text = ["the film was great", "so", "Anna 1 2 3 4 5 6 7 8 9", "the film was great and so sad 1 2 3 4"]
     found = make_embedder(trained, tokenizer, make_mesh(cfg.Mesh()), 0, pooling, 24)(text, "en")
     encoder = trained.encoder("float32")
     for sentence, vector in zip(text, found, strict=True):
@@ -63,3 +65,34 @@ def test_vectors_are_those_of_each_sentence_alone(tmp_path, norm, pooling):
         batch = dict(zip(names, (ones, np.arange(ids.size, dtype=np.int32)[None], zeros, zeros), strict=True))
         hidden = np.asarray(apply_encoder(encoder, trained.params, batch | {"tokens": ids}))[0]
         np.testing.assert_allclose(vector, hidden[0] if pooling == "first" else hidden.mean(axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sentences", "message"),
+    [
+        ("so", r"sentences: one str, not a list; put it into one: \['so'\]"),
+        (b"so", "sentences: one bytes"),
+        (None, "sentences: NoneType, not a list"),
+        ({"so": 1}, "sentences: dict, not a list"),
+        ({"so"}, "sentences: set, not a list"),
+        (3, "sentences: int, not a list"),
+        (["so", 3], r"sentences\[1\]: int, not a text"),
+        (["so", None], r"sentences\[1\]: NoneType, not a text"),
+        (["so", ["so"]], r"sentences\[1\]: list, not a text"),
+        ([b"so"], r"sentences\[0\]: a text in bytes; decode it"),
+        (["so", " \u3000"], r"sentences\[1\]: a text that is empty"),
+        (["so\ud83d"], r"sentences\[0\]: half a surrogate pair"),
+    ],
+)
+def test_what_is_no_list_of_sentences_is_refused(tmp_path, sentences, message):
+    trained, tokenizer = read_pretrained(make_start(tmp_path / "run")), load_tokenizer(tmp_path / "run/vocabulary")
+    embeds = [
+        make_embedder(trained, tokenizer, make_mesh(cfg.Mesh()), 0, "mean", 24),
+        make_vectors(trained, tokenizer, make_mesh(cfg.Mesh()), 24, tmp_path).sentences,
+    ]
+    for embed in embeds:
+        with pytest.raises(UserError, match=message):
+            embed(sentences, "en")
+    one, same = (embeds[0](given, "en") for given in (("so", "the"), np.array(["so", "the"])))
+    np.testing.assert_array_equal(one, same)
+    assert embeds[0]([], "en").shape == (0, 32)

@@ -4,6 +4,7 @@
 import dataclasses
 import io
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -14,9 +15,11 @@ from flax import linen as nn
 from mlm_jax import config as cfg
 from mlm_jax import vocabulary
 from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Data, Finetune, Labelled, Task, Train
+from mlm_jax.finetune.models import save_model
+from mlm_jax.finetune.tasks import TASKS
 from mlm_jax.model.encoder import example_batch, make_encoder
-from mlm_jax.pretrained import Pretrained
-from mlm_jax.train.initial import write_initial
+from mlm_jax.pretrained import FinetunedHead, Pretrained
+from mlm_jax.train.initial import read_initial, write_initial
 
 MODEL = cfg.Model(
     layers=2, width=32, heads=2, mlp_width=64, positions=64, head="none", dropout=0.0, attention_dropout=0.0,
@@ -117,3 +120,22 @@ def write_config(path, config):
     imports = "from mlm_jax.config import Hosts, Mesh, Optimizer\nfrom mlm_jax.finetune.config import *\n\n\n"
     Path(path).write_text(f"{imports}def get_config():\n    return {config!r}\n")
     return str(path)
+
+
+def make_finetuned(workdir, folder, kind, data=Data(max_length=32, max_question=4), labels=("O", "a", "b"), **options):  # noqa: B008
+    """A workdir of `finetune` with one model on the encoder of another, whose head is random."""
+    # The mesh that it was trained on is not here.
+    task = Task(kind=kind, **options)
+    config = Finetune(task=task, data=data, mesh=cfg.Mesh(data=64), workdir=str(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(cfg.config_to_json(config))
+    shutil.copytree(workdir / "vocabulary", folder / "vocabulary")
+    rng = np.random.default_rng(0)
+    outputs = TASKS[kind].outputs(labels)
+    params = {"output_kernel": rng.normal(size=(32, outputs)), "output_bias": rng.normal(size=outputs)}
+    if not TASKS[kind].of_tokens:
+        params |= {"dense_kernel": rng.normal(size=(32, 32)), "dense_bias": rng.normal(size=32)}
+    params = {name: value.astype(np.float32) for name, value in params.items()}
+    head = FinetunedHead(dataclasses.asdict(task), labels, params)
+    save_model(folder / "models" / "toy", dataclasses.replace(read_initial(workdir), head=head, step=3))
+    return folder

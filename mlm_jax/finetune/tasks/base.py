@@ -6,13 +6,14 @@ from __future__ import annotations
 import abc
 import glob
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
+from mlm_jax.encode.given import as_text
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.arrays import Encoded, Items
 from mlm_jax.finetune.config import Data, Labelled, Task
@@ -137,6 +138,20 @@ class TaskKind(abc.ABC):
     def from_line(self, line: str) -> Any:
         """`Example.first` of a line of plain text, which `predict` labels; None: a line is not enough."""
         return None
+
+    def check_given(self, example: Example, data: Data) -> Example:
+        """An example that Python code hands over, as `encode` takes it.
+
+        Raises:
+          UserError: it is not what the model was trained to read.
+        """
+        if not data.pair and example.second is not None:
+            raise UserError(f"{example.where}: a pair; the model reads single texts")
+        if data.pair and example.second is None:
+            raise UserError(f"{example.where}: one text; the model reads pairs ({data.text}, {data.pair})")
+        first = as_text(example.first, example.where)
+        second = as_text(example.second, example.where, "a second text") if data.pair else None
+        return replace(example, first=first, second=second)
 
     def labels_of(self, example: Example) -> Sequence[str]:
         """Labels that an example has."""

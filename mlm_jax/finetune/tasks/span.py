@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import softmax
 
+from mlm_jax.encode.given import as_text
 from mlm_jax.encode.rows import placed
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.arrays import Encoded, Items
@@ -53,6 +55,13 @@ class Span(TaskKind):
         if Path(uncompressed(path)).suffix != ".json":
             raise UserError(f"{path}: task.kind span reads SQuAD files (.json)")
         yield from squad(path, labels)
+
+    def check_given(self, example: Example, data: Data) -> Example:
+        """A question and its paragraph."""
+        if example.second is None:
+            raise UserError(f"{example.where}: a question without its paragraph; give that as the second text")
+        question = as_text(example.first, example.where, "a question")
+        return replace(example, first=question, second=as_text(example.second, example.where, "a paragraph"))
 
     def trainable(self, examples: list[Example], data: Data) -> tuple[list[Example], str]:
         kept, bad = without_misplaced(examples, data.misplaced)

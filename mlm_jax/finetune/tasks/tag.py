@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import softmax
 
 from mlm_jax import console
+from mlm_jax.encode.given import as_list, as_text
 from mlm_jax.encode.rows import placed
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.arrays import Encoded, Items
@@ -52,6 +53,20 @@ class Tag(TaskKind):
 
     def from_line(self, line: str) -> Any:
         return line.split()
+
+    def check_given(self, example: Example, data: Data) -> Example:
+        """A text is split as a line of a file is."""
+        if example.second is not None:
+            raise UserError(f"{example.where}: a pair; a tagger reads one list of words, or one text")
+        if isinstance(example.first, str | bytes):
+            words = self.from_line(as_text(example.first, example.where))
+        else:
+            words = as_list(example.first, example.where)
+        if not words:
+            raise UserError(f"{example.where}: no words; leave it out")
+        return dataclasses.replace(
+            example, first=[as_text(word, example.where, "a word", or_blank=True) for word in words]
+        )
 
     def labels_of(self, example: Example) -> Sequence[str]:
         labels: Sequence[str] = example.label
