@@ -252,7 +252,7 @@ class Objective:
     replace_random: Annotated[float, Within(0, 1)] = 0.1
     """Of the predicted tokens, the share replaced by another piece; the rest stay as they are."""
     whole_words: bool = False
-    """Mask all pieces of a word together."""
+    """Mask all pieces of a word together (docs/families.md says what a word is in scripts without spaces)."""
     span_length: Annotated[float, AtLeast(1)] = 1.0
     """Mask spans of pieces (of words, with whole_words), as many on average: lengths are geometric (SpanBERT,
     Joshi et al. 2020: 3.8)."""

@@ -22,6 +22,7 @@ from mlm_jax.model.batch import Batch, MaskedBatch
 from mlm_jax.model.encoder import Encoder, Features
 from mlm_jax.model.head import cross_entropy
 from mlm_jax.vocabulary import Vocabulary
+from mlm_jax.words import JOIN, OPEN, PIECE, START
 
 MASKED_LM = Objective()  # 15 %, 80/10/10
 
@@ -37,6 +38,7 @@ class Stream(enum.IntEnum):
     FATE = 2  # <mask>, another token, or the token itself
     REPLACEMENT = 3  # which other token
     SPAN = 4  # where spans begin
+    CUT = 5  # which words or spans the number of masked tokens ends in, and what of them is masked
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Tables:
       ordinary: the ids that may be masked, or stand in another's place, int32 [n].
       maskable: whether an id is one of them, bool [vocabulary].
       mask: id of <mask>.
-      starts_word: whether an id begins a word, bool [vocabulary]; None: ids are masked one by one.
+      word_classes: by which words are found (`begins_word`), uint8 [2, vocabulary]; None: ids are masked one by one.
       inverse_weight: frequency ** exponent of an id, scaled to whole numbers from 1 on, uint32 [vocabulary]; None: ids are
         masked alike.
     """
@@ -55,20 +57,20 @@ class Tables:
     ordinary: np.ndarray
     maskable: np.ndarray
     mask: int
-    starts_word: np.ndarray | None = None
+    word_classes: np.ndarray | None = None
     inverse_weight: np.ndarray | None = None
 
 
 def make_tables(
     vocabulary: Vocabulary,
     objective: Objective = MASKED_LM,
-    starts_word: np.ndarray | None = None,
+    word_classes: np.ndarray | None = None,
     counts: np.ndarray | None = None,
 ) -> Tables:
     """The tables of a vocabulary for an objective.
 
     Args:
-      starts_word: bool [vocabulary] (`vocabulary.word_starts`) to mask whole words; None to mask pieces.
+      word_classes: uint8 [2, vocabulary] (`vocabulary.word_classes`) to mask whole words; None to mask pieces.
       counts: how often each id occurs in the corpus, [vocabulary], for `objective.frequency_exponent`.
     """
     ordinary = vocabulary.ordinary_ids
@@ -81,7 +83,7 @@ def make_tables(
         # Finely enough for the rarest, and together with `_negative_log`, of 18 bits, within 32 bits.
         scale = min(32.0, (2**14 - 1) / powers[ordinary].max())
         inverse_weight = np.clip(np.round(powers * scale), 1, 2**14 - 1).astype(np.uint32)
-    return Tables(ordinary, maskable, vocabulary.mask, starts_word, inverse_weight)
+    return Tables(ordinary, maskable, vocabulary.mask, word_classes, inverse_weight)
 
 
 def max_predictions(length: int, objective: Objective, causal: bool = False) -> int:
@@ -164,7 +166,8 @@ def mask_tokens(
     """Choose the tokens to predict, and put something else in most of their places.
 
     In each block a share `rate` of the tokens that may be masked (neither padding nor special) is masked: their number
-    is rounded down or up at random, so that the share is kept on average in short blocks too.
+    is rounded down or up at random, so that the share is kept on average in short blocks too. Every one of them is
+    masked with that chance, wherever it stands and however long its word or span (but for `frequency_exponent`).
 
     Args:
       keys: typed keys, one per row, [batch] (`row_keys`).
@@ -178,21 +181,18 @@ def mask_tokens(
     """
     tokens, segments = batch["tokens"], batch["segment_ids"]  # [batch, length]
     length = tokens.shape[1]
-    streams = [Stream.ORDER, Stream.ROUNDING, Stream.FATE, Stream.REPLACEMENT]
-    bits = random_bits(keys, streams + ([Stream.SPAN] if objective.span_length > 1 else []), length)
+    by_unit = tables.word_classes is not None or objective.span_length > 1
+    bits = random_bits(keys, [s for s in Stream if by_unit or s < Stream.SPAN], length)
     maskable = (segments > 0) & jnp.take(jnp.asarray(tables.maskable), tokens)  # [batch, length]
 
     # 1. An order in which tokens would be masked, uint32 [batch, length]: those with the lowest numbers first.
     order = bits[Stream.ORDER] >> 1  # below the number of what may not be masked
     if tables.inverse_weight is not None:
         order = _negative_log(bits[Stream.ORDER]) * jnp.take(jnp.asarray(tables.inverse_weight), tokens)
-    if tables.starts_word is not None or objective.span_length > 1:
-        is_first = jnp.diff(segments, axis=1, prepend=-1) != 0  # no word or span crosses segments
-        begins = jnp.take(jnp.asarray(tables.starts_word), tokens) if tables.starts_word is not None else True
-        if objective.span_length > 1:
-            # A span ends with chance 1 / span_length at each token: its length is geometric.
-            begins = begins & (bits[Stream.SPAN] < np.uint32(min(2**32 / objective.span_length, 2**32 - 1)))
-        order = _shared_order(order, is_first | begins)
+    units: list[jax.Array] = []  # where the span, or the word, of each token begins, int32 [batch, length]
+    if by_unit:
+        units = _units(tokens, segments, bits[Stream.SPAN], objective, tables)
+        order = jnp.take_along_axis(order, units[0], axis=1)  # that of the unit's first token
     order = jnp.where(maskable, order, jnp.uint32(2**32 - 1))
 
     # 2. How many of them are masked, int32 [batch].
@@ -201,8 +201,13 @@ def mask_tokens(
     number = jnp.minimum(jnp.floor(wanted + fraction).astype(jnp.int32), most)
 
     # 3. Their positions, tokens and weights, [batch, most]. A block with fewer has others there, of weight 0.
-    # The sort is stable, so that the pieces of a word, which share a number, come out in order.
-    positions = jnp.argsort(order, axis=1, stable=True)[:, :most].astype(jnp.int32)
+    # The sort is stable, so that the pieces of a word, which share a number, come out together and in order.
+    ranked = jnp.argsort(order, axis=1, stable=True).astype(jnp.int32)  # [batch, length]
+    if by_unit:
+        units = [jnp.take_along_axis(begins, ranked, axis=1) for begins in units]
+        taken = jax.vmap(_take_units)(units, jnp.sum(maskable, axis=1), number, bits[Stream.CUT])
+        ranked = jnp.take_along_axis(ranked, jnp.argsort(~taken, axis=1, stable=True), axis=1)
+    positions = ranked[:, :most]
     chosen = jnp.take_along_axis(maskable, positions, axis=1)
     weights = (chosen & (jnp.arange(most)[None] < number[:, None])).astype(jnp.float32)
     targets = jnp.take_along_axis(tokens, positions, axis=1)
@@ -224,21 +229,90 @@ def _to_unit(bits: jax.Array) -> jax.Array:
     return (bits >> 8).astype(jnp.float32) / 2**24
 
 
-def _shared_order(order: jax.Array, starts: jax.Array) -> jax.Array:
-    """Give every piece of a unit (a word, a span) the number of the unit's first piece.
-
-    So units are masked as a whole; the last is cut off where the block's number of masked tokens is reached.
+def begins_word(before: jax.Array, this: jax.Array) -> jax.Array:
+    """Whether words begin at tokens, bool [...]: see `mlm_jax.words`.
 
     Args:
-      order: uint32 [batch, length].
-      starts: where units begin, bool [batch, length].
+      before, this: classes of the last character of the token before, and of the token's own first, uint8 [...].
+    """
+    changes = (before != JOIN) & (this != before)
+    return (this == START) | ((before != OPEN) & (this != JOIN) & ((this == PIECE) | changes))
+
+
+def _units(
+    tokens: jax.Array, segments: jax.Array, bits: jax.Array, objective: Objective, tables: Tables
+) -> list[jax.Array]:
+    """Where the span, if spans are masked, and the word, if words are, of each token begin, int32 [batch, length] each.
+
+    Args:
+      tokens, segments: int32 [batch, length].
+      bits: of spans, uint32 [batch, length].
+    """
+    is_first = jnp.diff(segments, axis=1, prepend=-1) != 0  # no word or span crosses segments
+    begins, found = jnp.ones(tokens.shape, bool), []
+    if tables.word_classes is not None:
+        first, last = jnp.asarray(tables.word_classes)
+        begins = is_first | begins_word(jnp.roll(last[tokens], 1, axis=1), first[tokens])
+        found.append(begins)
+    if objective.span_length > 1:
+        # A span ends with chance 1 / span_length at each token: its length is geometric.
+        ends = bits < np.uint32(min(2**32 / objective.span_length, 2**32 - 1))
+        found.insert(0, is_first | (begins & ends))
+    places = jnp.arange(tokens.shape[1], dtype=jnp.int32)
+    return [jax.lax.cummax(jnp.where(begins, places[None], 0), axis=1) for begins in found]
+
+
+def _take_units(units: list[jax.Array], maskable: jax.Array, number: jax.Array, bits: jax.Array) -> jax.Array:
+    """Which of a row's maskable tokens are masked: whole units, but for one at most, and each token with the same chance.
+
+    The units stand on a circle in their random order, and `number` tokens are taken from a random place on: each is
+    taken with chance number / maskable. (From the first unit on, short units would be taken too often, and the first
+    pieces of long ones.) So two units can be taken in part, the first and the last. One of them hands tokens to the other,
+    until it has none or the other is whole; which way, is drawn so that the number expected of either stays. What is
+    taken of the one that is left is chosen in the same way from the circle of its words, and of a word from its pieces.
+
+    Args:
+      units: numbers by which the tokens of a span, or a word, are told from those of the next, the maskable ones first,
+        int32 [length]; of spans, of words, or of both.
+      maskable, number: how many there are, and how many are masked, int32 [].
+      bits: uint32 [length], of which five are used at most.
 
     Returns:
-      uint32 [batch, length].
+      bool [length], true `number` times.
     """
-    places = jnp.arange(order.shape[1], dtype=jnp.int32)
-    first = jax.lax.cummax(jnp.where(starts, places[None], 0), axis=1)  # [batch, length]: where the piece's unit begins
-    return jnp.take_along_axis(order, first, axis=1)
+    places = jnp.arange(len(bits), dtype=jnp.int32)
+    offset, size = jnp.int32(0), maskable  # of the circle
+
+    def window(random: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        begin = _draw(random, size)
+        circle = (places >= offset) & (places < offset + size)
+        return circle, circle & ((places - offset - begin) % jnp.maximum(size, 1) < number), begin
+
+    taken = jnp.zeros(len(bits), bool)
+    for level, unit in enumerate(units):
+        circle, here, begin = window(bits[2 * level])
+        start = jax.lax.cummax(jnp.where((jnp.diff(unit, prepend=-1) != 0) | (places == maskable), places, 0))
+        ends = [start[offset + place % jnp.maximum(size, 1)] for place in (begin, begin + number)]
+        members = [circle & (start == end) for end in ends]
+        sizes = [jnp.sum(mine) for mine in members]
+        numbers = [jnp.sum(mine & here) for mine in members]
+        up = jnp.minimum(sizes[0] - numbers[0], numbers[1])  # that the last unit can give
+        down = jnp.minimum(numbers[0], sizes[1] - numbers[1])  # that the first can
+        moved = jnp.where(_draw(bits[2 * level + 1], up + down) < down, up, -down)
+        moved = jnp.where(ends[0] == ends[1], 0, moved)
+        numbers = [numbers[0] + moved, numbers[1] - moved]
+        for mine, whole, some in zip(members, sizes, numbers, strict=True):
+            here = jnp.where(mine, some == whole, here)
+        taken = jnp.where(circle, here, taken)
+        first_in_part = (numbers[0] > 0) & (numbers[0] < sizes[0])  # or else the last, if any
+        offset, size, number = (jnp.where(first_in_part, a, b) for a, b in (ends, sizes, numbers))
+    circle, here, _ = window(bits[2 * len(units)])
+    return jnp.where(circle, here, taken)
+
+
+def _draw(bits: jax.Array, below: jax.Array) -> jax.Array:
+    """A number from 0 to below `below`, or 0, int32 []: the modulo's bias is at most below / 2**32."""
+    return (bits % jnp.maximum(below, 1).astype(jnp.uint32)).astype(jnp.int32)
 
 
 _LOG = np.round(-np.log2((np.arange(1024) + 1024.5) / 2048) * 2**12).astype(np.uint32)  # of numbers from 1/2 to 1

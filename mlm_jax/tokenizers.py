@@ -29,13 +29,15 @@ class Tokenizer:
     encode: texts → their token ids, without specials; text that spells a special is ordinary text.
     encode_offsets: the same, and each token's (begin, end) offsets in characters of the text.
     pieces: each id's piece.
-    starts_word: whether a piece begins a word; None if the piece does not tell.
+    starts_word: whether a piece carries the mark of a word's beginning; None if the pieces do not tell.
+    byte_level: whether the characters of pieces stand for bytes.
     """
 
     encode: Callable[[list[str]], list[list[int]]]
     encode_offsets: Callable[[list[str]], list[tuple[list[int], list[tuple[int, int]]]]]
     pieces: tuple[str, ...]
     starts_word: Callable[[str], bool] | None
+    byte_level: bool = False
 
 
 def load_tokenizer(path: epath.PathLike) -> Tokenizer:
@@ -71,6 +73,7 @@ def load_tokenizer(path: epath.PathLike) -> Tokenizer:
         encode_offsets=lambda batch: [(e.ids, e.offsets) for e in loaded.encode_batch(batch, add_special_tokens=False)],
         pieces=tuple(by_id.get(i, "") for i in range(max(by_id) + 1)),
         starts_word=_word_rule(loaded),
+        byte_level='"ByteLevel"' in loaded.to_str(),
     )
 
 

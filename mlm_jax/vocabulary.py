@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from etils import epath
 
+from mlm_jax import words
 from mlm_jax.errors import UserError
 from mlm_jax.files import read_json, write_whole
 from mlm_jax.tokenizers import load_json, load_pieces, load_tokenizer
@@ -141,8 +142,10 @@ def read_vocabulary(folder: epath.PathLike) -> Vocabulary:
     return described
 
 
-def word_starts(folder: epath.PathLike, vocabulary: Vocabulary) -> np.ndarray:
-    """Which ids begin a word, bool [vocabulary.size]: see `Tokenizer.starts_word`; specials do.
+def word_classes(folder: epath.PathLike, vocabulary: Vocabulary) -> np.ndarray:
+    """The classes of each id's first and last character (`words.classes_of_piece`), uint8 [2, vocabulary.size].
+
+    No word goes on over a special.
 
     Raises:
       UserError: the vocabulary's pieces do not say where a word begins.
@@ -150,7 +153,10 @@ def word_starts(folder: epath.PathLike, vocabulary: Vocabulary) -> np.ndarray:
     tokenizer = load_tokenizer(epath.Path(folder) / vocabulary.file)
     if tokenizer.starts_word is None:
         raise UserError(f"{folder}: its pieces do not say where words begin; set objective.whole_words to False")
-    starts = np.ones(vocabulary.size, bool)
-    starts[: len(tokenizer.pieces)] = [tokenizer.starts_word(piece) for piece in tokenizer.pieces]
-    starts[list(vocabulary.special_ids)] = True
-    return starts
+    found = np.empty((2, vocabulary.size), np.uint8)
+    found[:] = np.array([[words.START], [words.END]])
+    found[:, : len(tokenizer.pieces)] = np.array(
+        [words.classes_of_piece(p, tokenizer.starts_word(p), tokenizer.byte_level) for p in tokenizer.pieces]
+    ).T
+    found[:, list(vocabulary.special_ids)] = np.array([[words.START], [words.END]])
+    return found

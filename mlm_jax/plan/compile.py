@@ -69,9 +69,9 @@ def languages(config: Config) -> int:
 def build_training(config: Config, mesh: jax.sharding.Mesh) -> Training:
     """What `pretrain` builds, on the mesh of another machine. No corpus is needed."""
     words = stand_in_vocabulary(config.vocabulary.size)
-    starts_word = np.ones(words.size, bool) if config.objective.whole_words else None
+    word_classes = np.zeros((2, words.size), np.uint8) if config.objective.whole_words else None
     counts = np.ones(words.size, int) if config.objective.frequency_exponent else None
-    return build(config, words, languages(config), mesh, starts_word, counts, platform="tpu")
+    return build(config, words, languages(config), mesh, word_classes, counts, platform="tpu")
 
 
 def lower_step(config: Config, training: Training, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:

@@ -59,7 +59,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
             f"{workdir}: corpus/ was prepared with another vocabulary than vocabulary/ holds; prepare again"
         )
     streams = sampling.trained_streams(config, prepared.streams)
-    starts_word = vocabulary.word_starts(workdir / "vocabulary", words) if config.objective.whole_words else None
+    word_classes = vocabulary.word_classes(workdir / "vocabulary", words) if config.objective.whole_words else None
     counts = manifest.read_token_counts(corpus) if config.objective.frequency_exponent else None
 
     # 2. Devices, and this process's rows of each batch.
@@ -68,7 +68,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
     mixture = training_mixture(config, streams, local_rows(sharding, config.train.batch_size).tolist())
 
     # 3. Model, optimizer and objective.
-    training = build(config, words, len(prepared.languages), mesh, starts_word, counts)
+    training = build(config, words, len(prepared.languages), mesh, word_classes, counts)
 
     def initialize() -> State:
         state = training.initialize()
@@ -133,7 +133,7 @@ def build(
     words: Vocabulary,
     languages: int,
     mesh: jax.sharding.Mesh,
-    starts_word: np.ndarray | None = None,
+    word_classes: np.ndarray | None = None,
     counts: np.ndarray | None = None,
     platform: str | None = None,
 ) -> Training:
@@ -141,13 +141,14 @@ def build(
 
     Args:
       languages: rows of the language embedding.
-      starts_word, counts: bool and int [vocabulary], where the objective asks for them; see `objectives.make_tables`.
+      word_classes, counts: uint8 [2, vocabulary] and int [vocabulary], where the objective asks for them; see
+        `objectives.make_tables`.
       platform: of the mesh's devices, where they are not here ("tpu").
     """
     model = make_encoder(config.model, words.size, languages, config.model.dtype, platform=platform)
     optimizer = make_optimizer(config.optimizer, config.train.steps, encoder_axes(model))
     initialize, abstract_state = make_initializer(config, model, optimizer, mesh, MEASURED)
-    tables = objectives.make_tables(words, config.objective, starts_word, counts)
+    tables = objectives.make_tables(words, config.objective, word_classes, counts)
     return Training(
         model,
         pretraining_objective(config, model, words, tables),
