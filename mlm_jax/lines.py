@@ -113,6 +113,11 @@ def uncompressed(path: str) -> str:
     return stem if dot + suffix in UNPACK else path
 
 
+def split_words(line: str) -> list[str]:
+    """Words of a line with spaces or tabs between. Other white space is a word or part of one: U+3000, a no-break space."""
+    return [word for word in line.replace("\t", " ").split(" ") if word]
+
+
 def _decode(path: str, data: bytes, start: int, byte: int, number: int) -> list[str]:
     """Lines of a file from bytes that begin at `byte`, with line `number`."""
     if byte == 0 and data.startswith(BOM):

@@ -22,7 +22,7 @@ class Labelled:
 
     Attributes:
       language: its code.
-      path: a glob of .tsv, .jsonl, .conll (or .txt, .iob2) or SQuAD .json files, which may be compressed (.gz, .bz2, .xz, .zst);
+      path: a glob of .tsv, .jsonl, CoNLL (.conll, .conllu, .iob2, .txt, …) or SQuAD .json files, which may be compressed (.gz, .bz2, .xz, .zst);
         or `tfds:NAME/CONFIG:SPLIT`.
       first, last: the examples taken, counted from 1 over all files (paragraphs, of SQuAD files); 0: to the end.
       text_language: of the text, where it was translated (translate-test); empty: `language`.
@@ -51,6 +51,10 @@ class Data:
     """Column or field of the second sentence; empty: there is none."""
     label: str = "label"
     """Column or field of the label, of the labels, or of the words' tags."""
+    word_column: int = 0
+    """tag: column of the word in CoNLL files, from 1; -1 is the last; 0: recognised, and said."""
+    tag_column: int = 0
+    """tag: column of the tag in CoNLL files, from 1; -1 is the last; 0: recognised, and said."""
     max_length: Annotated[int, AtLeast(8)] = 128
     """Tokens of an example, specials included. Longer pairs lose tokens at the end of the longer sentence; tagged
     words beyond are tagged O; paragraphs are read in windows of this length."""

@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate.retrieval import normalise
-from mlm_jax.lines import read_lines
+from mlm_jax.lines import read_lines, split_words
 
 Links = set[tuple[int, int]]
 
@@ -46,10 +46,10 @@ def read_gold(pairs: str, gold: str) -> Gold:
         )
     for (number, text), (_, marked) in zip(texts, links, strict=True):
         first, bar, second = text.partition(" ||| ")
-        if not bar or not first.split() or not second.split():
+        if not bar or not split_words(first) or not split_words(second):
             raise UserError(f"{pairs}:{number}: not two sentences with ||| between; mend the line")
-        source.append(first.split())
-        target.append(second.split())
+        source.append(split_words(first))
+        target.append(split_words(second))
         found: dict[str, Links] = {"-": set(), "p": set()}
         for link in marked.split():
             parts = re.fullmatch(r"(\d+)([-p])(\d+)", link)

@@ -43,13 +43,126 @@ def test_json_lines_gz_and_globs(tmp_path):
 
 
 def test_conll_and_slices(tmp_path):
-    text = "-DOCSTART- -X- O\n\nEU NNP B-ORG\nrejects VB O\n\nPeter\tB-PER\n\n\nBonn\tB-LOC\n"
+    text = "-DOCSTART- -X- O\n\nEU NNP B-ORG\nrejects VB O\n\nPeter NNP B-PER\n\n\nBonn\tNNP\tB-LOC\n"
     part = write(tmp_path, "a.conll", text)
     found = TAG.read_examples(part, Data())
     assert [(e.first, e.label) for e in found][:2] == [(["EU", "rejects"], ["B-ORG", "O"]), (["Peter"], ["B-PER"])]
     second = TAG.read_examples(Labelled("en", part.path, first=2, last=2), Data())
     assert [e.first for e in second] == [["Peter"]]
     assert TAG.label_set(Task(), found) == ("O", "B-LOC", "B-ORG", "B-PER")
+
+
+UNER = "# sent_id = 0\n# text = Amara in Bergen\n1\tAmara\tB-PER\t-\t-\n2\tin\tO\t-\t-\n3\tBergen\tB-LOC\t-\t-\n\n"
+CONLL_U = (
+    "# newdoc\n# text = Al fin\n1-2\tAl\t_\t_\t_\t_\t_\t_\t_\t_\n1\ta\ta\tADP\t_\t_\t3\tcase\t_\t_\n"
+    "2\tel\tel\tDET\t_\tGender=Masc\t3\tdet\t_\t_\n3\tfin\tfin\tNOUN\tX\t_\t0\troot\t_\t_\n3.1\tes\tser\tAUX\t_\t_\t_\t_\t3:cop\t_\n\n"
+)
+LAYOUTS = {  # name: text, words, tags, what is said
+    "two columns": ("EU\tB-ORG\nrejects\tO\n", ["EU", "rejects"], ["B-ORG", "O"], "word in column 1, tag in column 2 of 2 ("),
+    "spaces": ("EU B-ORG\nrejects  O \n", ["EU", "rejects"], ["B-ORG", "O"], "tag in column 2 of 2"),
+    "conll2003": (
+        "-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nrejects VBZ B-VP O\nit PRP B-NP O\n",
+        ["EU", "rejects", "it"], ["B-ORG", "O", "O"], "word in column 1, tag in column 4 of 4",
+    ),
+    "conll2003 without entities": ("We PRP B-NP O\nsee VBP B-VP O\n", ["We", "see"], ["O", "O"], "tag in column 4 of 4"),
+    "conll2000": ("We PRP B-NP\nsee VBP B-VP\n", ["We", "see"], ["B-NP", "B-VP"], "tag in column 3 of 3"),
+    "uner": (UNER, ["Amara", "in", "Bergen"], ["B-PER", "O", "B-LOC"], "word in column 2, tag in column 3 of 5, index in column 1; 2 comments left out"),
+    "wikineural": ("0\tThe\tO\n1\tHague\tB-LOC\n2\t.\tO\n", ["The", "Hague", "."], ["O", "B-LOC", "O"], "word in column 2, tag in column 3 of 3, index in column 1"),
+    "an index that goes on": ("0 The O\n1 Hague B-LOC\n\n2 Go O\n3 on O\n", ["The", "Hague"], ["O", "B-LOC"], "index in column 1"),
+    "multiconer": (
+        "# id 1a-b domain=en\nAmara _ _ B-PER\nin _ _ O\n", ["Amara", "in"], ["B-PER", "O"], "tag in column 4 of 4; 1 comments left out",
+    ),
+    "multiconer with a tab": ("# id 1a\tdomain=en\nAmara _ _ B-PER\nin _ _ O\n", ["Amara", "in"], ["B-PER", "O"], "tag in column 4 of 4"),
+    "conllu": (CONLL_U, ["a", "el", "fin"], ["ADP", "DET", "NOUN"], "word in column 2, tag in column 4 of 10, index in column 1; 2 comments and 2 tokens"),
+    "germeval": (
+        "#\thttp://de.wikipedia.org/wiki/X [2010-01-01]\n1\tNord\tB-ORG\tB-LOC\n2\tBank\tI-ORG\tO\n3\tda\tO\tO\n",
+        ["Nord", "Bank", "da"], ["B-ORG", "I-ORG", "O"], "word in column 2, tag in column 3 of 4, index in column 1; 1 comments",
+    ),
+    "pan-x": ("en:The\tO\nen:Hague\tB-LOC\nen::\tO\n", ["The", "Hague", ":"], ["O", "B-LOC", "O"], "'en:' before each word left out"),
+    "pan-x of a long code": ("be-x-old:A\tO\nbe-x-old:B\tO\n", ["A", "B"], ["O", "O"], "'be-x-old:' before each word"),
+    "a word in a language's clothes": ("de:A\tO\nB\tO\n", ["de:A", "B"], ["O", "O"], "column 1, tag in column 2 of 2 ("),
+    "mit: tag first": ("O\twho\nB-ACTOR\tTom\nI-ACTOR\tHanks\n", ["who", "Tom", "Hanks"], ["O", "B-ACTOR", "I-ACTOR"], "word in column 2, tag in column 1 of 2"),
+    "bare kinds": ("Amara NNP PER\nlives VB O\nhere RB O\n", ["Amara", "lives", "here"], ["PER", "O", "O"], "tag in column 3 of 3"),
+    "parts of speech": ("EU\tPROPN\nrejects\tVERB\n", ["EU", "rejects"], ["PROPN", "VERB"], "tag in column 2 of 2"),
+    "tags of noughts and ones": ("a\t0\nb\t1\nc\t1\n\nd\t0\n", ["a", "b", "c"], ["0", "1", "1"], "tag in column 2 of 2"),
+    "languages": ("# sent_enum = 1\nhola\tlang2\tO\nBergen\tlang1\tB-LOC\n", ["hola", "Bergen"], ["O", "B-LOC"], "column 1, tag in column 3 of 3"),
+    "suffixes": ("Amara\tPER-B\nlives\tO\n", ["Amara", "lives"], ["PER-B", "O"], "tag in column 2 of 2"),
+    "a hash": ("#\tO\nwin\tO\n#\tO\n", ["#", "win", "#"], ["O", "O", "O"], "tag in column 2 of 2 ("),
+    "a hash between spaces": ("# O\nwin O\n#1 O\n", ["#", "win", "#1"], ["O", "O", "O"], "tag in column 2 of 2 ("),
+    "a hash among words and comments": ("# id 3 domain=en\n# _ _ O\nwin _ _ O\n", ["#", "win"], ["O", "O"], "; 1 comments left out"),
+    "a tag that only hashes have": ("#win\tB-X\nnow\tO\n", ["#win", "now"], ["B-X", "O"], "of 2 ("),
+    "a hash after an index": ("# text = # 1\n1\t#\tO\n2\t1\tO\n", ["#", "1"], ["O", "O"], "; 1 comments left out"),
+    "no-break and ideographic space": (
+        "10\u00a0000\tO\n\u3000\tO\n\u00a0\tO\nBergen\tB-LOC\n", ["10\u00a0000", "\u3000", "\u00a0", "Bergen"], ["O", "O", "O", "B-LOC"], "column 1",
+    ),
+    "the same between spaces": ("10\u00a0000 O\n\u3000 O\nA\u3000B B-LOC\n", ["10\u00a0000", "\u3000", "A\u3000B"], ["O", "O", "B-LOC"], "column 1"),
+    "a word with a space": ("New York\tB-LOC\nis\tO\n", ["New York", "is"], ["B-LOC", "O"], "column 1"),
+    "carriage returns": ("EU\tB-ORG\r\nis\tO\r\n\r\n", ["EU", "is"], ["B-ORG", "O"], "tag in column 2 of 2"),
+    "numbers before the words": ("17\tEU\tB-ORG\n18\tis\tO\n", ["EU", "is"], ["B-ORG", "O"], "word in column 2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts_are_recognised_and_said(tmp_path, capsys, name):
+    text, words, tags, said = LAYOUTS[name]
+    found = TAG.read_examples(write(tmp_path, "a.conll", text), Data())
+    assert (found[0].first, found[0].label) == (words, tags)
+    printed = capsys.readouterr().out
+    assert said in printed and printed.count("\n") == 1
+    # A file without tags is read alike by predict, words and all.
+    (again,) = next(iter(TAG.read_file(str(tmp_path / "a.conll"), Data(), labels=False)))
+    assert again.first == words
+
+
+@pytest.mark.parametrize(
+    ("text", "data", "words", "tags"),
+    [
+        ("Amara PROPN x\nlives VERB y\n", Data(tag_column=2), ["Amara", "lives"], ["PROPN", "VERB"]),
+        ("Amara PROPN x\nlives VERB y\n", Data(tag_column=-1), ["Amara", "lives"], ["x", "y"]),
+        ("x Amara PROPN\ny lives VERB\n", Data(word_column=2, tag_column=3), ["Amara", "lives"], ["PROPN", "VERB"]),
+        ("We PRP B-NP O\nsee VBP B-VP O\n", Data(tag_column=3), ["We", "see"], ["B-NP", "B-VP"]),
+        (CONLL_U, Data(word_column=3, tag_column=8), ["a", "el", "fin"], ["case", "det", "root"]),
+    ],
+)
+def test_columns_may_be_named(tmp_path, text, data, words, tags):
+    (example, *_) = TAG.read_examples(write(tmp_path, "a.conll", text), data)
+    assert (example.first, example.label) == (words, tags)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "Amara amara PROPN\nlives live VERB\n",
+            r"a.conll:1: columns 2 and 3: which is the tag cannot be told \(1: Amara, 2",
+        ),
+        ("d1 Amara PROPN B-PER\nd1 in ADP O\n", "columns 1 and 2 and 3: which is the word cannot be told"),
+        ("Amara B-PER B-verb\nsaw O I-verb\n", "columns 2 and 3 all look like tags"),
+        ("DT The\nDT the\nDT A\nDT a\nDT an\n", "column 1 has fewer values than column 2, so that it may be the tag"),
+    ],
+)
+def test_columns_that_cannot_be_told_are_refused_and_the_advice_works(tmp_path, text, message):
+    part = write(tmp_path, "a.conll", text)
+    with pytest.raises(UserError, match=message) as e:
+        TAG.read_examples(part, Data())
+    assert "set data.word_column and data.tag_column" in str(e.value)
+    assert TAG.read_examples(part, Data(word_column=1, tag_column=2))[0].first[0] == text.split()[0]
+
+
+def test_a_tsv_may_be_a_table_or_have_a_word_a_line(tmp_path):
+    (example,) = TAG.read_examples(write(tmp_path, "a.tsv", "#\tnews\n1\tBonn\tB-LOC\tO\n2\t.\tO\tO\n"), Data())
+    assert (example.first, example.label) == (["Bonn", "."], ["B-LOC", "O"])
+    (example,) = TAG.read_examples(write(tmp_path, "b.tsv", "text\tlabel\n\nBonn .\tB-LOC O\n"), Data())
+    assert (example.first, example.label) == (["Bonn", "."], ["B-LOC", "O"])
+
+
+def test_words_alone_are_read_for_prediction(tmp_path):
+    def words(text):
+        groups = TAG.read_file(write(tmp_path, "a.conll", text).path, Data(), labels=False)
+        return [(e.first, e.label) for group in groups for e in group]
+
+    assert words("#\nwin\n\n# text = a\na\n") == [(["#", "win"], None), (["a"], None)]
+    assert words("1\tEU\n2\tis\n") == [(["EU", "is"], None)]
 
 
 def test_what_tags_mark_is_said_and_metrics_follow(tmp_path, capsys):
@@ -122,6 +235,16 @@ def test_squad_and_answers_that_are_not_there(tmp_path):
             "not a SQuAD file",
         ),
         ("a.conll", "EU\tB-ORG\nrejects\n", Data(), TAG, r"a.conll:2: 'rejects' has no tag"),
+        ("a.conll", "EU\tB-ORG\n\tO\n", Data(), TAG, r"a.conll:2: an empty word in column 1"),
+        ("a.conll", "EU B-ORG\n O\n", Data(), TAG, r"a.conll:2: an empty word"),
+        ("a.conll", "en:EU\tB-ORG\nen:\tO\n", Data(), TAG, r"a.conll:2: an empty word in column 1"),
+        ("a.conll", "EU\tB-ORG\nis\t\n", Data(), TAG, r"a.conll:2: 'is' has an empty tag in column 2"),
+        ("a.conll", "EU NNP B-ORG\nis O\nit O\n", Data(), TAG, r"a.conll:1: 3 columns with spaces between, 2 in other"),
+        ("a.conll", "EU\tB-ORG\n", Data(tag_column=3), TAG, r"data.tag_column: 3, but .*a.conll:1 has 2 columns"),
+        ("a.conll", "EU\tB-ORG\n", Data(word_column=2, tag_column=2), TAG, "both 2; name two columns"),
+        ("a.conll", "\n\n", Data(), TAG, "a.conll: no word there"),
+        ("a.jsonl", '{"text": ["A", ""], "label": ["O", "O"]}\n', Data(), TAG, "a.jsonl:1: word 2 in text is empty"),
+        ("a.tsv", "text\tlabel\nA  b\tO O\n", Data(), TAG, "a.tsv:2: word 2 in text is empty"),
         ("a.conll", "EU\tB-ORG\n", Data(), CLASSIFY, "task.kind classify reads"),
         ("a.json", '{"paragraphs": []}', Data(), SPAN, "not a SQuAD file"),
         ("a.tsv", "text\tlabel\n", Data(), SPAN, "task.kind span reads SQuAD files"),

@@ -246,6 +246,16 @@ def test_sure_links_are_possible_and_words_count_from_one(tmp_path):
     assert gold.sure == [{(0, 0)}] and gold.possible == [{(0, 0), (1, 2)}] and gold.target == [["c", "d", "e"]]
 
 
+def test_every_word_keeps_its_place_whatever_space_it_is(tmp_path):
+    """str.split would leave out the ideographic space, and the links would be of the words after."""
+    (tmp_path / "pairs").write_text("東京 \u3000 へ  行く ||| to\u00a0the \u3000 Tokyo\n\u3000 ||| .\n")
+    (tmp_path / "gold").write_text("1-3 4-1\n1-1\n")
+    gold = word_alignment.read_gold(str(tmp_path / "pairs"), str(tmp_path / "gold"))
+    assert gold.source == [["東京", "\u3000", "へ", "行く"], ["\u3000"]]
+    assert gold.target == [["to\u00a0the", "\u3000", "Tokyo"], ["."]]
+    assert gold.sure == [{(0, 2), (3, 0)}, {(0, 0)}]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

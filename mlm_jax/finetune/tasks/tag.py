@@ -18,19 +18,24 @@ from mlm_jax.encode.rows import placed
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.arrays import Encoded, Items
 from mlm_jax.finetune.config import Data, Task
+from mlm_jax.finetune.conll import looks_like_conll, read_conll
 from mlm_jax.finetune.examples import Example, line_number
 from mlm_jax.finetune.packing import Batch, Shape
 from mlm_jax.finetune.tasks.base import Losses, Prediction, TaskKind
 from mlm_jax.finetune.tasks.classify import cross_entropy
 from mlm_jax.finetune.tasks.crf import best_sequence, marginals, sequence_loss
-from mlm_jax.lines import read_lines, uncompressed
+from mlm_jax.lines import split_words, uncompressed
 from mlm_jax.metrics.entities import entity_scores, outside_label, recognise, refined
 from mlm_jax.metrics.labels import accuracy
 from mlm_jax.model.batch import PackedBatch
 from mlm_jax.tokenizers import Tokenizer
 from mlm_jax.vocabulary import Vocabulary
 
-CONLL = (".conll", ".txt", ".iob2", ".bio")
+# How the names of CoNLL files end; .tsv may be one too.
+CONLL = (
+    ".conll", ".conllu", ".conllup", ".iob", ".iob1", ".iob2", ".bio", ".bioes", ".bilou", ".bmes", ".ner", ".txt",
+    ".train", ".dev", ".valid", ".test", ".testa", ".testb", "",
+)  # fmt: skip
 
 
 class Tag(TaskKind):
@@ -40,19 +45,20 @@ class Tag(TaskKind):
     of_tokens = True
     options = ("crf", "scheme")
     metrics = ("entity_f1", "strict_f1", "accuracy")
-    reads = ".tsv, .jsonl or .conll"
+    reads = ".tsv, .jsonl or CoNLL (.conll, .conllu, .iob2, .bio, .txt, …)"
     architecture = "ForTokenClassification"
 
     def read_file(self, path: str, data: Data, labels: bool = True) -> Iterator[list[Example]]:
-        if Path(uncompressed(path)).suffix in CONLL:
-            examples = conll(path, labels)
+        suffix = Path(uncompressed(path)).suffix
+        if suffix in CONLL or (suffix == ".tsv" and not data.columns and looks_like_conll(path, data.text)):
+            examples = read_conll(path, data, labels)
         else:
             examples = (tagged_words(*row, data) for row in self.read_rows(path, data, labels))
         for example in examples:
             yield [example]
 
     def from_line(self, line: str) -> Any:
-        return line.split()
+        return split_words(line)
 
     def check_given(self, example: Example, data: Data) -> Example:
         """A text is split as a line of a file is."""
@@ -191,42 +197,15 @@ def tagged_words(where: str, words: Any, _: Any, tags: Any, data: Data) -> Examp
     """
     words = words.split(" ") if isinstance(words, str) else words
     tags = tags.split(" ") if isinstance(tags, str) else tags
-    if not isinstance(words, list) or not words or not all(isinstance(word, str) and word for word in words):
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
         raise UserError(f"{where}: {data.text} is not a list of words, nor words with spaces between")
+    if "" in words:
+        raise UserError(f"{where}: word {words.index('') + 1} in {data.text} is empty; remove it and its tag")
     if isinstance(tags, list) and not all(isinstance(tag, str) for tag in tags):
         raise UserError(f"{where}: {data.label} is not a list of tags")
     if tags is not None and (not isinstance(tags, list) or len(tags) != len(words)):
         raise UserError(f"{where}: {len(tags or [])} tags in {data.label} for {len(words)} words in {data.text}")
     return Example(where, words, None, tags, line_number(where))
-
-
-def conll(path: str, labels: bool) -> Iterator[Example]:
-    """Sentences of a CoNLL file: a word per line, its tag in the last column, blank lines between sentences."""
-    words: list[str] = []
-    tags: list[str] = []
-    begin = 0
-
-    def done() -> Iterator[Example]:
-        if words:
-            yield Example(f"{path}:{begin}", list(words), None, list(tags) if tags else None, str(begin))
-        words.clear()
-        tags.clear()
-
-    for number, line in read_lines(path):
-        cells = line.split("\t") if "\t" in line else line.split()
-        if not line.strip() or cells[0] == "-DOCSTART-":
-            yield from done()
-            continue
-        if (len(cells) < 2 and labels) or not cells[0].strip():
-            raise UserError(
-                f"{path}:{number}: {line.strip()!r} has no tag; a line is a word, a tab or spaces, and its tag"
-            )
-        if not words:
-            begin = number
-        words.append(cells[0].strip())
-        if len(cells) > 1:
-            tags.append(cells[-1].strip())
-    yield from done()
 
 
 def tagged(scores: np.ndarray, words: int, labels: Sequence[str], transitions: np.ndarray | None) -> Prediction:
