@@ -30,7 +30,7 @@ from mlm_jax import console
 from mlm_jax.neutrality.config import TRANSFORMATIONS, Aligned, Analyze, Quality, WordAlignment
 from mlm_jax.neutrality.headlines import headlines
 from mlm_jax.prepare import sample
-from mlm_jax.prepare.sources import is_held_out
+from mlm_jax.prepare.held_out import is_held_out
 
 CONFIG = Path(__file__).parents[1] / "configs" / "tiny_xlm_tlm.py"
 LENGTH = 64

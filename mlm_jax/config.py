@@ -121,6 +121,8 @@ class Vocabulary:
     """Share of the sample's characters that get a piece of their own."""
     byte_fallback: bool = True
     """Spell characters without a piece in UTF-8 bytes instead of <unk> (SentencePiece only)."""
+    most_unknown: Annotated[float, Within(0, 1), MAY_CHANGE] = 0.5
+    """Share of a language's text that may be <unk> or dropped by the vocabulary's normalisation; more is refused. 1: any."""
     sample_bytes: Annotated[int, AtLeast(1)] = 100_000_000
     """UTF-8 bytes of text to train on, shared out by the smoothed rates. Bounds the memory: the
     trainer takes roughly 70 times as much."""

@@ -23,6 +23,7 @@ from mlm_jax.files import write_whole
 
 SCHEMA = 2
 TOKEN_COUNTS = "token_counts.npy"
+FINDINGS = ("unknown", "lost", "left_out", "sentences_left_out")  # of a split: what was found, not what it is
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Split:
     tokens: int  # in the blocks, specials included
     blocks: int
     shards: tuple[Shard, ...]
+    # Corpora of earlier versions do not have these.
+    unknown: float = 0.0  # share of the text that the vocabulary cannot write (`coverage.unknown_share`)
+    lost: str = ""  # characters that it drops or cannot write, the most frequent ones
+    left_out: int = 0  # documents (or pairs) that are held out elsewhere
+    sentences_left_out: int = 0  # of documents
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,10 @@ class Manifest:
     def sha256(self) -> str:
         """Identity of the corpus: the hash of what is in it, not of who wrote it when."""
         content = {k: v for k, v in dataclasses.asdict(self).items() if k not in ("settings", "tools")}
+        for stream in content["streams"]:
+            for split in ("train", "validation"):
+                for name in FINDINGS:
+                    del stream[split][name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -28,6 +28,7 @@ class Tokenizer:
     """Attributes:
     encode: texts → their token ids, without specials; text that spells a special is ordinary text.
     encode_offsets: the same, and each token's (begin, end) offsets in characters of the text.
+    decode: token ids → text, as the vocabulary's normalisation left it.
     pieces: each id's piece.
     starts_word: whether a piece carries the mark of a word's beginning; None if the pieces do not tell.
     byte_level: whether the characters of pieces stand for bytes.
@@ -35,6 +36,7 @@ class Tokenizer:
 
     encode: Callable[[list[str]], list[list[int]]]
     encode_offsets: Callable[[list[str]], list[tuple[list[int], list[tuple[int, int]]]]]
+    decode: Callable[[list[int]], str]
     pieces: tuple[str, ...]
     starts_word: Callable[[str], bool] | None
     byte_level: bool = False
@@ -62,6 +64,7 @@ def load_tokenizer(path: epath.PathLike) -> Tokenizer:
                     batch, pieces.encode(batch, out_type="serialized_proto", num_threads=1), strict=True
                 )
             ],
+            decode=pieces.decode,
             pieces=tuple(pieces.id_to_piece(i) for i in range(pieces.get_piece_size())),
             starts_word=lambda piece: piece.startswith("\u2581"),
         )
@@ -71,6 +74,7 @@ def load_tokenizer(path: epath.PathLike) -> Tokenizer:
     return Tokenizer(
         encode=lambda batch: [e.ids for e in loaded.encode_batch(batch, add_special_tokens=False)],
         encode_offsets=lambda batch: [(e.ids, e.offsets) for e in loaded.encode_batch(batch, add_special_tokens=False)],
+        decode=lambda ids: loaded.decode(ids, skip_special_tokens=False),
         pieces=tuple(by_id.get(i, "") for i in range(max(by_id) + 1)),
         starts_word=_word_rule(loaded),
         byte_level='"ByteLevel"' in loaded.to_str(),

@@ -21,6 +21,8 @@ from mlm_jax import manifest
 from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
 from mlm_jax.manifest import Manifest, Shard, Split, Stream
+from mlm_jax.prepare import check, coverage
+from mlm_jax.prepare.held_out import HeldOut, gather
 from mlm_jax.prepare.pool import run_all
 from mlm_jax.prepare.shard import Job, Settings, file_name, make_shard
 from mlm_jax.prepare.slices import Slice
@@ -30,6 +32,7 @@ from mlm_jax.records import FEATURES
 from mlm_jax.vocabulary import Vocabulary
 
 SPLITS = ("train", "validation")
+TOTALS = ("documents", "bytes", "tokens", "blocks", "left_out", "sentences_left_out")  # of a split's shards
 TOOLS = ("mlm_jax", "seqio", "tensorflow", "tensorflow-datasets", "sentencepiece", "numpy")
 
 
@@ -51,7 +54,10 @@ def prepare_corpus(config: cfg.Config) -> Manifest:
         corpus.mkdir(parents=True, exist_ok=True)
         languages = language_slices(config.data)
         pairs = pair_slices(config.data)
-        words = make_vocabulary(config, languages, workdir / "vocabulary", workers)
+        held_out = gather(languages, pairs, config.data.validation_fraction, corpus, workers)
+        words = make_vocabulary(config, languages, held_out, workdir / "vocabulary", workers)
+        # Before hours of encoding what cannot be written.
+        check.refuse_unknown(check.first_look(languages, words, workdir / "vocabulary"), config.vocabulary.most_unknown)
         ids = {name: i for i, name in enumerate(sorted({*languages, *(name for pair in pairs for name in pair)}))}
         named: dict[tuple[str, ...], Sequence[Slice[Any]]] = {(name,): found for name, found in languages.items()}
         for pair, found in pairs.items():
@@ -60,13 +66,15 @@ def prepare_corpus(config: cfg.Config) -> Manifest:
         if len(tasks) < len(named):
             twice = tasks.most_common(1)[0][0]
             raise UserError(f"data.sources: two languages would share the folder {twice}; rename one of them")
-        jobs = {names: stream_jobs(config, words, names, found, ids) for names, found in named.items()}
+        jobs = {names: stream_jobs(config, words, held_out, names, found, ids) for names, found in named.items()}
         results = make_shards(config, [job for mine in jobs.values() for job in mine], workers)
         streams = [
-            finish_stream(corpus, names, mine, [results[id(job)] for job in mine], words, config)
+            finish_stream(corpus, names, mine, [results[id(job)] for job in mine], words)
             for names, mine in jobs.items()
         ]
-        counts = sum(token_counts(corpus, s.train, words.size) for s in streams)
+        check.refuse_too_small(config, streams)
+        check.refuse_unknown({s.name: (s.train.unknown, s.train.lost) for s in streams}, config.vocabulary.most_unknown)
+        counts = sum(token_counts(corpus, s.train.shards, words.size) for s in streams)
         manifest.write_token_counts(np.asarray(counts), corpus)
         made = Manifest(
             schema=manifest.SCHEMA,
@@ -88,6 +96,7 @@ def prepare_corpus(config: cfg.Config) -> Manifest:
             tools=dict(tool_versions()),
         )
         manifest.write_manifest(made, corpus)
+        check.warn(made.streams)
     except OSError as e:
         raise UserError(
             f"{e.filename or workdir}: {e.strerror or e}; free space or mend permissions, then run again"
@@ -101,7 +110,12 @@ def task_name(names: Sequence[str]) -> str:
 
 
 def stream_jobs(
-    config: cfg.Config, words: Vocabulary, names: tuple[str, ...], slices: Sequence[Slice[Any]], ids: dict[str, int]
+    config: cfg.Config,
+    words: Vocabulary,
+    held_out: HeldOut,
+    names: tuple[str, ...],
+    slices: Sequence[Slice[Any]],
+    ids: dict[str, int],
 ) -> list[Job]:
     """The shards of a stream: each slice gives one of training, one of validation, or one of both."""
     folder = epath.Path(config.workdir) / "corpus" / task_name(names)
@@ -109,7 +123,7 @@ def stream_jobs(
     settings = Settings(
         config.data.sequence_length,
         config.data.packing,
-        config.data.validation_fraction,
+        held_out,
         words,
         str(epath.Path(config.workdir) / "vocabulary"),
         config.data.pairings,
@@ -144,13 +158,8 @@ def finish_stream(
     jobs: list[Job],
     results: list[dict[str, Any]],
     words: Vocabulary,
-    config: cfg.Config,
 ) -> Stream:
-    """Add up a stream's shards and write what SeqIO wants to know of its cache.
-
-    Raises:
-      UserError: the training text does not fill one block.
-    """
+    """Add up a stream's shards and write what SeqIO wants to know of its cache."""
     task = task_name(names)
     splits = {}
     for split in SPLITS:
@@ -159,25 +168,22 @@ def finish_stream(
             for job, result in zip(jobs, results, strict=True)
             if split in job.shards
         ]
-        total = {name: sum(counts[name] for _, counts in made) for name in ("documents", "bytes", "tokens", "blocks")}
+        total = {name: sum(counts[name] for _, counts in made) for name in TOTALS}
+        lost = sum((Counter(counts["lost"]) for _, counts in made), Counter[str]())
         shards = tuple(
             Shard(f"{task}/{file_name(split, *place)}", counts["blocks"], counts["file_bytes"])
             for place, counts in made
         )
-        splits[split] = Split(**total, shards=shards)
+        histogram = token_counts(corpus, shards, words.size)
+        unknown = coverage.unknown_share(
+            int(histogram[words.unk]),
+            int(histogram[words.ordinary_ids].sum() + histogram[words.unk]),
+            lost.total(),
+            sum(counts["characters"] for _, counts in made),
+        )
+        splits[split] = Split(**total, shards=shards, unknown=unknown, lost=coverage.in_words(lost))
         write_seqio_info(corpus / task, split, splits[split])
     write_whole(corpus / task / "COMPLETED", "")  # without it SeqIO takes the task for not cached
-    length, tokens = config.data.sequence_length, splits["train"].tokens
-    if tokens < length:
-        advice = "give it more text, drop it, or lower data.sequence_length"
-        if config.data.packing == "next_sentence" and len(names) == 1:
-            advice = (
-                "next_sentence takes documents of two sentences or more: lines of one, or Source(documents='paragraph')"
-            )
-        raise UserError(
-            f"language {'-'.join(names)}: {splits['train'].documents:,} training documents hold {tokens:,} tokens, "
-            f"fewer than one block of {length}; {advice}"
-        )
     loss = unigram_loss(corpus, splits, words) if len(names) == 1 else None
     return Stream("-".join(names), names, task, splits["train"], splits["validation"], loss)
 
@@ -191,10 +197,10 @@ def write_seqio_info(folder: epath.Path, split: str, made: Split) -> None:
     write_whole(folder / f"stats.{split}.json", json.dumps(stats))
 
 
-def token_counts(corpus: epath.Path, split: Split, size: int) -> np.ndarray:
-    """How often each token id occurs in a split's blocks, int64 [size]."""
+def token_counts(corpus: epath.Path, shards: Sequence[Shard], size: int) -> np.ndarray:
+    """How often each token id occurs in shards' blocks, int64 [size]."""
     counts = np.zeros(size, np.int64)
-    for shard in split.shards:
+    for shard in shards:
         with (corpus / f"{shard.file}.histogram.npz").open("rb") as file:
             stored = np.load(file)
             counts[stored["ids"]] += stored["counts"]
@@ -206,7 +212,9 @@ def unigram_loss(corpus: epath.Path, splits: dict[str, Split], words: Vocabulary
 
     Add-one smoothed over the pieces that can be masked; specials, which never are, are left out.
     """
-    counts = {name: token_counts(corpus, split, words.size)[words.ordinary_ids] for name, split in splits.items()}
+    counts = {
+        name: token_counts(corpus, split.shards, words.size)[words.ordinary_ids] for name, split in splits.items()
+    }
     held_out = counts["validation"].sum()
     if not held_out:
         return None

@@ -8,7 +8,7 @@ import io
 import json
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -20,9 +20,11 @@ from mlm_jax import config as cfg
 from mlm_jax import records
 from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
-from mlm_jax.prepare import packing, sources
+from mlm_jax.prepare import coverage, packing, sources
+from mlm_jax.prepare.held_out import HeldOut
 from mlm_jax.prepare.sentence_pairs import sentence_pairs, sentences
 from mlm_jax.prepare.slices import Slice
+from mlm_jax.prepare.tally import Tally
 from mlm_jax.tokenizers import Tokenizer, load_tokenizer
 from mlm_jax.vocabulary import Vocabulary
 
@@ -35,10 +37,15 @@ class Settings:
 
     sequence_length: int
     packing: str
-    validation_fraction: float
+    held_out: HeldOut
     vocabulary: Vocabulary
     folder: str  # of the vocabulary
     pairings: int = 1
+
+    def fingerprint(self) -> tuple[Any, ...]:
+        """What they depend on, wherever the workdir lies."""
+        held_out = (self.held_out.fraction, self.held_out.sha256)
+        return (self.sequence_length, self.packing, held_out, self.vocabulary, self.pairings)
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class Job:
 
     def fingerprint(self) -> str:
         """A hash that changes when the shard has to be made again."""
-        what = (VERSION, self.text.fingerprint(), self.language_ids, self.shards, asdict(self.settings))
+        what = (VERSION, self.text.fingerprint(), self.language_ids, self.shards, self.settings.fingerprint())
         return hashlib.sha256(repr(what).encode()).hexdigest()
 
     def done_file(self) -> epath.Path:
@@ -80,8 +87,8 @@ def make_shard(job: Job) -> dict[str, Any]:
     """Write a job's shards, unless they are there; returns what its .done file holds.
 
     Returns:
-      fingerprint, and for each split: documents, bytes (UTF-8 of their text), tokens, blocks,
-      file_bytes. Beside the shard lies each split's histogram of token ids, as .npz.
+      fingerprint, and for each split: its `Tally`, tokens, blocks, file_bytes. Beside the shard lies each split's histogram
+      of token ids, as .npz.
 
     Raises:
       UserError: the text cannot be read or the shard not written.
@@ -103,33 +110,31 @@ def make_shard(job: Job) -> dict[str, Any]:
     return result
 
 
-def _write_split(job: Job, split: str) -> dict[str, int]:
+def _write_split(job: Job, split: str) -> dict[str, Any]:
     """Read the slice's documents of one split, encode, pack and write them.
 
     The text is read once for each split: that costs a few percent of encoding it, and keeps this a
     straight line from documents to file.
     """
-    counts = {"documents": 0, "bytes": 0, "tokens": 0, "blocks": 0}
+    tally = Tally()
     histogram = np.zeros(job.settings.vocabulary.size, np.int64)
     number, count = job.shards[split]
     path = epath.Path(job.folder) / file_name(split, number, count)
     aside = path.parent / f"{path.name}.partial"
     offsets = [0]
     with aside.open("wb") as file:
-        for block in make_blocks(job.text, split, job.settings, job.language_ids, counts):
+        for block in make_blocks(job.text, split, job.settings, job.language_ids, tally):
             payload = records.encode_block(block)
             file.write(frame(payload))
             offsets.append(offsets[-1] + len(payload) + 16)
             np.add.at(histogram, block["tokens"], 1)
-            counts["tokens"] += len(block["tokens"])
-            counts["blocks"] += 1
     write_whole(records.index_path(str(path)), np.array(offsets, "<u8").tobytes())
     ids = np.flatnonzero(histogram)
     stored = io.BytesIO()  # NumPy opens no gs:// itself
     np.savez(stored, ids=ids, counts=histogram[ids])
     write_whole(path.parent / f"{path.name}.histogram.npz", stored.getvalue())
     aside.replace(path)
-    return counts | {"file_bytes": offsets[-1]}
+    return vars(tally) | {"tokens": int(histogram.sum()), "blocks": len(offsets) - 1, "file_bytes": offsets[-1]}
 
 
 def make_blocks(
@@ -137,12 +142,18 @@ def make_blocks(
     split: str,
     settings: Settings,
     language_ids: tuple[int, ...],
-    counts: dict[str, int] | None = None,
+    tally: Tally | None = None,
 ) -> Iterator[packing.Block]:
-    """The blocks of a slice's documents of one split; `counts` gets their documents and bytes added."""
-    encode = _tokenizer(settings.folder).encode
+    """The blocks of a slice's documents of one split, which are counted in `tally`."""
+    tokenizer, tally = _tokenizer(settings.folder), tally or Tally()
+
+    def encode(batch: list[str]) -> list[list[int]]:
+        tokens = tokenizer.encode(batch)
+        coverage.read_back(tokenizer, settings.vocabulary, batch, tokens, tally)
+        return tokens
+
     length, bos, eos = settings.sequence_length, settings.vocabulary.bos, settings.vocabulary.eos
-    texts = _texts(text, split, settings.validation_fraction, counts)
+    texts = _texts(text, split, settings, tally)
     if len(language_ids) == 2:
         pair = (language_ids[0], language_ids[1])
         pairs = (list(zip(*(encode([p[i] for p in batch]) for i in (0, 1)), strict=True)) for batch in texts)
@@ -157,22 +168,21 @@ def make_blocks(
         # Validation pairs are made once: more would be the same text again.
         for number in range(settings.pairings if split == "train" else 1):
             # Documents are counted in the first round only, blocks in each.
-            again = texts if number == 0 else _texts(text, split, settings.validation_fraction, None)
+            again = texts if number == 0 else _texts(text, split, settings, Tally())
             encoded = (_encode_sentences(encode, batch) for batch in again)
             yield from sentence_pairs(encoded, length, bos, eos, language, f"{text}/{split}/{number}")
 
 
-def _texts(text: Slice[Any], split: str, fraction: float, counts: dict[str, int] | None) -> Iterator[list[Any]]:
+def _texts(text: Slice[Any], split: str, settings: Settings, tally: Tally) -> Iterator[list[Any]]:
     """A slice's documents (or pairs) of one split, in batches."""
     batches: Iterator[list[Any]] = (
         sources.read_pairs(text) if isinstance(text.source, cfg.Parallel) else sources.read_documents(text)
     )
     for batch in batches:
-        part = sources.divide(text.part, batch, fraction).get(split, [])
+        part = settings.held_out.divide(text.part, batch, tally)[split]
         if part:
-            if counts is not None:
-                counts["documents"] += len(part)
-                counts["bytes"] += len("".join("".join(document) for document in part).encode())
+            tally.documents += len(part)
+            tally.bytes += len("".join("".join(document) for document in part).encode())
             yield part
 
 

@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 from collections.abc import Iterator
-from typing import TypeVar
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
@@ -16,7 +14,6 @@ from mlm_jax.prepare.slices import Pair, Slice, SourceKind
 
 # By what stands before the colon of a source's path. What none of them has is a file.
 KINDS: dict[str, SourceKind] = {"tfds": named.TFDS, "seqio": named.SEQIO, "sample": sample.SAMPLE}
-T = TypeVar("T", bound=str | Pair)
 
 
 def kind_of(path: str) -> SourceKind:
@@ -127,27 +124,3 @@ def read_pairs(part: Slice[cfg.Parallel]) -> Iterator[list[Pair]]:
     read = kind_of(part.source.paths[0]).pairs
     assert read is not None  # `pair_slices` has refused it
     return read(part)
-
-
-def is_held_out(document: str, fraction: float) -> bool:
-    """Whether a document is for validation: decided by its text alone, so that it never moves."""
-    if not fraction:
-        return False
-    digest = hashlib.blake2b(document.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") < fraction * 2**64
-
-
-def divide(part: str, batch: list[T], fraction: float) -> dict[str, list[T]]:
-    """Documents (or pairs) of a batch by what they are for: train and validation.
-
-    Args:
-      part: `Slice.part`.
-      fraction: of the documents that is held out, where the slice is for both.
-    """
-    if part != "both":
-        return {part: batch}
-    parts: dict[str, list[T]] = {"train": [], "validation": []}
-    for document in batch:
-        decides = document if isinstance(document, str) else document[0]
-        parts["validation" if is_held_out(decides, fraction) else "train"].append(document)
-    return parts

@@ -24,7 +24,7 @@ from mlm_jax import config as cfg
 from mlm_jax import manifest, records, sampling
 from mlm_jax.files import read_json
 from mlm_jax.manifest import Manifest, Stream
-from mlm_jax.prepare import shard
+from mlm_jax.prepare import held_out, shard
 from mlm_jax.prepare.run import SPLITS
 from mlm_jax.prepare.slices import Slice
 from mlm_jax.prepare.sources import language_slices, pair_slices
@@ -117,7 +117,7 @@ def register(workdir: epath.PathLike, prefix: str = "mlm_jax") -> list[str]:
     settings = shard.Settings(
         prepared.sequence_length,
         prepared.packing,
-        data.validation_fraction,
+        held_out.read(corpus, data.validation_fraction),
         words,
         str(workdir / "vocabulary"),
         data.pairings,

@@ -22,9 +22,10 @@ from mlm_jax import console, sampling
 from mlm_jax import vocabulary as vocabularies
 from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
+from mlm_jax.prepare.held_out import HeldOut
 from mlm_jax.prepare.pool import run_all
 from mlm_jax.prepare.slices import Slice
-from mlm_jax.prepare.sources import divide, read_documents
+from mlm_jax.prepare.sources import read_documents
 from mlm_jax.tokenizers import load_json, load_pieces, read_vocab_txt, word_piece
 
 LONGEST_SENTENCE = 4_000  # bytes; SentencePiece drops longer ones silently
@@ -33,7 +34,7 @@ THREADS = 16  # fixed: the trainer's sums depend on their number
 
 
 def make_vocabulary(
-    config: cfg.Config, slices: dict[str, list[Slice[cfg.Source]]], folder: epath.Path, workers: int
+    config: cfg.Config, slices: dict[str, list[Slice[cfg.Source]]], held_out: HeldOut, folder: epath.Path, workers: int
 ) -> vocabularies.Vocabulary:
     """Make `vocabulary/`, unless it is there already.
 
@@ -53,7 +54,7 @@ def make_vocabulary(
         name, content = take_vocabulary(options)
         settings: dict[str, Any] = {"taken_from": options.path}
     else:
-        table, sentences = draw_sample(config, slices, workers)
+        table, sentences = draw_sample(config, slices, held_out, workers)
         settings = {"trainer": trainer_settings(options), "sample": table}
         name, content = train_vocabulary(options, sentences)
     write_whole(folder / name, content)
@@ -86,7 +87,7 @@ def take_vocabulary(options: cfg.Vocabulary) -> tuple[str, bytes]:
 
 
 def draw_sample(
-    config: cfg.Config, slices: dict[str, list[Slice[cfg.Source]]], workers: int
+    config: cfg.Config, slices: dict[str, list[Slice[cfg.Source]]], held_out: HeldOut, workers: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Draw the training sample: two passes over the text, to count it and to draw from it.
 
@@ -100,10 +101,10 @@ def draw_sample(
     Raises:
       UserError: the text cannot be read, or a language has none.
     """
-    fraction, budget = config.data.validation_fraction, config.vocabulary.sample_bytes
+    budget = config.vocabulary.sample_bytes
     jobs = [(language, text) for language, mine in slices.items() for text in mine if text.part != "validation"]
     documents_of, bytes_of = dict.fromkeys(slices, 0), dict.fromkeys(slices, 0)
-    counted = run_all(_count, [(text, fraction) for _, text in jobs], workers, "counting text", lambda j: str(j[0]))
+    counted = run_all(_count, [(text, held_out) for _, text in jobs], workers, "counting text", lambda j: str(j[0]))
     for number, (found_documents, found_bytes) in counted:
         language = jobs[number][0]
         documents_of[language] += found_documents
@@ -121,7 +122,7 @@ def draw_sample(
     arguments = [
         (
             text,
-            fraction,
+            held_out,
             f"{config.seed}/{language}/{text}",
             min(1.0, 1.2 * share[language] / bytes_of[language] + 1e-4),
         )
@@ -147,23 +148,23 @@ def draw_sample(
     return table, sentences
 
 
-def _count(text: Slice[cfg.Source], fraction: float) -> tuple[int, int]:
+def _count(text: Slice[cfg.Source], held_out: HeldOut) -> tuple[int, int]:
     """Training documents of a slice, and their bytes."""
     count = size = 0
     for batch in read_documents(text):
-        train = divide(text.part, batch, fraction)["train"]
+        train = held_out.divide(text.part, batch)["train"]
         count += len(train)
         size += len("".join(train).encode())
     return count, size
 
 
-def _draw(text: Slice[cfg.Source], fraction: float, seed: str, below: float) -> list[tuple[float, str]]:
+def _draw(text: Slice[cfg.Source], held_out: HeldOut, seed: str, below: float) -> list[tuple[float, str]]:
     """Training documents of a slice with keys below `below`."""
     keys = random.Random(seed)
     return [
         (key, document)
         for batch in read_documents(text)
-        for document in divide(text.part, batch, fraction)["train"]
+        for document in held_out.divide(text.part, batch)["train"]
         if (key := keys.random()) < below
     ]
 

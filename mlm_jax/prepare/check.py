@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is wrong, or odd, with a corpus: refused before it is used, or said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from etils import epath
+
+from mlm_jax import config as cfg
+from mlm_jax import console
+from mlm_jax.errors import UserError
+from mlm_jax.manifest import Stream
+from mlm_jax.prepare import coverage
+from mlm_jax.prepare.slices import Slice
+from mlm_jax.prepare.sources import read_documents
+from mlm_jax.prepare.tally import Tally
+from mlm_jax.tokenizers import load_tokenizer
+from mlm_jax.vocabulary import Vocabulary
+
+UNKNOWN = 0.01  # of a text, from which a warning says so
+FIRST_LOOK = 100  # documents of each language
+NAMED = 10  # languages in a message, the worst first
+
+
+def refuse_too_small(config: cfg.Config, streams: Sequence[Stream]) -> None:
+    """Refuse the streams whose training text does not fill one block, all of them at once.
+
+    Raises:
+      UserError: naming each, and what to do.
+    """
+    length = config.data.sequence_length
+    small = [stream for stream in streams if stream.train.tokens < length]
+    if not small:
+        return
+    each = [
+        f"language {s.name}: {s.train.documents:,} training documents hold {s.train.tokens:,} tokens"
+        f"{f' ({s.train.left_out:,} more are held out)' if s.train.left_out else ''}"
+        for s in small
+    ]
+    advice = "give them more text, drop them from data.sources or data.parallel, or lower data.sequence_length"
+    if config.data.packing == "next_sentence" and any(len(s.languages) == 1 for s in small):
+        advice = (
+            "next_sentence takes documents of two sentences or more: lines of one, or Source(documents='paragraph')"
+        )
+    raise UserError(f"{_listed(each)}, fewer than one block of {length}; {advice} (what is prepared is kept)")
+
+
+def first_look(
+    languages: Mapping[str, Sequence[Slice[cfg.Source]]], words: Vocabulary, folder: epath.Path
+) -> dict[str, tuple[float, str]]:
+    """What share of each language's first documents the vocabulary cannot write, and which characters.
+
+    Args:
+      folder: of the vocabulary.
+    """
+    tokenizer = load_tokenizer(folder)
+    found = {}
+    for language, slices in languages.items():
+        texts = next((batch for batch in read_documents(slices[0]) if batch), [])[:FIRST_LOOK]
+        tokens, tally = tokenizer.encode(texts), Tally()
+        coverage.read_back(tokenizer, words, texts, tokens, tally)
+        ids = [token for document in tokens for token in document]
+        share = coverage.unknown_share(ids.count(words.unk), len(ids), tally.lost.total(), tally.characters)
+        found[language] = (share, coverage.in_words(tally.lost))
+    return found
+
+
+def refuse_unknown(unknown: Mapping[str, tuple[float, str]], most: float) -> None:
+    """Refuse languages of which the vocabulary cannot write enough.
+
+    Args:
+      unknown: language → share of its text, and characters of it.
+      most: `config.Vocabulary.most_unknown`; at 1 none is refused.
+
+    Raises:
+      UserError: naming each, and what to do.
+    """
+    refused = {name: found for name, found in unknown.items() if most < 1 and found[0] >= most}
+    if refused:
+        raise UserError(
+            f"the vocabulary cannot write the text of {_listed(list(_in_words(refused)))}; take one that knows the script, "
+            "drop the language from data.sources, or set vocabulary.most_unknown to 1 to train on what is left of it"
+        )
+
+
+def warn(streams: Sequence[Stream]) -> None:
+    """Say what of a corpus is odd, a line for each kind."""
+    unknown = {s.name: (s.train.unknown, s.train.lost) for s in streams if s.train.unknown >= UNKNOWN}
+    if unknown:
+        console.warn(
+            f"the vocabulary cannot write all text of {_listed(list(_in_words(unknown)))}; sampling rates, the unigram baseline "
+            "and losses are of what is left, and bits per byte are not given"
+        )
+    left_out = [
+        f"{s.name} {s.train.left_out:,} of {s.train.left_out + s.train.documents:,}"
+        f"{f' and {s.train.sentences_left_out:,} sentences of others' if s.train.sentences_left_out else ''}"
+        for s in streams
+        if s.train.left_out or s.train.sentences_left_out
+    ]
+    if left_out:
+        console.say(f"left out of training, because held out elsewhere: {_listed(left_out)}")
+    empty = [s.name for s in streams if not s.validation.documents]
+    if empty:
+        console.warn(
+            f"nothing is held out of {_listed(empty)}, so its loss will not be known: raise data.validation_fraction, or name "
+            "a file in Source.validation"
+        )
+
+
+def _in_words(unknown: Mapping[str, tuple[float, str]]) -> Iterator[str]:
+    for name, (share, lost) in sorted(unknown.items(), key=lambda item: -item[1][0]):
+        yield f"{name} ({100 * share:.1f} %{f': {lost}' if lost else ''})"
+
+
+def _listed(items: Sequence[str]) -> str:
+    return ", ".join(items[:NAMED]) + (f" and {len(items) - NAMED} more" if len(items) > NAMED else "")

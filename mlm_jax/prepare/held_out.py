@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which text is held out, and that none of it is trained on, whatever stream it comes by.
+
+A stream's own documents divide by the hash of their text, so that one is held out in all streams of one language or in none. What
+that cannot see is a sentence pair whose second side is a held-out document, a document that is a side of a held-out pair, or text
+of a named validation file. So where a corpus has pairs or such files, the hashes of all held-out text are gathered first
+(`gather`), and training leaves out what is among them (`HeldOut.divide`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar
+
+import numpy as np
+from etils import epath
+
+from mlm_jax import config as cfg
+from mlm_jax.files import write_whole
+from mlm_jax.prepare.pool import run_all
+from mlm_jax.prepare.sentence_pairs import sentences
+from mlm_jax.prepare.slices import Pair, Slice
+from mlm_jax.prepare.sources import read_documents, read_pairs
+from mlm_jax.prepare.tally import Tally
+
+T = TypeVar("T", bound=str | Pair)
+
+SHORTEST_SENTENCE = 24  # bytes: shorter ones (Contents, See also) stand in many documents and give nothing away
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What decides where a document or a sentence pair belongs.
+
+    Attributes:
+      fraction: of the documents, held out by the hash of their text.
+      file: the hashes of all held-out text, uint64 [n], sorted (.npy); "": the fraction decides alone.
+      sha256: of the file.
+    """
+
+    fraction: float
+    file: str = ""
+    sha256: str = ""
+
+    def divide(self, part: str, batch: list[T], tally: Tally | None = None) -> dict[str, list[T]]:
+        """Documents (or pairs) of a batch by what they are for: train and validation.
+
+        Args:
+          part: `Slice.part`; "both" divides them by hash, pairs by that of their first side.
+          tally: what training leaves out is counted there.
+        """
+        parts: dict[str, list[T]] = {"train": [], "validation": []}
+        if part == "both":
+            for document in batch:
+                decides = document if isinstance(document, str) else document[0]
+                parts["validation" if is_held_out(decides, self.fraction) else "train"].append(document)
+        else:
+            parts[part] = batch
+        if self.file and parts["train"]:
+            parts["train"] = leave_out(parts["train"], _load(self.file), tally or Tally())
+        return parts
+
+
+def is_held_out(document: str, fraction: float) -> bool:
+    """Whether a document is for validation: decided by its text alone, so that it never moves."""
+    if not fraction:
+        return False
+    digest = hashlib.blake2b(document.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") < fraction * 2**64
+
+
+def text_hash(text: str) -> int:
+    """A hash, of 64 bits, of text whose case, white space and Unicode form do not count."""
+    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return int.from_bytes(hashlib.blake2b(plain.encode(), digest_size=8).digest(), "little")
+
+
+def parts_of(text: str) -> list[str]:
+    """The sentences of a text, in order, that are long enough to be looked for."""
+    found = [sentence for line in text.splitlines() for sentence in sentences(line)]
+    return [sentence for sentence in found if len(sentence.encode()) >= SHORTEST_SENTENCE]
+
+
+def hashes_of(text: str) -> list[int]:
+    """Hashes of a held-out text and of its sentences."""
+    return [text_hash(text), *map(text_hash, parts_of(text))]
+
+
+def leave_out(batch: list[T], hashes: np.ndarray, tally: Tally) -> list[T]:
+    """Training documents (or pairs) without what is held out.
+
+    A pair goes when one of its sides, or a sentence of one, is held out; a document when all of it is, or loses the sentences
+    that are.
+
+    Args:
+      hashes: uint64 [n], sorted.
+    """
+    texts = [[document] if isinstance(document, str) else list(document) for document in batch]
+    parts = [[part for side in sides for part in [*sides, *parts_of(side)]] for sides in texts]
+    found = np.fromiter((text_hash(part) for own in parts for part in own), np.uint64)
+    at = np.searchsorted(hashes, found)
+    held = iter((hashes[np.minimum(at, len(hashes) - 1)] == found).tolist() if len(hashes) else [False] * len(found))
+    kept: list[T] = []
+    for document, own in zip(batch, parts, strict=True):
+        bad = [part for part in own if next(held)]
+        if not bad:
+            kept.append(document)
+        elif isinstance(document, str) and document not in bad and (rest := _without(document, bad)):
+            tally.sentences_left_out += len(bad)
+            kept.append(rest)  # type: ignore[arg-type]  # a document is a str
+        else:
+            tally.left_out += 1
+    return kept
+
+
+def _without(document: str, sentences: Iterable[str]) -> str:
+    """A document without some of its sentences, each once; lines that are left empty go too."""
+    for sentence in sentences:
+        document = document.replace(sentence, "", 1)
+    return "\n".join(line for text in document.splitlines() if (line := text.strip()))
+
+
+def gather(
+    languages: dict[str, list[Slice[cfg.Source]]],
+    pairs: dict[tuple[str, str], list[Slice[cfg.Parallel]]],
+    fraction: float,
+    folder: epath.Path,
+    workers: int,
+) -> HeldOut:
+    """Read all text once for what is held out, where the hash of a document alone cannot tell.
+
+    Args:
+      languages, pairs: the slices of every stream.
+      folder: gets held_out.npy.
+
+    Raises:
+      UserError: the text cannot be read.
+    """
+    slices: list[Slice[Any]] = [text for found in languages.values() for text in found]
+    slices += [text for found in pairs.values() for text in found]
+    if not (pairs and fraction) and all(text.part == "both" for text in slices):
+        return HeldOut(fraction)
+    jobs = [(text, fraction) for text in slices if text.part == "validation" or (text.part == "both" and fraction)]
+    done = run_all(_gather_slice, jobs, workers, "gathering held-out text", lambda job: str(job[0]))
+    hashes = np.unique(np.concatenate([np.zeros(0, np.uint64), *(found for _, found in done)]))
+    content = io.BytesIO()
+    np.save(content, hashes)
+    write_whole(folder / "held_out.npy", content.getvalue())
+    return read(folder, fraction)
+
+
+def read(folder: epath.Path, fraction: float) -> HeldOut:
+    """What is held out of a prepared corpus."""
+    file = folder / "held_out.npy"
+    if not file.exists():
+        return HeldOut(fraction)
+    return HeldOut(fraction, str(file), hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+def _gather_slice(text: Slice[Any], fraction: float) -> np.ndarray:
+    """Hashes of what a slice holds out, uint64 [n]."""
+    batches: Iterable[list[Any]] = read_pairs(text) if isinstance(text.source, cfg.Parallel) else read_documents(text)
+    found: set[int] = set()
+    for batch in batches:
+        held: list[Any] = HeldOut(fraction).divide(text.part, batch)["validation"]
+        for document in held:
+            sides: tuple[str, ...] = (document,) if isinstance(document, str) else tuple(document)
+            found.update(number for side in sides for number in hashes_of(side))
+    return np.fromiter(found, np.uint64, len(found))
+
+
+@cache
+def _load(file: str) -> np.ndarray:
+    return np.load(io.BytesIO(epath.Path(file).read_bytes()))

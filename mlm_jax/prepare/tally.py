@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is counted of a text while its blocks are made."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Tally:
+    """Counts of one split of a slice, to which whoever reads, divides or encodes its text adds.
+
+    Attributes:
+      documents, bytes: of its text: documents (or sentence pairs), UTF-8 bytes.
+      left_out: documents (or pairs) that training leaves out because they, or a side, are held out elsewhere.
+      sentences_left_out: sentences that training documents lose for the same reason.
+      encoded: texts that were encoded.
+      characters: of those of them that were read back.
+      lost: characters that their tokens did not give back, and how often.
+    """
+
+    documents: int = 0
+    bytes: int = 0
+    left_out: int = 0
+    sentences_left_out: int = 0
+    encoded: int = 0
+    characters: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
