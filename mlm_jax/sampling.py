@@ -233,7 +233,8 @@ def sampling_table(config: cfg.Config, streams: Sequence[Stream]) -> list[dict[s
 
     Returns:
       Rows with language, is_pair, documents, bytes, tokens, blocks, natural (share of what
-      `sampling.count` names, among languages or among pairs), rates (share of draws, one per stage), draws, epochs, unigram_loss.
+      `sampling.count` names, among languages or among pairs), rates (share of draws, one per stage), draws, epochs, unigram_loss, unknown
+      (share of the text that the vocabulary cannot write), validation_tokens.
     """
     stages = stage_rates(config, streams)
     counts = np.array([getattr(s.train, config.sampling.count) for s in streams], np.float64)
@@ -252,6 +253,8 @@ def sampling_table(config: cfg.Config, streams: Sequence[Stream]) -> list[dict[s
             "draws": float(drawn[i]),
             "epochs": float(drawn[i] / s.train.blocks),
             "unigram_loss": s.unigram_loss,
+            "unknown": s.train.unknown,
+            "validation_tokens": s.validation.tokens,
         }
         for i, s in enumerate(streams)
     ]

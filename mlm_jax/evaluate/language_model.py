@@ -6,11 +6,13 @@ from __future__ import annotations
 import glob
 import math
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
 
+from mlm_jax import console, coverage
 from mlm_jax.encode.rows import Arrays, Batch, Shape, pack
 from mlm_jax.encode.run import frame, items_of, make_run
 from mlm_jax.errors import UserError
@@ -18,7 +20,7 @@ from mlm_jax.evaluate.config import Text
 from mlm_jax.lines import read_lines
 from mlm_jax.pretrained import Pretrained
 from mlm_jax.tokenizers import Tokenizer
-from mlm_jax.train.validate import validation_sums
+from mlm_jax.train.validate import LOST, validation_sums
 
 TOKENS = 4_096  # of the batches that texts are packed into, whatever the devices: masks depend on what shares a block
 
@@ -38,7 +40,8 @@ def make_measure(pretrained: Pretrained, tokenizer: Tokenizer, mesh: jax.shardin
       max_length: tokens of a text that are read, specials included.
 
     Returns:
-      measure(text, texts read at most) → loss (nats per masked token), accuracy, perplexity, bits_per_byte; and texts read.
+      measure(text, texts read at most) → loss (nats per masked token), accuracy, perplexity, targets (tokens scored), and bits_per_byte
+      where the vocabulary can write the text; and texts read.
 
     Raises:
       UserError: the encoder has no output layer; on a call, there is no text.
@@ -62,19 +65,33 @@ def make_measure(pretrained: Pretrained, tokenizer: Tokenizer, mesh: jax.shardin
         if not found:
             raise UserError(f"{text.path}: no text there ({text.language})")
         tokens = tokenizer.encode(found)
-        ids = [frame(pieces, words, max_length) for pieces in tokens]
+        ids = [frame(document, words, max_length) for document in tokens]
         items = items_of(ids, text.language, pretrained.languages, embedded=False)
         sums = np.zeros(3)
         for _, out in run(items, pretrained.params):
             sums += [out[name].sum() for name in ("loss", "correct", "targets")]
+        lost, read = Counter[str](), 0
+        for line, document in zip(found, tokens, strict=True):
+            lost += coverage.lost_characters(tokenizer, words, line, document)
+            read += coverage.characters(line).total()
+        pieces = [piece for document in tokens for piece in document]
+        unknown = coverage.unknown_share(pieces.count(words.unk), len(pieces), lost.total(), read)
         loss = sums[0] / sums[2]
         size = sum(len(line.encode()) for line in found)
         scores = {
             "loss": loss,
             "accuracy": sums[1] / sums[2],
             "perplexity": math.exp(min(loss, 700)),
-            "bits_per_byte": loss / math.log(2) * sum(map(len, tokens)) / size,
+            "targets": float(sums[2]),
         }
+        # What the vocabulary cannot write costs nothing: the bits would be those of another text.
+        if unknown >= LOST:
+            console.warn(
+                f"{text.language}: the vocabulary cannot write {100 * unknown:.1f} % of the text ({coverage.in_words(lost)}), so "
+                "bits per byte are not given"
+            )
+            return scores, len(found)
+        scores["bits_per_byte"] = loss / math.log(2) * len(pieces) / size
         return scores, len(found)
 
     return measure

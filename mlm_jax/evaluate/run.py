@@ -209,8 +209,9 @@ def measure_texts(part: LanguageModel, make: Callable[[], Measure]) -> list[Benc
     with console.progress(part.name, len(part.texts), unit="languages") as advance:
         for text in part.texts:
             found, examples = make()(text, part.lines)
-            rows.append(row(part.name, text.language, "bits_per_byte", found, examples, {"lines": part.lines}))
-            advance(1, f"{text.language} {found['bits_per_byte']:.3f}")
+            if "bits_per_byte" in found:
+                rows.append(row(part.name, text.language, "bits_per_byte", found, examples, {"lines": part.lines}))
+            advance(1, f"{text.language} loss {found['loss']:.3f}")
     return rows
 
 

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from etils import epath
 
 from mlm_jax import config as cfg
-from mlm_jax import console
+from mlm_jax import console, coverage
 from mlm_jax.errors import UserError
 from mlm_jax.manifest import Stream
-from mlm_jax.prepare import coverage
 from mlm_jax.prepare.slices import Slice
 from mlm_jax.prepare.sources import read_documents
-from mlm_jax.prepare.tally import Tally
+from mlm_jax.prepare.tally import Tally, read_back
 from mlm_jax.tokenizers import load_tokenizer
 from mlm_jax.vocabulary import Vocabulary
 
@@ -38,7 +37,8 @@ def refuse_too_small(config: cfg.Config, streams: Sequence[Stream]) -> None:
         f"{f' ({s.train.left_out:,} more are held out)' if s.train.left_out else ''}"
         for s in small
     ]
-    advice = "give them more text, drop them from data.sources or data.parallel, or lower data.sequence_length"
+    them = "it" if len(small) == 1 else "them"
+    advice = f"give {them} more text, drop {them} from data.sources or data.parallel, or lower data.sequence_length"
     if config.data.packing == "next_sentence" and any(len(s.languages) == 1 for s in small):
         advice = (
             "next_sentence takes documents of two sentences or more: lines of one, or Source(documents='paragraph')"
@@ -59,7 +59,7 @@ def first_look(
     for language, slices in languages.items():
         texts = next((batch for batch in read_documents(slices[0]) if batch), [])[:FIRST_LOOK]
         tokens, tally = tokenizer.encode(texts), Tally()
-        coverage.read_back(tokenizer, words, texts, tokens, tally)
+        read_back(tokenizer, words, texts, tokens, tally)
         ids = [token for document in tokens for token in document]
         share = coverage.unknown_share(ids.count(words.unk), len(ids), tally.lost.total(), tally.characters)
         found[language] = (share, coverage.in_words(tally.lost))

@@ -17,11 +17,11 @@ import numpy as np
 from etils import epath
 
 from mlm_jax import config as cfg
-from mlm_jax import manifest
+from mlm_jax import coverage, manifest
 from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
 from mlm_jax.manifest import Manifest, Shard, Split, Stream
-from mlm_jax.prepare import check, coverage
+from mlm_jax.prepare import check
 from mlm_jax.prepare.held_out import HeldOut, gather
 from mlm_jax.prepare.pool import run_all
 from mlm_jax.prepare.shard import Job, Settings, file_name, make_shard

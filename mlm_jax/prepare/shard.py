@@ -20,11 +20,11 @@ from mlm_jax import config as cfg
 from mlm_jax import records
 from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
-from mlm_jax.prepare import coverage, packing, sources
+from mlm_jax.prepare import packing, sources
 from mlm_jax.prepare.held_out import HeldOut
 from mlm_jax.prepare.sentence_pairs import sentence_pairs, sentences
 from mlm_jax.prepare.slices import Slice
-from mlm_jax.prepare.tally import Tally
+from mlm_jax.prepare.tally import Tally, read_back
 from mlm_jax.tokenizers import Tokenizer, load_tokenizer
 from mlm_jax.vocabulary import Vocabulary
 
@@ -149,7 +149,7 @@ def make_blocks(
 
     def encode(batch: list[str]) -> list[list[int]]:
         tokens = tokenizer.encode(batch)
-        coverage.read_back(tokenizer, settings.vocabulary, batch, tokens, tally)
+        read_back(tokenizer, settings.vocabulary, batch, tokens, tally)
         return tokens
 
     length, bos, eos = settings.sequence_length, settings.vocabulary.bos, settings.vocabulary.eos

@@ -4,7 +4,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from mlm_jax.coverage import characters, lost_characters
+from mlm_jax.tokenizers import Tokenizer
+from mlm_jax.vocabulary import Vocabulary
+
+FIRST, EVERY = 200, 100  # of a slice's texts the first, and then one in so many, are read back
 
 
 @dataclass
@@ -27,3 +34,14 @@ class Tally:
     encoded: int = 0
     characters: int = 0
     lost: Counter[str] = field(default_factory=Counter)
+
+
+def read_back(
+    tokenizer: Tokenizer, vocabulary: Vocabulary, texts: Sequence[str], tokens: Sequence[Sequence[int]], tally: Tally
+) -> None:
+    """Decode the tokens of some of the texts, and count what they lost."""
+    for text, ids in zip(texts, tokens, strict=True):
+        if tally.encoded < FIRST or tally.encoded % EVERY == 0:
+            tally.characters += characters(text).total()
+            tally.lost += lost_characters(tokenizer, vocabulary, text, ids)
+        tally.encoded += 1

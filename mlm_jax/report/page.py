@@ -23,6 +23,8 @@ COLUMNS = {
     "tokens": ("tokens", "{:,.0f}"),
     "seen": ("tokens seen", "{:,.0f}"),
     "epochs": ("epochs", "{:.1f}"),
+    "unknown": ("unknown", "{:.1%}"),
+    "targets": ("targets", "{:,}"),
     "loss": ("validation loss", "{:.3f}"),
     "perplexity": ("perplexity", "{:,.1f}"),
     "bits_per_byte": ("bits per byte", "{:.3f}"),
@@ -90,9 +92,10 @@ def _cards(run: Run) -> list[tuple[str, str]]:
         cards[1:1] = [
             (f"{last['macro_loss']:.3f}", "validation loss, mean"),
             (f"{mean(list(run.unigram.values())) or float('nan'):.3f}", "unigram loss, mean"),
-            (f"{last['macro_bits_per_byte']:.2f}", "bits per byte, mean"),
             (f"{run.best['step']:,}", "best step"),
         ]
+    if last is not None and last["macro_bits_per_byte"] is not None:
+        cards.append((f"{last['macro_bits_per_byte']:.2f}", "bits per byte, mean"))
     if run.train[-1]["mfu"] is not None:
         cards.append((f"{run.train[-1]['mfu']:.1%}", "model FLOPs utilisation"))
     return cards

@@ -55,8 +55,9 @@ class LanguageRow:
     Attributes:
       natural, rate: its share of the text, and of what is drawn in the last stage.
       tokens, seen, epochs: of its text; drawn so far; the ratio of the two.
-      scores: of the last validation, those that there are: loss, perplexity, bits_per_byte, unigram (the baseline's loss) and gain (by how
-        much the model's loss is lower).
+      unknown: share of the text that the vocabulary cannot write.
+      scores: of the last validation, those that there are: loss, perplexity, bits_per_byte, targets (how many tokens were scored),
+        unigram (the baseline's loss) and gain (by how much the model's loss is lower).
     """
 
     language: str
@@ -66,6 +67,7 @@ class LanguageRow:
     tokens: int
     seen: float
     epochs: float
+    unknown: float
     scores: dict[str, float]
 
 
@@ -102,7 +104,9 @@ def language_rows(run: Run) -> list[LanguageRow]:
     rows = []
     for r in sorted(run.sampling, key=lambda r: (r["is_pair"], -r["natural"])):
         name, found, unigram = r["language"], last.get(r["language"]), r["unigram_loss"]
-        scores = {x: found[x] for x in ("loss", "perplexity", "bits_per_byte")} if found else {}
+        scores = (
+            {x: found[x] for x in ("loss", "perplexity", "bits_per_byte", "targets") if x in found} if found else {}
+        )
         if unigram:
             scores["unigram"] = unigram
         if unigram and found:
@@ -116,6 +120,7 @@ def language_rows(run: Run) -> list[LanguageRow]:
                 r["tokens"],
                 seen[name],
                 seen[name] / r["tokens"],
+                r.get("unknown", 0.0),  # runs of earlier versions did not look
                 scores,
             )
         )
@@ -146,13 +151,16 @@ def summary_table(workdir: epath.PathLike) -> str:
             f"{row.natural:.4f}",
             f"{row.rate:.4f}",
             f"{row.epochs:.1f}",
+            f"{100 * row.unknown:.1f} %",
+            f"{row.scores['targets']:,}" if "targets" in row.scores else "–",
             *(_number(row.scores.get(name)) for name in scores),
         ]
         for row in rows
     ]
     validated = [row.scores for row in rows if "loss" in row.scores and not row.is_pair]
-    cells.append(["mean", "", "", "", *(_number(mean([found.get(name) for found in validated])) for name in scores)])
-    return console.format_table(["language", "natural", "smoothed", "epochs", *scores.values()], cells)
+    cells.append(["mean", *[""] * 5, *(_number(mean([found.get(name) for found in validated])) for name in scores)])
+    heads = ["language", "natural", "smoothed", "epochs", "unknown", "targets", *scores.values()]
+    return console.format_table(heads, cells)
 
 
 def _number(value: float | None) -> str:
@@ -167,13 +175,14 @@ def sampling_text(count: str, rows: list[dict[str, Any]]) -> str:
       rows: of `sampling.sampling_table`.
     """
     stages = len(rows[0]["rates"])
-    headings = ["language", "tokens", "blocks", f"natural ({count})"]
+    headings = ["language", "tokens", "blocks", "unknown", f"natural ({count})"]
     headings += ["smoothed"] if stages == 1 else [f"stage {i + 1}" for i in range(stages)]
     cells = [
         [
             row["language"],
             f"{row['tokens']:,}",
             f"{row['blocks']:,}",
+            f"{100 * row['unknown']:.1f} %",
             f"{row['natural']:.4f}",
             *(f"{rate:.4f}" for rate in row["rates"]),
             f"{row['epochs']:.1f}",

@@ -24,6 +24,8 @@ from mlm_jax.vocabulary import Vocabulary
 
 RULE = objectives.MASKED_LM  # of validation, whatever the training's masks are
 SEED = 15
+LOST = 0.001  # share of a text that the vocabulary cannot write, from which its bits per byte would be those of another text
+FEW_TARGETS = 1_000  # under which a loss is too uncertain to choose a checkpoint by
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ def validate(validation: Validation, params: Params, most_blocks: int, batch_siz
     """Score every stream's first validation blocks.
 
     Bits per byte is the loss per token times the language's tokens per byte: what all tokens of the text
-    would cost at the price of the scored ones. It lets vocabularies be compared.
+    would cost at the price of the scored ones. It lets vocabularies be compared, and is left out where the vocabulary cannot write
+    a thousandth of the language's text: what is lost costs nothing.
 
     Args:
       params: on the mesh.
@@ -99,7 +102,7 @@ def validate(validation: Validation, params: Params, most_blocks: int, batch_siz
       batch_size: blocks scored at a time, over all processes.
 
     Returns:
-      `languages`: name → loss (nats per scored token), accuracy, perplexity, bits_per_byte, targets, and with
+      `languages`: name → loss (nats per scored token), accuracy, perplexity, bits_per_byte (see above), targets, and with
       next-sentence prediction pair_accuracy; `pairs`, where language pairs are trained on: the same of
       each; macro_loss and macro_bits_per_byte: means over the languages that have validation text (over the
       pairs where there is no language).
@@ -123,7 +126,7 @@ def validate(validation: Validation, params: Params, most_blocks: int, batch_siz
                 "loss": loss,
                 "accuracy": of["correct"] / of["targets"],
                 "perplexity": math.exp(min(loss, 700)),
-                "bits_per_byte": loss / math.log(2) * tokens_per_byte,
+                **({"bits_per_byte": loss / math.log(2) * tokens_per_byte} if writes(stream) else {}),
                 "targets": int(of["targets"]),
                 **({"pair_accuracy": of["pair_correct"] / of["pairs"]} if of["pairs"] else {}),
             }
@@ -131,7 +134,24 @@ def validate(validation: Validation, params: Params, most_blocks: int, batch_siz
     averaged = found[1] or found[2]
 
     def macro(name: str) -> float | None:
-        return sum(v[name] for v in averaged.values()) / len(averaged) if averaged else None
+        values = [found[name] for found in averaged.values() if name in found]
+        return sum(values) / len(values) if values else None
 
     result = {"macro_loss": macro("loss"), "macro_bits_per_byte": macro("bits_per_byte"), "languages": found[1]}
     return result | ({"pairs": found[2]} if found[2] else {})
+
+
+def writes(stream: Stream) -> bool:
+    """Whether the vocabulary can write a stream's text, but for less than `LOST`."""
+    return max(stream.train.unknown, stream.validation.unknown) < LOST
+
+
+def few_targets(streams: Sequence[Stream], most_blocks: int, length: int) -> list[str]:
+    """The streams of whose validation text less than `FEW_TARGETS` tokens will be scored, and about how many.
+
+    Args:
+      most_blocks: scored per stream.
+      length: tokens in a block.
+    """
+    targets = {s.name: RULE.mask_rate * min(s.validation.tokens, most_blocks * length) for s in streams}
+    return [f"{name} ({number:.0f})" for name, number in targets.items() if 0 < number < FEW_TARGETS]

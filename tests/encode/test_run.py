@@ -49,7 +49,7 @@ def computed(workdir, mesh, folder):
         "first": make_embedder(pretrained, tokenizer, mesh, 1, "first", 24)(TEXTS, "en"),
         "layers": np.asarray(vectors.sentences(TEXTS, "en")),
         "words": np.concatenate(vectors.words([text.split() for text in TEXTS], "en"), axis=1),
-        "language model": np.array([measured[name] for name in ("loss", "accuracy", "bits_per_byte")]),
+        "language model": np.array([measured[name] for name in ("loss", "accuracy", "targets")]),
     }
 
 

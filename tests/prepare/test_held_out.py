@@ -61,9 +61,7 @@ def test_no_held_out_sentence_is_in_any_training_text(tmp_path, documents):
         for batch in read_pairs(text) if isinstance(text.source, cfg.Parallel) else read_documents(text):
             for split, found in held_out.divide(text.part, batch).items():
                 sides = [side for x in found for side in ([x] if isinstance(x, str) else x)]
-                (train if split == "train" else validation).update(
-                    s for side in sides for s in [side, *parts_of(side)]
-                )
+                (train if split == "train" else validation).update(s for side in sides for s in [side, *parts_of(side)])
     assert len(validation) > 90 and len(train) > 500
     assert not train & validation
     # Everything else is still there: only held-out sentences are gone.

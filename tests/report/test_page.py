@@ -69,7 +69,17 @@ def test_the_page_is_one_file_with_everything_in_it(tmp_path, languages):
 def test_the_table_ends_with_the_mean(tmp_path):
     make_run(tmp_path, 7)
     lines = summary_table(tmp_path).splitlines()
-    assert lines[0].split() == ["language", "natural", "smoothed", "epochs", "validation", "unigram", "gained"]
+    assert lines[0].split() == [
+        "language",
+        "natural",
+        "smoothed",
+        "epochs",
+        "unknown",
+        "targets",
+        "validation",
+        "unigram",
+        "gained",
+    ]
     assert lines[2].split()[:3] == ["l6", "0.2500", "0.1429"]
     assert lines[-1].split() == ["mean", "5.500", "6.000", "0.500"]
 

@@ -7,11 +7,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from mlm_jax.prepare.tally import Tally
 from mlm_jax.tokenizers import Tokenizer
 from mlm_jax.vocabulary import Vocabulary
-
-FIRST, EVERY = 200, 100  # of a slice's texts the first, and then one in so many, are read back
 
 
 def characters(text: str) -> Counter[str]:
@@ -23,17 +20,6 @@ def lost_characters(tokenizer: Tokenizer, vocabulary: Vocabulary, text: str, tok
     """The characters of a text that its tokens do not give back."""
     written = tokenizer.decode([token for token in tokens if token != vocabulary.unk])
     return characters(text) - characters(written)
-
-
-def read_back(
-    tokenizer: Tokenizer, vocabulary: Vocabulary, texts: Sequence[str], tokens: Sequence[Sequence[int]], tally: Tally
-) -> None:
-    """Decode the tokens of some of the texts, and count what they lost."""
-    for text, ids in zip(texts, tokens, strict=True):
-        if tally.encoded < FIRST or tally.encoded % EVERY == 0:
-            tally.characters += characters(text).total()
-            tally.lost += lost_characters(tokenizer, vocabulary, text, ids)
-        tally.encoded += 1
 
 
 def unknown_share(unknown: int, tokens: int, lost: int, read: int) -> float:
