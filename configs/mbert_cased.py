@@ -4,7 +4,8 @@
     mlm-jax pretrain configs/mbert_cased.py --workdir gs://BUCKET/mbert_cased
 
 Text: `wikipedia/{language}/*.txt.gz`, one sentence per line, a blank line between articles. Vocabulary and data are both
-sampled at exponent 0.7; 119,547 WordPieces. Masked LM with 10 static masks and next-sentence prediction.
+sampled at exponent 0.7; 119,547 WordPieces. Masked LM with 10 static masks, of 15 % of the tokens, specials counted, and
+next-sentence prediction.
 
 The multilingual recipe was never published. Batch 256, a million updates, learning rate 1e-4, 10,000 steps of
 warm-up, decay 0.01 and clipping at 1 are BERT's, from memory of its paper; it trained nine tenths of the updates on
@@ -28,7 +29,7 @@ def get_config() -> Config:
         vocabulary=Vocabulary(model="wordpiece", size=families.MBERT_CASED_VOCABULARY, sample_bytes=2_000_000_000),
         sampling=Sampling(exponent=0.7),
         model=families.MBERT,
-        objective=Objective(static_masks=1),
+        objective=Objective(static_masks=1, mask_count="all"),
         optimizer=Optimizer(learning_rate=1e-4, warmup_steps=10_000, b2=0.999),
         train=Train(steps=1_000_000, batch_size=256, validate_every=10_000, save_every=5_000),
     )

@@ -19,7 +19,7 @@ def get_config() -> Config:
         vocabulary=Vocabulary(model="bpe", size=families.XLM_100_VOCABULARY, sample_bytes=1_000_000_000),
         sampling=Sampling(exponent=0.7, count="documents"),
         model=families.XLM_100,
-        objective=Objective(frequency_exponent=0.5),
+        objective=Objective(frequency_exponent=0.5, mask_specials="eos"),
         optimizer=Optimizer(
             learning_rate=1e-4, schedule="inverse_sqrt", warmup_steps=30_000, weight_decay=0.0, clip_norm=5.0
         ),

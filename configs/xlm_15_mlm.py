@@ -5,7 +5,7 @@
 
 Text: `wikipedia/{language}/*.txt.gz`, cut up by Moses, lower-cased and without accents, as theirs; 95,000 BPE pieces.
 Blocks of 256 tokens of running text. Pieces are hidden in proportion to the inverse root of their frequency (the
-paper; the repository's README command turns that off).
+paper; the repository's README command turns that off); </s> is hidden as pieces are.
 
 Where sources differ: exponent 0.7 (the authors, XLM issue 119) against 0.5 (the paper, from memory); batch 32 blocks a
 GPU (README) against 64 (paper), on 64 GPUs; learning rate 1e-4 to 5e-4 (paper). They trained until perplexity converged.
@@ -28,7 +28,7 @@ def get_config() -> Config:
         vocabulary=Vocabulary(model="bpe", size=families.XLM_15_VOCABULARY, sample_bytes=1_000_000_000),
         sampling=Sampling(exponent=0.7, count="documents"),
         model=families.XLM_15,
-        objective=Objective(frequency_exponent=0.5),
+        objective=Objective(frequency_exponent=0.5, mask_specials="eos"),
         optimizer=Optimizer(
             learning_rate=1e-4, schedule="inverse_sqrt", warmup_steps=30_000, weight_decay=0.0, clip_norm=5.0
         ),

@@ -246,9 +246,15 @@ class Objective:
     """Masked language modelling (Devlin et al. 2019, section 3.1). Of no effect where `model.causal`."""
 
     mask_rate: Annotated[float, Within(0, 1, excluded=(0, 1))] = 0.15
-    """Share of the tokens that may be masked (neither special nor padding) that are predicted."""
+    """Share of the tokens (`mask_count`) that are predicted."""
     mask_rate_schedule: tyro.conf.Suppress[tuple[tuple[int, float], ...]] = ()
     """(step, rate): from that step on, that rate (mmBERT: 0.30, 0.15, 0.05)."""
+    mask_count: Literal["maskable", "all"] = "maskable"
+    """What mask_rate is a share of: the tokens that may be masked, or all but padding (BERT, which counts specials and masks none)."""
+    mask_specials: Literal["none", "eos", "all"] = "none"
+    """Specials that may be masked, as pieces may: none; </s> (XLM); or all, <s> and <unk> too (XLM-R's fairseq)."""
+    fates: Literal["piece", "unit"] = "piece"
+    """Whether each predicted piece is replaced or kept by itself (BERT), or a word or span as a whole (fairseq, SpanBERT)."""
     replace_mask: Annotated[float, Within(0, 1)] = 0.8
     """Of the predicted tokens, the share replaced by <mask>."""
     replace_random: Annotated[float, Within(0, 1)] = 0.1
@@ -530,6 +536,10 @@ def validate_pretraining(config: Config) -> None:
     require(
         not (objective.frequency_exponent and (objective.whole_words or objective.span_length > 1)),
         "objective.frequency_exponent: chooses single pieces; not with whole_words or span_length",
+    )
+    require(
+        objective.fates == "piece" or objective.whole_words or objective.span_length > 1,
+        "objective.fates: unit needs whole_words or span_length above 1; else leave it at piece",
     )
     require(
         config.optimizer.freeze == -1,

@@ -46,8 +46,8 @@ class Tables:
     """What `mask_tokens` has to know of a vocabulary, as NumPy arrays.
 
     Attributes:
-      ordinary: the ids that may be masked, or stand in another's place, int32 [n].
-      maskable: whether an id is one of them, bool [vocabulary].
+      ordinary: the ids that may stand in another's place, int32 [n].
+      maskable: whether an id may be masked, bool [vocabulary]: if it is ordinary, or `objective.mask_specials` has it.
       mask: id of <mask>.
       word_classes: by which words are found (`begins_word`), uint8 [2, vocabulary]; None: ids are masked one by one.
       inverse_weight: frequency ** exponent of an id, scaled to whole numbers from 1 on, uint32 [vocabulary]; None: ids are
@@ -76,12 +76,15 @@ def make_tables(
     ordinary = vocabulary.ordinary_ids
     maskable = np.zeros(vocabulary.size, bool)
     maskable[ordinary] = True
+    specials = {"none": (), "eos": (vocabulary.eos,), "all": vocabulary.special_ids}[objective.mask_specials]
+    maskable[list(specials)] = True
+    maskable[[vocabulary.pad, vocabulary.mask]] = False
     inverse_weight = None
     if objective.frequency_exponent and counts is not None:
         powers = np.maximum(counts, 1) ** objective.frequency_exponent
-        powers = powers / powers[ordinary].min()
+        powers = powers / powers[maskable].min()
         # Finely enough for the rarest, and together with `_negative_log`, of 18 bits, within 32 bits.
-        scale = min(32.0, (2**14 - 1) / powers[ordinary].max())
+        scale = min(32.0, (2**14 - 1) / powers[maskable].max())
         inverse_weight = np.clip(np.round(powers * scale), 1, 2**14 - 1).astype(np.uint32)
     return Tables(ordinary, maskable, vocabulary.mask, word_classes, inverse_weight)
 
@@ -165,8 +168,7 @@ def mask_tokens(
 ) -> MaskedBatch:
     """Choose the tokens to predict, and put something else in most of their places.
 
-    In each block a share `rate` of the tokens that may be masked (neither padding nor special) is masked: their number
-    is rounded down or up at random, so that the share is kept on average in short blocks too. Every one of them is
+    In each block a share `rate` of the tokens (`objective.mask_count`) is masked: their number is rounded down or up at random, so that the share is kept on average in short blocks too. Every one of them is
     masked with that chance, wherever it stands and however long its word or span (but for `frequency_exponent`).
 
     Args:
@@ -196,16 +198,17 @@ def mask_tokens(
     order = jnp.where(maskable, order, jnp.uint32(2**32 - 1))
 
     # 2. How many of them are masked, int32 [batch].
-    wanted = rate * jnp.sum(maskable, axis=1)  # float32 [batch]
+    available = jnp.sum(maskable, axis=1)  # [batch]
+    wanted = rate * (jnp.sum(segments > 0, axis=1) if objective.mask_count == "all" else available)  # float32 [batch]
     fraction = _to_unit(bits[Stream.ROUNDING][:, 0])
-    number = jnp.minimum(jnp.floor(wanted + fraction).astype(jnp.int32), most)
+    number = jnp.minimum(jnp.floor(wanted + fraction).astype(jnp.int32), jnp.minimum(most, available))
 
     # 3. Their positions, tokens and weights, [batch, most]. A block with fewer has others there, of weight 0.
     # The sort is stable, so that the pieces of a word, which share a number, come out together and in order.
     ranked = jnp.argsort(order, axis=1, stable=True).astype(jnp.int32)  # [batch, length]
     if by_unit:
-        units = [jnp.take_along_axis(begins, ranked, axis=1) for begins in units]
-        taken = jax.vmap(_take_units)(units, jnp.sum(maskable, axis=1), number, bits[Stream.CUT])
+        in_order = [jnp.take_along_axis(begins, ranked, axis=1) for begins in units]
+        taken = jax.vmap(_take_units)(in_order, available, number, bits[Stream.CUT])
         ranked = jnp.take_along_axis(ranked, jnp.argsort(~taken, axis=1, stable=True), axis=1)
     positions = ranked[:, :most]
     chosen = jnp.take_along_axis(maskable, positions, axis=1)
@@ -213,7 +216,8 @@ def mask_tokens(
     targets = jnp.take_along_axis(tokens, positions, axis=1)
 
     # 4. What stands in their places, int32 [batch, most]: BERT's 80 % <mask>, 10 % another token, 10 % the token itself.
-    fate = _to_unit(jnp.take_along_axis(bits[Stream.FATE], positions, axis=1))
+    decides = jnp.take_along_axis(units[0], positions, axis=1) if objective.fates == "unit" else positions
+    fate = _to_unit(jnp.take_along_axis(bits[Stream.FATE], decides, axis=1))
     # A modulo favours low ids by at most vocabulary / 2**32 of their chance, below 1e-4.
     drawn = jnp.take_along_axis(bits[Stream.REPLACEMENT], positions, axis=1) % np.uint32(len(tables.ordinary))
     other = jnp.take(jnp.asarray(tables.ordinary), drawn.astype(jnp.int32))

@@ -57,6 +57,7 @@ def test_the_default_is_xlmr_base_and_valid():
         ({"objective__mask_rate": 0.0}, "objective.mask_rate: 0.0 is outside 0 to 1"),
         ({"objective__mask_rate_schedule": ((5, 1.2),)}, r"mask_rate_schedule\[0\]: 1.2"),
         ({"objective__replace_random": 0.5}, "must be shares that sum to at most 1"),
+        ({"objective__fates": "unit"}, "objective.fates: unit needs whole_words or span_length"),
         ({"model__dropout": 1.0}, "model.dropout: 1.0"),
         ({"train__batch_size": 10, "train__accumulate": 3}, "does not divide into train.accumulate 3"),
         ({"train__steps": 0}, "train.steps: 0 is less than 1"),

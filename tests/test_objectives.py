@@ -341,6 +341,78 @@ def test_every_position_is_masked_as_often_as_any_other(rule):
     assert np.mean(np.abs(scores) > 2) < 0.09
 
 
+def blocks_of_sentences(rows=400):
+    """<s> and running text with </s> at every tenth place, half of the rows shorter."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(5, WORDS.size, (rows, 64))
+    tokens[:, 9::10], tokens[:, 0] = WORDS.eos, WORDS.bos
+    tokens[::2, 50:] = 0
+    arrays = {"tokens": tokens, "segment_ids": tokens > 0}
+    return {name: jnp.asarray(array, jnp.int32) for name, array in arrays.items()}
+
+
+@pytest.mark.parametrize(
+    ("options", "counted", "masked"),
+    [
+        ({}, (5,), ()),
+        ({"mask_count": "all"}, (1, 3, 5), ()),  # BERT
+        ({"mask_specials": "eos"}, (1, 5), (1,)),  # XLM: all but the first
+        ({"mask_specials": "all"}, (1, 3, 5), (1, 3)),  # fairseq: all
+        ({"mask_specials": "all", "whole_words": True}, (1, 3, 5), (1, 3)),
+        ({"mask_specials": "eos", "frequency_exponent": 0.5}, (1, 5), (1,)),
+    ],
+)
+def test_specials_are_counted_and_masked_as_asked(options, counted, masked):
+    objective = cfg.Objective(**options)
+    batch = blocks_of_sentences()
+    starts = np.arange(WORDS.size) % 3 == 0
+    starts[list(SPECIALS)] = True
+    tables = objectives.make_tables(
+        WORDS, objective, classes_of(starts if objective.whole_words else None), np.arange(WORDS.size) + 1
+    )
+    keys = objectives.row_keys(0, 0, jnp.arange(400))
+    out = objectives.mask_tokens(keys, batch, 0.15, objective, tables, objectives.max_predictions(64, objective))
+    places = masked_places({name: np.asarray(value) for name, value in out.items()})
+    kind = np.minimum(np.asarray(batch["tokens"]), 5)
+    expected = 0.15 * np.isin(kind, counted).sum(axis=1)
+    assert (np.abs(places.sum(axis=1) - expected) < 1).all()
+    for special in (0, 1, 3):
+        share = places[kind == special].mean()
+        if special not in masked:
+            assert share == 0
+        elif not objective.frequency_exponent:
+            assert abs(share - 0.15) < 4 * np.sqrt(0.15 * 0.85 / (kind == special).sum())
+    assert not np.isin(np.asarray(out["tokens"]), SPECIALS)[
+        places & (np.asarray(out["tokens"]) != MASK) & (kind == 5)
+    ].any()
+
+
+@pytest.mark.parametrize("options", [{"whole_words": True}, {"span_length": 3.0}])
+def test_a_word_or_span_has_one_fate(options):
+    starts = np.arange(WORDS.size) % 3 == 0
+    batch = batch_of(300, 64, specials=0.0) | {"segment_ids": jnp.ones((300, 64), jnp.int32)}
+    before, segments = np.asarray(batch["tokens"]), batch["segment_ids"]
+    mixed = {}
+    for fates in ("piece", "unit"):
+        objective = cfg.Objective(fates=fates, **options)
+        classes = classes_of(starts) if objective.whole_words else None
+        tables = objectives.make_tables(WORDS, objective, classes)
+        keys = objectives.row_keys(0, 0, jnp.arange(300))
+        out = objectives.mask_tokens(keys, batch, 0.15, objective, tables, 10)
+        places = masked_places({name: np.asarray(value) for name, value in out.items()})
+        bits = objectives.random_bits(keys, [objectives.Stream.SPAN], 64)[objectives.Stream.SPAN]
+        unit = np.asarray(objectives._units(batch["tokens"], segments, bits, objective, tables)[0])
+        unit = unit + 64 * np.arange(300)[:, None]
+        after = np.asarray(out["tokens"])
+        fate = np.where(after == MASK, 0, np.where(after == before, 1, 2))
+        found = [set(fate[places & (unit == u)]) for u in np.unique(unit[places])]
+        mixed[fates] = sum(len(f) > 1 for f in found)
+        shares = np.bincount(fate[places], minlength=3) / places.sum()
+        np.testing.assert_allclose(shares, [0.8, 0.1, 0.1], atol=0.03)
+    assert mixed["piece"] > 50
+    assert mixed["unit"] <= 2  # another piece may be the same one
+
+
 @pytest.mark.parametrize("rule", ["whole words", "spans of words"])
 def test_one_word_of_a_block_is_cut_at_most(rule):
     objective = cfg.Objective(**RULES[rule])
