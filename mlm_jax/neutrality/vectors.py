@@ -18,6 +18,7 @@ from mlm_jax import console
 from mlm_jax.encode.given import as_texts
 from mlm_jax.encode.run import Function, frame, items_of, make_run, refuse_longer
 from mlm_jax.encode.sentences import Pooling, pooled
+from mlm_jax.encode.words import encode_words
 from mlm_jax.model.batch import PackedBatch
 from mlm_jax.pretrained import Params, Pretrained, place
 from mlm_jax.tokenizers import Tokenizer
@@ -98,16 +99,12 @@ def make_vectors(
         return np.load(path, mmap_mode="r")
 
     def embed_words(sentences: Sequence[Sequence[str]], language: str) -> list[np.ndarray]:
-        listed = sorted({word for sentence in sentences for word in sentence})
-        # A word that the tokenizer makes nothing of still needs a place.
-        pieces = {word: ids or [words.unk] for word, ids in zip(listed, tokenizer.encode(listed), strict=True)}
         ids, starts = [], []
-        for sentence in sentences:
-            counts = [len(pieces[word]) for word in sentence]
-            ends = 1 + np.cumsum(counts)
+        for pieces in encode_words(tokenizer, sentences, words.unk):
+            ends = 1 + np.cumsum([len(of_word) for of_word in pieces])
             kept = int(np.searchsorted(ends, max_length - 1, side="right"))  # words that are there whole
             starts.append(np.concatenate([[1], ends[:kept]]).astype(int))
-            ids.append(frame([piece for word in sentence[:kept] for piece in pieces[word]], words, max_length))
+            ids.append(frame([piece for of_word in pieces[:kept] for piece in of_word], words, max_length))
         found: list[np.ndarray] = [np.zeros(0)] * len(ids)
         for members, hidden in of_tokens(ids, language):
             for row, item in enumerate(members):

@@ -15,6 +15,7 @@ from scipy.special import softmax
 from mlm_jax import console
 from mlm_jax.encode.given import as_list, as_text
 from mlm_jax.encode.rows import placed
+from mlm_jax.encode.words import encode_words
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.arrays import Encoded, Items
 from mlm_jax.finetune.config import Data, Task
@@ -115,17 +116,15 @@ class Tag(TaskKind):
         made = Encoded(language)
         number = {label: i for i, label in enumerate(labels)}
         most = data.max_length
-        words = {word for e in examples for word in e.first}
-        listed = sorted(words)
         # A word that the tokenizer makes nothing of still needs a place to be tagged at.
-        pieces = {word: ids or [vocabulary.unk] for word, ids in zip(listed, tokenizer.encode(listed), strict=True)}
-        for i, example in enumerate(examples):
+        encoded = encode_words(tokenizer, [e.first for e in examples], vocabulary.unk)
+        for i, (example, pieces) in enumerate(zip(examples, encoded, strict=True)):
             ids, starts = [vocabulary.bos], []
-            for word in example.first:
+            for of_word in pieces:
                 if len(ids) + 1 + 1 > most:
                     break
                 starts.append(len(ids))
-                ids += pieces[word]
+                ids += of_word
             made.truncated += len(ids) + 1 > most
             ids = [*ids[: most - 1], vocabulary.eos]
             target = None
