@@ -83,6 +83,13 @@ class MayChange:
 
 
 @dataclass(frozen=True)
+class Formerly:
+    """The option's default was `value` in earlier versions: a workdir that has it counts as having the default."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
 class FixedBy:
     """The option may not change once a workdir has this file, which is made by it; others may until something is saved."""
 
@@ -200,7 +207,9 @@ def _compare(
             # tuple[X, ...] has items of one kind; of tuple[X, Y] none is a dataclass.
             yield from _compare(f"{name}[{i}]", kinds[0] if kinds else None, notes, was, now)
     elif not (
-        stored == given or (isinstance(stored, float) and isinstance(given, float) and math.isclose(stored, given))
+        stored == given
+        or (isinstance(stored, float) and isinstance(given, float) and math.isclose(stored, given))
+        or (given == default and any(isinstance(note, Formerly) and note.value == stored for note in notes))
     ):
         yield Difference(name, stored, given, notes)
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mlm_jax.errors import UserError
+
 ROWS = 4_096  # of the similarity matrix in memory at a time
 
 
@@ -57,11 +59,38 @@ def nearest(a: np.ndarray, b: np.ndarray, margin: int = 0) -> tuple[np.ndarray, 
     return np.concatenate(found), np.concatenate(scores)
 
 
-def accuracy(a: np.ndarray, b: np.ndarray, margin: int = 0, both_ways: bool = False) -> float:
-    """Share of the vectors of `a` whose nearest of `b` is the one of the same number; float32 [n, width] each."""
-    right = np.arange(len(a))
-    ways = [(a, b), (b, a)] if both_ways else [(a, b)]
-    return float(np.mean([np.mean(nearest(x, y, margin)[0] == right) for x, y in ways]))
+def accuracy(
+    a: np.ndarray,
+    b: np.ndarray,
+    margin: int = 0,
+    both_ways: bool = False,
+    texts: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> float:
+    """Share of the vectors of `a` whose nearest of `b` is the one of the same number.
+
+    Args:
+      a, b: float32 [n, width] each.
+      margin: of `nearest`.
+      both_ways: average with the other direction.
+      texts: the sentences of both sides: another vector of the same sentence is right too, as LASER compares (similarity_search
+        --textual). None: by number alone.
+
+    Raises:
+      UserError: the sides have different widths, `a` has no vector, or `b` fewer.
+    """
+    if a.ndim != 2 or a.shape[1:] != b.shape[1:] or not 0 < len(a) <= len(b):
+        raise UserError(
+            f"retrieval: vectors {list(a.shape)} and {list(b.shape)}; vector n of one is the translation of n of the other"
+        )
+    of_a, of_b = (np.arange(len(a)), np.arange(len(b))) if texts is None else map(first_lines, texts)
+    ways = [(a, b, of_b), (b, a, of_a)] if both_ways else [(a, b, of_b)]
+    return float(np.mean([np.mean(same[nearest(x, y, margin)[0]] == same[: len(x)]) for x, y, same in ways]))
+
+
+def first_lines(sentences: Sequence[str]) -> np.ndarray:
+    """The number of the first sentence that is the same as each, int64 [n]."""
+    seen: dict[str, int] = {}
+    return np.array([seen.setdefault(sentence, i) for i, sentence in enumerate(sentences)], np.int64)
 
 
 def candidates(a: np.ndarray, b: np.ndarray, k: int) -> list[tuple[float, int, int]]:
@@ -90,9 +119,9 @@ def candidates(a: np.ndarray, b: np.ndarray, k: int) -> list[tuple[float, int, i
 def best_threshold(found: Sequence[tuple[float, int, int]], gold: set[tuple[int, int]]) -> float:
     """The score above which the pairs' F1 is highest; pairs by falling score.
 
-    Halfway between two scores, as BUCC's baseline sets it.
+    Halfway between two scores, as LASER's script sets it; 0, which all pairs are above, where no pair is right.
     """
-    best, threshold, right = -1.0, np.inf, 0
+    best, threshold, right = 0.0, 0.0, 0
     for number, (score, i, j) in enumerate(found, 1):
         right += (i, j) in gold
         f1 = 2 * right / (number + len(gold))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def retrieve(part: Retrieval, embedder: Callable[[int, Pooling], Embed], workdir
         for pairs in part.pairs:
             first, second = read_aligned(pairs, workdir)
             a, b = embed(first, pairs.languages[0]), embed(second, pairs.languages[1])
-            value = retrieval.accuracy(a, b, margin, part.both_ways)
+            value = retrieval.accuracy(a, b, margin, part.both_ways, (first, second))
             rows.append(row(part.name, pairs.languages[0], "accuracy", {"accuracy": value}, len(first), protocol))
             advance(1, f"{pairs.languages[0]} {100 * value:.1f}")
     return rows
@@ -174,22 +175,37 @@ def mine_one(
 ) -> tuple[list[tuple[float, int, int]], set[tuple[int, int]]]:
     """Candidates of two corpora by falling score, and the gold pairs, both by the sentences' numbers.
 
+    As LASER's scripts (mine_bitexts.py, bucc.py) and XTREME's count: a sentence that occurs several times is mined once, and
+    since no one can say which of its ids is meant, pairs with it do not count as found; gold has all its pairs.
+
     Raises:
-      UserError: a line without a tab, or a gold pair of an id that is not there.
+      UserError: a line without a tab, an id that is there twice, or a gold pair of an id that is not there.
     """
     numbers: list[dict[str, int]] = []
-    vectors = []
+    vectors, lines = [], []  # lines: of each sentence that is mined, its number; None of one that occurs several times
     for path, language in zip(paths[:2], languages, strict=True):
-        sentences = [parts for _, parts in two_columns(path)]
-        numbers.append({key: i for i, (key, _) in enumerate(sentences)})
-        vectors.append(embed([sentence for _, sentence in sentences], language))
+        known: dict[str, int] = {}
+        where: dict[str, list[int]] = {}
+        for i, (at, (key, sentence)) in enumerate(two_columns(path)):
+            if known.setdefault(key, i) != i:
+                raise UserError(f"{at}: the id {key} is there before; each sentence has its own")
+            where.setdefault(sentence, []).append(i)
+        numbers.append(known)
+        spelt = Counter(sentence.strip() for sentence, places in where.items() for _ in places)
+        lines.append([places[0] if spelt[sentence.strip()] == 1 else None for sentence, places in where.items()])
+        vectors.append(embed(list(where), language))
     gold = set()
-    for where, (a, b) in two_columns(paths[2]):
+    for place, (a, b) in two_columns(paths[2]):
         for key, known, path in ((a, numbers[0], paths[0]), (b, numbers[1], paths[1])):
             if key not in known:
-                raise UserError(f"{where}: {key} is not an id of {path}")
+                raise UserError(f"{place}: {key} is not an id of {path}")
         gold.add((numbers[0][a], numbers[1][b]))
-    return retrieval.candidates(vectors[0], vectors[1], k), gold
+    found = []
+    for score, i, j in retrieval.candidates(vectors[0], vectors[1], k):
+        first, second = lines[0][i], lines[1][j]
+        if first is not None and second is not None:
+            found.append((score, first, second))
+    return found, gold
 
 
 def two_columns(path: str) -> Iterator[tuple[str, tuple[str, str]]]:

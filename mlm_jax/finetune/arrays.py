@@ -25,6 +25,7 @@ class Encoded:
       starts: what the task's `decode` needs of each item: places of words' first pieces, or of a window.
       places: what it needs of each example: the places of a paragraph's tokens in characters, int64 [tokens, 2].
       truncated: examples that were cut to fit.
+      outside: numbers of the examples whose answers lie whole in no item.
     """
 
     language: str
@@ -35,6 +36,7 @@ class Encoded:
     starts: list[Any] = field(default_factory=list)
     places: list[np.ndarray] = field(default_factory=list)
     truncated: int = 0
+    outside: list[int] = field(default_factory=list)
 
     def add(self, owner: int, ids: Sequence[int], second_at: int, target: Any, starts: Any = None) -> None:
         """Add an item whose second text begins at a place."""

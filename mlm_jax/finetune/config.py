@@ -12,7 +12,7 @@ from etils import epath
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
-from mlm_jax.fields import BELOW_ONE, MAY_CHANGE, Above, AtLeast, Within, check_bounds
+from mlm_jax.fields import BELOW_ONE, MAY_CHANGE, Above, AtLeast, Formerly, Within, check_bounds
 from mlm_jax.files import read_json
 
 
@@ -58,15 +58,18 @@ class Data:
     max_length: Annotated[int, AtLeast(8)] = 128
     """Tokens of an example, specials included. Longer pairs lose tokens at the end of the longer sentence; tagged
     words beyond are tagged O; paragraphs are read in windows of this length."""
-    stride: Annotated[int, AtLeast(1)] = 128
-    """span: tokens from a window's begin to the next one's (SQuAD's script: 128)."""
+    stride: Annotated[int, AtLeast(0), Formerly(128)] = 0
+    """span: tokens from a window's begin to the next one's, `doc_stride` of BERT's script (128 of 384; what Hugging Face calls stride
+    is the overlap, the rest of the window). 0: a third of `max_length`, half a window at most. More than what keeps every
+    answer of `task.max_answer` tokens whole in some window is refused."""
     max_question: int = 64
     """span: tokens of the question, at most (SQuAD's script: 64)."""
     padding: Annotated[float, Within(0, 1, excluded=(0, 1))] = 0.1
     """Largest share of the positions of training batches that may be padding; examples are packed into blocks as long as
     that takes."""
     misplaced: float = 0.01
-    """span: largest share of training answers that may not stand at their offset; they are left out."""
+    """span: largest share of training answers that may not stand at their offset; they are left out. Also the largest share of a
+    data set's answers that may lie whole in no window; they are counted."""
 
 
 @dataclass(frozen=True)

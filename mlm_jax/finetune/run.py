@@ -15,35 +15,22 @@ import numpy as np
 from etils import epath
 
 from mlm_jax import console, hosts
-from mlm_jax.encode.run import refuse_unknown
 from mlm_jax.errors import UserError
 from mlm_jax.files import read_json, write_json, write_whole
-from mlm_jax.finetune.arrays import Encoded, join
-from mlm_jax.finetune.config import Finetune, Labelled, selection
+from mlm_jax.finetune.arrays import join
+from mlm_jax.finetune.config import Finetune, selection
 from mlm_jax.finetune.examples import Example
 from mlm_jax.finetune.learner import Experiment, Finetuned, Scores, finetune_model, random_start
 from mlm_jax.finetune.models import save_model
-from mlm_jax.finetune.named import local_file
 from mlm_jax.finetune.predict import Score, make_scorer
+from mlm_jax.finetune.sets import Part, Parts, read_parts
 from mlm_jax.finetune.tasks import task_kind
 from mlm_jax.finetune.tasks.base import Prediction
 from mlm_jax.mesh import make_mesh
 from mlm_jax.pretrained import FinetunedHead, Params, Pretrained
 from mlm_jax.results import FINETUNED, FinetunedRow, write_results
-from mlm_jax.tokenizers import Tokenizer, load_tokenizer
+from mlm_jax.tokenizers import load_tokenizer
 from mlm_jax.train.initial import read_initial
-
-
-@dataclass(frozen=True)
-class Part:
-    """Labelled examples of a language, read and encoded."""
-
-    labelled: Labelled
-    examples: list[Example]
-    encoded: Encoded
-
-
-Parts = dict[str, Part]  # by language
 
 
 @dataclass(frozen=True)
@@ -81,7 +68,8 @@ def run_finetuning(config: Finetune) -> tuple[list[FinetunedRow], signal.Signals
     mesh = make_mesh(config.mesh, devices=jax.devices()[: config.devices or None])
     start = read_start(config, mesh)
     tokenizer = load_tokenizer(workdir / "vocabulary")
-    train, dev, test, labels = read_parts(config, start, tokenizer)
+    needed = {x for model in regime_models(config) for x in model.train}
+    train, dev, test, labels = read_parts(config, needed, start, tokenizer)
     scoring = Scoring(config, make_scorer(config, start, labels, mesh), labels)
     console.say(describe(config, start, train, dev, test, labels))
     for model, seed in itertools.product(regime_models(config), config.seeds):
@@ -177,6 +165,7 @@ def measure_model(
                     "language": language,
                     "examples": len(found),
                     "truncated": part.encoded.truncated,
+                    "outside": len(part.encoded.outside),
                     "select": selection(config) if experiment.selected else "last",
                     "step": step,
                     "dev": finetuned.dev.get(step, {}).get(language),
@@ -201,54 +190,6 @@ def read_start(config: Finetune, mesh: jax.sharding.Mesh) -> Pretrained:
     if config.optimizer.freeze > found.model.layers:
         raise UserError(f"optimizer.freeze: {config.optimizer.freeze} layers, the encoder has {found.model.layers}")
     return found
-
-
-def read_parts(
-    config: Finetune, start: Pretrained, tokenizer: Tokenizer
-) -> tuple[Parts, Parts, Parts, tuple[str, ...]]:
-    """Train, dev and test sets by language, and the labels."""
-    data, kind = config.data, task_kind(config.task)
-    needed = {x for model in regime_models(config) for x in model.train}
-    splits = {
-        "train": [part for part in data.train if part.language in needed],
-        "dev": [] if selection(config) == "last" else list(data.dev),
-        "test": list(data.test),
-    }
-    if jax.process_index():
-        hosts.barrier("labelled data is fetched")  # by the first process, for all
-    splits = {name: [fetched(part, config.workdir) for part in parts] for name, parts in splits.items()}
-    if not jax.process_index():
-        hosts.barrier("labelled data is fetched")
-    examples = {
-        name: {part.language: kind.read_examples(part, data) for part in parts} for name, parts in splits.items()
-    }
-    labels = kind.label_set(config.task, [e for found in examples["train"].values() for e in found])
-    made: dict[str, Parts] = {"train": {}, "dev": {}, "test": {}}
-    for name, parts in splits.items():
-        for part in parts:
-            found = examples[name][part.language]
-            kind.check_labels(found, labels)
-            left_out = ""
-            if name == "train":
-                found, left_out = kind.trainable(found, data)
-            # Translated text is in the language it was translated into.
-            language = part.text_language or (config.source if config.regime == "translate_test" else part.language)
-            if start.model.language_embedding:
-                refuse_unknown(language, start.languages)
-            encoded = kind.encode(found, language, tokenizer, start.vocabulary, labels, data)
-            if encoded.truncated or left_out:
-                console.warn(
-                    f"{name} {part.language}: {encoded.truncated:,} of {len(found):,} examples cut to "
-                    f"{data.max_length} tokens{', ' if left_out else ''}{left_out}"
-                )
-            made[name][part.language] = Part(part, found, encoded)
-    return made["train"], made["dev"], made["test"], labels
-
-
-def fetched(part: Labelled, workdir: str) -> Labelled:
-    """The same, in a file of this machine."""
-    path = local_file(part.path, part.text_language or part.language, workdir)
-    return dataclasses.replace(part, path=path)
 
 
 def dev_languages(config: Finetune, model: RegimeModel, dev: Parts) -> tuple[str, ...]:

@@ -61,10 +61,15 @@ def _characters(text: str) -> list[str]:
     return [*out, run] if run else out
 
 
-def f1(gold: str, found: str, language: str = "", rules: str = "squad") -> float:
-    """F1 of the words of an answer; where either has none, whether both have none (SQuAD 2.0)."""
+def f1(gold: str, found: str, language: str = "", rules: str = "squad", unanswerable: bool = False) -> float:
+    """F1 of the words of an answer.
+
+    Args:
+      unanswerable: where either has no words, 1 if both have none, as the script of SQuAD 2.0 has it; those of SQuAD 1.1 and
+        MLQA give 0, for there is no word in common.
+    """
     a, b = normalize(gold, language, rules), normalize(found, language, rules)
-    if not a or not b:
+    if unanswerable and not (a and b):
         return float(a == b)
     common = sum((Counter(a) & Counter(b)).values())
     if not common:
@@ -73,32 +78,45 @@ def f1(gold: str, found: str, language: str = "", rules: str = "squad") -> float
     return 2 * precision * recall / (precision + recall)
 
 
-def exact(gold: str, found: str, language: str = "", rules: str = "squad") -> float:
-    """Whether two answers have the same words in the same order."""
+def exact(gold: str, found: str, language: str = "", rules: str = "squad", unanswerable: bool = False) -> float:
+    """Whether two answers have the same words in the same order; all scripts count two without words as the same."""
     return float(normalize(gold, language, rules) == normalize(found, language, rules))
 
 
 def answer_scores(
-    gold: Sequence[Sequence[str]], found: Sequence[str], language: str = "", rules: str = "squad"
+    gold: Sequence[Sequence[str]],
+    found: Sequence[str],
+    language: str = "",
+    rules: str = "squad",
+    unanswerable: bool = False,
 ) -> dict[str, float]:
-    """Means over questions of the best over each question's answers; a question without answers has "" for one.
+    """Means over questions of the best over each question's answers.
+
+    Args:
+      unanswerable: by the script of SQuAD 2.0: answers without words do not count, and a question that is left without any has
+        "" for one. Else by that of SQuAD 1.1 or MLQA: all count.
 
     Returns:
       f1, exact: 0 to 1.
 
     Raises:
-      UserError: an answer is no text, or a question has one text where a list of answers is meant.
+      UserError: an answer is no text, a question has one text where a list of answers is meant, or it has none.
     """
     for answers in gold:
         if isinstance(answers, str) or not all(isinstance(answer, str) for answer in answers):
             raise UserError(f"gold: {answers!r}, not a list of a question's answers, e.g. ['Denver']")
+        if not answers and not unanswerable:
+            raise UserError("gold: a question without answers; measure it with unanswerable=True, as SQuAD 2.0")
     if isinstance(found, str) or not all(isinstance(answer, str) for answer in found):
         raise UserError("found: not a list of answers")
     if len(gold) != len(found):
         raise UserError(f"found: {len(found):,} answers for {len(gold):,} questions")
-    pairs = [(list(answers) or [""], answer) for answers, answer in zip(gold, found, strict=True)]
+    pairs = [(list(answers), answer) for answers, answer in zip(gold, found, strict=True)]
+    if unanswerable:
+        pairs = [([a for a in answers if normalize(a, language, rules)] or [""], answer) for answers, answer in pairs]
     n = max(len(pairs), 1)
     return {
-        name: sum(max(measure(a, answer, language, rules) for a in answers) for answers, answer in pairs) / n
+        name: sum(max(measure(a, answer, language, rules, unanswerable) for a in answers) for answers, answer in pairs)
+        / n
         for name, measure in (("f1", f1), ("exact", exact))
     }

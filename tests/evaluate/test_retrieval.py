@@ -9,6 +9,7 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import precision_recall_fscore_support
 from sklearn.neighbors import NearestNeighbors
 
+from mlm_jax.errors import UserError
 from mlm_jax.evaluate import retrieval
 
 
@@ -78,3 +79,24 @@ def test_no_sentence_is_mined_twice_and_scores_fall():
     found = retrieval.candidates(vectors(3, 40), vectors(4, 30), 4)
     assert len({i for _, i, _ in found}) == len(found) == len({j for _, _, j in found})
     assert [s for s, _, _ in found] == sorted((s for s, _, _ in found), reverse=True)
+
+
+def test_another_copy_of_the_right_sentence_is_right_by_text_and_wrong_by_number():
+    a = vectors(5, 4)
+    b = a.copy()
+    b[3] = b[1] + 1e-4 * vectors(6, 1)[0]  # of the same sentence; a's fourth is still nearest to b's second
+    a[3] = a[1]
+    texts = (["a", "b", "c", "b"], ["A", "B", "C", "B"])
+    assert retrieval.accuracy(a, b) == 0.75 and retrieval.accuracy(a, b, texts=texts) == 1
+    assert retrieval.accuracy(a, b, 2, True, texts) == 1
+    assert retrieval.accuracy(a, b, texts=(texts[0], ["A", "B", "C", "D"])) == 0.75
+    for other in (b[:, :3], b[:2], b[0]):
+        with pytest.raises(UserError, match="vector n of one is the translation of n of the other"):
+            retrieval.accuracy(a, other)
+    with pytest.raises(UserError, match="vector n of one"):
+        retrieval.accuracy(a[:0], b[:0])
+
+
+def test_no_right_pair_means_that_all_are_taken_as_lasers_script_does():
+    found = [(1.2, 0, 0), (1.1, 1, 1)]
+    assert retrieval.best_threshold(found, {(5, 5)}) == 0 == retrieval.best_threshold([], {(5, 5)})

@@ -162,6 +162,7 @@ def test_correlation_with_pretraining_size_needs_three_languages():
         ("same.en", "\n" * 20, "same.en:1: empty"),
         ("dev.de", "no tab\n", "dev.de:1: not two columns"),
         ("test.gold", "de-0\ten-77\n", "test.gold:1: en-77 is not an id of"),
+        ("dev.de", "de-0\tder\nde-0\tdie\n", "dev.de:2: the id de-0 is there before"),
     ],
 )
 def test_bad_files_are_one_line(tmp_path, file, text, message, capsys):
@@ -170,6 +171,24 @@ def test_bad_files_are_one_line(tmp_path, file, text, message, capsys):
     assert cli.main(["evaluate", write(tmp_path / "suite.py", config)]) == 2
     (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
     assert re.search(message, line), line
+
+
+def test_sentences_that_occur_twice_are_mined_as_lasers_scripts_do(tmp_path):
+    """mine_bitexts.py embeds each sentence once; bucc.py takes no pair with a sentence that has several ids; gold keeps all."""
+    meanings = {"eins": 0, "one": 0, "zwei": 1, "two": 1, "drei": 2, "three": 2, "vier": 3, "four": 3}
+    asked = []
+
+    def embed(sentences, language):
+        asked.append(sentences)
+        return np.eye(4, dtype=np.float32)[[meanings[sentence.strip()] for sentence in sentences]]
+
+    (tmp_path / "de").write_text("a\teins\nb\tzwei\nc\tzwei\nd\tdrei\ne\tvier\n")
+    (tmp_path / "en").write_text("A\tone\nB\ttwo\nC\tthree\nD\tfour\nE\tfour \n")
+    (tmp_path / "gold").write_text("a\tA\nb\tB\nd\tC\n")
+    found, gold = runs.mine_one(embed, tuple(str(tmp_path / name) for name in ("de", "en", "gold")), ("de", "en"), 2)
+    assert asked == [["eins", "zwei", "drei", "vier"], ["one", "two", "three", "four", "four "]]
+    assert {(i, j) for _, i, j in found} == {(0, 0), (3, 2)}  # "zwei" has two ids, "four" too, but for a space
+    assert gold == {(0, 0), (1, 1), (3, 2)}
 
 
 def test_a_file_that_is_not_there(tmp_path):

@@ -13,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlm_jax import vocabulary
+from mlm_jax.errors import UserError
 from mlm_jax.finetune.config import Data, Task
 from mlm_jax.finetune.examples import Example
+from mlm_jax.finetune.sets import report_outside
 from mlm_jax.finetune.tasks import TASKS
 from mlm_jax.finetune.tasks.span import token_span, without_spaces
-from mlm_jax.finetune.tasks.texts import cut_pair
+from mlm_jax.finetune.tasks.texts import cut_pair, separators
 from mlm_jax.tokenizers import load_tokenizer, word_piece
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -180,3 +182,53 @@ def test_windows_hold_every_token_and_answers_are_found_from_any(tmp_path):
     unanswerable = dataclasses.replace(task, unanswerable=True)
     assert span.decode([question], made, none, (), {}, unanswerable)[0].value == ""
     assert span.decode([question], made, none, (), {}, task)[0].value != ""
+
+
+@pytest.mark.parametrize("kind", ["unigram", "wordpiece"])
+@pytest.mark.parametrize("max_length", [40, 128, 384])
+def test_by_default_every_answer_of_up_to_half_a_window_lies_whole_in_one(tmp_path, kind, max_length):
+    tokenizer, words = tokenizer_of(kind, SENTENCES, tmp_path)
+    context = " ".join(SENTENCES * 3)
+    pieces = tokenizer.encode_offsets([context])[0]
+    places = without_spaces(context, np.asarray(pieces[1], np.int64).reshape(-1, 2))
+    question = "Wer? " * 30
+    head = 8 + len([words.bos, words.eos]) + len(separators(tokenizer, words))
+    longest = (max_length - head) // 2
+    for first in range(0, len(places) - longest, 7):
+        begin, end = int(places[first, 0]), int(places[first + longest - 1, 1])
+        if begin >= end:
+            continue
+        example = Example("x:1", question, context, ((context[begin:end], begin),), "1")
+        made = TASKS["span"].encode([example], "de", tokenizer, words, (), Data(max_length=max_length, max_question=8))
+        assert not made.outside and any(target != (0, 0) for target in made.targets)
+
+
+def test_what_loses_answers_is_refused_or_counted(tmp_path):
+    span, task = TASKS["span"], Task(kind="span")
+    with pytest.raises(
+        UserError, match=r"data.stride: 128 in windows of 60 tokens .* use --data.stride 31 or less, or 0"
+    ):
+        span.check(Data(stride=128), task)
+    for data in (Data(), Data(stride=31), Data(max_length=384, stride=128), Data(max_length=256, stride=128)):
+        span.check(data, task)
+    with pytest.raises(UserError, match=r"use --data.stride 287 or less"):
+        span.check(Data(max_length=384, stride=300), task)
+    span.check(Data(max_length=384, stride=287), task)
+    tokenizer, words = tokenizer_of("unigram", SENTENCES, tmp_path)
+    context = " ".join(SENTENCES)
+    long, short, at = context[:400], SENTENCES[0][:3], len(SENTENCES[0])
+    answers = [((long, 0),), ((long, 0), (short, 0)), (), ((context[at : at + 5], at),), (("", 0),)]
+    examples = [Example(f"x:{i}", "Wer?", context, answer, str(i)) for i, answer in enumerate(answers)]
+    made = span.encode(examples, "de", tokenizer, words, (), Data(max_length=40, max_question=8))
+    assert made.outside == [0]  # the second has another answer that a window holds, the third has none
+    report_outside("dev de", examples, made, Data(misplaced=0.2))
+    with pytest.raises(
+        UserError, match=r"dev de: 1 of 5 answers lie whole in no window of data.max_length 128 tokens, e.g. of x:0"
+    ):
+        report_outside("dev de", examples, made, Data())
+    # The smallest stride that is refused does lose an answer of max_answer tokens, and the largest that is not loses none.
+    most, room = 287, 384 - 64 - 4
+    assert all(any(b <= first and first + 30 <= b + room for b in range(0, 1_000, most)) for first in range(900))
+    assert not all(
+        any(b <= first and first + 30 <= b + room for b in range(0, 1_000, most + 1)) for first in range(900)
+    )

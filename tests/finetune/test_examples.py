@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labelled files: what is read, and the one line that bad input gets."""
 
+import dataclasses
 import gzip
 import json
 
@@ -209,6 +210,26 @@ def test_squad_and_answers_that_are_not_there(tmp_path):
     with pytest.raises(UserError, match=r"a.json:q1: answer '2016' is not at its offset 13, nor are those of 1 of 2"):
         without_misplaced([example, wrong], 0.4)
     assert without_misplaced([example, wrong], 0.5) == ([example], 1)
+
+
+def test_questions_without_an_answer_are_recognised(tmp_path):
+    (none,) = SPAN.read_examples(squad(tmp_path, []), Data())
+    (answered,) = SPAN.read_examples(squad(tmp_path, [{"text": "2016", "answer_start": 14}]), Data())
+    found = [none, answered]
+    with pytest.raises(
+        UserError, match=r"a.json:q1: has no answer, nor have 1 of 2 questions there .*set --task.unanswerable"
+    ):
+        SPAN.check_examples(found, (), Task(kind="span"))
+    SPAN.check_examples(found, (), Task(kind="span", unanswerable=True))
+    SPAN.check_examples([answered], (), Task(kind="span"))
+    empty = dataclasses.replace(found[0], label=(("", 0),))
+    with pytest.raises(UserError, match="has no answer"):
+        SPAN.check_examples([empty], (), Task(kind="span"))
+    path = tmp_path / "b.json"
+    question = {"id": "q", "question": "When?", "is_impossible": True, "answers": [{"text": "2016", "answer_start": 0}]}
+    path.write_text(json.dumps({"data": [{"paragraphs": [{"context": "2016", "qas": [question]}]}]}))
+    with pytest.raises(UserError, match=r"b.json:q: is_impossible, and has answers"):
+        SPAN.read_examples(Labelled("en", str(path)), Data())
 
 
 @pytest.mark.parametrize(

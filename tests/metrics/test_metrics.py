@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics beside implementations that nobody here wrote, and the cases that tables get wrong."""
 
+import types
 import typing
 
 import numpy as np
@@ -179,7 +180,7 @@ def test_mcc_by_its_formula():
         ("Denver Broncos", "Broncos", "en", "squad", 2 / 3, 0),
         ("Santa Clara, California", "Santa Clara", "en", "squad", 0.8, 0),
         ("1,000", "1000", "en", "squad", 1, 1),
-        ("", "", "en", "squad", 1, 1),
+        ("", "", "en", "squad", 0, 1),
         ("", "Denver", "en", "squad", 0, 0),
         ("das Haus", "Haus", "de", "squad", 2 / 3, 0),  # SQuAD's rules know English articles only
         ("das Haus", "Haus", "de", "mlqa", 1, 1),
@@ -203,10 +204,69 @@ def test_f1_is_symmetric_and_between_0_and_1(a, b, language):
     for rules in ("squad", "mlqa"):
         value = answers.f1(a, b, language, rules)
         assert 0 <= value <= 1 and value == answers.f1(b, a, language, rules)
-        assert answers.f1(a, a, language, rules) == 1
-        assert answers.exact(a, b, language, rules) <= value
+        words = answers.normalize(a, language, rules)
+        assert answers.f1(a, a, language, rules) == bool(words) and answers.f1(a, a, language, rules, True) == 1
+        assert answers.exact(a, b, language, rules) <= (value if words else 1)
 
 
 def test_the_best_of_several_answers_counts():
-    found = answers.answer_scores([["1998", "in 1998"], []], ["in 1998", ""])
+    found = answers.answer_scores([["1998", "in 1998"], []], ["in 1998", ""], unanswerable=True)
     assert found == {"f1": 1, "exact": 1}
+
+
+@pytest.mark.parametrize(
+    ("gold", "found", "rules", "unanswerable", "f1", "exact"),
+    [
+        # evaluate-v1.1.py and MLQA's: no word in common is F1 0, though the normalised answers are equal.
+        (["The"], "the", "squad", False, 0, 1),
+        (["?"], "!", "squad", False, 0, 1),
+        (["die"], "?", "mlqa", False, 0, 1),
+        (["?", "Denver"], "Denver", "squad", False, 1, 1),
+        (["?", "Denver"], "!", "squad", False, 0, 1),
+        (["", "Denver"], "", "squad", False, 0, 1),
+        # evaluate-v2.0.py: answers without words do not count, unless there is no other.
+        (["The"], "the", "squad", True, 1, 1),
+        (["The"], "Denver", "squad", True, 0, 0),
+        (["?", "Denver"], "", "squad", True, 0, 0),
+        (["", "Denver"], "", "squad", True, 0, 0),
+        (["", "Denver"], "Denver", "squad", True, 1, 1),
+        ([], "", "squad", True, 1, 1),
+        ([], "the", "squad", True, 1, 1),
+        ([], "Denver", "squad", True, 0, 0),
+    ],
+)
+def test_answers_without_words_by_the_official_scripts(gold, found, rules, unanswerable, f1, exact):
+    language = "de" if rules == "mlqa" else "en"
+    assert answers.answer_scores([gold], [found], language, rules, unanswerable) == {"f1": f1, "exact": exact}
+
+
+PHRASES = st.lists(st.sampled_from(["the", "a", "Denver", "won", "?", "", "2016."]), max_size=3).map(" ".join)
+
+
+@given(st.lists(st.lists(PHRASES, max_size=3), min_size=1, max_size=5), st.data())
+@settings(deadline=None, max_examples=200)
+def test_squad_2_as_transformers_counts_it(gold, data):
+    squad = pytest.importorskip("transformers.data.metrics.squad_metrics")
+    found = [data.draw(PHRASES) for _ in gold]
+    questions = [
+        types.SimpleNamespace(qas_id=i, answers=[{"text": text} for text in texts]) for i, texts in enumerate(gold)
+    ]
+    exact, f1 = squad.get_raw_scores(questions, dict(enumerate(found)))
+    ours = answers.answer_scores(gold, found, unanswerable=True)
+    assert ours == pytest.approx({"f1": sum(f1.values()) / len(gold), "exact": sum(exact.values()) / len(gold)})
+
+
+@pytest.mark.parametrize(
+    ("gold", "found", "message"),
+    [
+        (["Denver"], ["Denver"], "gold: 'Denver', not a list of a question's answers"),
+        ([["Denver"]], "Denver", "found: not a list of answers"),
+        ([["Denver"]], [None], "found: not a list of answers"),
+        ([["Denver"], [3]], ["Denver", "3"], r"gold: \[3\], not a list"),
+        ([["Denver"]], ["Denver", "3"], "found: 2 answers for 1 questions"),
+        ([[]], [""], "gold: a question without answers; measure it with unanswerable=True"),
+    ],
+)
+def test_what_is_no_list_of_answers_is_refused(gold, found, message):
+    with pytest.raises(UserError, match=message):
+        answers.answer_scores(gold, found)

@@ -179,6 +179,14 @@ class TaskKind(abc.ABC):
                         f"{e.where}: label {label!r} is not one of the training data's ({shown}); mend it, or name all in task.labels"
                     )
 
+    def check_examples(self, examples: Sequence[Example], labels: tuple[str, ...], task: Task) -> None:
+        """Refuse labelled examples that the labels, or the options, do not fit.
+
+        Raises:
+          UserError: naming the first, and the option to set.
+        """
+        self.check_labels(examples, labels)
+
     def trainable(self, examples: list[Example], data: Data) -> tuple[list[Example], str]:
         """The examples that can be trained on, and which are left out, in words.
 

@@ -49,6 +49,13 @@ class Span(TaskKind):
             raise UserError(
                 f"data.max_question: {data.max_question} leaves no room in data.max_length {data.max_length}"
             )
+        room = data.max_length - data.max_question - 4  # with the longest question, and specials
+        longest = min(task.max_answer, room // 2 + 1)
+        if data.stride > room - longest + 1:
+            raise UserError(
+                f"data.stride: {data.stride} in windows of {room} tokens (data.max_length less data.max_question and specials) "
+                f"loses answers that lie across two of them; use --data.stride {room - longest + 1} or less, or 0"
+            )
 
     def read_file(self, path: str, data: Data, labels: bool = True) -> Iterator[list[Example]]:
         """The questions of a file, paragraph by paragraph."""
@@ -62,6 +69,14 @@ class Span(TaskKind):
             raise UserError(f"{example.where}: a question without its paragraph; give that as the second text")
         question = as_text(example.first, example.where, "a question")
         return replace(example, first=question, second=as_text(example.second, example.where, "a paragraph"))
+
+    def check_examples(self, examples: Sequence[Example], labels: tuple[str, ...], task: Task) -> None:
+        empty = [e for e in examples if not any(text for text, _ in e.label)]
+        if empty and not task.unanswerable:
+            raise UserError(
+                f"{empty[0].where}: has no answer, nor have {len(empty):,} of {len(examples):,} questions there (SQuAD 2.0); "
+                "set --task.unanswerable, or remove them"
+            )
 
     def trainable(self, examples: list[Example], data: Data) -> tuple[list[Example], str]:
         kept, bad = without_misplaced(examples, data.misplaced)
@@ -88,11 +103,12 @@ class Span(TaskKind):
             made.places.append(places)
             head = [vocabulary.bos, *questions[i][: data.max_question], *between]
             room = data.max_length - len(head) - 1
-            answer = None
-            if example.label:
-                text, start = example.label[0]
-                answer = token_span(places, start, start + len(text))
-            for begin in range(0, max(len(tokens), 1), min(data.stride, room)):
+            stride = min(data.stride, room) if data.stride else max(1, min(data.max_length // 3, room // 2))
+            spans = [token_span(places, start, start + len(text)) for text, start in example.label or () if text]
+            answer = spans[0] if spans else None  # that is learned
+            whole = False
+            for begin in range(0, max(len(tokens), 1), stride):
+                whole |= any(s is not None and begin <= s[0] and s[1] < begin + room for s in spans)
                 part = tokens[begin : begin + room]
                 target = None
                 if example.label is not None:
@@ -103,6 +119,8 @@ class Span(TaskKind):
                 if begin + room >= len(tokens):
                     break
             made.truncated += len(questions[i]) > data.max_question
+            if spans and not whole:
+                made.outside.append(i)
         return made
 
     def targets(self, items: Items, batch: Batch, shape: Shape) -> dict[str, np.ndarray]:
@@ -153,7 +171,8 @@ class Span(TaskKind):
         self, examples: Sequence[Example], predictions: Sequence[Prediction], task: Task, language: str
     ) -> dict[str, float]:
         gold = [[text for text, _ in e.label] for e in examples]
-        return answers.answer_scores(gold, [p.value for p in predictions], language, task.answers)
+        found = [p.value for p in predictions]
+        return answers.answer_scores(gold, found, language, task.answers, task.unanswerable)
 
     def class_ending(self, family: str) -> str:
         # XLM's class without "Simple" has a beam search and another head.
@@ -173,6 +192,8 @@ def squad(path: str, labels: bool) -> Iterator[list[Example]]:
                 given = question.get("answers")
                 if given is None and labels:
                     raise UserError(f"{where}: no answers; a question without one has an empty list")
+                if question.get("is_impossible") and given:
+                    raise UserError(f"{where}: is_impossible, and has answers; mend one of the two")
                 marked = None if given is None else tuple((a["text"], int(a["answer_start"])) for a in given)
                 texts = [paragraph["context"], question["question"], *(text for text, _ in marked or ())]
                 if not all(isinstance(text, str) for text in texts):

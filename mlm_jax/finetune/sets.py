@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The labelled sets of an experiment: read, checked, encoded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+
+import jax
+
+from mlm_jax import console, hosts
+from mlm_jax.encode.run import refuse_unknown
+from mlm_jax.errors import UserError
+from mlm_jax.finetune.arrays import Encoded
+from mlm_jax.finetune.config import Data, Finetune, Labelled, selection
+from mlm_jax.finetune.examples import Example
+from mlm_jax.finetune.named import local_file
+from mlm_jax.finetune.tasks import task_kind
+from mlm_jax.pretrained import Pretrained
+from mlm_jax.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Part:
+    """Labelled examples of a language, read and encoded."""
+
+    labelled: Labelled
+    examples: list[Example]
+    encoded: Encoded
+
+
+Parts = dict[str, Part]  # by language
+
+
+def read_parts(
+    config: Finetune, needed: Set[str], start: Pretrained, tokenizer: Tokenizer
+) -> tuple[Parts, Parts, Parts, tuple[str, ...]]:
+    """Train, dev and test sets by language, and the labels.
+
+    Args:
+      needed: languages that models are trained on.
+
+    Raises:
+      UserError: a file, an example or a set cannot be used; the message names it.
+    """
+    data, kind = config.data, task_kind(config.task)
+    splits = {
+        "train": [part for part in data.train if part.language in needed],
+        "dev": [] if selection(config) == "last" else list(data.dev),
+        "test": list(data.test),
+    }
+    if jax.process_index():
+        hosts.barrier("labelled data is fetched")  # by the first process, for all
+    splits = {name: [fetched(part, config.workdir) for part in parts] for name, parts in splits.items()}
+    if not jax.process_index():
+        hosts.barrier("labelled data is fetched")
+    examples = {
+        name: {part.language: kind.read_examples(part, data) for part in parts} for name, parts in splits.items()
+    }
+    labels = kind.label_set(config.task, [e for found in examples["train"].values() for e in found])
+    made: dict[str, Parts] = {"train": {}, "dev": {}, "test": {}}
+    for name, parts in splits.items():
+        for part in parts:
+            found = examples[name][part.language]
+            kind.check_examples(found, labels, config.task)
+            left_out = ""
+            if name == "train":
+                found, left_out = kind.trainable(found, data)
+            # Translated text is in the language it was translated into.
+            language = part.text_language or (config.source if config.regime == "translate_test" else part.language)
+            if start.model.language_embedding:
+                refuse_unknown(language, start.languages)
+            encoded = kind.encode(found, language, tokenizer, start.vocabulary, labels, data)
+            if encoded.truncated or left_out:
+                console.warn(
+                    f"{name} {part.language}: {encoded.truncated:,} of {len(found):,} examples cut to "
+                    f"{data.max_length} tokens{', ' if left_out else ''}{left_out}"
+                )
+            report_outside(f"{name} {part.language}", found, encoded, data)
+            made[name][part.language] = Part(part, found, encoded)
+    return made["train"], made["dev"], made["test"], labels
+
+
+def report_outside(name: str, examples: Sequence[Example], encoded: Encoded, data: Data) -> None:
+    """Say how many questions no window can answer.
+
+    Raises:
+      UserError: they are more than `data.misplaced` allows.
+    """
+    if not encoded.outside:
+        return
+    first, share = examples[encoded.outside[0]], len(encoded.outside) / len(examples)
+    said = (
+        f"{name}: {len(encoded.outside):,} of {len(examples):,} answers lie whole in no window of data.max_length "
+        f"{data.max_length} tokens, e.g. of {first.where}"
+    )
+    if share > data.misplaced:
+        raise UserError(
+            f"{said}; more than data.misplaced {data.misplaced:g}: raise data.max_length, lower data.stride, or allow more"
+        )
+    console.warn(said)
+
+
+def fetched(part: Labelled, workdir: str) -> Labelled:
+    """The same, in a file of this machine."""
+    path = local_file(part.path, part.text_language or part.language, workdir)
+    return dataclasses.replace(part, path=path)
