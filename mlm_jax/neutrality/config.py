@@ -42,9 +42,10 @@ class WordAlignment:
       name: in the tables.
       languages: of source and target.
       pairs: a file of lines `source words ||| target words`, words with spaces between, punctuation words of their own.
-      gold: a file of lines of `i-j` (sure) and `ipj` (possible), words counted from 1, source first; sure ones are possible too.
+      gold: a file of lines of `i-j` (sure) and `ipj` (possible), source first; sure ones are possible too.
       decoder: of the layer curves: `argmax` of rows and of columns, `itermax`, minimum-weight `edge_cover`, maximum-weight `matching`.
       distortion: how much a pair of words far from the diagonal loses (SimAlign, section 3.2's kappa); 0: nothing.
+      first: the number of a sentence's first word in `gold`.
     """
 
     name: str
@@ -53,6 +54,7 @@ class WordAlignment:
     gold: str
     decoder: Literal["argmax", "itermax", "edge_cover", "matching"] = "edge_cover"
     distortion: float = 0.0
+    first: Literal[0, 1] = 1
 
 
 @dataclass(frozen=True)

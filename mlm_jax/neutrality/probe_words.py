@@ -23,7 +23,7 @@ WORKED = 3  # alignments drawn
 
 def probe_words(part: WordAlignment, made: Vectors) -> tuple[list[ProbeRow], dict[str, Any]]:
     """Word alignment by every layer, plain and centred; at the best layer by every decoder; and some alignments drawn."""
-    gold = alignments.read_gold(part.pairs, part.gold)
+    gold = alignments.read_gold(part.pairs, part.gold, part.first)
     a, b = made.words(gold.source, part.languages[0]), made.words(gold.target, part.languages[1])
     cut = sum(
         x.shape[1] < len(s) or y.shape[1] < len(t) for x, y, s, t in zip(a, b, gold.source, gold.target, strict=True)
@@ -37,7 +37,8 @@ def probe_words(part: WordAlignment, made: Vectors) -> tuple[list[ProbeRow], dic
         if kind == "centred":
             x, y = centred_by_the_other_half(x), centred_by_the_other_half(y)
         return [
-            alignments.DECODE[decoder](alignments.cosines(u, v, part.distortion)) for u, v in zip(x, y, strict=True)
+            alignments.DECODE[decoder](alignments.similarities(u, v, part.distortion))
+            for u, v in zip(x, y, strict=True)
         ]
 
     def add(layer: int, kind: str, decoder: str) -> dict[str, float]:
@@ -86,7 +87,7 @@ def compare_words(part: WordAlignment, before: Vectors, load: Callable[[str], Ve
       load: the vectors of another encoder, by its folder.
       other: that folder.
     """
-    gold = alignments.read_gold(part.pairs, part.gold)
+    gold = alignments.read_gold(part.pairs, part.gold, part.first)
     rng = np.random.default_rng(0)
     rows: list[ProbeRow] = []
     for encoder, made in (("before", before), (Path(other).name, load(other))):

@@ -32,8 +32,11 @@ class Gold:
     possible: list[Links]
 
 
-def read_gold(pairs: str, gold: str) -> Gold:
-    """Read sentence pairs (`source ||| target`) and their links (`i-j` sure, `ipj` possible, from 1).
+def read_gold(pairs: str, gold: str, first: int = 1) -> Gold:
+    """Read sentence pairs (`source ||| target`) and their links (`i-j` sure, `ipj` possible).
+
+    Args:
+      first: the number of a sentence's first word in the links, 1 or 0.
 
     Raises:
       UserError: a line without `|||`, an empty side, a link that is none or beyond the words, files of different lengths.
@@ -45,37 +48,57 @@ def read_gold(pairs: str, gold: str) -> Gold:
             f"{pairs}: {len(texts):,} lines, {gold} has {len(links):,}; line n of one is line n of the other"
         )
     for (number, text), (_, marked) in zip(texts, links, strict=True):
-        first, bar, second = text.partition(" ||| ")
-        if not bar or not split_words(first) or not split_words(second):
+        left, bar, right = text.partition(" ||| ")
+        if not bar or not split_words(left) or not split_words(right):
             raise UserError(f"{pairs}:{number}: not two sentences with ||| between; mend the line")
-        source.append(split_words(first))
-        target.append(split_words(second))
+        source.append(split_words(left))
+        target.append(split_words(right))
         found: dict[str, Links] = {"-": set(), "p": set()}
         for link in marked.split():
             parts = re.fullmatch(r"(\d+)([-p])(\d+)", link)
             if not parts:
                 raise UserError(
-                    f"{gold}:{number}: {link} is not a link; write i-j (sure) or ipj (possible), words from 1"
+                    f"{gold}:{number}: {link} is not a link; write i-j (sure) or ipj (possible), words from {first}"
                 )
-            i, j = int(parts[1]), int(parts[3])
-            if not (1 <= i <= len(source[-1]) and 1 <= j <= len(target[-1])):
-                raise UserError(f"{gold}:{number}: {link} is beyond the {len(source[-1])} and {len(target[-1])} words")
-            found[parts[2]].add((i - 1, j - 1))
+            i, j = int(parts[1]) - first, int(parts[3]) - first
+            if min(i, j) < 0:
+                raise UserError(
+                    f"{gold}:{number}: {link}: words seem to be counted from 0 there, and are read as counted from 1; "
+                    "set first=0 in this WordAlignment"
+                )
+            if i >= len(source[-1]) or j >= len(target[-1]):
+                counted = f"the {len(source[-1])} and {len(target[-1])} words of {pairs}:{number}, counted from {first}"
+                advice = "mend the line"
+                if first == 0 and i <= len(source[-1]) and j <= len(target[-1]):
+                    advice = "if they are counted from 1, set first=1 in this WordAlignment"
+                raise UserError(f"{gold}:{number}: {link} is beyond {counted}; {advice}")
+            found[parts[2]].add((i, j))
         sure.append(found["-"])
         possible.append(found["-"] | found["p"])
     return Gold(source, target, sure, possible)
 
 
-def cosines(a: np.ndarray, b: np.ndarray, distortion: float = 0.0) -> np.ndarray:
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Cosines of every word of one sentence with every word of the other, float32 [n, m].
 
     Args:
       a, b: vectors of the words, float32 [n, width] and [m, width].
-      distortion: kappa; a pair at relative places x and y is worth 1 - kappa (x - y)² of its cosine (Jalili Sabet et al. 2020).
     """
-    found = normalise(a) @ normalise(b).T
-    if distortion:
-        x, y = (np.arange(n) / max(n - 1, 1) for n in found.shape)
+    return normalise(a) @ normalise(b).T
+
+
+def similarities(a: np.ndarray, b: np.ndarray, distortion: float = 0.0) -> np.ndarray:
+    """What words are aligned by, float32 [n, m]: (cosine + 1) / 2, from 0 to 1, as SimAlign has it (Jalili Sabet et al. 2020).
+
+    The sum shifts nothing but itermax, and the distortion penalty, which take shares of a similarity.
+
+    Args:
+      a, b: vectors of the words, float32 [n, width] and [m, width].
+      distortion: kappa; a pair at relative places x and y keeps 1 - kappa (x - y)², where both sentences have two words or more.
+    """
+    found = (cosines(a, b) + 1) / 2
+    if distortion and min(found.shape) > 1:
+        x, y = (np.arange(n) / (n - 1) for n in found.shape)
         found = found * (1 - distortion * (x[:, None] - y[None]) ** 2)
     return found
 
@@ -91,9 +114,15 @@ def argmax(similarity: np.ndarray) -> Links:
 def itermax(similarity: np.ndarray, rounds: int = 2, alpha: float = 0.9) -> Links:
     """`argmax`, and then again with words that have no link yet favoured (Jalili Sabet et al. 2020, section 3.1).
 
-    Pairs of two linked words are out; those of one linked word are worth `alpha` of their similarity, float32 [n, m].
+    Pairs of two linked words are out; those of one linked word are worth `alpha` of their similarity. As SimAlign, which
+    leaves it at `argmax` where a sentence has one or two words.
+
+    Args:
+      similarity: 0 or more (`similarities`), float32 [n, m]. Of negative ones, alpha would favour what it is to hold back.
     """
     found = argmax(similarity)
+    if min(similarity.shape) <= 2:
+        return found
     for _ in range(rounds - 1):
         rows, columns = np.zeros(similarity.shape[0], bool), np.zeros(similarity.shape[1], bool)
         for i, j in found:
@@ -101,8 +130,7 @@ def itermax(similarity: np.ndarray, rounds: int = 2, alpha: float = 0.9) -> Link
         if rows.all() or columns.all():
             break
         both, either = rows[:, None] & columns[None], rows[:, None] | columns[None]
-        weighed = np.where(either, alpha * similarity, similarity)
-        weighed = np.where(both, np.minimum(weighed, 0).min() - 1, weighed)
+        weighed = np.where(both, 0, np.where(either, alpha * similarity, similarity))
         more = {(i, j) for i, j in argmax(weighed) if not both[i, j]}
         if not more:
             break
@@ -116,13 +144,13 @@ def matching(similarity: np.ndarray) -> Links:
 
 
 def edge_cover(similarity: np.ndarray) -> Links:
-    """The links of least total distance (1 - cosine) in which every word has one (the papers' decoder).
+    """The links of least total distance (1 - similarity) in which every word has one (the papers' decoder).
 
     Each word alone would take its nearest; a pair linked to each other saves one link, so the cover is the matching that
     saves most, and the nearest of every word left over (Schrijver 2003, section 19.3).
 
     Args:
-      similarity: cosines, float32 [n, m].
+      similarity: float32 [n, m].
     """
     if not similarity.size:
         return set()

@@ -20,7 +20,7 @@ from mlm_jax.neutrality.config import TRANSFORMATIONS, Quality
 from mlm_jax.neutrality.families import FAMILIES, GENERA, SHORT, family
 from mlm_jax.neutrality.probe_words import centred_by_the_other_half
 from mlm_jax.neutrality.transformations import transform
-from mlm_jax.neutrality.word_alignment import DECODE, argmax, cosines, edge_cover, itermax, matching, scores
+from mlm_jax.neutrality.word_alignment import DECODE, argmax, edge_cover, itermax, matching, scores, similarities
 
 
 def planted(seed=0, count=120, width=12, noise=0.02, languages=("aa", "bb", "cc")):
@@ -174,9 +174,49 @@ def test_itermax_gives_a_word_left_over_its_next_best():
     assert itermax(s) == {(0, 0), (1, 1), (1, 2)}
 
 
+def simalign_itermax(similarity, rounds=2):
+    """SimAlign's matrices (Jalili Sabet et al. 2020, section 3.1), with loops: which links each round adds."""
+    n, m = similarity.shape
+    links = np.zeros((n, m), bool)
+
+    def mutual(s):
+        return {(i, j) for i in range(n) for j in range(m) if np.argmax(s[i]) == j and np.argmax(s[:, j]) == i}
+
+    for i, j in mutual(similarity):
+        links[i, j] = True
+    for _ in range(rounds - 1 if min(n, m) > 2 else 0):
+        weights = np.empty((n, m))
+        for i, j in np.ndindex(n, m):
+            weights[i, j] = [1.0, 0.9, 0.0][int(links[i].any()) + int(links[:, j].any())]
+        if links.any(axis=1).all() or links.any(axis=0).all():
+            break
+        for i, j in mutual(similarity * weights):
+            if weights[i, j]:
+                links[i, j] = True
+    return {(int(i), int(j)) for i, j in np.argwhere(links)}
+
+
+@pytest.mark.parametrize("distortion", [0.0, 0.5])
+@pytest.mark.parametrize("rounds", [2, 3])
+def test_itermax_is_simaligns_on_vectors_whose_cosines_may_be_negative(rounds, distortion):
+    rng = np.random.default_rng(0)
+    changed = 0
+    for _ in range(300):
+        n, m = rng.integers(1, 9, 2)
+        a, b = rng.normal(size=(n, 4)), rng.normal(size=(m, 4))
+        cosine = (a @ b.T) / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)
+        theirs = (cosine + 1) / 2
+        if distortion and min(n, m) > 1:
+            for i, j in np.ndindex(n, m):
+                theirs[i, j] *= 1 - distortion * (i / (n - 1) - j / (m - 1)) ** 2
+        assert itermax(similarities(a, b, distortion), rounds) == simalign_itermax(theirs, rounds)
+        changed += itermax(cosine, rounds) != simalign_itermax(theirs, rounds)
+    assert changed > 10  # of the cosine itself, it is not
+
+
 def test_the_diagonal_wins_with_a_distortion_penalty():
     flat = np.ones((3, 2))
-    found = cosines(flat, flat, distortion=1.0)
+    found = similarities(flat, flat, distortion=1.0)
     assert argmax(found) == {(0, 0), (1, 1), (2, 2)}
     np.testing.assert_allclose(found[0], [1, 0.75, 0])
 
@@ -205,7 +245,7 @@ def test_where_all_is_sure_the_error_rate_is_one_less_f1_and_sides_may_be_swappe
 def test_every_decoder_finds_a_planted_permutation():
     rng = np.random.default_rng(0)
     words, order = rng.normal(size=(6, 20)), rng.permutation(6)
-    s = cosines(words, words[order] + 0.1 * rng.normal(size=(6, 20)))
+    s = similarities(words, words[order] + 0.1 * rng.normal(size=(6, 20)))
     for name, decode in DECODE.items():
         assert decode(s) == {(int(i), j) for j, i in enumerate(order)}, name
 
@@ -227,8 +267,9 @@ def test_quality_that_is_planted_is_found():
     [
         ("a b ||| c\n", "1-1\n1-1\n", r"pairs: 1 lines, .*gold has 2"),
         ("a b c\n", "1-1\n", "pairs:1: not two sentences"),
-        ("a b ||| c\n", "1-2\n", "gold:1: 1-2 is beyond the 2 and 1 words"),
-        ("a b ||| c\n", "0-1\n", "gold:1: 0-1 is beyond"),
+        ("a b ||| c\n", "1-2\n", "gold:1: 1-2 is beyond the 2 and 1 words of .*; mend"),
+        ("a b ||| c\n", "0-1\n", "gold:1: 0-1: words seem to be counted from 0 .*set first=0"),
+        ("a b ||| c\n", "1p0\n", "gold:1: 1p0: words seem to be counted from 0"),
         ("a b ||| c\n", "1:1\n", "gold:1: 1:1 is not a link"),
     ],
 )
@@ -237,6 +278,16 @@ def test_bad_alignments_are_one_line(tmp_path, pairs, gold, message):
     (tmp_path / "gold").write_text(gold)
     with pytest.raises(UserError, match=message):
         word_alignment.read_gold(str(tmp_path / "pairs"), str(tmp_path / "gold"))
+
+
+def test_gold_may_count_from_zero_and_says_so_where_it_does_not(tmp_path):
+    (tmp_path / "pairs").write_text("a b ||| c d e\n")
+    (tmp_path / "gold").write_text("0-0 1p2\n")
+    gold = word_alignment.read_gold(str(tmp_path / "pairs"), str(tmp_path / "gold"), first=0)
+    assert gold.sure == [{(0, 0)}] and gold.possible == [{(0, 0), (1, 2)}]
+    (tmp_path / "gold").write_text("1-1 2-3\n")
+    with pytest.raises(UserError, match=r"gold:1: 2-3 is beyond the 2 and 3 words .*set first=1"):
+        word_alignment.read_gold(str(tmp_path / "pairs"), str(tmp_path / "gold"), first=0)
 
 
 def test_sure_links_are_possible_and_words_count_from_one(tmp_path):
