@@ -116,7 +116,12 @@ class Vocabulary:
     model: Literal["unigram", "bpe", "wordpiece"] = "unigram"
     """unigram (XLM-R) or bpe by SentencePiece; wordpiece (BERT) by Hugging Face tokenizers."""
     lowercase: bool = False
-    """wordpiece: lower-case and without accents (BERT's "uncased")."""
+    """wordpiece: lower-case and without accents (BERT's "uncased"). Vowel signs of Hindi or Thai and the voicing marks of
+    Japanese count as accents and are lost; `normalization` nfkc_cf lower-cases and keeps them."""
+    normalization: Literal["", "nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf", "identity"] = ""
+    """What text is made equal before it is cut, by SentencePiece's names: nfkc: Unicode's compatibility form; _cf: and lower case, with
+    all marks; nmt_: and white space of all kinds, to which SentencePiece counts the joiner of Persian and Malayalam; identity: nothing.
+    Empty: nmt_nfkc for unigram and bpe (XLM-R), BERT's own for wordpiece."""
     character_coverage: Annotated[float, Within(0, 1, excluded=(0,))] = 0.9995
     """Share of the sample's characters that get a piece of their own."""
     byte_fallback: bool = True
@@ -464,6 +469,20 @@ def validate_pretraining(config: Config) -> None:
             raise UserError(message)
 
     require(bool(data.sources), "data.sources: empty; name at least one Source(language, path)")
+    require(
+        not (config.vocabulary.lowercase and config.vocabulary.model != "wordpiece"),
+        f"vocabulary.lowercase: only of wordpiece, and vocabulary.model is {config.vocabulary.model}; set "
+        "vocabulary.normalization to nmt_nfkc_cf instead",
+    )
+    require(
+        not (config.vocabulary.lowercase and config.vocabulary.normalization),
+        "vocabulary.lowercase: BERT's, which drops marks; with vocabulary.normalization use nfkc_cf, and leave lowercase out",
+    )
+    require(
+        not (config.vocabulary.model == "wordpiece" and config.vocabulary.normalization.startswith("nmt_")),
+        f"vocabulary.normalization: {config.vocabulary.normalization} is SentencePiece's alone; use "
+        f"{config.vocabulary.normalization.removeprefix('nmt_')}",
+    )
     require(
         data.sequence_length <= model.positions,
         f"data.sequence_length: {data.sequence_length} is beyond model.positions {model.positions}; "

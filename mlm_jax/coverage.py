@@ -10,10 +10,14 @@ from collections.abc import Sequence
 from mlm_jax.tokenizers import Tokenizer
 from mlm_jax.vocabulary import Vocabulary
 
+SPACES = dict.fromkeys(
+    (0x200B, 0xFEFF), " "
+)  # that `str.split` does not know: the zero-width space of Khmer, byte order marks
+
 
 def characters(text: str) -> Counter[str]:
     """A text's characters but white space, in one Unicode form and case: what normalisation may change without a loss."""
-    return Counter("".join(unicodedata.normalize("NFKC", text).casefold().split()))
+    return Counter("".join(unicodedata.normalize("NFKC", text.translate(SPACES)).casefold().split()))
 
 
 def lost_characters(tokenizer: Tokenizer, vocabulary: Vocabulary, text: str, tokens: Sequence[int]) -> Counter[str]:

@@ -123,19 +123,56 @@ def load_json(path: epath.PathLike) -> tokenizers.Tokenizer:
     return loaded
 
 
-def word_piece(vocabulary: dict[str, int], lowercase: bool) -> tokenizers.Tokenizer:
+# Scripts that are written without spaces, whose characters BERT's rules do not set apart as they do Han's.
+RUNS = (
+    "Thai",
+    "Lao",
+    "Khmer",
+    "Myanmar",
+    "Tibetan",
+    "Hiragana",
+    "Katakana",
+    "Javanese",
+    "Balinese",
+    "Tai_Le",
+    "Tai_Tham",
+    "Yi",
+)
+LONGEST_RUN = 25  # characters with their marks: with up to three marks each, within the 100 that BERT's words may have
+_IN_RUN = "".join(f"\\p{{{script}}}" for script in RUNS)
+_RUN = tokenizers.Regex(f"(?:[{_IN_RUN}]\\p{{M}}*){{1,{LONGEST_RUN}}}")
+_ONE_OF_RUN = pre_tokenizers.Split(tokenizers.Regex(f"[{_IN_RUN}]"), "removed")
+
+
+def in_run(character: str) -> bool:
+    """Whether a character is of a script that is written without spaces (`RUNS`)."""
+    return not _ONE_OF_RUN.pre_tokenize_str(character)
+
+
+def word_piece(
+    vocabulary: dict[str, int], lowercase: bool, normalization: str = "", cut_runs: bool = False
+) -> tokenizers.Tokenizer:
     """BERT's tokenizer (Devlin et al. 2019, section 3): words at white space and punctuation, CJK characters
     apart, then the longest pieces first.
 
     Args:
       vocabulary: piece → id, with "##" before pieces that go on a word.
       lowercase: lower-case and without accents ("uncased").
+      normalization: of `config.Vocabulary`, before BERT's, of which then is left that Han characters are words; "": BERT's alone.
+      cut_runs: words of scripts without spaces end after `LONGEST_RUN` characters, and where another script begins. BERT's own rules
+        make a whole line of Thai one word, and what has more than 100 characters [UNK].
     """
     made = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
-    made.normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=lowercase
+    steps: list[Any] = [normalizers.NFKC()] if normalization.startswith("nfkc") else []
+    steps += [normalizers.Lowercase()] if normalization.endswith("_cf") else []
+    # BERT's cleaning drops the joiners of Persian and of Indic scripts, as it does control characters.
+    accents, clean = (False, False) if normalization else (None, True)
+    bert = normalizers.BertNormalizer(
+        clean_text=clean, handle_chinese_chars=True, strip_accents=accents, lowercase=lowercase
     )
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.normalizer = normalizers.Sequence([*steps, bert]) if steps else bert
+    words: Any = pre_tokenizers.BertPreTokenizer()
+    made.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.Split(_RUN, "isolated")]) if cut_runs else words
     made.decoder = decoders.WordPiece(prefix="##")
     return made
 

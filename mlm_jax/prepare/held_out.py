@@ -62,7 +62,7 @@ class HeldOut:
         else:
             parts[part] = batch
         if self.file and parts["train"]:
-            parts["train"] = leave_out(parts["train"], _load(self.file), tally or Tally())
+            parts["train"] = leave_out(parts["train"], _load(self.file, self.sha256), tally or Tally())
         return parts
 
 
@@ -175,5 +175,5 @@ def _gather_slice(text: Slice[Any], fraction: float) -> np.ndarray:
 
 
 @cache
-def _load(file: str) -> np.ndarray:
+def _load(file: str, sha256: str) -> np.ndarray:  # sha256: what the file held
     return np.load(io.BytesIO(epath.Path(file).read_bytes()))

@@ -145,7 +145,7 @@ def make_blocks(
     tally: Tally | None = None,
 ) -> Iterator[packing.Block]:
     """The blocks of a slice's documents of one split, which are counted in `tally`."""
-    tokenizer, tally = _tokenizer(settings.folder), tally or Tally()
+    tokenizer, tally = _tokenizer(settings.folder, settings.vocabulary.sha256), tally or Tally()
 
     def encode(batch: list[str]) -> list[list[int]]:
         tokens = tokenizer.encode(batch)
@@ -194,7 +194,7 @@ def _encode_sentences(encode: Callable[[list[str]], list[list[int]]], batch: lis
 
 
 @cache
-def _tokenizer(folder: str) -> Tokenizer:
+def _tokenizer(folder: str, sha256: str) -> Tokenizer:  # sha256: another file in the same place is another tokenizer
     return load_tokenizer(folder)
 
 

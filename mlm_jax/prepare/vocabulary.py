@@ -26,7 +26,7 @@ from mlm_jax.prepare.held_out import HeldOut
 from mlm_jax.prepare.pool import run_all
 from mlm_jax.prepare.slices import Slice
 from mlm_jax.prepare.sources import read_documents
-from mlm_jax.tokenizers import load_json, load_pieces, read_vocab_txt, word_piece
+from mlm_jax.tokenizers import in_run, load_json, load_pieces, read_vocab_txt, word_piece
 
 LONGEST_SENTENCE = 4_000  # bytes; SentencePiece drops longer ones silently
 BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -80,7 +80,7 @@ def take_vocabulary(options: cfg.Vocabulary) -> tuple[str, bytes]:
         load_json(path)
         return "tokenizer.json", path.read_bytes()
     if path.suffix == ".txt":
-        return "tokenizer.json", word_piece_json(read_vocab_txt(path), options.lowercase)
+        return "tokenizer.json", word_piece_json(read_vocab_txt(path), options.lowercase, options.normalization)
     raise UserError(
         f"{path}: not a vocabulary that is read; give a SentencePiece .model, a tokenizer.json or a vocab.txt"
     )
@@ -187,6 +187,7 @@ def trainer_settings(options: cfg.Vocabulary) -> dict[str, Any]:
             "vocab_size": options.size,
             "character_coverage": options.character_coverage,
             "lowercase": options.lowercase,
+            **({"normalization": options.normalization} if options.normalization else {}),
             "special_tokens": list(BERT_SPECIALS),
             "min_frequency": 2,
         }
@@ -204,6 +205,7 @@ def trainer_settings(options: cfg.Vocabulary) -> dict[str, Any]:
         "max_sentence_length": LONGEST_SENTENCE + 100,
         "num_threads": THREADS,
         "shuffle_input_sentence": False,
+        **({"normalization_rule_name": options.normalization} if options.normalization else {}),
     }  # and unigram scores are rounded afterwards: `round_scores`
 
 
@@ -235,7 +237,7 @@ def train_word_piece(options: cfg.Vocabulary, sentences: list[str]) -> bytes:
       UserError: no vocabulary of this size can be made of the sample; says which size can.
     """
     settings = trainer_settings(options)
-    trained = word_piece({"[UNK]": 0}, options.lowercase)
+    trained = word_piece({"[UNK]": 0}, options.lowercase, options.normalization, cut_runs=True)
     words = Counter(
         word
         for sentence in sentences
@@ -265,11 +267,14 @@ def train_word_piece(options: cfg.Vocabulary, sentences: list[str]) -> bytes:
         raise UserError(
             f"vocabulary.size: {options.size:,} is more than the text can give; the largest possible is {len(vocabulary):,}"
         )
-    return word_piece_json(vocabulary, options.lowercase)
+    return word_piece_json(vocabulary, options.lowercase, options.normalization, cut_runs=True)
 
 
 def _alphabet(words: Counter[str], coverage: float) -> list[str]:
-    """The characters that cover this share of the text, the most frequent first; and "##c" of those that continue a word."""
+    """The characters that cover this share of the text, the most frequent first; and "##c" of those that continue a word.
+
+    Of scripts without spaces all are taken: there one unknown character would make its whole run <unk>.
+    """
     counts: Counter[str] = Counter()
     for word, count in words.items():
         for character in word:
@@ -277,8 +282,8 @@ def _alphabet(words: Counter[str], coverage: float) -> list[str]:
     kept: dict[str, None] = {}
     covered = 0
     for character, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        if covered >= coverage * counts.total():
-            break
+        if covered >= coverage * counts.total() and not in_run(character):
+            continue
         covered += count
         kept[character] = None
     continuing = {character for word in words for character in word[1:]}
@@ -286,9 +291,11 @@ def _alphabet(words: Counter[str], coverage: float) -> list[str]:
     return [*kept, *(f"##{character}" for character in kept if character in continuing)]
 
 
-def word_piece_json(vocabulary: dict[str, int], lowercase: bool) -> bytes:
-    """A WordPiece vocabulary as the content of a tokenizer.json, with the specials that it has."""
-    made = word_piece(vocabulary, lowercase)
+def word_piece_json(
+    vocabulary: dict[str, int], lowercase: bool, normalization: str = "", cut_runs: bool = False
+) -> bytes:
+    """A WordPiece vocabulary as the content of a tokenizer.json, with the specials that it has; arguments of `word_piece`."""
+    made = word_piece(vocabulary, lowercase, normalization, cut_runs)
     made.add_special_tokens([name for name in BERT_SPECIALS if name in vocabulary])
     return made.to_str(pretty=False).encode()
 
