@@ -70,12 +70,15 @@ class Parallel:
 
     Attributes:
       languages: their codes; with the sample, "*" for one of them is every other language.
-      paths: two aligned files, one two-column TSV, `tfds:NAME/CONFIG` of a TFDS translation data set whose
+      paths: two aligned files, one TSV, `tfds:NAME/CONFIG` of a TFDS translation data set whose
         languages have these codes, or `sample:django`.
+      columns: of a TSV, that hold the sentences, counted from 1; (): the two that are text, beside ids, scores, addresses
+        and language codes, or that a first line names by the codes of the languages.
     """
 
     languages: tuple[str, str]
     paths: tuple[str, ...]
+    columns: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

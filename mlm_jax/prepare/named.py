@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
+from mlm_jax.lines import check_text
 from mlm_jax.prepare.slices import Pair, Slice, SourceKind
 from mlm_jax.prepare.text import tidy
 
@@ -59,7 +60,21 @@ def named_documents(source: cfg.Source, split: str, index: int, count: int) -> I
         texts = dataset.map(lambda example: {source.field: example[source.field]})
         batches = texts.batch(BATCH).as_numpy_iterator()
     for batch in batches:
-        yield [text for value in batch[source.field] if (text := tidy(value.decode()))]
+        yield [text for value in batch[source.field] if (text := tidy(_text(value, source.path)))]
+
+
+def _text(value: bytes, path: str) -> str:
+    """A data set's text.
+
+    Raises:
+      UserError: it is no text.
+    """
+    try:
+        return check_text(value.decode(), path)
+    except UnicodeDecodeError as e:
+        raise UserError(
+            f"{path}: not UTF-8, in {value[max(0, e.start - 20) : e.start + 20]!r}; mend the data set"
+        ) from e
 
 
 def pair_shard_count(source: cfg.Parallel) -> int:
@@ -90,7 +105,7 @@ def named_pairs(source: cfg.Parallel, index: int, count: int) -> Iterator[list[P
         if "translation" in found:
             listed = zip(found["language"], found["translation"], strict=True)
             found = {language.decode(): sentence for language, sentence in listed}
-        sides = [" ".join(found.get(language, b"").decode().split()) for language in source.languages]
+        sides = [" ".join(_text(found.get(language, b""), source.paths[0]).split()) for language in source.languages]
         if all(sides):
             batch.append((sides[0], sides[1]))
         if len(batch) == BATCH:

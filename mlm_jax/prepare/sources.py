@@ -8,9 +8,13 @@ import re
 from collections.abc import Iterator
 
 from mlm_jax import config as cfg
+from mlm_jax import console
 from mlm_jax.errors import UserError
 from mlm_jax.prepare import named, sample, text
 from mlm_jax.prepare.slices import Pair, Slice, SourceKind
+
+# A code that a file may be named by: two or three letters, and after - or _ a script, a region or the like (zh, zho-CN, en_GB, sr-Latn).
+CODE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,12})*")
 
 # By what stands before the colon of a source's path. What none of them has is a file.
 KINDS: dict[str, SourceKind] = {"tfds": named.TFDS, "seqio": named.SEQIO, "sample": sample.SAMPLE}
@@ -56,6 +60,7 @@ def _resolve(source: cfg.Source) -> Iterator[cfg.Source]:
             found = [language for language in found if language == source.language]
         if not found:
             raise UserError(f"data.sources: no file matches {source.path}; check the path")
+        _refuse_odd(source, found)
         for language in found:
             yield dataclasses.replace(
                 source,
@@ -70,6 +75,25 @@ def _resolve(source: cfg.Source) -> Iterator[cfg.Source]:
         )
     else:
         yield source
+
+
+def _refuse_odd(source: cfg.Source, found: list[str]) -> None:
+    """Say which languages a path gives, and refuse what is no language code: a README, a copy, a hidden file.
+
+    Raises:
+      UserError: with the sources to write instead.
+    """
+    odd = [language for language in found if not CODE.fullmatch(language)]
+    good = [language for language in found if CODE.fullmatch(language)]
+    if odd and source.language == "*":
+        path = source.path.replace("{language}", odd[0])
+        one = (good or ["en"])[0]
+        raise UserError(
+            f"data.sources: {source.path} takes {path} for the text of a language {odd[0]!r}"
+            f"{f', and {len(odd) - 1} more like it' if len(odd) > 1 else ''}; move what is no text away, or name each language: "
+            f'Source("{one}", "{source.path.replace("{language}", one)}")'
+        )
+    console.say(f"{source.path}: {len(found)} languages: {', '.join(found)}")
 
 
 def pair_slices(data: cfg.Data) -> dict[tuple[str, str], list[Slice[cfg.Parallel]]]:

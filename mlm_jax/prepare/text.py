@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import glob
 from collections.abc import Iterator
 from typing import Literal
 
@@ -11,7 +12,8 @@ from etils import epath
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
-from mlm_jax.lines import LONGEST_LINE, UNPACK, Chunk, read_chunks, uncompressed
+from mlm_jax.lines import LONGEST_LINE, UNPACK, Chunk, parse_json, read_chunks, uncompressed
+from mlm_jax.prepare.columns import are_codes, find_columns
 from mlm_jax.prepare.slices import Pair, Slice, SourceKind
 
 FORMATS = (".txt", ".jsonl")
@@ -51,10 +53,7 @@ def _json_documents(field: str, chunk: Chunk) -> list[str]:
     found = []
     for i, line in enumerate(chunk.lines):
         if line.strip():
-            try:
-                value = json.loads(line)
-            except ValueError as e:
-                raise UserError(f"{chunk.place(i)}: not JSON ({e}); mend or remove the line") from e
+            value = parse_json(line, chunk.place, i)
             text = value.get(field) if isinstance(value, dict) else None
             if not isinstance(text, str):
                 has = ", ".join(value) if isinstance(value, dict) else type(value).__name__
@@ -107,14 +106,18 @@ def cut_file(file: str, documents: str, size: int) -> list[tuple[int, int | None
 
 def glob_files(pattern: str) -> list[str]:
     """Files that match a pattern, sorted; the pattern may have wildcards in any of its folders."""
+    if epath.Path(pattern).exists():
+        return [pattern]
     if not any(c in pattern for c in "*?["):
-        return [pattern] if epath.Path(pattern).exists() else []
-    root, names = [], pattern.split("/")
-    while not any(c in names[0] for c in "*?["):
+        return []
+    root: list[str] = []
+    names = pattern.split("/")
+    # A folder that is there is no pattern, whatever is in its name.
+    while not any(c in names[0] for c in "*?[") or epath.Path("/".join([*root, names[0]])).exists():
         root.append(names.pop(0))
     folder = "/".join(root) or ("/" if pattern.startswith("/") else ".")
     prefix = f"{'/'.join(root)}/" if root else ""
-    found = epath.Path(folder).glob("/".join(names))
+    found = epath.Path(glob.escape(folder)).glob("/".join(names))
     return sorted(prefix + str(path.relative_to(folder)) for path in found if not path.is_dir())
 
 
@@ -152,6 +155,11 @@ def _pair_slices(parallel: cfg.Parallel) -> list[Slice[cfg.Parallel]]:
     for path in parallel.paths:
         if not epath.Path(path).exists() or epath.Path(path).stat().length == 0:
             raise UserError(f"data.parallel: {path}: no such file, or empty; check the path")
+    if len(parallel.paths) == 1:
+        columns = parallel.columns or find_columns(parallel.paths[0], parallel.languages)
+        if len(columns) != 2 or min(columns) < 1:
+            raise UserError(f"data.parallel: {parallel.paths[0]}: columns {columns}; name two, counted from 1")
+        parallel = dataclasses.replace(parallel, columns=columns)
     return [Slice(parallel, "both", parallel.paths)]
 
 
@@ -159,14 +167,25 @@ def _pairs(part: Slice[cfg.Parallel]) -> Iterator[list[Pair]]:
     if len(part.source.paths) == 2:
         yield from _aligned(*part.source.paths)
         return
+    first, second = (column - 1 for column in part.source.columns)
+    width = 0
     for chunk in read_chunks(part.source.paths[0]):
         batch = []
         for i, line in enumerate(chunk.lines):
-            columns = line.split("\t")
-            if line.strip():
-                if len(columns) < 2:
-                    raise UserError(f"{chunk.place(i)}: no tab; a TSV needs two columns, a sentence each")
-                batch.append((columns[0].strip(), columns[1].strip()))
+            cells = line.split("\t")
+            if not line.strip():
+                continue
+            if len(cells) != (width or len(cells)) or len(cells) <= max(first, second):
+                found = f"{len(cells)} columns" if len(cells) > 1 else "no tab, so one column"
+                raise UserError(
+                    f"{chunk.place(i)}: {found}, not {width or max(first, second) + 1}; mend the line, or set "
+                    "Parallel.columns"
+                )
+            if not width and are_codes((cells[first], cells[second]), part.source.languages):
+                width = len(cells)
+                continue
+            width = len(cells)
+            batch.append((cells[first].strip(), cells[second].strip()))
         yield [pair for pair in batch if all(pair)]
 
 

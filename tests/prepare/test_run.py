@@ -283,7 +283,7 @@ def test_pairs_that_are_not_aligned_are_refused(tmp_path):
     part = Slice(parallel[0], "both", parallel[0].paths)
     assert [pair for batch in sources.read_pairs(part) for pair in batch] == [("one", "one"), ("three", "three")]
     (tmp_path / "t").write_text("one\tone\nno tab\n")
-    part = Slice(cfg.Parallel(("de", "sw"), (f"{tmp_path}/t",)), "both", (f"{tmp_path}/t",))
+    (part,) = sources.pair_slices(cfg.Data(parallel=(cfg.Parallel(("de", "sw"), (f"{tmp_path}/t",)),)))["de", "sw"]
     with pytest.raises(UserError, match="t:2: no tab"):
         list(sources.read_pairs(part))
 
