@@ -50,15 +50,23 @@ def say_stopped(by: signal.Signals, name: str, arguments: Sequence[str], at: str
 def prepare(config: cfg.Config, arguments: list[str]) -> int:
     """Train the vocabulary if there is none, and turn the text into blocks.
 
-    What is already prepared is kept; a run that was killed goes on with the shards it lacks.
+    What is already prepared is kept; a run that was killed goes on with the shards it lacks. At its end, and with --check of a
+    corpus that is prepared, a sample of every stream is read back, and a table says what each language has.
     """
     config = start_from(config)
     own_workdir(config, command_line("prepare", arguments))
+    there = (epath.Path(config.workdir) / "corpus" / "manifest.json").exists()
     warn_of_newer(epath.Path(config.workdir) / "corpus" / "manifest.json", cfg.text_files(config.data))
-    from mlm_jax.prepare.run import prepare_corpus  # TensorFlow, which the other commands do without
+    # TensorFlow, which the other commands do without.
+    from mlm_jax.prepare.audit import audit
+    from mlm_jax.prepare.check import warn
+    from mlm_jax.prepare.run import prepare_corpus
 
     raise_interrupt()  # its pool of processes has to end with it
     prepared = prepare_corpus(config)
+    if not there or "--check" in arguments:
+        console.say(audit(config))
+        warn(prepared.streams)
     blocks = sum(s.train.blocks for s in prepared.monolingual)
     console.say(f"{len(prepared.languages)} languages, {blocks:,} training blocks in {config.workdir}/corpus")
     return 0

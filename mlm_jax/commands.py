@@ -34,6 +34,7 @@ class Command:
       report: writes the page of such a config's workdir and prints its table, for the command `report`.
       arguments: names of what stands in its command line, where there is no config file.
       options: option → what its value is, and its default, where there is no config file.
+      flags: what may stand beside the options, without a value, where there is a config file.
     """
 
     name: str
@@ -46,12 +47,13 @@ class Command:
     report: Callable[[Any], None] | None = None
     arguments: tuple[str, ...] = ("CONFIG.py", "[--dotted.option value ...]")
     options: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
 
     @property
     def usage(self) -> str:
         """Its command line."""
         options = (f"[{option} {value}]" for option, (value, _) in self.options.items())
-        return " ".join(("mlm-jax", self.name, *self.arguments, *options))
+        return " ".join(("mlm-jax", self.name, *self.arguments, *options, *(f"[{flag}]" for flag in self.flags)))
 
     @property
     def page(self) -> str:
@@ -84,6 +86,7 @@ WITH_CONFIG = (
         actions.prepare,
         cfg.Config,
         validate=cfg.validate_pretraining,
+        flags=("--check",),
     ),
     Command(
         "pretrain",

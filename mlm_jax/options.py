@@ -29,9 +29,9 @@ def parse(name: str, arguments: list[str]) -> Any:
     command = find_command(name)
     if command.config is None:
         return read_arguments(command, arguments)
-    if not arguments:
+    if not set(arguments) - set(command.flags):
         raise UserError(f"{name}: name a config file, e.g. configs/quickstart.py")
-    path, *options = arguments
+    path, *options = (argument for argument in arguments if argument not in command.flags)
     if path.startswith("-"):
         raise UserError(f"{path}: name the config file before any option")
     of_others = {c.config: c.name for c in WITH_CONFIG if c.config and c.report}

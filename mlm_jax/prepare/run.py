@@ -96,7 +96,6 @@ def prepare_corpus(config: cfg.Config) -> Manifest:
             tools=dict(tool_versions()),
         )
         manifest.write_manifest(made, corpus)
-        check.warn(made.streams)
     except OSError as e:
         raise UserError(
             f"{e.filename or workdir}: {e.strerror or e}; free space or mend permissions, then run again"
@@ -107,6 +106,12 @@ def prepare_corpus(config: cfg.Config) -> Manifest:
 def task_name(names: Sequence[str]) -> str:
     """A stream's SeqIO task and its folder, in the characters that SeqIO takes."""
     return "mlm_jax_" + ".".join(re.sub(r"[^\w]", "_", name) for name in names)
+
+
+def stream_settings(config: cfg.Config, words: Vocabulary, held_out: HeldOut) -> Settings:
+    """What the blocks of every stream depend on besides their text."""
+    folder = str(epath.Path(config.workdir) / "vocabulary")
+    return Settings(config.data.sequence_length, config.data.packing, held_out, words, folder, config.data.pairings)
 
 
 def stream_jobs(
@@ -120,14 +125,7 @@ def stream_jobs(
     """The shards of a stream: each slice gives one of training, one of validation, or one of both."""
     folder = epath.Path(config.workdir) / "corpus" / task_name(names)
     folder.mkdir(parents=True, exist_ok=True)
-    settings = Settings(
-        config.data.sequence_length,
-        config.data.packing,
-        held_out,
-        words,
-        str(epath.Path(config.workdir) / "vocabulary"),
-        config.data.pairings,
-    )
+    settings = stream_settings(config, words, held_out)
     of = {split: [x for x in slices if x.part in (split, "both")] for split in SPLITS}
     return [
         Job(
