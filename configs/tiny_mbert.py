@@ -3,7 +3,7 @@
 
     mlm-jax pretrain configs/tiny_mbert.py
 
-Text: eight languages of the sample corpus, of which the messages of several sentences are used.
+Text: eight languages of the sample corpus; messages of one sentence make blocks without a pair.
 """
 
 import dataclasses

@@ -23,7 +23,14 @@ from mlm_jax.files import write_whole
 
 SCHEMA = 2
 TOKEN_COUNTS = "token_counts.npy"
-FINDINGS = ("unknown", "lost", "left_out", "sentences_left_out")  # of a split: what was found, not what it is
+FINDINGS = (
+    "unknown",
+    "lost",
+    "left_out",
+    "sentences_left_out",
+    "in_no_block",
+    "unpaired",
+)  # of a split: what was found, not what it is
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,8 @@ class Split:
     lost: str = ""  # characters that it drops or cannot write, the most frequent ones
     left_out: int = 0  # documents (or pairs) that are held out elsewhere
     sentences_left_out: int = 0  # of documents
+    in_no_block: int = 0  # documents of which no block holds a token
+    unpaired: int = 0  # tokens of sentences that stand in no pair of next-sentence prediction
 
 
 @dataclass(frozen=True)

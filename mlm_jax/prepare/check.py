@@ -39,10 +39,6 @@ def refuse_too_small(config: cfg.Config, streams: Sequence[Stream]) -> None:
     ]
     them = "it" if len(small) == 1 else "them"
     advice = f"give {them} more text, drop {them} from data.sources or data.parallel, or lower data.sequence_length"
-    if config.data.packing == "next_sentence" and any(len(s.languages) == 1 for s in small):
-        advice = (
-            "next_sentence takes documents of two sentences or more: lines of one, or Source(documents='paragraph')"
-        )
     raise UserError(f"{_listed(each)}, fewer than one block of {length}; {advice} (what is prepared is kept)")
 
 
@@ -100,6 +96,17 @@ def warn(streams: Sequence[Stream]) -> None:
     ]
     if left_out:
         console.say(f"left out of training, because held out elsewhere: {_listed(left_out)}")
+    unpaired = [(s.train.unpaired / max(s.train.tokens, 1), s.name) for s in streams if s.train.unpaired]
+    if unpaired:
+        shares = [f"{name} {100 * share:.1f} %" for share, name in sorted(unpaired, reverse=True)]
+        console.say(
+            f"next_sentence: of the tokens, in blocks without a pair, because their sentences have no neighbour: {_listed(shares)}"
+        )
+    in_no_block = [f"{s.name} {s.train.in_no_block:,} of {s.train.documents:,}" for s in streams if s.train.in_no_block]
+    if in_no_block:
+        console.warn(
+            f"documents of which the vocabulary leaves no token, so that no block holds them: {_listed(in_no_block)}"
+        )
     empty = [s.name for s in streams if not s.validation.documents]
     if empty:
         console.warn(

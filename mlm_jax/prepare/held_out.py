@@ -82,7 +82,7 @@ def text_hash(text: str) -> int:
 
 def parts_of(text: str) -> list[str]:
     """The sentences of a text, in order, that are long enough to be looked for."""
-    found = [sentence for line in text.splitlines() for sentence in sentences(line)]
+    found = [sentence for line in text.splitlines() for sentence in sentences(line, spaces=False)]
     return [sentence for sentence in found if len(sentence.encode()) >= SHORTEST_SENTENCE]
 
 

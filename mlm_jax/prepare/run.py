@@ -32,7 +32,16 @@ from mlm_jax.records import FEATURES
 from mlm_jax.vocabulary import Vocabulary
 
 SPLITS = ("train", "validation")
-TOTALS = ("documents", "bytes", "tokens", "blocks", "left_out", "sentences_left_out")  # of a split's shards
+TOTALS = (
+    "documents",
+    "bytes",
+    "tokens",
+    "blocks",
+    "left_out",
+    "sentences_left_out",
+    "in_no_block",
+    "unpaired",
+)  # of a split's shards
 TOOLS = ("mlm_jax", "seqio", "tensorflow", "tensorflow-datasets", "sentencepiece", "numpy")
 
 

@@ -29,6 +29,7 @@ from mlm_jax.tokenizers import Tokenizer, load_tokenizer
 from mlm_jax.vocabulary import Vocabulary
 
 VERSION = 2  # of the blocks that the same text gives
+PAIRS_VERSION = 3  # of those of sentence pairs
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Job:
 
     def fingerprint(self) -> str:
         """A hash that changes when the shard has to be made again."""
-        what = (VERSION, self.text.fingerprint(), self.language_ids, self.shards, self.settings.fingerprint())
+        version = PAIRS_VERSION if self.settings.packing == "next_sentence" else VERSION
+        what = (version, self.text.fingerprint(), self.language_ids, self.shards, self.settings.fingerprint())
         return hashlib.sha256(repr(what).encode()).hexdigest()
 
     def done_file(self) -> epath.Path:
@@ -160,17 +162,27 @@ def make_blocks(
         yield from packing.best_fit(packing.pair_segments(pairs, length, bos, eos, pair), length)
         return
     (language,) = language_ids
+
+    def encode_documents(batch: list[str]) -> list[list[int]]:
+        tokens = encode(batch)
+        tally.in_no_block += sum(not document for document in tokens)
+        return tokens
+
     if settings.packing == "concatenate":
-        yield from packing.concatenate(map(encode, texts), length, bos, eos, language)
+        yield from packing.concatenate(map(encode_documents, texts), length, bos, eos, language)
     elif settings.packing == "segments":
-        yield from packing.best_fit(packing.document_segments(map(encode, texts), length, bos, eos, language), length)
+        segments = packing.document_segments(map(encode_documents, texts), length, bos, eos, language)
+        yield from packing.best_fit(segments, length)
     else:
         # Validation pairs are made once: more would be the same text again.
         for number in range(settings.pairings if split == "train" else 1):
-            # Documents are counted in the first round only, blocks in each.
-            again = texts if number == 0 else _texts(text, split, settings, Tally())
+            # Documents are counted in the first round only, blocks and their tokens in each.
+            counted = tally if number == 0 else Tally()
+            again = texts if number == 0 else _texts(text, split, settings, counted)
             encoded = (_encode_sentences(encode, batch) for batch in again)
-            yield from sentence_pairs(encoded, length, bos, eos, language, f"{text}/{split}/{number}")
+            yield from sentence_pairs(encoded, length, bos, eos, language, f"{text}/{split}/{number}", counted)
+            if number:
+                tally.unpaired += counted.unpaired
 
 
 def _texts(text: Slice[Any], split: str, settings: Settings, tally: Tally) -> Iterator[list[Any]]:

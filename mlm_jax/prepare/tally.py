@@ -22,6 +22,8 @@ class Tally:
       documents, bytes: of its text: documents (or sentence pairs), UTF-8 bytes.
       left_out: documents (or pairs) that training leaves out because they, or a side, are held out elsewhere.
       sentences_left_out: sentences that training documents lose for the same reason.
+      in_no_block: documents of which no block holds a token.
+      unpaired: tokens of sentences that stand in no pair (`sentence_pairs`), but in a block of their own kind.
       encoded: texts that were encoded.
       characters: of those of them that were read back.
       lost: characters that their tokens did not give back, and how often.
@@ -31,6 +33,8 @@ class Tally:
     bytes: int = 0
     left_out: int = 0
     sentences_left_out: int = 0
+    in_no_block: int = 0
+    unpaired: int = 0
     encoded: int = 0
     characters: int = 0
     lost: Counter[str] = field(default_factory=Counter)

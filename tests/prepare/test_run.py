@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -441,6 +442,39 @@ def test_the_samples_pairs_of_one_language_with_all():
         sources.pair_slices(cfg.Data(parallel=(cfg.Parallel(("en", "*"), ("a.tsv",)),)))
 
 
+def test_documents_of_one_sentence_stand_in_blocks_and_their_share_is_said(tmp_path, capsys):
+    lines = [f"haus {d} ist " + "sehr " * (d % 5) + f"alt {d}" for d in range(300)]
+    (tmp_path / "de.txt").write_text("\n".join(lines))
+    config = cfg.Config(
+        workdir=str(tmp_path / "run"),
+        data=cfg.Data(
+            sources=(cfg.Source("de", f"{tmp_path}/de.txt"),),
+            sequence_length=32,
+            packing="next_sentence",
+            pairings=2,
+            validation_fraction=0.1,
+        ),
+        vocabulary=cfg.Vocabulary(model="bpe", size=320, sample_bytes=100_000),
+    )
+    (stream,) = prepare_corpus(config).streams
+    loaded = tokenizers.load_pieces(f"{config.workdir}/vocabulary/sentencepiece.model")
+    source = Blocks(f"{config.workdir}/corpus", "de", stream.train.shards, 32, 0)
+    segments = [
+        block["tokens"][(block["segment_ids"] == n) & (block["token_types"] == 0)].tolist()
+        for block in (source[i] for i in range(len(source)))
+        for n in range(1, 33)
+    ]
+    text = Counter(loaded.decode(ids) for ids in segments if ids)
+    assert stream.train.documents + stream.validation.documents == 300
+    assert sum(text.values()) == 2 * stream.train.documents and set(text) <= set(lines) and set(text.values()) == {2}
+    assert stream.train.unpaired > 0.5 * stream.train.tokens
+    share = 100 * stream.train.unpaired / stream.train.tokens
+    assert (
+        f"in blocks without a pair, because their sentences have no neighbour: de {share:.1f} %"
+        in capsys.readouterr().out
+    )
+
+
 def test_next_sentence_blocks_of_a_language_hold_that_language_only(tmp_path):
     for language, word in (("de", "haus"), ("sw", "nyumba")):
         text = "\n\n".join("\n".join(f"{word} {d} {s} {word}" for s in range(6)) for d in range(60))
@@ -469,6 +503,7 @@ def test_next_sentence_blocks_of_a_language_hold_that_language_only(tmp_path):
             labels.append(int(block["next_sentence"]))
         assert 0.35 < np.mean(labels) < 0.65 and set(labels) == {0, 1}
         assert stream.train.documents < 60  # counted once, whatever the pairings
+        assert stream.train.unpaired == stream.train.in_no_block == 0
     once = dataclasses.replace(
         config, workdir=str(tmp_path / "once"), data=dataclasses.replace(config.data, pairings=1)
     )
