@@ -25,7 +25,8 @@ class FinetunedRow(TypedDict):
       model, seed: "all", or the language it was trained for; its random seed.
       trained_on: languages.
       examples, truncated: of the test set; those that were cut to fit.
-      outside: those whose answers lie whole in no window, which earlier versions did not count.
+      outside, in_train: those whose answers lie whole in no window; those that stand in the training data too. Earlier versions did
+        not count them.
       select: how the update was chosen (`finetune.config.selection`).
       step: the update.
       dev: metric → value on the language's dev set at that update; None where there is none.
@@ -41,6 +42,7 @@ class FinetunedRow(TypedDict):
     examples: int
     truncated: int
     outside: NotRequired[int]
+    in_train: NotRequired[int]
     select: str
     step: int
     dev: dict[str, float] | None

@@ -12,7 +12,7 @@ import tyro
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
-from mlm_jax.fields import MAY_CHANGE, AtLeast, check_bounds
+from mlm_jax.fields import MAY_CHANGE, AtLeast, Within, check_bounds
 from mlm_jax.files import in_bucket
 from mlm_jax.finetune import config as finetune_config
 from mlm_jax.finetune.config import Finetune
@@ -135,6 +135,9 @@ class Evaluate:
     """Devices of every benchmark, what is fine-tuned included."""
     max_length: int = 128
     """Tokens of a sentence that retrieval and mining read."""
+    overlap: Annotated[float, Within(0, 1), MAY_CHANGE] = 0.05
+    """Largest share of the sentences that are mined that may stand in the dev corpora, which the threshold is fitted on; fewer are
+    counted and said. What is fine-tuned has its own `data.overlap`."""
     tuned: tyro.conf.Suppress[tuple[Tuned, ...]] = ()
     retrieval: tyro.conf.Suppress[tuple[Retrieval, ...]] = ()
     mining: tyro.conf.Suppress[tuple[Mining, ...]] = ()

@@ -30,6 +30,7 @@ from mlm_jax.finetune.named import PREFIX, local_file
 from mlm_jax.lines import read_json_lines, read_lines
 from mlm_jax.mesh import make_mesh
 from mlm_jax.metrics.labels import spearman
+from mlm_jax.overlap import Hashed, find_overlap, report_overlap, text_hash
 from mlm_jax.results import BENCHMARK, BenchmarkRow, FinetunedRow, compute_once, write_results
 from mlm_jax.tokenizers import load_tokenizer
 
@@ -81,7 +82,7 @@ def own_benchmarks(config: Evaluate, workdir: epath.Path) -> list[BenchmarkRow]:
     for part in config.retrieval:
         rows += compute_once(workdir / "done" / f"{part.name}.json", retrieve, part, embedder, config.workdir)
     for mining in config.mining:
-        rows += compute_once(workdir / "done" / f"{mining.name}.json", mine, mining, embedder)
+        rows += compute_once(workdir / "done" / f"{mining.name}.json", mine, mining, embedder, config.overlap)
     for texts in config.language_model:
         rows += compute_once(workdir / "done" / f"{texts.name}.json", measure_texts, texts, measure)
     return rows
@@ -149,12 +150,22 @@ def read_aligned(pairs: Pairs, workdir: str) -> tuple[list[str], list[str]]:
     return sides[0], sides[1]
 
 
-def mine(part: Mining, embedder: Callable[[int, Pooling], Embed]) -> list[BenchmarkRow]:
-    """F1 of mined pairs per language, at the threshold that is best on dev."""
+def mine(part: Mining, embedder: Callable[[int, Pooling], Embed], overlap: float = 1.0) -> list[BenchmarkRow]:
+    """F1 of mined pairs per language, at the threshold that is best on dev.
+
+    Args:
+      overlap: the largest share of the sentences that may stand in the dev corpora.
+
+    Raises:
+      UserError: more do, or a file cannot be read.
+    """
     embed = embedder(part.layer, part.pooling)
     rows: list[BenchmarkRow] = []
     with console.progress(part.name, len(part.corpora), unit="languages") as advance:
         for corpora in part.corpora:
+            dev, test = (hashed_sides(corpora.languages, paths) for paths in (corpora.dev, corpora.test))
+            on_dev = find_overlap(part.name, test, "dev", [item for side in dev.values() for item in side])
+            report_overlap(on_dev, overlap, "overlap")
             found, gold = mine_one(embed, corpora.dev, corpora.languages, part.neighbours)
             threshold = retrieval.best_threshold(found, gold)
             found, gold = mine_one(embed, corpora.test, corpora.languages, part.neighbours)
@@ -206,6 +217,14 @@ def mine_one(
         if first is not None and second is not None:
             found.append((score, first, second))
     return found, gold
+
+
+def hashed_sides(languages: tuple[str, str], paths: tuple[str, str, str]) -> dict[str, list[Hashed]]:
+    """Language → places and hashes of the sentences of its corpus."""
+    return {
+        language: [(where, text_hash(sentence)) for where, (_, sentence) in two_columns(path)]
+        for language, path in zip(languages, paths[:2], strict=True)
+    }
 
 
 def two_columns(path: str) -> Iterator[tuple[str, tuple[str, str]]]:

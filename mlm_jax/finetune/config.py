@@ -67,6 +67,10 @@ class Data:
     padding: Annotated[float, Within(0, 1, excluded=(0, 1))] = 0.1
     """Largest share of the positions of training batches that may be padding; examples are packed into blocks as long as
     that takes."""
+    overlap: Annotated[float, Within(0, 1), MAY_CHANGE] = 0.05
+    """Largest share of a language's dev or test examples that may stand in the training data, in any language, and of test
+    examples in the dev sets: texts (both of a pair, question and paragraph, the words of a sentence) that are the same. Fewer
+    are counted and said."""
     misplaced: float = 0.01
     """span: largest share of training answers that may not stand at their offset; they are left out. Also the largest share of a
     data set's answers that may lie whole in no window; they are counted."""

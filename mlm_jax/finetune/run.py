@@ -166,6 +166,7 @@ def measure_model(
                     "examples": len(found),
                     "truncated": part.encoded.truncated,
                     "outside": len(part.encoded.outside),
+                    "in_train": part.in_train,
                     "select": selection(config) if experiment.selected else "last",
                     "step": step,
                     "dev": finetuned.dev.get(step, {}).get(language),

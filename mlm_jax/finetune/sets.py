@@ -17,17 +17,23 @@ from mlm_jax.finetune.config import Data, Finetune, Labelled, selection
 from mlm_jax.finetune.examples import Example
 from mlm_jax.finetune.named import local_file
 from mlm_jax.finetune.tasks import task_kind
+from mlm_jax.overlap import find_overlap, report_overlap, text_hash
 from mlm_jax.pretrained import Pretrained
 from mlm_jax.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
 class Part:
-    """Labelled examples of a language, read and encoded."""
+    """Labelled examples of a language, read and encoded.
+
+    Attributes:
+      in_train: of a test set, the examples that stand in the training data too.
+    """
 
     labelled: Labelled
     examples: list[Example]
     encoded: Encoded
+    in_train: int = 0
 
 
 Parts = dict[str, Part]  # by language
@@ -58,6 +64,7 @@ def read_parts(
     examples = {
         name: {part.language: kind.read_examples(part, data) for part in parts} for name, parts in splits.items()
     }
+    in_train = check_overlap(examples, data.overlap)
     labels = kind.label_set(config.task, [e for found in examples["train"].values() for e in found])
     made: dict[str, Parts] = {"train": {}, "dev": {}, "test": {}}
     for name, parts in splits.items():
@@ -78,8 +85,44 @@ def read_parts(
                     f"{data.max_length} tokens{', ' if left_out else ''}{left_out}"
                 )
             report_outside(f"{name} {part.language}", found, encoded, data)
-            made[name][part.language] = Part(part, found, encoded)
+            made[name][part.language] = Part(
+                part, found, encoded, in_train.get(part.language, 0) if name == "test" else 0
+            )
     return made["train"], made["dev"], made["test"], labels
+
+
+def example_hash(example: Example) -> bytes:
+    """The hash of all that is read of an example: its text, both of a pair, question and paragraph, or the words of a sentence."""
+    first = example.first if isinstance(example.first, str) else " ".join(example.first)
+    return text_hash(first) if example.second is None else text_hash(first, example.second)
+
+
+def check_overlap(examples: dict[str, dict[str, list[Example]]], allowed: float) -> dict[str, int]:
+    """Say which dev and test examples stand in the training data, and which test examples in the dev sets.
+
+    Args:
+      examples: of the sets train, dev and test, by language.
+      allowed: the largest share of a language's.
+
+    Returns:
+      Language → test examples that stand in the training data, where there are some.
+
+    Raises:
+      UserError: they are more.
+    """
+    hashed = {
+        name: {x: [(e.where, example_hash(e)) for e in part] for x, part in parts.items()}
+        for name, parts in examples.items()
+    }
+    every = {name: [item for part in parts.values() for item in part] for name, parts in hashed.items()}
+    of_test = find_overlap("test", hashed["test"], "train", every["train"])
+    for found in (
+        of_test,
+        find_overlap("dev", hashed["dev"], "train", every["train"]),
+        find_overlap("test", hashed["test"], "dev", every["dev"]),
+    ):
+        report_overlap(found, allowed, "data.overlap")
+    return dict(of_test.counts) if of_test else {}
 
 
 def report_outside(name: str, examples: Sequence[Example], encoded: Encoded, data: Data) -> None:

@@ -10,7 +10,7 @@ import tyro
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
-from mlm_jax.fields import MAY_CHANGE, AtLeast, check_bounds
+from mlm_jax.fields import MAY_CHANGE, AtLeast, Within, check_bounds
 from mlm_jax.files import in_bucket
 
 TRANSFORMATIONS = ("plain", "centred", "normalised", "projected")
@@ -100,6 +100,9 @@ class Analyze:
     """Tokens of a sentence that are read."""
     neighbours: Annotated[int, AtLeast(1)] = 4
     """k of the margin."""
+    overlap: Annotated[float, Within(0, 1), MAY_CHANGE] = 0.05
+    """Largest share of a language's tested sentences (of scored translations: of pairs) that may be among those that means,
+    projections and classifiers are fitted on; fewer are counted and said."""
     mesh: Annotated[cfg.Mesh, MAY_CHANGE] = cfg.ALL_DEVICES
 
 

@@ -20,6 +20,7 @@ from mlm_jax.neutrality.families import family
 from mlm_jax.neutrality.headlines import Best, best_of
 from mlm_jax.neutrality.transformations import fitted, transform
 from mlm_jax.neutrality.vectors import POOLINGS, Vectors
+from mlm_jax.overlap import Hashed, find_overlap, report_overlap, text_hash
 from mlm_jax.results import ProbeRow, probe_rows
 
 
@@ -61,6 +62,15 @@ def read_sentences(part: Aligned) -> dict[str, list[str]]:
 def probe_aligned(part: Aligned, made: Vectors, config: Analyze) -> tuple[list[ProbeRow], dict[str, Any]]:
     """Language identification, similarity, retrieval and CKA, layer by layer; and what is drawn of the best layer."""
     sentences = read_sentences(part)
+    paths = dict(part.files)
+    hashed = {
+        x: [(f"{paths[x]}:{i}", text_hash(line)) for i, line in enumerate(lines, 1)] for x, lines in sentences.items()
+    }
+    fitted_on = [item for lines in hashed.values() for item in lines[: part.fit]]
+    tested = {x: lines[part.fit :] for x, lines in hashed.items()}
+    report_overlap(
+        find_overlap(f"{part.name}, tested sentences", tested, "those fitted on", fitted_on), config.overlap, "overlap"
+    )
     with console.progress(f"{part.name}: vectors", len(sentences), unit="languages") as advance:
         vectors = {}
         for language, text in sentences.items():
@@ -140,10 +150,22 @@ def _draw_aligned(part: Aligned, vectors: Any, pivot: str, best: Best) -> dict[s
     return drawn
 
 
-def probe_quality(part: Quality, made: Vectors) -> list[ProbeRow]:
+def hashed_pairs(judged: qualities.Judged) -> list[Hashed]:
+    """Places and hashes of scored pairs."""
+    pairs = zip(judged.places, judged.source, judged.translation, strict=True)
+    return [(place, text_hash(*pair)) for place, *pair in pairs]
+
+
+def probe_quality(part: Quality, made: Vectors, config: Analyze) -> list[ProbeRow]:
     """Correlation of people's scores with cosines, and with regression on source, translation and both, layer by layer."""
     test = qualities.read_judged(part.test, part)
     fit = qualities.read_judged(part.train, part) if part.train else None
+    if fit is not None:
+        report_overlap(
+            find_overlap(part.name, {"": hashed_pairs(test)}, part.train, hashed_pairs(fit)),
+            config.overlap,
+            "overlap",
+        )
 
     def vectors(judged: qualities.Judged) -> tuple[np.ndarray, np.ndarray]:
         return made.sentences(judged.source, part.languages[0]), made.sentences(judged.translation, part.languages[1])

@@ -18,11 +18,12 @@ from mlm_jax.neutrality.config import Quality
 
 @dataclass(frozen=True)
 class Judged:
-    """Translations with people's scores, float64 [sentences]."""
+    """Translations with people's scores, float64 [sentences], and their places, FILE:LINE."""
 
     source: list[str]
     translation: list[str]
     score: np.ndarray
+    places: list[str]
 
 
 def read_judged(path: str, part: Quality) -> Judged:
@@ -31,7 +32,7 @@ def read_judged(path: str, part: Quality) -> Judged:
     Raises:
       UserError: no such column, an empty sentence, or a score that is not a number.
     """
-    source, translation, score = [], [], []
+    source, translation, score, places = [], [], [], []
     for where, row in read_table(path, ()):
         for column in (part.source, part.translation, part.score):
             if column not in row:
@@ -47,11 +48,12 @@ def read_judged(path: str, part: Quality) -> Judged:
         source.append(row[part.source])
         translation.append(row[part.translation])
         score.append(value)
+        places.append(where)
         if len(score) == part.most:
             break
     if len(score) < 3:
         raise UserError(f"{path}: {len(score)} scored translations; a correlation needs three")
-    return Judged(source, translation, np.asarray(score))
+    return Judged(source, translation, np.asarray(score), places)
 
 
 def by_cosine(a: np.ndarray, b: np.ndarray, score: np.ndarray) -> dict[str, float]:

@@ -60,7 +60,7 @@ def run(config: Analyze) -> list[ProbeRow]:
             # Each comparison has this encoder's own words beside the other's.
             rows = rows + [r for r in found if not number or r["probe"] != "aligned words, before"]
     for judged in config.quality:
-        rows = rows + compute_once(done / f"{judged.name}.json", probe_quality, judged, made)
+        rows = rows + compute_once(done / f"{judged.name}.json", probe_quality, judged, made, config)
     if config.checkpoints:
         rows = rows + through_pretraining(config)
     write_results(workdir, rows, PROBE, indent=0)

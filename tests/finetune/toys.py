@@ -106,7 +106,13 @@ def make_config(tmp_path, kind, **changes):
         regime="joint",
         devices=1,
         data=Data(
-            train=files("train"), dev=files("train"), test=files("test"), max_length=32, max_question=4, padding=0.3
+            train=files("train"),
+            dev=files("train"),
+            test=files("test"),
+            max_length=32,
+            max_question=4,
+            padding=0.3,
+            overlap=1.0,
         ),
         task=task,
         optimizer=dataclasses.replace(FINETUNE_OPTIMIZER, learning_rate=3e-3),

@@ -53,6 +53,7 @@ def analysis(tmp_path, **changes):
         word_alignment=(WordAlignment("words", ("en", "de"), str(tmp_path / "pairs"), str(tmp_path / "gold")),),
         quality=(Quality("judged", ("de", "en"), str(tmp_path / "quality.tsv"), str(tmp_path / "quality.tsv")),),
         max_length=32,
+        overlap=1.0,
     )
     return dataclasses.replace(config, **changes)
 
@@ -241,6 +242,21 @@ def test_identical_sentences_and_long_ones_are_said(tmp_path, capsys):
     said = "".join(capsys.readouterr())
     assert "fra.txt: 1 of 15 tested lines occur twice" in said
     assert "eng: 30 of 30 sentences cut to max_length, 8 tokens" in said
+
+
+def test_tested_sentences_that_were_fitted_on_are_refused(tmp_path, capsys):
+    config = analysis(tmp_path, overlap=0.05, word_alignment=())
+    whole = (tmp_path / "fra.txt").read_text()
+    lines = (tmp_path / "eng.txt").read_text().split("\n")
+    (tmp_path / "fra.txt").write_text("\n".join([*sentences("fra", 29), lines[3]]) + "\n")  # not translated
+    assert cli.main(["analyze", write(tmp_path / "toy.py", config)]) == 2
+    said = capsys.readouterr().err
+    assert "toy, tested sentences: 1 of 15 of fra stand in those fitted on too, e.g. " in said
+    assert "fra.txt:30 is " in said and "eng.txt:4; more than overlap 0.05 allows" in said
+    (tmp_path / "fra.txt").write_text(whole)
+    assert cli.main(["analyze", str(tmp_path / "toy.py")]) == 2
+    path = tmp_path / "quality.tsv"
+    assert f"judged: 9 of 9 stand in {path} too, e.g. {path}:2 is {path}:2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
