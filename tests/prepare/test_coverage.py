@@ -13,6 +13,7 @@ from mlm_jax import config as cfg
 from mlm_jax import manifest
 from mlm_jax.coverage import characters, lost_characters, unknown_share
 from mlm_jax.errors import UserError
+from mlm_jax.prepare import check
 from mlm_jax.prepare.run import prepare_corpus
 from mlm_jax.prepare.vocabulary import train_vocabulary
 from mlm_jax.tokenizers import load_tokenizer
@@ -131,6 +132,7 @@ def test_a_script_that_the_vocabulary_does_not_know_is_refused_and_others_are_sa
     made = prepare_corpus(config_of(tmp_path, cfg.Vocabulary(path=model)))
     unknown = {s.name: s.train.unknown for s in made.streams}
     assert unknown["vi"] == 0 and 0.05 < unknown["mix"] < 0.5
+    check.warn(made.streams)
     said = capsys.readouterr().err
     assert "cannot write all text of mix (" in said and "U+17" in said and "vi (" not in said
     assert manifest.read_manifest(f"{tmp_path}/run/corpus") == made

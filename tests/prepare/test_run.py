@@ -18,7 +18,7 @@ from mlm_jax import config as cfg
 from mlm_jax import manifest, records, tokenizers, vocabulary
 from mlm_jax.errors import UserError
 from mlm_jax.input.blocks import Blocks
-from mlm_jax.prepare import pool, sample, sources
+from mlm_jax.prepare import check, pool, sample, sources
 from mlm_jax.prepare.held_out import HeldOut, is_held_out
 from mlm_jax.prepare.run import prepare_corpus
 from mlm_jax.prepare.slices import Slice
@@ -456,7 +456,9 @@ def test_documents_of_one_sentence_stand_in_blocks_and_their_share_is_said(tmp_p
         ),
         vocabulary=cfg.Vocabulary(model="bpe", size=320, sample_bytes=100_000),
     )
-    (stream,) = prepare_corpus(config).streams
+    made = prepare_corpus(config)
+    (stream,) = made.streams
+    check.warn(made.streams)
     loaded = tokenizers.load_pieces(f"{config.workdir}/vocabulary/sentencepiece.model")
     source = Blocks(f"{config.workdir}/corpus", "de", stream.train.shards, 32, 0)
     segments = [
