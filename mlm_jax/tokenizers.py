@@ -19,6 +19,8 @@ from mlm_jax.errors import UserError
 
 FILES = ("sentencepiece.model", "tokenizer.json")  # a `vocabulary/` folder holds one of them
 
+UNSPELLABLE = "\ufdd0\ufdd1"  # not characters, by Unicode
+
 # Processes, not threads, share the work; and a pool forked from a process with these threads would hang.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -68,12 +70,17 @@ def load_tokenizer(path: epath.PathLike) -> Tokenizer:
             pieces=tuple(pieces.id_to_piece(i) for i in range(pieces.get_piece_size())),
             starts_word=lambda piece: piece.startswith("\u2581"),
         )
-    loaded = load_json(path)
+    return from_library(load_json(path))
+
+
+def from_library(loaded: tokenizers.Tokenizer) -> Tokenizer:
+    """A tokenizer of the Hugging Face library as ours."""
     vocabulary = loaded.get_vocab(with_added_tokens=True)
     by_id = {number: piece for piece, number in vocabulary.items()}
+    plain = without_specials(loaded)
     return Tokenizer(
-        encode=lambda batch: [e.ids for e in loaded.encode_batch(batch, add_special_tokens=False)],
-        encode_offsets=lambda batch: [(e.ids, e.offsets) for e in loaded.encode_batch(batch, add_special_tokens=False)],
+        encode=lambda batch: [e.ids for e in plain.encode_batch(batch, add_special_tokens=False)],
+        encode_offsets=lambda batch: [(e.ids, e.offsets) for e in plain.encode_batch(batch, add_special_tokens=False)],
         decode=lambda ids: loaded.decode(ids, skip_special_tokens=False),
         pieces=tuple(by_id.get(i, "") for i in range(max(by_id) + 1)),
         starts_word=_word_rule(loaded),
@@ -121,6 +128,35 @@ def load_json(path: epath.PathLike) -> tokenizers.Tokenizer:
     loaded.no_padding()
     loaded.encode_special_tokens = True
     return loaded
+
+
+def without_specials(loaded: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """A tokenizer with the same ids, none of which is a special token's whatever the text spells.
+
+    The library leaves special tokens out of its search of added ones, but models find in text all that is in their
+    vocabulary: so there they get names that no text has.
+    """
+    description = json.loads(loaded.to_str())
+    model = description["model"]
+    special = {token["content"] for token in description["added_tokens"] if token["special"]}
+
+    def renamed(piece: str) -> str:
+        return f"{UNSPELLABLE}{piece}" if piece in special else piece
+
+    if model["type"] == "Unigram":
+        model["vocab"] = [(renamed(piece), score) for piece, score in model["vocab"]]
+    else:
+        model["vocab"] = {renamed(piece): number for piece, number in model["vocab"].items()}
+        if model.get("unk_token") is not None:
+            model["unk_token"] = renamed(model["unk_token"])
+    if model["type"] == "BPE":
+        model["merges"] = [(a, b) for a, b in model["merges"] if not {a, b, a + b} & special]
+    for token in description["added_tokens"]:
+        token["content"] = renamed(token["content"])
+    description["post_processor"] = None
+    plain = tokenizers.Tokenizer.from_str(json.dumps(description, ensure_ascii=False))
+    plain.encode_special_tokens = True
+    return plain
 
 
 # Scripts that are written without spaces, whose characters BERT's rules do not set apart as they do Han's.

@@ -4,20 +4,19 @@
 from __future__ import annotations
 
 import json
-import sys
-import unicodedata
-from functools import cache
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 from etils import epath
-from sentencepiece import sentencepiece_model_pb2
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
 from mlm_jax import vocabulary as vocabularies
 from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
+from mlm_jax.interchange.agreement import check_agreement
+from mlm_jax.interchange.sentencepiece_json import from_sentencepiece, unrounded
 from mlm_jax.tokenizers import load_json, load_tokenizer, read_vocab_txt, word_piece
 from mlm_jax.vocabulary import Vocabulary
 
@@ -34,7 +33,6 @@ KEPT = (
 )
 KEPT_FOLDER = "hugging_face"
 SPECIALS = {"pad": "pad_token", "bos": "cls_token", "eos": "sep_token", "unk": "unk_token", "mask": "mask_token"}
-FAIRSEQ = ("<s>", "<pad>", "</s>", "<unk>")  # before the model's own pieces; its first three are left out
 
 
 def import_tokenizer(source: Path, folder: epath.Path, size: int) -> Vocabulary:
@@ -83,9 +81,9 @@ def _load(source: Path) -> tokenizers.Tokenizer:
         return load_json(source / "tokenizer.json")
     if (source / "sentencepiece.bpe.model").exists():
         # Our own exports keep the model's ids and name another class.
-        return from_sentencepiece(
-            source / "sentencepiece.bpe.model", settings.get("tokenizer_class") != "PreTrainedTokenizerFast"
-        )
+        is_fairseq = settings.get("tokenizer_class") != "PreTrainedTokenizerFast"
+        made = from_sentencepiece(source / "sentencepiece.bpe.model", is_fairseq)
+        return _with_template(made, "<s>", "</s>") if is_fairseq else made
     if (source / "vocab.txt").exists():
         made = word_piece(read_vocab_txt(source / "vocab.txt"), bool(settings.get("do_lower_case", True)))
         return _with_template(made, "[CLS]", "[SEP]")
@@ -124,15 +122,33 @@ def _json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def export_tokenizer(folder: epath.Path, vocabulary: Vocabulary, family: str, positions: int, out: Path) -> None:
-    """Write a `vocabulary/` folder's tokenizer into a Hugging Face folder; one that was imported, as it came."""
+def export_tokenizer(
+    folder: epath.Path, vocabulary: Vocabulary, family: str, positions: int, out: Path, lines: Iterable[str] = ()
+) -> int:
+    """Write a `vocabulary/` folder's tokenizer into a Hugging Face folder; a tokenizer.json that was imported, as it came.
+
+    Args:
+      lines: text that both must cut alike, besides `agreement.ODD`.
+
+    Returns:
+      How many lines they were compared on.
+
+    Raises:
+      UserError: no tokenizer.json can equal the vocabulary, or it does not; shows the first line that is cut otherwise.
+    """
     kept = folder / KEPT_FOLDER
     if kept.exists():
         for path in kept.iterdir():
             (out / path.name).write_bytes(path.read_bytes())
-        if (out / "tokenizer.json").exists() or (out / "tokenizer_config.json").exists():
-            _name_mask(folder, vocabulary, out)
-            return
+    if (out / "tokenizer.json").exists():
+        _name_mask(folder, vocabulary, out)
+    else:
+        _write_tokenizer(folder, vocabulary, family, positions, out)
+    why = unrounded(folder / vocabulary.file) if vocabulary.file == "sentencepiece.model" else ""
+    return check_agreement(folder, load_json(out / "tokenizer.json"), lines, "export: tokenizer.json", why)
+
+
+def _write_tokenizer(folder: epath.Path, vocabulary: Vocabulary, family: str, positions: int, out: Path) -> None:
     if vocabulary.file == "sentencepiece.model":
         model = folder / vocabulary.file
         made = from_sentencepiece(model)
@@ -141,17 +157,11 @@ def export_tokenizer(folder: epath.Path, vocabulary: Vocabulary, family: str, po
     else:
         made = load_json(folder / vocabulary.file)
         made.encode_special_tokens = False
-    by_id = {number: piece for piece, number in made.get_vocab(with_added_tokens=True).items()}
-    # Specials that the tokenizer lacked have ids after its last piece, and names of ours.
-    names = {role: by_id.get(getattr(vocabulary, role), f"<{role}>") for role in SPECIALS}
-    added = sorted(
-        (getattr(vocabulary, role), name) for role, name in names.items() if getattr(vocabulary, role) not in by_id
-    )
-    made.add_special_tokens([AddedToken(name, special=True, normalized=False) for _, name in added])
+    names = _name_specials(made, vocabulary, folder)
     if made.post_processor is None:
         made = _with_template(made, names["bos"], names["eos"])
     write_whole(out / "tokenizer.json", made.to_str())
-    settings = {
+    settings = _json(out / "tokenizer_config.json") | {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": positions,
         "clean_up_tokenization_spaces": False,
@@ -162,91 +172,36 @@ def export_tokenizer(folder: epath.Path, vocabulary: Vocabulary, family: str, po
     write_whole(out / "tokenizer_config.json", json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
 
 
+def _name_specials(made: tokenizers.Tokenizer, vocabulary: Vocabulary, folder: epath.Path) -> dict[str, str]:
+    """Each role's token. Specials that the tokenizer lacks have ids after its last piece; they get names and are added.
+
+    Raises:
+      UserError: they are not the next ids, so that the library would give them others.
+    """
+    by_id = {number: piece for piece, number in made.get_vocab(with_added_tokens=True).items()}
+    names = {}
+    for role in SPECIALS:
+        name = f"<{role}>"
+        while made.token_to_id(name) is not None:  # an ordinary piece is called so
+            name = f"<{name}>"
+        names[role] = by_id.get(getattr(vocabulary, role), name)
+    added = sorted({(getattr(vocabulary, role), names[role]) for role in SPECIALS} - by_id.items())
+    made.add_special_tokens([AddedToken(name, special=True, normalized=False) for _, name in added])
+    for role, name in names.items():
+        if made.token_to_id(name) != getattr(vocabulary, role):
+            raise UserError(
+                f"{folder}: {role} has id {getattr(vocabulary, role)}, which no tokenizer.json can give it: "
+                "not all ids below it have a piece; prepare with another vocabulary"
+            )
+    return names
+
+
 def _name_mask(folder: epath.Path, vocabulary: Vocabulary, out: Path) -> None:
     """Name the mask in a tokenizer_config.json that names none, as encoders without a head come, for it has one now."""
     pieces = load_tokenizer(folder / vocabulary.file).pieces
     if "mask" not in _special_tokens(out) and vocabulary.mask < len(pieces):
         settings = _json(out / "tokenizer_config.json") | {"mask_token": pieces[vocabulary.mask]}
         write_whole(out / "tokenizer_config.json", json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
-
-
-def from_sentencepiece(path: epath.Path | Path, fairseq: bool = False) -> tokenizers.Tokenizer:
-    """A SentencePiece model as a tokenizer of the Hugging Face library, that gives the same ids.
-
-    Args:
-      path: a unigram or BPE .model.
-      fairseq: with XLM-R's ids: `<s> <pad> </s> <unk>`, the model's pieces without its own first three, `<mask>`.
-
-    Raises:
-      UserError: the model is of another kind.
-    """
-    made_of: Any = sentencepiece_model_pb2  # its classes are made when it is imported
-    proto = made_of.ModelProto.FromString(path.read_bytes())
-    trainer, kinds = proto.trainer_spec, made_of.ModelProto.SentencePiece
-    pieces = [(piece.piece, piece.score) for piece in proto.pieces]
-    unknown = next(i for i, piece in enumerate(proto.pieces) if piece.type == kinds.UNKNOWN)
-    special = [piece.piece for piece in proto.pieces if piece.type in (kinds.UNKNOWN, kinds.CONTROL)]
-    if fairseq:
-        pieces = [(name, 0.0) for name in FAIRSEQ] + pieces[3:] + [("<mask>", 0.0)]
-        unknown, special = 3, [*FAIRSEQ, "<mask>"]
-    if trainer.model_type == trainer.UNIGRAM:
-        model: Any = models.Unigram(pieces, unk_id=unknown, byte_fallback=trainer.byte_fallback)
-    elif trainer.model_type == trainer.BPE:
-        vocabulary = {piece: i for i, (piece, _) in enumerate(pieces)}
-        model = models.BPE(
-            vocabulary,
-            _merges(pieces, vocabulary),
-            unk_token=pieces[unknown][0],
-            fuse_unk=True,
-            byte_fallback=trainer.byte_fallback,
-        )
-    else:
-        raise UserError(f"{path}: neither unigram nor BPE, so it cannot be written as tokenizer.json")
-    made = tokenizers.Tokenizer(model)
-    spec = proto.normalizer_spec
-    steps: list[Any] = []
-    if "nfkc" in spec.name:
-        # The library looks up clusters of fewer than six bytes as a whole and others character by character,
-        # which composes nothing. (NFC would do, did it not also put marks in another order.)
-        steps += [
-            normalizers.Replace(parts, composed) for parts, composed in _compositions() if len(parts.encode()) >= 6
-        ]
-    if spec.precompiled_charsmap:
-        steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
-    if spec.remove_extra_whitespaces:
-        steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
-    made.normalizer = normalizers.Sequence(steps)
-    scheme = "always" if spec.add_dummy_prefix else "never"
-    made.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme=scheme)
-    parts: list[Any] = [decoders.ByteFallback()] if trainer.byte_fallback else []
-    made.decoder = decoders.Sequence([*parts, decoders.Metaspace(replacement="\u2581", prepend_scheme=scheme)])
-    # The mask takes in the space before it, as XLM-R's does.
-    made.add_special_tokens([AddedToken(s, lstrip=s == "<mask>", special=True, normalized=False) for s in special])
-    return _with_template(made, "<s>", "</s>")
-
-
-@cache
-def _compositions() -> list[tuple[str, str]]:
-    """Unicode's canonical compositions of two characters: (the two, what they are together)."""
-    found = []
-    for character in map(chr, range(sys.maxunicode + 1)):
-        decomposed = unicodedata.decomposition(character)
-        if " " in decomposed and "<" not in decomposed:
-            parts = "".join(chr(int(code, 16)) for code in decomposed.split())
-            if unicodedata.normalize("NFC", parts) == character:
-                found.append((parts, character))
-    return found
-
-
-def _merges(pieces: list[tuple[str, float]], vocabulary: dict[str, int]) -> list[tuple[str, str]]:
-    """The merges of a BPE model: every way to make a piece of two, in the order of the pieces' scores."""
-    merges = []
-    for piece, score in pieces:
-        for cut in range(1, len(piece)):
-            left, right = piece[:cut], piece[cut:]
-            if left in vocabulary and right in vocabulary:
-                merges.append((-score, vocabulary[left], vocabulary[right], left, right))
-    return [(left, right) for *_, left, right in sorted(merges)]
 
 
 def _with_template(made: tokenizers.Tokenizer, begin: str, end: str) -> tokenizers.Tokenizer:

@@ -16,6 +16,7 @@ from mlm_jax.errors import UserError
 from mlm_jax.files import in_bucket, read_json, write_whole
 from mlm_jax.finetune import config as options
 from mlm_jax.finetune.models import save_model
+from mlm_jax.interchange.agreement import corpus_lines
 from mlm_jax.interchange.folder import read_folder, write_folder
 from mlm_jax.interchange.settings import exportable_family
 from mlm_jax.interchange.tokenizer_files import export_tokenizer, import_tokenizer
@@ -121,7 +122,8 @@ def export_encoder(workdir: str, out: str, which: str = "best", model: str = "",
       What was exported, in words.
 
     Raises:
-      UserError: no such checkpoint, no Hugging Face class has this encoder or head, or the folder is in use.
+      UserError: no such checkpoint, no Hugging Face class has this encoder or head, the tokenizer would cut text otherwise
+        than the vocabulary did, or the folder is in use.
     """
     if in_bucket(out):
         raise UserError(f"{out}: export writes to a local folder; name one, and copy it there")
@@ -134,8 +136,13 @@ def export_encoder(workdir: str, out: str, which: str = "best", model: str = "",
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     words, positions = pretrained.vocabulary, pretrained.model.positions
-    export_tokenizer(epath.Path(workdir) / "vocabulary", words, family, positions, aside)
-    write_folder(aside, pretrained)
+    try:
+        lines = corpus_lines(epath.Path(workdir), words)
+        export_tokenizer(epath.Path(workdir) / "vocabulary", words, family, positions, aside, lines)
+        write_folder(aside, pretrained)
+    except UserError:
+        shutil.rmtree(aside)
+        raise
     if folder.exists():
         folder.rmdir()
     aside.rename(folder)

@@ -3,19 +3,28 @@
 
 import io
 import json
+import random
+import unicodedata
 from pathlib import Path
 
 import pytest
 import sentencepiece
+import tokenizers
 from etils import epath
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import normalizers
 
 from mlm_jax import config as cfg
 from mlm_jax import vocabulary
 from mlm_jax.errors import UserError
-from mlm_jax.interchange.tokenizer_files import export_tokenizer, from_sentencepiece, import_tokenizer
+from mlm_jax.interchange import agreement
+from mlm_jax.interchange.character_map import map_steps, read_map
+from mlm_jax.interchange.sentencepiece_json import from_sentencepiece
+from mlm_jax.interchange.tokenizer_files import export_tokenizer, import_tokenizer
 from mlm_jax.prepare import sample
-from mlm_jax.prepare.vocabulary import train_vocabulary
-from mlm_jax.tokenizers import load_tokenizer
+from mlm_jax.prepare.vocabulary import round_scores, train_vocabulary
+from mlm_jax.tokenizers import from_library, load_tokenizer
+from tests.corpora import make_workdir
 
 GNOME = Path(__file__).parents[3] / "shared" / "data" / "gnome_help"
 ODD = [
@@ -71,6 +80,186 @@ def test_a_sentencepiece_model_as_json_gives_the_same_ids(tmp_path, sentences, m
     made = from_sentencepiece(folder / "sentencepiece.model")
     theirs = [found.ids for found in made.encode_batch(texts, add_special_tokens=False)]
     assert [text for text, a, b in zip(texts, ours, theirs, strict=True) if a != b] == []
+
+
+SYMBOLS = ["<sep>", "①", "New York", "[ENT]", "\n", "foo", "ab", "▁▁"]
+KINDS = [  # options of SentencePiece's trainer
+    {},
+    {"byte_fallback": True},
+    {"normalization_rule_name": "identity"},
+    {"normalization_rule_name": "identity", "byte_fallback": True},
+    {"normalization_rule_name": "nfkc"},
+    {"normalization_rule_name": "nfkc_cf"},
+    {"normalization_rule_name": "nmt_nfkc_cf", "user_defined_symbols": SYMBOLS},
+    {"user_defined_symbols": SYMBOLS, "byte_fallback": True},
+    {"user_defined_symbols": SYMBOLS[:4], "add_dummy_prefix": False},
+    {"split_by_whitespace": False},
+    {"split_by_whitespace": False, "user_defined_symbols": SYMBOLS},
+    {"treat_whitespace_as_suffix": True},
+    {"treat_whitespace_as_suffix": True, "split_by_whitespace": False, "remove_extra_whitespaces": False},
+    {"treat_whitespace_as_suffix": True, "user_defined_symbols": SYMBOLS},
+    {"remove_extra_whitespaces": False, "allow_whitespace_only_pieces": True},
+    {"remove_extra_whitespaces": False, "add_dummy_prefix": False, "normalization_rule_name": "identity"},
+    {"split_digits": True, "split_by_unicode_script": False, "split_by_number": False},
+    {
+        "unk_piece": "[UNK]",
+        "bos_piece": "[CLS]",
+        "eos_piece": "[SEP]",
+        "pad_id": 3,
+        "control_symbols": ["<mask>", "<x>"],
+    },
+    {"bos_id": -1, "eos_id": -1},
+]
+
+
+def sentencepiece_model(path, seed=0, **options):
+    """A small model of some kind, trained on text of many scripts; unigram scores are rounded as ours are."""
+    model = io.BytesIO()
+    words = [word for line in agreement.ODD for word in line.split()]
+    choice = random.Random(seed).choices
+    text = [*agreement.ODD[3:], *(" ".join(choice(words, k=6)) for _ in range(600))]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(line.replace("\n", " ") for line in text),
+        model_writer=model,
+        **{"vocab_size": 1_200, "character_coverage": 0.98, "hard_vocab_limit": False, "minloglevel": 2, **options},
+    )
+    found = model.getvalue()
+    path.write_bytes(round_scores(found) if options.get("model_type", "unigram") == "unigram" else found)
+    return epath.Path(path)
+
+
+def nasty_lines(count, seed=0):
+    """Characters of all scripts, marks, controls, symbols and specials, in no order."""
+    rng = random.Random(seed)
+    pool = [*"".join(agreement.ODD), *SYMBOLS, *ODD, *map(chr, range(0x300, 0x346)), *map(chr, range(0x900, 0x970))]
+    pool += [
+        "<0x41>",
+        "<mask>",
+        "</s>",
+        "＜ｓｅｐ＞",
+        "<SEP>",
+        *map(chr, range(0x1100, 0x1200)),
+        *"  \t\n▁\u200d\u0345",
+    ]
+    return ["".join(rng.choices(pool, k=rng.randint(1, 25))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("model", ["unigram", "bpe", "char"])
+@pytest.mark.parametrize("options", KINDS, ids=lambda options: ",".join(options) or "plain")
+def test_every_kind_of_sentencepiece_model_is_equalled(tmp_path, model, options):
+    path = sentencepiece_model(tmp_path / "sentencepiece.model", model_type=model, **options)
+    texts = [*agreement.ODD, *ODD, *nasty_lines(400)]
+    texts += [unicodedata.normalize("NFD", text) for text in texts]
+    expected = sentencepiece.SentencePieceProcessor(model_file=str(path)).encode(texts)
+    found = from_library(from_sentencepiece(path)).encode(texts)
+    assert [text for text, a, b in zip(texts, expected, found, strict=True) if a != b] == []
+
+
+def test_normalisation_rules_of_ones_own_are_equalled(tmp_path):
+    rules = [("ß", "ss"), ("foo", "bar"), ("A", "a"), ("é", ""), ("e\u0301\u0323", "ệ"), ("①", "foo"), ("ab", "ba")]
+    lines = [" ".join(f"{ord(c):X}" for c in a) + "\t" + " ".join(f"{ord(c):X}" for c in b) for a, b in rules]
+    (tmp_path / "rules.tsv").write_text("\n".join(lines) + "\n")
+    path = sentencepiece_model(tmp_path / "m.model", normalization_rule_tsv=str(tmp_path / "rules.tsv"))
+    texts = [*agreement.ODD, "Aß foo①ab éé e\u0301\u0323 e\u0301 fooab", *nasty_lines(400)]
+    expected = sentencepiece.SentencePieceProcessor(model_file=str(path)).encode(texts)
+    found = from_library(from_sentencepiece(path)).encode(texts)
+    assert [text for text, a, b in zip(texts, expected, found, strict=True) if a != b] == []
+
+
+@pytest.mark.parametrize("rule", ["nmt_nfkc", "nmt_nfkc_cf"])
+def test_the_character_map_is_sentencepieces_on_its_own_rules(tmp_path, rule):
+    path = sentencepiece_model(
+        tmp_path / "m.model", normalization_rule_name=rule, remove_extra_whitespaces=False, add_dummy_prefix=False
+    )
+    spec = sentencepiece_model_pb2.ModelProto.FromString(path.read_bytes()).normalizer_spec
+    steps = normalizers.Sequence(map_steps(spec.precompiled_charsmap))
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    texts = sorted(read_map(spec.precompiled_charsmap))[::23] + nasty_lines(2_000)
+    assert [t for t in texts if steps.normalize_str(t).replace(" ", "▁") != theirs.normalize(t)] == []
+
+
+def test_models_that_no_json_equals_are_refused_with_the_reason(tmp_path):
+    with pytest.raises(UserError, match=r"a model of whole words.*train another vocabulary"):
+        from_sentencepiece(sentencepiece_model(tmp_path / "word.model", model_type="word"))
+    path = sentencepiece_model(tmp_path / "m.model")
+    proto = sentencepiece_model_pb2.ModelProto.FromString(path.read_bytes())
+    proto.pieces[20].type = proto.SentencePiece.UNUSED
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(UserError, match="UNUSED"):
+        from_sentencepiece(path)
+    for content in (b"", b"\x08garbage"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="not a SentencePiece model"):
+            from_sentencepiece(path)
+
+
+def test_an_export_that_cuts_otherwise_is_refused_with_the_line(tmp_path, monkeypatch):
+    folder = epath.Path(tmp_path / "vocabulary")
+    folder.mkdir()
+    sentencepiece_model(folder / "sentencepiece.model", user_defined_symbols=["qqq"])
+    words = vocabulary.vocabulary_of_file(folder / "sentencepiece.model")
+    (tmp_path / "out").mkdir()
+    assert export_tokenizer(folder, words, "xlm-roberta", 64, tmp_path / "out", ["a line"]) > len(agreement.ODD)
+    monkeypatch.setattr("mlm_jax.interchange.sentencepiece_json._normalizers", lambda *_: [normalizers.Lowercase()])
+    (tmp_path / "other").mkdir()
+    with pytest.raises(
+        UserError, match=r"cuts the line .* otherwise than .* from its token 0 on.*nothing was exported"
+    ):
+        export_tokenizer(folder, words, "xlm-roberta", 64, tmp_path / "other")
+
+
+def test_export_compares_on_the_runs_own_corpus(tmp_path):
+    workdir = epath.Path(make_workdir(tmp_path / "run", {"en": 40, "de": 3}).workdir)
+    words = vocabulary.read_vocabulary(workdir / "vocabulary")
+    lines = agreement.corpus_lines(workdir, words)
+    assert len(lines) >= 40 and set("".join(lines)) <= set("abcdefghijklmnopqrstuvwxyz \u2047")
+    assert agreement.corpus_lines(epath.Path(tmp_path), words) == []
+
+
+def test_a_mask_that_is_an_ordinary_piece_keeps_its_id_and_the_mask_gets_another_name(tmp_path):
+    folder = epath.Path(tmp_path / "vocabulary")
+    folder.mkdir()
+    sentencepiece_model(folder / "sentencepiece.model", user_defined_symbols=["<mask>", "<pad>"])
+    words = vocabulary.vocabulary_of_file(folder / "sentencepiece.model")
+    (tmp_path / "out").mkdir()
+    export_tokenizer(folder, words, "bert", 64, tmp_path / "out")
+    made = tokenizers.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    named = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert made.token_to_id(named["mask_token"]) == words.mask and named["mask_token"] == "<<mask>>"
+
+
+@pytest.mark.parametrize("suffix", [".model", ".json"])
+@pytest.mark.parametrize("model", ["unigram", "bpe", "char"])
+def test_no_text_becomes_a_special(tmp_path, suffix, model):
+    path = sentencepiece_model(tmp_path / "m.model", model_type=model, user_defined_symbols=["<sep>"], pad_id=3)
+    made = from_sentencepiece(path)
+    specials = [token.content for token in made.get_added_tokens_decoder().values()]
+    if suffix == ".json":
+        made.save(str(tmp_path / "m.json"))
+    loaded = load_tokenizer(tmp_path / f"m{suffix}")
+    special_ids = {made.token_to_id(name) for name in specials} - {made.token_to_id("<unk>")}
+    for name in specials:
+        for text in (name, f"a{name}b", f"<sep>{name}<sep>", f" {name} "):
+            assert not special_ids & set(loaded.encode([text])[0]), text
+    assert made.token_to_id("<sep>") in loaded.encode(["a<sep>"])[0]
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("options", [KINDS[6], KINDS[7], KINDS[12], KINDS[17], KINDS[18]], ids=lambda o: ",".join(o))
+@pytest.mark.parametrize("model", ["unigram", "bpe", "char"])
+def test_transformers_loads_every_kind_as_sentencepiece_cuts(tmp_path, options, model):
+    transformers = pytest.importorskip("transformers")
+    folder = epath.Path(tmp_path / "vocabulary")
+    folder.mkdir()
+    sentencepiece_model(folder / "sentencepiece.model", model_type=model, **options)
+    words = vocabulary.vocabulary_of_file(folder / "sentencepiece.model")
+    (tmp_path / "out").mkdir()
+    export_tokenizer(folder, words, "xlm-roberta", 64, tmp_path / "out")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    specials = [*theirs.all_special_tokens, "<x>"]
+    texts = [t for t in [*agreement.ODD, *nasty_lines(300)] if not any(s in t for s in specials)]
+    assert theirs(texts, add_special_tokens=False)["input_ids"] == load_tokenizer(folder).encode(texts)
+    assert theirs("a")["input_ids"][0] == words.bos and theirs.mask_token_id == words.mask
 
 
 @pytest.mark.parity
