@@ -31,12 +31,14 @@ _ALWAYS = (
     "\U0001173c-\U0001173e\U00011944\U00011946\U00011a42\U00011a43\U00011a9b\U00011a9c\U00011c41\U00011c42\U00011ef7"
     "\U00011ef8\U00011f43\U00011f44\U00016a6e\U00016a6f\U00016af5\U00016b37\U00016b38\U00016b44\U00016d6e\U00016d6f"
     "\U00016e98\U0001bc9f\U0001da88"
-    # Without the property: Tibetan shads, Thai, Sinhala and Khmer signs at the end of a passage, Hebrew sof pasuq.
-    "\u0f0d-\u0f12\u0e5a\u0e5b\u0df4\u17da\u05c3"
+    # Without the property: Tibetan shads, Thai, Sinhala and Khmer signs at the end of a passage, Hebrew sof pasuq, and a
+    # Bengali numerator that is typed for a danda.
+    "\u0f0d-\u0f12\u0e5a\u0e5b\u0df4\u17da\u05c3\u09f7"
 )
 _CLOSING = "\"'\u2019\u201d\u201c\u00bb\u00ab\u203a)\\]}\u300d\u300f\uff09\u3011\u300b\u3009\u3015"
 _END = re.compile(
     f"[{_BEFORE_SPACE}]+[{_CLOSING}]*(?:[\u00a0\u202f][\u00bb\u203a\u201d])?(?=\\s)"
+    f"|[!?]+[{_CLOSING}]*(?=[^\\W\\d_A-Za-z])"  # and a letter of another script, without a space
     f"|[{_ALWAYS}](?:\\s*[{_ALWAYS}])*[{_CLOSING}]*"
     # Typed for what a keyboard lacks: bars for dandas, Ethiopic two word spaces or colons, the Armenian colon, the Greek
     # question mark.
