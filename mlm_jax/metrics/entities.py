@@ -155,8 +155,9 @@ def refined(scheme: Scheme, gold: Tags) -> str:
     if scheme.name not in ("iob", "ioe"):
         return scheme.name
     role = "B" if scheme.name == "iob" else "E"
-    edges = ((tags, begin if role == "B" else end) for tags in gold for _, begin, end in entities(tags, scheme))
-    return scheme.name + ("2" if all(scheme.parts[tags[i]][0] == role for tags, i in edges) else "1")
+    edges = [(tags, begin if role == "B" else end) for tags in gold for _, begin, end in entities(tags, scheme)]
+    marked = sum(scheme.parts[tags[i]][0] == role for tags, i in edges)
+    return scheme.name + ("2" if 2 * marked >= len(edges) else "1")  # most: real data has slips
 
 
 def entities(tags: Sequence[str], scheme: Scheme) -> set[Entity]:

@@ -131,9 +131,10 @@ def test_every_scheme_may_be_asked_for():
 def test_sentences_tell_what_labels_do_not():
     iob, ioe = scheme_of("BI"), scheme_of("IE")
     assert entities.refined(iob, [["B-PER", "I-PER"]]) == "iob2"
-    assert entities.refined(iob, [["I-PER", "B-PER"]]) == "iob1"
+    assert entities.refined(iob, [["I-PER", "O", "I-LOC", "B-LOC"]]) == "iob1"
+    assert entities.refined(iob, [["B-PER", "I-PER"], ["B-LOC"], ["O", "I-PER"]]) == "iob2"  # a slip
     assert entities.refined(ioe, [["I-PER", "E-PER"]]) == "ioe2"
-    assert entities.refined(ioe, [["I-PER", "E-PER", "I-PER"]]) == "ioe1"
+    assert entities.refined(ioe, [["I-PER", "E-PER", "I-PER", "O", "I-LOC"]]) == "ioe1"
 
 
 def test_entities_by_hand():
