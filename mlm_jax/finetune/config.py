@@ -51,6 +51,9 @@ class Data:
     """Column or field of the second sentence; empty: there is none."""
     label: str = "label"
     """Column or field of the label, of the labels, or of the words' tags."""
+    no_label: tuple[str, ...] = ("-", "", "-1", "null", "nan", "n/a")
+    """classify, multilabel, tag: labels, in either case, that say there is no gold label (SNLI's "-"): such examples, or such
+    words of a tagger, are left out and counted. -1 is a class where 1 or -2, but no 2, are labels too."""
     word_column: int = 0
     """tag: column of the word in CoNLL files, from 1; -1 is the last; 0: recognised, and said."""
     tag_column: int = 0

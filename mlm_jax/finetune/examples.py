@@ -30,11 +30,14 @@ class Example:
     key: str
 
 
-def named_fields(where: str, row: dict[str, Any], data: Data, labels: bool) -> tuple[Any, Any, Any]:
+def named_fields(
+    where: str, row: dict[str, Any], data: Data, labels: bool, may_be_null: bool = False
+) -> tuple[Any, Any, Any]:
     """The text, the second one, and the label of a row; None where there is none.
 
     Args:
       labels: whether there must be a label.
+      may_be_null: whether JSON's null is a label, which says that there is none.
 
     Raises:
       UserError: a field is missing, or the label is empty.
@@ -50,7 +53,7 @@ def named_fields(where: str, row: dict[str, Any], data: Data, labels: bool) -> t
     first = get(data.text)
     second = get(data.pair) if data.pair else None
     label = get(data.label) if labels or data.label in row else None
-    if label is None and labels:
+    if label is None and labels and not may_be_null:
         raise UserError(f"{where}: {data.label} is empty; label the example, or remove it")
     return first, second, label
 

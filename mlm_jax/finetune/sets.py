@@ -15,6 +15,7 @@ from mlm_jax.errors import UserError
 from mlm_jax.finetune.arrays import Encoded
 from mlm_jax.finetune.config import Data, Finetune, Labelled, selection
 from mlm_jax.finetune.examples import Example
+from mlm_jax.finetune.gold import describe_labels, keep_labelled
 from mlm_jax.finetune.named import local_file
 from mlm_jax.finetune.tasks import task_kind
 from mlm_jax.overlap import find_overlap, report_overlap, text_hash
@@ -64,8 +65,10 @@ def read_parts(
     examples = {
         name: {part.language: kind.read_examples(part, data) for part in parts} for name, parts in splits.items()
     }
+    examples = keep_labelled(kind, data, config.task, examples)
     in_train = check_overlap(examples, data.overlap)
     labels = kind.label_set(config.task, [e for found in examples["train"].values() for e in found])
+    describe_labels(kind, config.task, examples, labels)
     made: dict[str, Parts] = {"train": {}, "dev": {}, "test": {}}
     for name, parts in splits.items():
         for part in parts:

@@ -244,7 +244,7 @@ def test_questions_without_an_answer_are_recognised(tmp_path):
         ("a.jsonl", '{"text": "A", "label": 0}\n{"text": \n', Data(), CLASSIFY, "a.jsonl:2: not JSON"),
         ("a.jsonl", "[1]\n", Data(), CLASSIFY, "a.jsonl:1: not a JSON object"),
         ("a.jsonl", '{"text": ["A", "b"], "label": ["O"]}\n', Data(), TAG, "a.jsonl:1: 1 tags in label for 2 words"),
-        ("a.jsonl", '{"text": "A", "label": null}\n', Data(), CLASSIFY, "a.jsonl:1: label is empty"),
+        ("a.jsonl", '{"text": "A", "label": null}\n', Data(), REGRESS, "a.jsonl:1: label is empty"),
         ("a.jsonl", '{"text": ["A"], "label": [1]}\n', Data(), TAG, "a.jsonl:1: label is not a list of tags"),
         ("a.tsv", "text\tlabel\nA\0\tx\n", Data(), CLASSIFY, "a.tsv:2: holds a NUL byte"),
         ("a.tsv.gz", "not packed", Data(), CLASSIFY, "a.tsv.gz: cannot be unpacked"),

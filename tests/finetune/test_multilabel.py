@@ -50,7 +50,6 @@ def test_labels_are_lists_or_text_with_marks_between(tmp_path):
         ('["a", ""]', "not a list of labels"),
         ('"a,,b"', "not a list of labels"),
         ('[["a"]]', "not a list of labels"),
-        ("null", "a.jsonl:1: label is empty"),
     ],
 )
 def test_labels_that_are_none_have_one_line(tmp_path, label, message):

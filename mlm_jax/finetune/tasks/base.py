@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import abc
 import glob
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -133,7 +134,7 @@ class TaskKind(abc.ABC):
         else:
             raise UserError(f"{path}: task.kind {self.name} reads {self.reads} files")
         for where, row in rows:
-            yield where, *named_fields(where, row, data, labels)
+            yield where, *named_fields(where, row, data, labels, may_be_null=self.has_labels)
 
     def from_line(self, line: str) -> Any:
         """`Example.first` of a line of plain text, which `predict` labels; None: a line is not enough."""
@@ -156,6 +157,26 @@ class TaskKind(abc.ABC):
     def labels_of(self, example: Example) -> Sequence[str]:
         """Labels that an example has."""
         return ()
+
+    def without_label(self, example: Example, none: Collection[str], left_out: Counter[str]) -> Example | None:
+        """An example without labels that say there is no gold label; None: it has no other.
+
+        Args:
+          none: such labels, in lower case.
+          left_out: where they are counted.
+        """
+        if example.label is None:
+            left_out["null"] += 1
+            return None
+        for label in self.labels_of(example):
+            if label.strip().lower() in none:
+                left_out[label] += 1
+                return None
+        return example
+
+    def label_names(self, task: Task, labels: Sequence[str]) -> dict[str, str]:
+        """Each label's name, which is compared with the others'."""
+        return {label: label for label in labels}
 
     def label_set(self, task: Task, train: Sequence[Example]) -> tuple[str, ...]:
         """The labels there may be: `task.labels`, or those of the training data, sorted; O first."""

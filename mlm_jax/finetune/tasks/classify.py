@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import softmax
 
+from mlm_jax.errors import UserError
 from mlm_jax.finetune.arrays import Encoded, Items
 from mlm_jax.finetune.config import Data, Task
 from mlm_jax.finetune.examples import Example
@@ -33,6 +34,8 @@ class Classify(TextTask):
         return self.metrics if task.positive else self.metrics[:3]
 
     def parse_label(self, where: str, label: Any, data: Data) -> str:
+        if isinstance(label, list | dict):
+            raise UserError(f"{where}: {data.label} is {label!r}, not one label; another task.kind takes several")
         return str(label)
 
     def labels_of(self, example: Example) -> Sequence[str]:

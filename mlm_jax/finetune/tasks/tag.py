@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +78,20 @@ class Tag(TaskKind):
         )
 
     def labels_of(self, example: Example) -> Sequence[str]:
-        labels: Sequence[str] = example.label
-        return labels
+        return [label for label in example.label if label is not None]
+
+    def without_label(self, example: Example, none: Collection[str], left_out: Counter[str]) -> Example | None:
+        """Words whose tag says that they have none get None: they are neither trained on nor measured."""
+        given: Sequence[str | None] = [None] * len(example.first) if example.label is None else example.label
+        kept = [None if tag is None or tag.strip().lower() in none else tag for tag in given]
+        left_out.update("null" if tag is None else tag for tag, left in zip(given, kept, strict=True) if left is None)
+        return dataclasses.replace(example, label=kept) if any(tag is not None for tag in kept) else None
+
+    def label_names(self, task: Task, labels: Sequence[str]) -> dict[str, str]:
+        scheme = recognise(labels, task.scheme)
+        if scheme is None:
+            return super().label_names(task, labels)
+        return {label: label if role == "O" else kind for label, (role, kind) in scheme.parts.items()}
 
     def label_set(self, task: Task, train: Sequence[Example]) -> tuple[str, ...]:
         """The labels, O first, and said: what they mark.
@@ -98,9 +112,9 @@ class Tag(TaskKind):
                 )
             console.say("tags: a class per word, none of them entities (task.scheme); measured by accuracy")
             return labels
-        name = refined(scheme, [e.label for e in train])
+        name = refined(scheme, labelled_parts([e.label for e in train], [e.label for e in train])[0])
         console.say(f"tags: {dataclasses.replace(scheme, name=name)}; task.scheme sets another")
-        if all(label == scheme.outside for e in train for label in e.label):
+        if all(label == scheme.outside for e in train for label in self.labels_of(e)):
             console.warn(f"tags: the training data has no entity, only {scheme.outside}")
         return labels
 
@@ -130,7 +144,7 @@ class Tag(TaskKind):
             target = None
             if example.label is not None:
                 target = np.full(len(ids), -1, np.int32)
-                target[starts] = [number[label] for label in example.label[: len(starts)]]
+                target[starts] = [-1 if x is None else number[x] for x in example.label[: len(starts)]]
             made.add(i, ids, len(ids), target, np.asarray(starts, np.int32))
         return made
 
@@ -171,7 +185,7 @@ class Tag(TaskKind):
     def measure(
         self, examples: Sequence[Example], predictions: Sequence[Prediction], task: Task, language: str
     ) -> dict[str, float]:
-        gold, found = [e.label for e in examples], [p.value for p in predictions]
+        gold, found = labelled_parts([e.label for e in examples], [p.value for p in predictions])
         flat = [(a, b) for g, f in zip(gold, found, strict=True) for a, b in zip(g, f, strict=True)]
         measured = {"accuracy": accuracy([a for a, _ in flat], [b for _, b in flat])}
         scheme = recognise(task.labels, task.scheme)
@@ -200,11 +214,25 @@ def tagged_words(where: str, words: Any, _: Any, tags: Any, data: Data) -> Examp
         raise UserError(f"{where}: {data.text} is not a list of words, nor words with spaces between")
     if "" in words:
         raise UserError(f"{where}: word {words.index('') + 1} in {data.text} is empty; remove it and its tag")
-    if isinstance(tags, list) and not all(isinstance(tag, str) for tag in tags):
+    if isinstance(tags, list) and not all(tag is None or isinstance(tag, str) for tag in tags):
         raise UserError(f"{where}: {data.label} is not a list of tags")
     if tags is not None and (not isinstance(tags, list) or len(tags) != len(words)):
         raise UserError(f"{where}: {len(tags or [])} tags in {data.label} for {len(words)} words in {data.text}")
     return Example(where, words, None, tags, line_number(where))
+
+
+def labelled_parts(
+    gold: Sequence[Sequence[str | None]], found: Sequence[Sequence[str]]
+) -> tuple[list[list[str]], list[list[str]]]:
+    """Sentences cut up where words have no gold tag, and the tags that were found for what is left."""
+    parts: tuple[list[list[str]], list[list[str]]] = ([], [])
+    for ours, theirs in zip(gold, found, strict=True):
+        cuts = [-1, *(i for i, tag in enumerate(ours) if tag is None), len(ours)]
+        for begin, end in itertools.pairwise(cuts):
+            if end > begin + 1:
+                parts[0].append([tag for tag in ours[begin + 1 : end] if tag is not None])
+                parts[1].append(list(theirs[begin + 1 : end]))
+    return parts
 
 
 def tagged(scores: np.ndarray, words: int, labels: Sequence[str], transitions: np.ndarray | None) -> Prediction:
