@@ -21,6 +21,7 @@ from pathlib import Path
 
 from mlm_jax import config as cfg
 from mlm_jax.prepare import sample
+from mlm_jax.prepare.held_out import HeldOut
 from mlm_jax.prepare.run import stream_jobs
 from mlm_jax.prepare.shard import make_shard
 from mlm_jax.prepare.sources import language_slices
@@ -50,7 +51,7 @@ def main() -> None:
         ours, theirs = [], []
         with ProcessPoolExecutor(WORKERS, get_context("spawn")) as pool:
             for turn in range(-1, 3):  # the first warms up
-                jobs = stream_jobs(config, words, ("xx",), language_slices(data)["xx"], {"xx": 0})
+                jobs = stream_jobs(config, words, HeldOut(), ("xx",), language_slices(data)["xx"], {"xx": 0})
                 for path in folder.glob("corpus/*/*.done"):
                     path.unlink()
                 begin = time.perf_counter()

@@ -88,7 +88,10 @@ class Data:
     sources: tyro.conf.Suppress[tuple[Source, ...]] = ()
     parallel: tyro.conf.Suppress[tuple[Parallel, ...]] = ()
     validation_fraction: Annotated[float, BELOW_ONE] = 0.01
-    """Share of a language's documents held out by the hash of their text, where no file is named."""
+    """Share of a language's documents (and of a pair's) held out by the hash of their text, where no file is named."""
+    validation_documents: Annotated[int, AtLeast(0)] = 100
+    """Documents that are held out of a small language or pair at least, as far as they are no more than a tenth of it: so that its
+    validation loss says something. Where this decides, other text of the language holds out other documents."""
     sequence_length: Annotated[int, AtLeast(8)] = 512
     """Tokens per block (sequence), specials included (XLM-R: 512)."""
     packing: Literal["concatenate", "segments", "next_sentence"] = "concatenate"

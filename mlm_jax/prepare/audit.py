@@ -18,7 +18,7 @@ from mlm_jax.prepare import held_out, shard
 from mlm_jax.prepare.held_out import HeldOut, text_hash
 from mlm_jax.prepare.run import SPLITS, stream_settings
 from mlm_jax.prepare.slices import Slice
-from mlm_jax.prepare.sources import language_slices, pair_slices, read_documents, read_pairs
+from mlm_jax.prepare.sources import read_documents, read_pairs
 from mlm_jax.vocabulary import read_vocabulary
 
 BLOCKS = 20  # of each split of a stream, that are made again
@@ -40,12 +40,11 @@ def audit(config: cfg.Config) -> str:
     workdir = epath.Path(config.workdir)
     corpus = workdir / "corpus"
     made, words = manifest.read_manifest(corpus), read_vocabulary(workdir / "vocabulary")
-    held = held_out.read(corpus, config.data.validation_fraction)
+    held = held_out.read(corpus)
     settings = stream_settings(config, words, held)
-    slices: dict[tuple[str, ...], Sequence[Slice[Any]]] = {
-        (x,): found for x, found in language_slices(config.data).items()
-    }
-    for pair, of_pair in pair_slices(config.data).items():
+    languages, pairs = held_out.streams_of(config.data, config.data.workers or 1)
+    slices: dict[tuple[str, ...], Sequence[Slice[Any]]] = {(x,): found for x, found in languages.items()}
+    for pair, of_pair in pairs.items():
         slices[pair] = of_pair
     rows = []
     with console.progress("reading back", len(made.streams), unit="streams") as advance:
@@ -107,7 +106,7 @@ def duplicates(slices: Sequence[Slice[Any]], held: HeldOut) -> int:
         batches: Any = read_pairs(text) if isinstance(text.source, cfg.Parallel) else read_documents(text)
         seen = 0
         for batch in batches:
-            parts = held.divide(text.part, batch)
+            parts = held.divide(text, batch)
             for side in _sides(parts["validation"]):
                 validation.add(text_hash(side))
             train += map(text_hash, _sides(parts["train"]))

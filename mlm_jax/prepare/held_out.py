@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import io
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, TypeVar
 
@@ -22,13 +22,19 @@ from etils import epath
 
 from mlm_jax import config as cfg
 from mlm_jax.files import write_whole
+from mlm_jax.lines import uncompressed
 from mlm_jax.prepare.pool import run_all
 from mlm_jax.prepare.sentence_pairs import sentences
 from mlm_jax.prepare.slices import Pair, Slice
-from mlm_jax.prepare.sources import read_documents, read_pairs
+from mlm_jax.prepare.sources import language_slices, pair_slices, read_documents, read_pairs
 from mlm_jax.prepare.tally import Tally
 
 T = TypeVar("T", bound=str | Pair)
+S = TypeVar("S", cfg.Source, cfg.Parallel)
+K = TypeVar("K", str, tuple[str, str])
+
+SMALL = 2**25  # bytes of a stream's files
+MOST = 0.1  # of a small stream's documents, that may be held out
 
 SHORTEST_SENTENCE = 24  # bytes: shorter ones (Contents, See also) stand in many documents and give nothing away
 
@@ -38,29 +44,27 @@ class HeldOut:
     """What decides where a document or a sentence pair belongs.
 
     Attributes:
-      fraction: of the documents, held out by the hash of their text.
-      file: the hashes of all held-out text, uint64 [n], sorted (.npy); "": the fraction decides alone.
+      file: the hashes of all held-out text, uint64 [n], sorted (.npy); "": a document's own hash decides alone.
       sha256: of the file.
     """
 
-    fraction: float
     file: str = ""
     sha256: str = ""
 
-    def divide(self, part: str, batch: list[T], tally: Tally | None = None) -> dict[str, list[T]]:
+    def divide(self, text: Slice[Any], batch: list[T], tally: Tally | None = None) -> dict[str, list[T]]:
         """Documents (or pairs) of a batch by what they are for: train and validation.
 
         Args:
-          part: `Slice.part`; "both" divides them by hash, pairs by that of their first side.
+          text: the slice that they are of; where it is for both, they are divided by their hash, pairs by that of their first side.
           tally: what training leaves out is counted there.
         """
         parts: dict[str, list[T]] = {"train": [], "validation": []}
-        if part == "both":
+        if text.part == "both":
             for document in batch:
                 decides = document if isinstance(document, str) else document[0]
-                parts["validation" if is_held_out(decides, self.fraction) else "train"].append(document)
+                parts["validation" if is_held_out(decides, text.fraction) else "train"].append(document)
         else:
-            parts[part] = batch
+            parts[text.part] = batch
         if self.file and parts["train"]:
             parts["train"] = leave_out(parts["train"], _load(self.file, self.sha256), tally or Tally())
         return parts
@@ -125,10 +129,64 @@ def _without(document: str, sentences: Iterable[str]) -> str:
     return "\n".join(line for text in document.splitlines() if (line := text.strip()))
 
 
+def streams_of(
+    data: cfg.Data, workers: int
+) -> tuple[dict[str, list[Slice[cfg.Source]]], dict[tuple[str, str], list[Slice[cfg.Parallel]]]]:
+    """The slices of every language and of every pair, with the share that each holds out.
+
+    Raises:
+      UserError: what `language_slices` and `pair_slices` refuse; the text cannot be read.
+    """
+    return with_fractions(language_slices(data), data, workers), with_fractions(pair_slices(data), data, workers)
+
+
+def with_fractions(streams: dict[K, list[Slice[S]]], data: cfg.Data, workers: int) -> dict[K, list[Slice[S]]]:
+    """The slices of streams with the share that each holds out: `validation_fraction`, and more of a stream of few documents.
+
+    Only streams of files of together less than `SMALL` bytes, and the sample, are counted: others have enough, or cannot be read in a
+    moment.
+
+    Raises:
+      UserError: the text cannot be read.
+    """
+    if not data.validation_fraction:
+        return streams
+    small = [name for name, slices in streams.items() if data.validation_documents and _is_small(slices)]
+    jobs = [(name, text) for name in small for text in streams[name]]
+    documents = dict.fromkeys(small, 0)
+    if jobs:
+        counted = run_all(_count, [(text,) for _, text in jobs], workers, "counting documents", lambda job: str(job[0]))
+        for number, found in counted:
+            documents[jobs[number][0]] += found
+    fractions = dict.fromkeys(streams, data.validation_fraction)
+    for name, number in documents.items():
+        fractions[name] = max(data.validation_fraction, min(MOST, data.validation_documents / max(number, 1)))
+    return {name: [replace(text, fraction=fractions[name]) for text in found] for name, found in streams.items()}
+
+
+def _is_small(slices: Sequence[Slice[Any]]) -> bool:
+    """Whether a stream divides by hash and is quickly counted."""
+    paths = {path for text in slices for path in text.paths}
+    named = {path for path in paths if cfg.is_named(path)}
+    if any(text.part != "both" for text in slices) or any(not path.startswith("sample:") for path in named):
+        return False
+    # Text is some four times as long as its compressed file.
+    size = sum((1 if uncompressed(path) == path else 4) * epath.Path(path).stat().length for path in paths - named)
+    return size < SMALL
+
+
+def _count(text: Slice[Any]) -> int:
+    return sum(map(len, _read(text)))
+
+
+def _read(text: Slice[Any]) -> Iterator[list[Any]]:
+    """A slice's documents or pairs, in batches."""
+    return read_pairs(text) if isinstance(text.source, cfg.Parallel) else read_documents(text)
+
+
 def gather(
     languages: dict[str, list[Slice[cfg.Source]]],
     pairs: dict[tuple[str, str], list[Slice[cfg.Parallel]]],
-    fraction: float,
     folder: epath.Path,
     workers: int,
 ) -> HeldOut:
@@ -143,31 +201,30 @@ def gather(
     """
     slices: list[Slice[Any]] = [text for found in languages.values() for text in found]
     slices += [text for found in pairs.values() for text in found]
-    if not (pairs and fraction) and all(text.part == "both" for text in slices):
-        return HeldOut(fraction)
-    jobs = [(text, fraction) for text in slices if text.part == "validation" or (text.part == "both" and fraction)]
+    jobs = [(text,) for text in slices if text.part == "validation" or (text.part == "both" and text.fraction)]
+    if not jobs or (not pairs and all(text.part == "both" for text in slices)):
+        return HeldOut()
     done = run_all(_gather_slice, jobs, workers, "gathering held-out text", lambda job: str(job[0]))
     hashes = np.unique(np.concatenate([np.zeros(0, np.uint64), *(found for _, found in done)]))
     content = io.BytesIO()
     np.save(content, hashes)
     write_whole(folder / "held_out.npy", content.getvalue())
-    return read(folder, fraction)
+    return read(folder)
 
 
-def read(folder: epath.Path, fraction: float) -> HeldOut:
+def read(folder: epath.Path) -> HeldOut:
     """What is held out of a prepared corpus."""
     file = folder / "held_out.npy"
     if not file.exists():
-        return HeldOut(fraction)
-    return HeldOut(fraction, str(file), hashlib.sha256(file.read_bytes()).hexdigest())
+        return HeldOut()
+    return HeldOut(str(file), hashlib.sha256(file.read_bytes()).hexdigest())
 
 
-def _gather_slice(text: Slice[Any], fraction: float) -> np.ndarray:
+def _gather_slice(text: Slice[Any]) -> np.ndarray:
     """Hashes of what a slice holds out, uint64 [n]."""
-    batches: Iterable[list[Any]] = read_pairs(text) if isinstance(text.source, cfg.Parallel) else read_documents(text)
     found: set[int] = set()
-    for batch in batches:
-        held: list[Any] = HeldOut(fraction).divide(text.part, batch)["validation"]
+    for batch in _read(text):
+        held: list[Any] = HeldOut().divide(text, batch)["validation"]
         for document in held:
             sides: tuple[str, ...] = (document,) if isinstance(document, str) else tuple(document)
             found.update(number for side in sides for number in hashes_of(side))

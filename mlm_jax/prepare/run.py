@@ -22,11 +22,10 @@ from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
 from mlm_jax.manifest import Manifest, Shard, Split, Stream
 from mlm_jax.prepare import check
-from mlm_jax.prepare.held_out import HeldOut, gather
+from mlm_jax.prepare.held_out import HeldOut, gather, streams_of
 from mlm_jax.prepare.pool import run_all
 from mlm_jax.prepare.shard import Job, Settings, file_name, make_shard
 from mlm_jax.prepare.slices import Slice
-from mlm_jax.prepare.sources import language_slices, pair_slices
 from mlm_jax.prepare.vocabulary import make_vocabulary
 from mlm_jax.records import FEATURES
 from mlm_jax.vocabulary import Vocabulary
@@ -61,9 +60,8 @@ def prepare_corpus(config: cfg.Config) -> Manifest:
     workers = config.data.workers or os.cpu_count() or 1
     try:
         corpus.mkdir(parents=True, exist_ok=True)
-        languages = language_slices(config.data)
-        pairs = pair_slices(config.data)
-        held_out = gather(languages, pairs, config.data.validation_fraction, corpus, workers)
+        languages, pairs = streams_of(config.data, workers)
+        held_out = gather(languages, pairs, corpus, workers)
         words = make_vocabulary(config, languages, held_out, workdir / "vocabulary", workers)
         # Before hours of encoding what cannot be written.
         check.refuse_unknown(check.first_look(languages, words, workdir / "vocabulary"), config.vocabulary.most_unknown)

@@ -45,8 +45,7 @@ class Settings:
 
     def fingerprint(self) -> tuple[Any, ...]:
         """What they depend on, wherever the workdir lies."""
-        held_out = (self.held_out.fraction, self.held_out.sha256)
-        return (self.sequence_length, self.packing, held_out, self.vocabulary, self.pairings)
+        return (self.sequence_length, self.packing, self.held_out.sha256, self.vocabulary, self.pairings)
 
 
 @dataclass(frozen=True)
@@ -191,7 +190,7 @@ def _texts(text: Slice[Any], split: str, settings: Settings, tally: Tally) -> It
         sources.read_pairs(text) if isinstance(text.source, cfg.Parallel) else sources.read_documents(text)
     )
     for batch in batches:
-        part = settings.held_out.divide(text.part, batch, tally)[split]
+        part = settings.held_out.divide(text, batch, tally)[split]
         if part:
             tally.documents += len(part)
             tally.bytes += len("".join("".join(document) for document in part).encode())

@@ -24,6 +24,7 @@ class Slice(Generic[S]):
     Attributes:
       source: what it is a slice of, its languages resolved.
       part: what its documents are for; "both" divides them by their hash.
+      fraction: of them that is then held out.
       paths: the file; two for aligned parallel files; or the data set's name.
       start, end: bytes of a plain file.
       index, count: which of how many shards, for data sets.
@@ -36,6 +37,7 @@ class Slice(Generic[S]):
     end: int | None = None
     index: int = 0
     count: int = 1
+    fraction: float = 0.0
 
     def __str__(self) -> str:
         where = f" bytes {self.start:,} to {self.end:,}" if self.start else ""

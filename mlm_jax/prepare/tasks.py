@@ -27,7 +27,6 @@ from mlm_jax.manifest import Manifest, Stream
 from mlm_jax.prepare import held_out, shard
 from mlm_jax.prepare.run import SPLITS
 from mlm_jax.prepare.slices import Slice
-from mlm_jax.prepare.sources import language_slices, pair_slices
 from mlm_jax.vocabulary import read_vocabulary
 
 OUTPUTS = (*records.TOKEN_FEATURES, "next_sentence")
@@ -113,11 +112,12 @@ def register(workdir: epath.PathLike, prefix: str = "mlm_jax") -> list[str]:
     corpus = workdir / "corpus"
     prepared = manifest.read_manifest(corpus)
     words = read_vocabulary(workdir / "vocabulary")
-    data = cfg.build_config(cfg.Data, prepared.settings["data"])
+    # An earlier version held out no more of small languages.
+    data = cfg.build_config(cfg.Data, {"validation_documents": 0} | prepared.settings["data"])
     settings = shard.Settings(
         prepared.sequence_length,
         prepared.packing,
-        held_out.read(corpus, data.validation_fraction),
+        held_out.read(corpus),
         words,
         str(workdir / "vocabulary"),
         data.pairings,
@@ -136,7 +136,8 @@ def register(workdir: epath.PathLike, prefix: str = "mlm_jax") -> list[str]:
 
 def _slices(data: cfg.Data) -> dict[str, Sequence[Slice[Any]]]:
     """Stream → its slices."""
-    return {**language_slices(data), **{"-".join(pair): mine for pair, mine in pair_slices(data).items()}}
+    languages, pairs = held_out.streams_of(data, 1)
+    return {**languages, **{"-".join(pair): mine for pair, mine in pairs.items()}}
 
 
 def _register_task(stream: Stream, source: TextSource, settings: shard.Settings) -> None:

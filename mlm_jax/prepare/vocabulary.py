@@ -152,7 +152,7 @@ def _count(text: Slice[cfg.Source], held_out: HeldOut) -> tuple[int, int]:
     """Training documents of a slice, and their bytes."""
     count = size = 0
     for batch in read_documents(text):
-        train = held_out.divide(text.part, batch)["train"]
+        train = held_out.divide(text, batch)["train"]
         count += len(train)
         size += len("".join(train).encode())
     return count, size
@@ -164,7 +164,7 @@ def _draw(text: Slice[cfg.Source], held_out: HeldOut, seed: str, below: float) -
     return [
         (key, document)
         for batch in read_documents(text)
-        for document in held_out.divide(text.part, batch)["train"]
+        for document in held_out.divide(text, batch)["train"]
         if (key := keys.random()) < below
     ]
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is validated is never trained on, by whatever stream it comes."""
 
+import dataclasses
 import random
 
 import pytest
@@ -8,9 +9,9 @@ import pytest
 from mlm_jax import config as cfg
 from mlm_jax import tokenizers, vocabulary
 from mlm_jax.input.blocks import Blocks
-from mlm_jax.prepare.held_out import HeldOut, gather, is_held_out, parts_of, text_hash
+from mlm_jax.prepare.held_out import HeldOut, gather, is_held_out, parts_of, streams_of, text_hash
 from mlm_jax.prepare.run import prepare_corpus
-from mlm_jax.prepare.sources import language_slices, pair_slices, read_documents, read_pairs
+from mlm_jax.prepare.sources import read_documents, read_pairs
 
 FRACTION = 0.1
 
@@ -54,12 +55,12 @@ def write_corpus(folder, documents="line"):
 @pytest.mark.parametrize("documents", ["line", "paragraph", "sentences"])
 def test_no_held_out_sentence_is_in_any_training_text(tmp_path, documents):
     data = write_corpus(tmp_path, documents)
-    languages, pairs = language_slices(data), pair_slices(data)
-    held_out = gather(languages, pairs, FRACTION, tmp_path, 1)
+    languages, pairs = streams_of(data, 1)
+    held_out = gather(languages, pairs, tmp_path, 1)
     train, validation = set(), set()
     for text in [x for found in (*languages.values(), *pairs.values()) for x in found]:
         for batch in read_pairs(text) if isinstance(text.source, cfg.Parallel) else read_documents(text):
-            for split, found in held_out.divide(text.part, batch).items():
+            for split, found in held_out.divide(text, batch).items():
                 sides = [side for x in found for side in ([x] if isinstance(x, str) else x)]
                 (train if split == "train" else validation).update(s for side in sides for s in [side, *parts_of(side)])
     assert len(validation) > 90 and len(train) > 500
@@ -105,10 +106,11 @@ def test_case_white_space_and_unicode_form_do_not_count():
 
 def test_a_training_document_keeps_its_other_sentences(tmp_path):
     data = write_corpus(tmp_path)
-    held_out = gather(language_slices(data), pair_slices(data), FRACTION, tmp_path, 1)
+    languages, pairs = streams_of(data, 1)
+    held_out = gather(languages, pairs, tmp_path, 1)
     lines = (tmp_path / "sw.txt").read_text().splitlines()
     document = f"Something of its own here. {lines[0]} And more of its own here.\nA second line of its own."
-    train = held_out.divide("train", [document, lines[0], "short"])["train"]
+    train = held_out.divide(languages["sw"][0], [document, lines[0], "short"])["train"]
     assert train == [
         "Something of its own here.  And more of its own here.\nA second line of its own.",
         "short",
@@ -117,6 +119,28 @@ def test_a_training_document_keeps_its_other_sentences(tmp_path):
 
 def test_without_pairs_and_validation_files_nothing_is_gathered(tmp_path):
     data = write_corpus(tmp_path)
-    languages = {name: found for name, found in language_slices(data).items() if name != "sw"}
-    assert gather(languages, {}, FRACTION, tmp_path, 1) == HeldOut(FRACTION)
+    languages = {name: found for name, found in streams_of(data, 1)[0].items() if name != "sw"}
+    assert gather(languages, {}, tmp_path, 1) == HeldOut()
     assert not (tmp_path / "held_out.npy").exists()
+
+
+@pytest.mark.parametrize(("number", "held"), [(20_000, 0.01), (5_000, 0.02), (1_000, 0.1), (300, 0.1)])
+def test_a_small_language_holds_out_more(tmp_path, number, held):
+    (tmp_path / "xx.txt").write_text("".join(f"line number {i}\n" for i in range(number)))
+    (tmp_path / "p.tsv").write_text("".join(f"line number {i}\tнomep {i}\n" for i in range(number)))
+    source = cfg.Source("xx", f"{tmp_path}/xx.txt")
+    parallel = (cfg.Parallel(("xx", "yy"), (f"{tmp_path}/p.tsv",)),)
+    languages, pairs = streams_of(cfg.Data(sources=(source,), parallel=parallel), 1)
+    for text in (languages["xx"][0], pairs["xx", "yy"][0]):
+        assert text.fraction == pytest.approx(held)
+    # The larger the share, the more of the same documents: those of the smaller stay held out.
+    for fraction in (0.01, held):
+        assert all(
+            is_held_out(x, held) for x in (f"line number {i}" for i in range(number)) if is_held_out(x, fraction)
+        )
+    for asked in ({"validation_fraction": 0.0}, {"validation_documents": 0}):
+        languages, _ = streams_of(cfg.Data(sources=(source,), **asked), 1)
+        assert languages["xx"][0].fraction == asked.get("validation_fraction", 0.01)
+    validated = dataclasses.replace(source, validation=f"{tmp_path}/xx.txt")
+    languages, _ = streams_of(cfg.Data(sources=(validated,)), 1)
+    assert {text.part for text in languages["xx"]} == {"train", "validation"}

@@ -19,7 +19,7 @@ from mlm_jax import manifest, records, tokenizers, vocabulary
 from mlm_jax.errors import UserError
 from mlm_jax.input.blocks import Blocks
 from mlm_jax.prepare import check, pool, sample, sources
-from mlm_jax.prepare.held_out import HeldOut, is_held_out
+from mlm_jax.prepare.held_out import HeldOut, is_held_out, streams_of
 from mlm_jax.prepare.run import prepare_corpus
 from mlm_jax.prepare.slices import Slice
 from mlm_jax.prepare.vocabulary import draw_sample
@@ -320,25 +320,23 @@ def test_an_existing_model_is_used_as_it_is(prepared, tmp_path):
 def test_the_sample_keeps_to_its_budget_and_its_rates(tmp_path):
     write_text(tmp_path / "text", {"de": 3000, "en": 3000, "sw": 40})
     config = make_config(tmp_path)
-    slices = sources.language_slices(config.data)
+    slices, _ = streams_of(config.data, 1)
     budget = 60_000
     config = dataclasses.replace(
         config,
         vocabulary=dataclasses.replace(config.vocabulary, sample_bytes=budget),
         sampling=cfg.Sampling(exponent=0.5),
     )
-    table, sentences = draw_sample(config, slices, HeldOut(0.1), 1)
+    table, sentences = draw_sample(config, slices, HeldOut(), 1)
     assert sum(len(s.encode()) for s in sentences) <= budget
     for row in table:
         if row["language"] == "sw":  # has less than its share: all of it, once
             assert row["drawn_bytes"] == row["bytes"] < row["share_bytes"]
         else:
             assert 0.97 * row["share_bytes"] < row["drawn_bytes"] <= row["share_bytes"]
-    assert draw_sample(config, slices, HeldOut(0.1), 1)[1] == sentences
+    assert draw_sample(config, slices, HeldOut(), 1)[1] == sentences
     cut = make_config(tmp_path, shard_bytes=9_000)
-    again = draw_sample(dataclasses.replace(config, data=cut.data), sources.language_slices(cut.data), HeldOut(0.1), 1)[
-        0
-    ]
+    again = draw_sample(dataclasses.replace(config, data=cut.data), streams_of(cut.data, 1)[0], HeldOut(), 1)[0]
     assert [row["bytes"] for row in again] == [row["bytes"] for row in table]
 
 
