@@ -57,7 +57,7 @@ def audit(config: cfg.Config) -> str:
             rows.append(_row(stream, duplicates(found, held)))
             advance(1, stream.name)
     return console.format_table(
-        ["language", "documents", "validation", "unknown", "tokens/byte", "left out", "in both"], rows
+        ["language", "documents", "validation", "unknown", "tokens/byte", "left out", "in no block", "in both"], rows
     )
 
 
@@ -129,5 +129,6 @@ def _row(stream: Stream, both: int) -> list[str]:
         f"{100 * train.unknown:.2f} %",
         f"{train.tokens / max(train.bytes, 1):.3f}",
         f"{train.left_out:,}",
+        f"{train.in_no_block:,}",
         f"{both:,}",
     ]
