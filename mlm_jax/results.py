@@ -29,6 +29,8 @@ class FinetunedRow(TypedDict):
         not count them.
       select: how the update was chosen (`finetune.config.selection`).
       step: the update.
+      dev_examples: of the language's dev set; 0 where there is none.
+      cautions: what to know of the value, a sentence each. Earlier versions had neither.
       dev: metric → value on the language's dev set at that update; None where there is none.
       metric: the main one.
       test: metric → value.
@@ -43,6 +45,8 @@ class FinetunedRow(TypedDict):
     truncated: int
     outside: NotRequired[int]
     in_train: NotRequired[int]
+    dev_examples: NotRequired[int]
+    cautions: NotRequired[list[str]]
     select: str
     step: int
     dev: dict[str, float] | None
@@ -57,6 +61,7 @@ class BenchmarkRow(TypedDict):
       metric, value: the main one.
       every: metric → value, of all.
       protocol: the settings it was measured with.
+      cautions: what to know of the value, a sentence each.
     """
 
     task: str
@@ -66,6 +71,7 @@ class BenchmarkRow(TypedDict):
     every: dict[str, float]
     examples: int
     protocol: dict[str, Any]
+    cautions: NotRequired[list[str]]
 
 
 class ProbeRow(TypedDict):
@@ -91,9 +97,51 @@ class ProbeRow(TypedDict):
     step: NotRequired[int]
 
 
+FEW = 100  # examples, below which one is a whole point of accuracy
+FAR = 6.0  # points that the seeds of a model may differ by
+
 FINETUNED = ("regime", "model", "seed", "language", "select", "step", "examples", "metric", "value")
 BENCHMARK = ("task", "language", "metric", "value", "examples")
 PROBE = ("probe", "set", "step", "layer", "pooling", "transformation", "languages", "metric", "value")
+
+
+def few_examples(name: str, counts: Mapping[str, int]) -> list[str]:
+    """The caution about a set of fewer than `FEW` examples in some language, in a list; empty: there is none.
+
+    Args:
+      name: of the set.
+      counts: language → examples.
+    """
+    few = ", ".join(f"{count:,} of {x}" for x, count in counts.items() if count < FEW)
+    return (
+        [f"{name}: few examples ({few}); with fewer than {FEW} figures are rough, each is a point of accuracy or more"]
+        if few
+        else []
+    )
+
+
+def finetuned_cautions(rows: Sequence[FinetunedRow]) -> list[str]:
+    """What to know of a table of fine-tuned models: few examples, seeds that are far apart, predictions that are all the same."""
+    found = few_examples("test", {r["language"]: r["examples"] for r in rows})
+    found += few_examples("dev", {r["language"]: r["dev_examples"] for r in rows if r.get("dev_examples")})
+    for language in dict.fromkeys(r["language"] for r in rows):
+        values = {r["seed"]: 100 * r["test"][r["metric"]] for r in rows if r["language"] == language}
+        apart = max(values.values()) - min(values.values())
+        if apart >= FAR:
+            every = ", ".join(f"{value:.1f}" for value in values.values())
+            found.append(
+                f"{language}: seeds {', '.join(map(str, values))} differ by {apart:.1f} points ({every}); their mean says little, "
+                "give the range with it or train more seeds"
+            )
+    return found + list(dict.fromkeys(said for r in rows for said in r.get("cautions", ())))
+
+
+def benchmark_cautions(rows: Sequence[BenchmarkRow]) -> list[str]:
+    """What to know of a table of benchmarks: few examples, and what the rows say themselves."""
+    said = [f"{r['task']}: {caution}" for r in rows for caution in r.get("cautions", ())]
+    for task in dict.fromkeys(r["task"] for r in rows if "cautions" not in r):
+        said += few_examples(task, {r["language"]: r["examples"] for r in rows if r["task"] == task})
+    return list(dict.fromkeys(said))
 
 
 def probe_rows(

@@ -5,6 +5,11 @@ import pytest
 
 from mlm_jax import results
 from mlm_jax.errors import UserError
+from mlm_jax.evaluate.run import from_experiment, row
+from mlm_jax.finetune.examples import Example
+from mlm_jax.finetune.run import table
+from mlm_jax.finetune.sets import same_predictions
+from mlm_jax.finetune.tasks.base import Prediction
 from mlm_jax.neutrality.run import matrices_as_csv
 from mlm_jax.results import BenchmarkRow, FinetunedRow, probe_rows
 
@@ -88,3 +93,52 @@ def test_what_is_done_is_not_computed_again(tmp_path):
     assert calls == [1]
     with pytest.raises(UserError, match=r"results.json: no such file; run: mlm-jax finetune, evaluate or analyze"):
         results.read_results(tmp_path)
+
+
+def finetuned(language, seed, value, **more):
+    return {
+        "regime": "joint", "model": "all", "trained_on": ["en"], "select": "joint", "seed": seed, "language": language, "examples": 150, "step": 5, "metric": "accuracy",
+        "test": {"accuracy": value}, **more,
+    }  # fmt: skip
+
+
+def test_what_is_to_be_known_of_results_is_said_below_them():
+    rows = [finetuned("de", 0, 0.612), finetuned("de", 1, 0.704), finetuned("de", 2, 0.68), finetuned("en", 0, 0.7)]
+    (said,) = results.finetuned_cautions(rows)
+    assert said.startswith("de: seeds 0, 1, 2 differ by 9.2 points (61.2, 70.4, 68.0); their mean says little")
+    assert results.finetuned_cautions(rows[2:]) == []
+    assert results.finetuned_cautions([finetuned("de", 0, 0.6), finetuned("de", 1, 0.659)]) == []
+    assert results.finetuned_cautions([finetuned("de", 0, 0.6), finetuned("de", 1, 0.66)]) != []
+    few = [finetuned("de", 0, 0.6, examples=40, dev_examples=12), finetuned("en", 0, 0.6, examples=100, dev_examples=0)]
+    found = results.finetuned_cautions(few)
+    assert [x.partition(";")[0] for x in found] == ["test: few examples (40 of de)", "dev: few examples (12 of de)"]
+    shown = table([*rows[:3], *few[1:]], "en")
+    assert "range" in shown and "61.2 to 70.4" in shown and "differ by 9.2 points" in shown
+    assert "range" not in table(few, "en")
+    benchmarks = from_experiment("ner", [*rows[:3], few[0]])
+    assert benchmarks[0]["protocol"]["range over seeds"] == "60.0 to 70.4"
+    own = row("tatoeba", "sw", "accuracy", {"accuracy": 0.5}, 39, {})
+    said = results.benchmark_cautions([*benchmarks, own])
+    assert any(x.startswith("ner: de: seeds") for x in said) and any(
+        x.startswith("tatoeba: few examples (39 of sw)") for x in said
+    )
+
+
+@pytest.mark.parametrize(
+    ("gold", "found", "said"),
+    [
+        ([["O", "B-PER"], ["O"]], [["O", "O"], ["O"]], "nothing but 'O' was predicted, for all 3 words"),
+        ([["O", "B-PER"], ["O"]], [["O", "B-LOC"], ["O"]], ""),
+        ([["O", "O"], ["O"]], [["O", "O"], ["O"]], ""),
+        (["yes", "no"], ["no", "no"], "nothing but 'no' was predicted, for all 2 examples"),
+        (["no", "no"], ["no", "no"], ""),
+        ([["a"], []], [[], []], "nothing was predicted, for all 2 examples"),
+        ([(("Denver", 0),), ()], ["", ""], "nothing was predicted, for all 2 examples"),
+        ([(("Denver", 0),), ()], ["", "Denver"], ""),
+    ],
+)
+def test_a_model_that_says_the_same_of_everything_is_named(gold, found, said):
+    words = gold[0][:1] == ["O"]
+    examples = [Example("x", ["w"] * len(label) if words else "text", None, label, "1") for label in gold]
+    caution = same_predictions(examples, [Prediction(value) for value in found])
+    assert caution == [] if not said else caution[0].startswith(said)

@@ -31,7 +31,15 @@ from mlm_jax.lines import read_json_lines, read_lines
 from mlm_jax.mesh import make_mesh
 from mlm_jax.metrics.labels import spearman
 from mlm_jax.overlap import Hashed, find_overlap, report_overlap, text_hash
-from mlm_jax.results import BENCHMARK, BenchmarkRow, FinetunedRow, compute_once, write_results
+from mlm_jax.results import (
+    BENCHMARK,
+    BenchmarkRow,
+    FinetunedRow,
+    benchmark_cautions,
+    compute_once,
+    finetuned_cautions,
+    write_results,
+)
 from mlm_jax.tokenizers import load_tokenizer
 
 LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
@@ -270,7 +278,14 @@ def from_experiment(name: str, rows: Sequence[FinetunedRow]) -> list[BenchmarkRo
             "regime": first["regime"], "model": first["model"], "trained_on": first["trained_on"], "select": first["select"],
             "seeds": [r["seed"] for r in mine], "updates": [r["step"] for r in mine],
         }  # fmt: skip
+        if len(mine) > 1:
+            values = [100 * r["test"][first["metric"]] for r in mine]
+            protocol["range over seeds"] = f"{min(values):.1f} to {max(values):.1f}"
         out.append(row(name, language, mine[0]["metric"], every, mine[0]["examples"], protocol))
+    if out:
+        out[0]["cautions"] = finetuned_cautions(rows)
+        for other in out[1:]:
+            other["cautions"] = []
     return out
 
 
@@ -345,4 +360,5 @@ def table(rows: Sequence[BenchmarkRow], source: str, sizes: dict[str, int]) -> s
                 "" if correlation is None else f"{correlation:.2f}",
             ]
         )
-    return console.format_table(["task", "metric", *languages, "mean", f"{source} - others", "ρ size"], cells)
+    shown = console.format_table(["task", "metric", *languages, "mean", f"{source} - others", "ρ size"], cells)
+    return "\n".join([shown, *benchmark_cautions(rows)])

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import json
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -23,12 +23,12 @@ from mlm_jax.finetune.examples import Example
 from mlm_jax.finetune.learner import Experiment, Finetuned, Scores, finetune_model, random_start
 from mlm_jax.finetune.models import save_model
 from mlm_jax.finetune.predict import Score, make_scorer
-from mlm_jax.finetune.sets import Part, Parts, read_parts
+from mlm_jax.finetune.sets import Part, Parts, read_parts, same_predictions
 from mlm_jax.finetune.tasks import task_kind
 from mlm_jax.finetune.tasks.base import Prediction
 from mlm_jax.mesh import make_mesh
 from mlm_jax.pretrained import FinetunedHead, Params, Pretrained
-from mlm_jax.results import FINETUNED, FinetunedRow, write_results
+from mlm_jax.results import FINETUNED, FinetunedRow, finetuned_cautions, write_results
 from mlm_jax.tokenizers import load_tokenizer
 from mlm_jax.train.initial import read_initial
 
@@ -88,7 +88,7 @@ def run_finetuning(config: Finetune) -> tuple[list[FinetunedRow], signal.Signals
         finetuned = finetune_model(config, folder, begin, experiment, mesh)
         if finetuned.stopped_by is not None:
             return gather(workdir), finetuned.stopped_by
-        rows, kept = measure_model(config, scoring, model, experiment, finetuned, test, folder)
+        rows, kept = measure_model(config, scoring, model, experiment, finetuned, dev, test, folder)
         params = finetuned.params(kept)
         head = FinetunedHead(dataclasses.asdict(config.task), labels, params["head"])
         source = f"{name} at update {kept:,}"
@@ -139,6 +139,7 @@ def measure_model(
     model: RegimeModel,
     experiment: Experiment,
     finetuned: Finetuned,
+    dev: Parts,
     test: Parts,
     folder: epath.Path,
 ) -> tuple[list[FinetunedRow], int]:
@@ -167,6 +168,10 @@ def measure_model(
                     "truncated": part.encoded.truncated,
                     "outside": len(part.encoded.outside),
                     "in_train": part.in_train,
+                    "dev_examples": len(dev[language].examples) if language in dev else 0,
+                    "cautions": [
+                        f"{language}, seed {experiment.seed}: {x}" for x in same_predictions(part.examples, found)
+                    ],
                     "select": selection(config) if experiment.selected else "last",
                     "step": step,
                     "dev": finetuned.dev.get(step, {}).get(language),
@@ -245,7 +250,8 @@ def gather(workdir: epath.Path) -> list[FinetunedRow]:
 
 
 def table(rows: Sequence[FinetunedRow], source: str) -> str:
-    """Results per language: mean and standard deviation over seeds, their mean, and the cross-lingual transfer gap.
+    """Results per language: mean, standard deviation and range over seeds, their mean, and the cross-lingual transfer gap; and
+    below what to know of them.
 
     Raises:
       UserError: nothing is finished yet.
@@ -258,6 +264,12 @@ def table(rows: Sequence[FinetunedRow], source: str) -> str:
     seeds = sorted({r["seed"] for r in rows})
     values = {x: {r["seed"]: 100 * r["test"][metric] for r in rows if r["language"] == x} for x in languages}
     cells = []
+    several = ["range"] if len(seeds) > 1 else []
+
+    def ranged(found: Iterable[float]) -> list[str]:
+        every = list(found)
+        return [f"{min(every):.1f} to {max(every):.1f}"] if several else []
+
     for x in languages:
         mine = [r for r in rows if r["language"] == x]
         spread = f"{np.std(list(values[x].values()), ddof=1):.1f}" if len(mine) > 1 else ""
@@ -270,6 +282,7 @@ def table(rows: Sequence[FinetunedRow], source: str) -> str:
                 f"{mine[0]['examples']:,}",
                 f"{np.mean(list(values[x].values())):.1f}",
                 spread,
+                *ranged(values[x].values()),
                 *more,
                 steps,
             ]
@@ -277,12 +290,15 @@ def table(rows: Sequence[FinetunedRow], source: str) -> str:
     means = [float(np.mean([values[x][s] for x in languages if s in values[x]])) for s in seeds]
     spread = f"{np.std(means, ddof=1):.1f}" if len(means) > 1 else ""
     blank = [""] * (len(others) + 1)
-    cells.append(["mean", "", "", f"{np.mean(means):.1f}", spread, *blank])
+    cells.append(["mean", "", "", f"{np.mean(means):.1f}", spread, *ranged(means), *blank])
     if source in languages and len(languages) > 1 and rows[0]["regime"] in ("zero_shot", "translate_test"):
         gaps = [values[source][s] - float(np.mean([values[x][s] for x in languages if x != source])) for s in seeds]
         spread = f"{np.std(gaps, ddof=1):.1f}" if len(gaps) > 1 else ""
-        cells.append([f"{source} - mean of others", "", "", f"{np.mean(gaps):.1f}", spread, *blank])
-    return console.format_table(["language", "model", "examples", metric, "± seeds", *others, "update"], cells)
+        cells.append([f"{source} - mean of others", "", "", f"{np.mean(gaps):.1f}", spread, *ranged(gaps), *blank])
+    shown = console.format_table(
+        ["language", "model", "examples", metric, "± seeds", *several, *others, "update"], cells
+    )
+    return "\n".join([shown, *finetuned_cautions(rows)])
 
 
 def describe(config: Finetune, start: Pretrained, train: Parts, dev: Parts, test: Parts, labels: Sequence[str]) -> str:

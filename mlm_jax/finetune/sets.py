@@ -18,8 +18,10 @@ from mlm_jax.finetune.examples import Example
 from mlm_jax.finetune.gold import describe_labels, keep_labelled
 from mlm_jax.finetune.named import local_file
 from mlm_jax.finetune.tasks import task_kind
+from mlm_jax.finetune.tasks.base import Prediction
 from mlm_jax.overlap import find_overlap, report_overlap, text_hash
 from mlm_jax.pretrained import Pretrained
+from mlm_jax.results import few_examples
 from mlm_jax.tokenizers import Tokenizer
 
 
@@ -91,6 +93,9 @@ def read_parts(
             made[name][part.language] = Part(
                 part, found, encoded, in_train.get(part.language, 0) if name == "test" else 0
             )
+    for name in ("dev", "test"):
+        for caution in few_examples(name, {x: len(part.examples) for x, part in made[name].items()}):
+            console.warn(caution)
     return made["train"], made["dev"], made["test"], labels
 
 
@@ -152,3 +157,18 @@ def fetched(part: Labelled, workdir: str) -> Labelled:
     """The same, in a file of this machine."""
     path = local_file(part.path, part.text_language or part.language, workdir)
     return dataclasses.replace(part, path=path)
+
+
+def same_predictions(examples: Sequence[Example], found: Sequence[Prediction]) -> list[str]:
+    """The caution that a model says the same of everything, in a list; empty where it does not, or where that is right."""
+    words = isinstance(examples[0].first, list)
+    said, right = (
+        [x for part in parts for x in part] if words else parts
+        for parts in ([p.value for p in found], [e.label for e in examples])
+    )
+    if len({str(x) for x in right}) < 2 or len({str(x) for x in said}) > 1:
+        return []
+    what = f"nothing but {said[0]!r} was predicted" if said[0] else "nothing was predicted"
+    return [
+        f"{what}, for all {len(said):,} {'words' if words else 'examples'}; train longer, or with another learning rate"
+    ]

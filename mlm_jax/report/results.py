@@ -13,7 +13,7 @@ from mlm_jax.evaluate.run import LOWER_IS_BETTER, from_experiment, summary
 from mlm_jax.files import read_json, write_whole
 from mlm_jax.report.plots import BLUE, new_axes, png
 from mlm_jax.report.rendering import Cell, Plot, Table, render
-from mlm_jax.results import BenchmarkRow, read_results
+from mlm_jax.results import BenchmarkRow, benchmark_cautions, read_results
 from mlm_jax.train.metrics import read_metrics
 
 
@@ -39,6 +39,7 @@ def write_results_page(workdir: epath.PathLike) -> epath.Path:
         title=f"{folder.name}: {what}",
         lead=headline(rows, source),
         table=results_table(rows, source),
+        cautions=benchmark_cautions(rows),
         plots=curves(folder),
         protocols=protocols(rows),
     )
