@@ -21,6 +21,7 @@ INDEX = re.compile(
 )  # of CoNLL-U too: 3-4 is a token of two words, 8.1 a word that is not in the text
 LANGUAGE = re.compile(r"[a-z]{2}[a-z-]{0,10}:")  # PAN-X: en:Bergen
 DOCUMENT = "-DOCSTART-"
+WRITTEN = "# text = "  # CoNLL-U, UNER: the sentence with its own spaces
 UNBROKEN = 1_000  # words of a sentence that is a whole file
 NOTHING = {"_", "-", "*", ""}
 CONLL_U = 10  # its columns; of which the second is the word and the fourth the part of speech
@@ -77,6 +78,7 @@ def read_conll(path: str, data: Data, labels: bool) -> Iterator[Example]:
         if not line.startswith("#") and len(cells := layout.cells(line)) == layout.columns and layout.tag is not None
     }
     sentences: list[list[tuple[int, str, str | None]]] = [[]]
+    texts: dict[int, str] = {}  # of sentences, by their number in `sentences`
     comments = ranges = 0
     for number, line in lines:
         if not line.strip(" \t") or line.startswith(DOCUMENT):
@@ -85,6 +87,8 @@ def read_conll(path: str, data: Data, labels: bool) -> Iterator[Example]:
         cells = layout.cells(line)
         if line.startswith("#") and _is_comment(line, cells, layout, tags_seen, begins=not sentences[-1]):
             comments += 1
+            if line.startswith(WRITTEN):
+                texts[len(sentences) - 1] = line.removeprefix(WRITTEN)
             continue
         if len(cells) != layout.columns:
             _refuse_columns(f"{path}:{number}", line, cells, layout, labels)
@@ -109,13 +113,14 @@ def read_conll(path: str, data: Data, labels: bool) -> Iterator[Example]:
     ]
     said = f"; {' and '.join(left_out)} left out" if left_out else ""
     console.say(f"{path}: {layout}{said} (data.word_column, data.tag_column set others)")
-    sentences = [sentence for sentence in sentences if sentence]
-    if len(sentences) == 1 and len(sentences[0]) > UNBROKEN:
-        console.warn(f"{path}: one sentence of {len(sentences[0]):,} words; put blank lines between sentences")
-    for sentence in sentences:
+    if len(rows := [sentence for sentence in sentences if sentence]) == 1 and len(rows[0]) > UNBROKEN:
+        console.warn(f"{path}: one sentence of {len(rows[0]):,} words; put blank lines between sentences")
+    for i, sentence in enumerate(sentences):
+        if not sentence:
+            continue
         numbers, words, tags = zip(*sentence, strict=True)
         label = None if layout.tag is None else list(tags)
-        yield Example(f"{path}:{numbers[0]}", list(words), None, label, str(numbers[0]))
+        yield Example(f"{path}:{numbers[0]}", list(words), None, label, str(numbers[0]), texts.get(i))
 
 
 def looks_like_conll(path: str, column: str) -> bool:

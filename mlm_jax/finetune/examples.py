@@ -21,6 +21,7 @@ class Example:
       second: the other text, or the paragraph.
       label: label; number; a tag per word; or the answers' (text, offset in characters). None where there is none.
       key: SQuAD's question id, or the example's line in its file.
+      text: of tagged words, the sentence as it was written, where the file has it.
     """
 
     where: str
@@ -28,6 +29,7 @@ class Example:
     second: str | None
     label: Any
     key: str
+    text: str | None = None
 
 
 def named_fields(

@@ -136,3 +136,21 @@ def test_every_word_has_a_place_and_its_own_pieces(tmp_path, name):
     for odd in ODD:
         before, (_, middle, after) = encode_words(tokenizer, [["Matte", "sagte"], ["Matte", odd, "sagte"]], UNK)
         assert middle and before[1] == after, odd
+
+
+def test_a_sentence_has_the_spaces_that_it_was_written_with(tmp_path):
+    tokenizer = byte_level(tmp_path)
+    words = ["Die", "Katze", "saß", ".", "京", "都"]
+    for text in ("Die Katze saß.京都", " Die  Katze saß. 京都 "):
+        (found,) = encode_words(tokenizer, [words], UNK, [text])
+        assert [i for word in found for i in word] == tokenizer.encode([text])[0]
+        assert found[3] == tokenizer.encode(["."])[0]  # no space before it
+    # Where the words are not those of the text, or share a piece in it, there is a space between any two.
+    spaced = encode_words(tokenizer, [words], UNK)
+    for text in ("Der Hund saß.京都", "Die Katze saß . 京", "Die Katze saß . 京都 ?"):
+        assert encode_words(tokenizer, [words], UNK, [text]) == spaced
+    words = ["Die", "Ma", "tte"]
+    assert len(tokenizer.encode(["Die Matte"])[0]) == 2
+    assert encode_words(tokenizer, [words, words], UNK, ["Die Matte", None]) == encode_words(
+        tokenizer, [words] * 2, UNK
+    )

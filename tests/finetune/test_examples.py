@@ -150,6 +150,12 @@ def test_columns_that_cannot_be_told_are_refused_and_the_advice_works(tmp_path, 
     assert TAG.read_examples(part, Data(word_column=1, tag_column=2))[0].first[0] == text.split()[0]
 
 
+def test_a_sentence_as_it_was_written_is_kept(tmp_path):
+    text = "# text = A.\n1\tA\tX\n2\t.\tPUNCT\n\n1\tB\tX\n2\tC\tX\n\n\n# text = D e\n1\tD\tX\n2\te\tX\n"
+    found = TAG.read_examples(write(tmp_path, "a.conllu", text), Data())
+    assert [e.text for e in found] == ["A.", None, "D e"]
+
+
 def test_a_tsv_may_be_a_table_or_have_a_word_a_line(tmp_path):
     (example,) = TAG.read_examples(write(tmp_path, "a.tsv", "#\tnews\n1\tBonn\tB-LOC\tO\n2\t.\tO\tO\n"), Data())
     assert (example.first, example.label) == (["Bonn", "."], ["B-LOC", "O"])

@@ -131,7 +131,7 @@ class Tag(TaskKind):
         number = {label: i for i, label in enumerate(labels)}
         most = data.max_length
         # A word that the tokenizer makes nothing of still needs a place to be tagged at.
-        encoded = encode_words(tokenizer, [e.first for e in examples], vocabulary.unk)
+        encoded = encode_words(tokenizer, [e.first for e in examples], vocabulary.unk, [e.text for e in examples])
         for i, (example, pieces) in enumerate(zip(examples, encoded, strict=True)):
             ids, starts = [vocabulary.bos], []
             for of_word in pieces:
