@@ -40,9 +40,15 @@ finish() {
 # find_config SCRIPT [CONFIG]: $config, here or, as one of the checkout's can be named from anywhere, there.
 find_config() {
     config="${2:-}"
+    case "$config" in -h | --help)
+        sed -n '/^# [^S]/{s/^# //p;}; /^set/q' "$root/$1"
+        exit
+        ;;
+    esac
     [ -n "$config" ] || fail "name a config file: bash $1 configs/quickstart.py"
     [ -e "$config" ] || [ ! -e "$root/$config" ] || config="$root/$config"
-    [ -f "$config" ] || fail "$config: no such config file, neither here nor in $root"
+    # A workdir holds its config.
+    [ -f "$config" ] || [ -f "$config/config.json" ] || fail "$config: no such config file, neither here nor in $root"
 }
 
 # The python to make the environment with: $PYTHON, or the newest of 3.11 to 3.13 that runs.

@@ -54,4 +54,6 @@ them of other processes (nvidia-smi), or choose some: CUDA_VISIBLE_DEVICES=0,1"
 if [ -z "$dry_run" ]; then check_driver; fi
 install "prepare,sample,gpu"
 if [ -z "$dry_run" ]; then check_gpus; fi
+MLM_JAX_COMMAND="bash $(quoted "$0")" # for what is said of how to go on
+export MLM_JAX_COMMAND
 finish env "${settings[@]}" "$venv/bin/python" -m mlm_jax pretrain "$config" "$@"

@@ -9,4 +9,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 find_config launch/local.sh "$@"
 shift
 install "prepare,sample"
+MLM_JAX_COMMAND="bash $(quoted "$0")" # for what is said of how to go on
+export MLM_JAX_COMMAND
 finish "$venv/bin/python" -m mlm_jax pretrain "$config" "$@"

@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from etils import epath
 
@@ -29,6 +32,7 @@ from mlm_jax.start import (
     refuse_unprepared,
     run_in_own_process,
     start_from,
+    take_corpus,
 )
 from mlm_jax.workdir import own_workdir, warn_of_newer, write_text
 
@@ -36,8 +40,14 @@ MESH = {"--mesh.data": ("N", ""), "--mesh.fsdp": ("N", ""), "--mesh.tensor": ("N
 
 
 def command_line(name: str, arguments: Sequence[str]) -> str:
-    """What was typed."""
-    return f"mlm-jax {name} {shlex.join(arguments)}"
+    """What was typed, in a form that works where it was: a launch script's, or the installed program where it is no command."""
+    if name == "pretrain" and os.environ.get("MLM_JAX_COMMAND"):
+        return f"{os.environ['MLM_JAX_COMMAND']} {shlex.join(arguments)}"
+    installed = Path(sys.executable).parent / "mlm-jax"
+    program = "mlm-jax"
+    if shutil.which(program) is None:
+        program = shlex.quote(str(installed)) if installed.exists() else f"{shlex.quote(sys.executable)} -m mlm_jax"
+    return f"{program} {name} {shlex.join(arguments)}"
 
 
 def say_stopped(by: signal.Signals, name: str, arguments: Sequence[str], at: str = "") -> int:
@@ -55,6 +65,7 @@ def prepare(config: cfg.Config, arguments: list[str]) -> int:
     """
     config = start_from(config)
     own_workdir(config, command_line("prepare", arguments))
+    take_corpus(config)
     there = (epath.Path(config.workdir) / "corpus" / "manifest.json").exists()
     warn_of_newer(epath.Path(config.workdir) / "corpus" / "manifest.json", cfg.text_files(config.data))
     # TensorFlow, which the other commands do without.
@@ -88,6 +99,8 @@ def pretrain_here(config: cfg.Config, arguments: list[str], first: bool) -> int:
         refuse_unprepared(config)
     config = start_from(config)
     own_workdir(config, command_line("pretrain", arguments), write=first)
+    if first:
+        take_corpus(config)
     made = epath.Path(config.workdir) / "corpus" / "manifest.json"
     if not made.exists():
         # A process of its own, so that TensorFlow never shares memory or threads with the training.

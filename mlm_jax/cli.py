@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(usage())
+            return 0
+        if arguments[0] == "--version":
+            print(f"mlm-jax {importlib.metadata.version('mlm_jax')}")
             return 0
         command, rest = find_command(arguments[0]), arguments[1:]
         if rest[:1] in (["-h"], ["--help"]) or (not rest and not command.config):

@@ -195,7 +195,8 @@ usage: mlm-jax COMMAND CONFIG.py [--dotted.option value ...]
 commands:
 {with_config}
 
-CONFIG.py defines get_config(); those that come with mlm_jax are in configs/.
+CONFIG.py defines get_config(); those that come with mlm_jax are in configs/. A workdir in its place goes on with what it was made by.
+mlm-jax --version prints the version.
 mlm-jax COMMAND CONFIG.py --help lists every option with the config's values as defaults; docs/options.md has them all.
 
 To and from Hugging Face folders, and with what finetune made:

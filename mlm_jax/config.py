@@ -389,6 +389,9 @@ class Config:
     init: Annotated[str, MAY_CHANGE] = ""
     """A run or a Hugging Face folder to start from: its encoder and vocabulary take the place of `model` and
     `vocabulary`."""
+    corpus: Annotated[str, MAY_CHANGE] = ""
+    """A run whose vocabulary and blocks this one uses, instead of preparing the same text again: its files are linked, and its `data`
+    and `vocabulary` options have to be the same."""
     compiled: Annotated[str, MAY_CHANGE] = ""
     """Folder of compiled programs, local or gs://, which a second start loads instead of compiling; none: they are not
     kept. Empty: WORKDIR/compiled, or what the environment's JAX_COMPILATION_CACHE_DIR says."""
@@ -415,6 +418,8 @@ def load_config(path: str, kinds: tuple[type, ...] = (Config,), commands: Mappin
       UserError: no such file, no `get_config` in it, or it returns something else.
     """
     file = Path(path)
+    if (file / "config.json").is_file():
+        return stored_config(path, kinds)
     if not file.is_file():
         raise UserError(f"{path}: no such config file; see configs/ for those that come with mlm_jax")
     if file.suffix != ".py":
@@ -446,6 +451,25 @@ def load_config(path: str, kinds: tuple[type, ...] = (Config,), commands: Mappin
         )
     named: Any = config
     return named if named.workdir else dataclasses.replace(named, workdir=f"runs/{file.stem}")
+
+
+def stored_config(workdir: str, kinds: tuple[type, ...]) -> Any:
+    """The config, of one of the types, that a workdir was made with.
+
+    Raises:
+      UserError: it is of none of them.
+    """
+    path = Path(workdir) / "config.json"
+    try:
+        stored = json.loads(path.read_text())
+        # The type that has all of its options and fewest others.
+        fitting = [kind for kind in kinds if set(stored) <= {field.name for field in dataclasses.fields(kind)}]
+        kind = min(fitting, key=lambda kind: len(dataclasses.fields(kind)))
+        config: Any = build_config(kind, stored)
+    except (KeyError, TypeError, AttributeError, ValueError) as e:
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise UserError(f"{path}: no {wanted} that this command can go on with ({e}); name the config file") from e
+    return dataclasses.replace(config, workdir=workdir)
 
 
 def is_named(path: str) -> bool:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 
@@ -42,7 +42,14 @@ def progress(title: str, total: int, start: int = 0, unit: str = "") -> Iterator
       advance(amount=1, note=""): the note stands behind the bar or ends the line.
     """
     if sys.stdout.isatty():
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, TextColumn("{task.fields[note]}"), console=Console()) as bar:
             task = bar.add_task(title, total=total, completed=start, note="")
 
@@ -54,16 +61,26 @@ def progress(title: str, total: int, start: int = 0, unit: str = "") -> Iterator
             yield advance
         return
 
-    done, last = start, time.monotonic()
+    done = start
+    begin = last = time.monotonic()
 
     def plain(amount: int = 1, note: str = "") -> None:
         nonlocal done, last
         done += amount
-        if time.monotonic() - last >= LINE_EVERY or done == total:
-            last = time.monotonic()
-            say(f"{title}: {done:,} of {total:,}{' ' + unit if unit else ''}{'  ' + note if note else ''}")
+        now = time.monotonic()
+        if now - last >= LINE_EVERY or done == total:
+            last, since = now, now - begin
+            left = since / max(done - start, 1) * (total - done)
+            times = f"  {_time(since)}{f', {_time(left)} left' if left else ''}" if since >= 1 else ""
+            say(f"{title}: {done:,} of {total:,}{' ' + unit if unit else ''}{'  ' + note if note else ''}{times}")
 
     yield plain
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

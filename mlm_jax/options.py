@@ -30,7 +30,7 @@ def parse(name: str, arguments: list[str]) -> Any:
     if command.config is None:
         return read_arguments(command, arguments)
     if not set(arguments) - set(command.flags):
-        raise UserError(f"{name}: name a config file, e.g. configs/quickstart.py")
+        raise UserError(f"{name}: name a config file, e.g. configs/quickstart.py, or a workdir to go on with")
     path, *options = (argument for argument in arguments if argument not in command.flags)
     if path.startswith("-"):
         raise UserError(f"{path}: name the config file before any option")

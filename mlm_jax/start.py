@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from collections.abc import Iterator
 from etils import epath
 
 from mlm_jax import config as cfg
+from mlm_jax import console
 from mlm_jax.errors import Ended, UserError
+from mlm_jax.files import in_bucket
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
@@ -135,6 +138,61 @@ def start_from(config: cfg.Config) -> cfg.Config:
     except UserError as e:
         raise UserError(f"{e} (model is the encoder's that {config.workdir} starts from)") from e
     return adopted
+
+
+def take_corpus(config: cfg.Config) -> None:
+    """Link the vocabulary and the blocks of the run `config.corpus` into the workdir, where it has none yet.
+
+    Raises:
+      UserError: there are none, they were made by other options, or of another vocabulary than the workdir has.
+    """
+    workdir, other = epath.Path(config.workdir), epath.Path(config.corpus)
+    if not config.corpus or (workdir / "corpus" / "manifest.json").exists():
+        return
+    from mlm_jax import manifest
+    from mlm_jax.fields import differences
+    from mlm_jax.vocabulary import read_vocabulary
+
+    if in_bucket(config.corpus) or in_bucket(config.workdir):
+        raise UserError(
+            f"corpus: {config.corpus}: files are linked on a local disk only; copy vocabulary/ and corpus/ there"
+        )
+    made, words = manifest.read_manifest(other / "corpus"), read_vocabulary(other / "vocabulary")
+    if made.vocabulary_sha256 != words.sha256:
+        raise UserError(
+            f"corpus: {other}: its blocks are of another vocabulary than its vocabulary/ holds; prepare it again"
+        )
+    different = differences({"validation_documents": 0} | made.settings["data"], config.data)
+    has_own = (workdir / "vocabulary" / "vocabulary.json").exists()
+    if has_own and read_vocabulary(workdir / "vocabulary").sha256 != words.sha256:
+        raise UserError(
+            f"corpus: {other} has another vocabulary than {workdir} has (of its init, or trained); leave --corpus out"
+        )
+    # One that starts from an encoder has that one's vocabulary, whatever the options say.
+    if not has_own:
+        different += differences(made.settings["vocabulary"], config.vocabulary)
+    fixed = [str(d) for d in different if d.may_change is None]
+    if fixed:
+        raise UserError(
+            f"corpus: {other} was made by other options ({'; '.join(fixed)}); leave --corpus out to prepare anew"
+        )
+    for name in ("vocabulary", "corpus"):
+        if name == "vocabulary" and has_own:
+            continue
+        aside = workdir / f"{name}.partial"
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(other / name, aside, copy_function=link)
+        shutil.rmtree(workdir / name, ignore_errors=True)  # what a killed preparation left
+        aside.rename(workdir / name)
+    console.say(f"using the vocabulary and the blocks of {other}")
+
+
+def link(source: str, target: str) -> None:
+    """A file under a second name, which holds it when the first goes; a copy on another disk."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def refuse_unprepared(config: cfg.Config) -> None:
