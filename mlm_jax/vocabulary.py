@@ -39,6 +39,8 @@ class Vocabulary:
       special_ids: never masked, and never a random replacement.
       sha256: of the tokenizer's file.
       file: the tokenizer's, in the `vocabulary/` folder.
+      second_type: token type of the second of two texts, where the encoder has token types.
+      separators: how often `eos` stands between two texts; 0: twice where it is called `</s>` (XLM-R), else once.
     """
 
     size: int
@@ -50,6 +52,8 @@ class Vocabulary:
     special_ids: tuple[int, ...]
     sha256: str
     file: str = "sentencepiece.model"
+    second_type: int = 1
+    separators: int = 0
 
     @property
     def ordinary_ids(self) -> np.ndarray:

@@ -14,12 +14,13 @@ import numpy as np
 from flax import traverse_util
 
 from mlm_jax import config as cfg
+from mlm_jax import console
 from mlm_jax.config import Model
 from mlm_jax.errors import UserError
 from mlm_jax.files import read_json, write_whole
 from mlm_jax.finetune.config import Task
 from mlm_jax.interchange import task_heads
-from mlm_jax.interchange.settings import exportable_family, from_settings, to_settings
+from mlm_jax.interchange.settings import absent_biases, exportable_family, from_settings, to_settings
 from mlm_jax.interchange.tensors import BUFFERS, NAMES, TIED, Tensors, tensors, views
 from mlm_jax.interchange.weights import SHARD_BYTES, read_weights, write_weights
 from mlm_jax.model.encoder import parameter_shapes
@@ -55,9 +56,32 @@ def read_folder(folder: Path, make_vocabulary: Callable[[int], Vocabulary]) -> P
         made = task_heads.empty_head(model, family, task)
         wanted = task_heads.head_tensors(made, family, task)
         head = FinetunedHead(dataclasses.asdict(dataclasses.replace(task, labels=())), task.labels, made)
+    _check_shape(stored, model, size, names or {}, str(folder))
     params = jax.tree.map(lambda shape: np.zeros(shape.shape, np.float32), parameter_shapes(model, size, rows))
-    copy_in(stored, tensors(params, model, family, size) | wanted, str(folder), names or {})
+    absent = absent_biases(settings)
+    wanted = {
+        name: view
+        for name, view in (tensors(params, model, family, size) | wanted).items()
+        if not name.endswith(absent or ("\0",))
+    }
+    copy_in(stored, wanted, str(folder), names or {})
+    if absent and model.bias:
+        console.say(f"{folder}: biases that it lacks start from 0: {', '.join(absent)}")
     return Pretrained(model, params, make_vocabulary(size), languages, str(folder), head=head)
+
+
+def _check_shape(stored: Tensors, model: Model, size: int, names: dict[str, str], where: str) -> None:
+    """Refuse sizes that the checkpoint's tensors do not have, before arrays of them are made."""
+    name = f"{names['prefix']}{names['token']}.weight"
+    if name in stored and stored[name].shape != (size, model.width):
+        raise UserError(
+            f"{where}: tensor {name} has shape {list(stored[name].shape)}, config.json makes it {[size, model.width]}; "
+            "they do not belong together"
+        )
+    if model.layers > len(stored):
+        raise UserError(
+            f"{where}: config.json has {model.layers:,} layers, the checkpoint {len(stored):,} tensors; they do not belong together"
+        )
 
 
 def copy_in(stored: Tensors, wanted: Tensors, where: str, names: dict[str, str]) -> None:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mlm_jax.config import Model
@@ -168,6 +169,114 @@ def to_settings(model: Model, vocabulary: Vocabulary, family: str, languages: It
     }
 
 
+# Fields of numbers, in whatever family's config.json.
+_POSITIVE = [
+    "layer_norm_eps",
+    "norm_eps",
+    "initializer_range",
+    "embed_init_std",
+    "init_std",
+    "global_rope_theta",
+    "local_rope_theta",
+    "rope_theta",
+]
+_SHARES = [
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "attention_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+    "classifier_dropout",
+    "summary_first_dropout",
+]
+_SIZES = [
+    "vocab_size",
+    "n_words",
+    "num_hidden_layers",
+    "n_layers",
+    "hidden_size",
+    "emb_dim",
+    "num_attention_heads",
+    "n_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "local_attention",
+    "global_attn_every_n_layers",
+    "n_langs",
+]
+_IDS = [
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+    "cls_token_id",
+    "sep_token_id",
+    "unk_token_id",
+    "mask_token_id",
+    "pad_index",
+    "bos_index",
+    "eos_index",
+    "unk_index",
+    "mask_index",
+]
+LARGEST = 10**9  # of a size or an id; larger ones are slips
+
+
+def check_numbers(settings: dict[str, Any], where: str) -> None:
+    """Refuse a config.json with numbers that no encoder has.
+
+    Raises:
+      UserError: names the field, its value and its bounds.
+    """
+    size = settings.get("n_words") or settings.get("vocab_size")
+
+    def check(field: str, what: str, is_right: Callable[[Any], bool], kinds: tuple[type, ...]) -> None:
+        found = settings.get(field)
+        if found is None:
+            return
+        if not isinstance(found, kinds) or isinstance(found, bool) or not is_right(found):
+            raise UserError(f"{where}: config.json has {field} {found!r}; it has to be {what}")
+
+    for field in _POSITIVE:
+        check(field, "a number above 0", lambda x: 0 < x < math.inf, (int, float))
+    for field in _SHARES:
+        check(field, "a share from 0 and below 1", lambda x: 0 <= x < 1, (int, float))
+    for field in _SIZES:
+        check(field, f"a whole number from 1 to {LARGEST:,}", lambda x: 1 <= x <= LARGEST, (int,))
+    check("type_vocab_size", "a whole number from 0", lambda x: 0 <= x <= LARGEST, (int,))
+    for field in _IDS:
+        check(field, f"an id of the vocabulary, from 0 and below {size:,}", lambda x: 0 <= x < size, (int,))
+    width = settings.get("hidden_size") or settings.get("emb_dim")
+    heads = settings.get("num_attention_heads") or settings.get("n_heads")
+    if width and heads and width % heads:
+        raise UserError(f"{where}: config.json has {width} dimensions and {heads} heads, which do not divide them")
+
+
+# Option of ModernBERT's config.json, and its default → the tensors that it gives.
+MODERNBERT_BIASES = {
+    "norm_bias": (False, ("norm.bias",)),
+    "attention_bias": (False, ("attn.Wqkv.bias", "attn.Wo.bias")),
+    "mlp_bias": (False, ("mlp.Wi.bias", "mlp.Wo.bias")),
+    "classifier_bias": (False, ("head.dense.bias",)),
+    "decoder_bias": (True, ("decoder.bias",)),
+}
+
+
+def absent_biases(settings: dict[str, Any]) -> tuple[str, ...]:
+    """Endings of the biases that ours has and such an encoder has not; left at 0 they say the same.
+
+    Ours has all of a ModernBERT's biases or none, and always one of the output layer.
+    """
+    if settings.get("model_type") != "modernbert":
+        return ()
+    return tuple(
+        ending
+        for option, (default, endings) in MODERNBERT_BIASES.items()
+        if not settings.get(option, default)
+        for ending in endings
+    )
+
+
 def from_settings(settings: dict[str, Any], names: Iterable[str], where: str) -> tuple[str, Model, tuple[str, ...]]:
     """An encoder from a config.json and the names of its checkpoint's tensors, which say what heads it has.
 
@@ -194,10 +303,15 @@ def from_settings(settings: dict[str, Any], names: Iterable[str], where: str) ->
                 f"{where}: config.json has {field} {found!r}; only {' or '.join(map(repr, wanted))} can be imported"
             )
 
+    check_numbers(settings, where)
     require("tie_word_embeddings", True, True)
     has = set(names)
     parts = NAMES[family]
     head = "none" if parts["head_bias"] not in has else "transform" if "head_dense" in parts else "plain"
+    if family == "modernbert" and not settings.get("decoder_bias", True):
+        # A classifier has the same layer before its own output.
+        is_masked_lm = f"{parts['head_dense']}.weight" in has and "classifier.weight" not in has
+        head = "transform" if is_masked_lm else "none"
     common: dict[str, Any] = {"head": head}
     if family == "xlm":
         require("gelu_activation", True, True)
@@ -236,10 +350,17 @@ def from_settings(settings: dict[str, Any], names: Iterable[str], where: str) ->
     if family == "modernbert":
         require("hidden_activation", "gelu", "gelu")
         require("classifier_activation", "gelu", "gelu")
-        require("decoder_bias", True, True)
-        bias = settings.get("norm_bias", False)
-        for field in ("attention_bias", "mlp_bias", "classifier_bias"):
-            require(field, False, bias)
+        for option, (default, _) in MODERNBERT_BIASES.items():
+            require(option, default, False, True)
+        options = ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias")
+        bias = any(settings.get(option, False) for option in options)
+        dropout, of_attention = settings.get("mlp_dropout", 0.0), settings.get("attention_dropout", 0.0)
+        require("embedding_dropout", 0.0, dropout)
+        if of_attention not in (0, dropout):
+            raise UserError(
+                f"{where}: config.json has attention_dropout {of_attention} and mlp_dropout {dropout}; ModernBERT drops the attention's "
+                "output at the first rate, ours at the rate of all sublayers: make them alike, or attention_dropout 0"
+            )
         every = settings.get("global_attn_every_n_layers", 3)
         kinds = settings.get("layer_types")
         if kinds:
@@ -274,8 +395,8 @@ def from_settings(settings: dict[str, Any], names: Iterable[str], where: str) ->
                 window=settings.get("local_attention", 128),
                 rope_theta=theta("full_attention", "global_rope_theta", 160_000.0),
                 rope_local_theta=theta("sliding_attention", "local_rope_theta", 10_000.0),
-                dropout=settings.get("mlp_dropout", 0.0),
-                attention_dropout=settings.get("attention_dropout", 0.0),
+                dropout=dropout,
+                attention_dropout=of_attention,
                 **common,
             ),
             (),
@@ -284,6 +405,11 @@ def from_settings(settings: dict[str, Any], names: Iterable[str], where: str) ->
     require("position_embedding_type", "absolute", "absolute")
     require("is_decoder", False, False)
     offset = 0 if family == "bert" else settings.get("pad_token_id", 1) + 1
+    if settings["max_position_embeddings"] <= offset:
+        raise UserError(
+            f"{where}: config.json has max_position_embeddings {settings['max_position_embeddings']} and pad_token_id {offset - 1}, "
+            "from whose place positions are counted; none are left"
+        )
     is_pre = family == "xlm-roberta-xl"
     return (
         family,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,14 +11,15 @@ from typing import Any
 
 import tokenizers
 from etils import epath
-from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
+from mlm_jax import console
 from mlm_jax import vocabulary as vocabularies
 from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
 from mlm_jax.interchange.agreement import check_agreement
 from mlm_jax.interchange.sentencepiece_json import from_sentencepiece, unrounded
-from mlm_jax.tokenizers import load_json, load_tokenizer, read_vocab_txt, word_piece
+from mlm_jax.tokenizers import from_library, load_json, load_tokenizer, read_vocab_txt, word_piece
 from mlm_jax.vocabulary import Vocabulary
 
 # What a folder may hold of a tokenizer; kept beside an imported vocabulary, for exporting it again.
@@ -46,12 +48,21 @@ def import_tokenizer(source: Path, folder: epath.Path, size: int) -> Vocabulary:
       UserError: there is no tokenizer, or it has ids that the checkpoint has no row for.
     """
     made = _load(source)
+    named = _special_tokens(source)
+    _refuse_ordinary(made, named, source)
+    made.add_special_tokens(
+        [
+            AddedToken(name, lstrip=role == "mask" and name == "<mask>", special=True, normalized=False)
+            for role, name in named.items()
+            if made.token_to_id(name) is not None and not _is_special(made, name)
+        ]
+    )
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "tokenizer.json", made.to_str())
     described = vocabularies.vocabulary_of_file(folder / "tokenizer.json")
     vocabulary = made.get_vocab(with_added_tokens=True)
     ids = {name: getattr(described, name) for name in SPECIALS}
-    for name, content in _special_tokens(source).items():
+    for name, content in named.items():
         if content in vocabulary:
             ids[name] = vocabulary[content]
     pieces = max(vocabulary.values()) + 1
@@ -66,6 +77,8 @@ def import_tokenizer(source: Path, folder: epath.Path, size: int) -> Vocabulary:
     ids = {name: next(free, -1) if number < 0 else number for name, number in ids.items()}
     made_vocabulary = vocabularies.with_specials(size, ids, special)
     made_vocabulary = vocabularies.with_file(made_vocabulary, folder / "tokenizer.json")
+    second_type, separators = _pair_rule(made, source)
+    made_vocabulary = dataclasses.replace(made_vocabulary, second_type=second_type, separators=separators)
     kept = folder / KEPT_FOLDER
     kept.mkdir(exist_ok=True)
     for name in KEPT:
@@ -76,22 +89,171 @@ def import_tokenizer(source: Path, folder: epath.Path, size: int) -> Vocabulary:
 
 
 def _load(source: Path) -> tokenizers.Tokenizer:
+    """A folder's tokenizer, with the settings and added tokens of the files beside it.
+
+    Raises:
+      UserError: there is none, or a setting that is not honoured; names it.
+    """
     settings = _json(source / "tokenizer_config.json")
+    named = _special_tokens(source)
     if (source / "tokenizer.json").exists():
-        return load_json(source / "tokenizer.json")
-    if (source / "sentencepiece.bpe.model").exists():
+        made = load_json(source / "tokenizer.json")
+        _refuse_contradictions(made, settings, source)
+    elif (source / "sentencepiece.bpe.model").exists():
         # Our own exports keep the model's ids and name another class.
         is_fairseq = settings.get("tokenizer_class") != "PreTrainedTokenizerFast"
         made = from_sentencepiece(source / "sentencepiece.bpe.model", is_fairseq)
-        return _with_template(made, "<s>", "</s>") if is_fairseq else made
-    if (source / "vocab.txt").exists():
-        made = word_piece(read_vocab_txt(source / "vocab.txt"), bool(settings.get("do_lower_case", True)))
-        return _with_template(made, "[CLS]", "[SEP]")
-    if (source / "vocab.json").exists() and (source / "merges.txt").exists():
-        return _xlm(source)
-    raise UserError(
-        f"{source}: no tokenizer; put tokenizer.json, sentencepiece.bpe.model, vocab.txt, or vocab.json and merges.txt there"
+        made = _with_template(made, "<s>", "</s>", 0) if is_fairseq else made
+    elif (source / "vocab.txt").exists():
+        made = _bert(source, settings)
+        made = _with_template(made, named.get("bos", "[CLS]"), named.get("eos", "[SEP]"), 1)
+    elif (source / "vocab.json").exists() and (source / "merges.txt").exists():
+        made = _xlm(source)
+    else:
+        raise UserError(
+            f"{source}: no tokenizer; put tokenizer.json, sentencepiece.bpe.model, vocab.txt, or vocab.json and merges.txt there"
+        )
+    _add_tokens(made, settings, source)
+    return made
+
+
+# BERT's settings → what `BertNormalizer` calls them.
+BERT_SETTINGS = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+BERT_CLASSES = ("", "BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
+
+
+def _bert(source: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
+    """BERT's tokenizer of a vocab.txt, with the settings of tokenizer_config.json."""
+    found = settings.get("tokenizer_class") or ""
+    if found not in BERT_CLASSES:
+        raise UserError(
+            f"{source}: tokenizer_config.json names {found}, which may split text otherwise than BERT's; put its tokenizer.json there"
+        )
+    for field, honoured in (("do_basic_tokenize", True), ("never_split", None), ("word_tokenizer_type", "basic")):
+        if settings.get(field) not in (None, [], honoured):
+            raise UserError(
+                f"{source}: tokenizer_config.json has {field} {settings[field]!r}, which is not honoured; put a tokenizer.json there that does it"
+            )
+    vocabulary = read_vocab_txt(source / "vocab.txt")
+    if settings.get("do_lower_case") is None:
+        capitals = sum(piece != piece.lower() and not piece.startswith("[") for piece in vocabulary)
+        told = "has no do_lower_case" if (source / "tokenizer_config.json").exists() else "is missing"
+        console.say(
+            f"{source}: tokenizer_config.json {told}: text is lower-cased, as BERT's class does unless told otherwise"
+            + (
+                f'; but {capitals:,} pieces of vocab.txt have capital letters: for a cased model write {{"do_lower_case": false}} there'
+                if capitals
+                else ""
+            )
+        )
+    made = word_piece(vocabulary, True)
+    made.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=_given(settings, "tokenize_chinese_chars", True),
+        strip_accents=_given(settings, "strip_accents", None),
+        lowercase=_given(settings, "do_lower_case", True),
     )
+    return made
+
+
+def _given(settings: dict[str, Any], field: str, default: bool | None) -> Any:
+    found = settings.get(field, default)
+    if field != "strip_accents" and found is None:
+        return default
+    if found is not None and not isinstance(found, bool):
+        raise UserError(f"tokenizer_config.json: {field} is {found!r}; make it true or false")
+    return found
+
+
+def _refuse_contradictions(made: tokenizers.Tokenizer, settings: dict[str, Any], source: Path) -> None:
+    """Refuse settings of tokenizer_config.json that its tokenizer.json does otherwise: classes differ in which they follow."""
+    normalizer = json.loads(made.to_str())["normalizer"] or {}
+    if normalizer.get("type") != "BertNormalizer":
+        return
+    for field, name in BERT_SETTINGS.items():
+        does, said = normalizer.get(name), settings.get(field)
+        if field in settings and said != does and not (field == "strip_accents" and said is None):
+            raise UserError(
+                f"{source}: tokenizer_config.json has {field} {json.dumps(said)}, tokenizer.json {name} {json.dumps(does)}; "
+                "make them agree, as the encoder was trained"
+            )
+
+
+def _add_tokens(made: tokenizers.Tokenizer, settings: dict[str, Any], source: Path) -> None:
+    """Add what added_tokens.json, added_tokens_decoder and the lists of special tokens name.
+
+    Raises:
+      UserError: a token has an id that the library cannot give it.
+    """
+    wanted: dict[int, tuple[AddedToken, str]] = {}
+    roles = set(_special_tokens(source).values())
+    for content, number in _json(source / "added_tokens.json").items():
+        special = content in roles
+        wanted[int(number)] = AddedToken(content, special=special, normalized=not special), "added_tokens.json"
+    for number, token in (settings.get("added_tokens_decoder") or {}).items():
+        flags = {name: bool(token.get(name, False)) for name in ("single_word", "lstrip", "rstrip", "special")}
+        added = AddedToken(token["content"], normalized=bool(token.get("normalized", not flags["special"])), **flags)
+        wanted[int(number)] = added, "tokenizer_config.json (added_tokens_decoder)"
+    there = made.get_added_tokens_decoder()
+    for number, (token, where) in sorted(wanted.items()):
+        if number in there and there[number].content == token.content:
+            continue
+        # Special tokens are named by their role; raw text may not find them.
+        (made.add_special_tokens if token.special else made.add_tokens)([token])
+        if made.token_to_id(token.content) != number:
+            raise UserError(
+                f"{source}: {where} gives {token.content!r} id {number}, the tokenizer's next is {made.token_to_id(token.content)}; "
+                "they do not belong together"
+            )
+    for field in ("additional_special_tokens", "extra_special_tokens"):
+        listed = settings.get(field) or _json(source / "special_tokens_map.json").get(field) or []
+        for token in listed.values() if isinstance(listed, dict) else listed:
+            content = token["content"] if isinstance(token, dict) else token
+            if not _is_special(made, content):
+                made.add_special_tokens([AddedToken(content, special=True, normalized=False)])
+
+
+def _is_special(made: tokenizers.Tokenizer, name: str) -> bool:
+    return any(token.content == name and token.special for token in made.get_added_tokens_decoder().values())
+
+
+def _refuse_ordinary(made: tokenizers.Tokenizer, named: dict[str, str], source: Path) -> None:
+    """Refuse roles that share a token, or have one that text gives."""
+    encode = from_library(made).encode
+    usual = {name for names in vocabularies.NAMES.values() for name in names}
+    for role, name in named.items():
+        number = made.token_to_id(name)
+        if role == "unk" or number is None:
+            continue
+        others = [other for other, its in named.items() if its == name and other != role]
+        if others and role == "mask":
+            raise UserError(
+                f"{source}: mask_token is {name!r}, as {SPECIALS[others[0]]} is; give it a token of its own"
+            )
+        is_found = any(number in ids for ids in encode([name, f"a {name} b", f"a{name}b"]))
+        if is_found and not (name in usual or _is_special(made, name)):
+            raise UserError(
+                f"{source}: {SPECIALS[role]} is {name!r}, an ordinary piece that text gives; name a special token in tokenizer_config.json"
+            )
+
+
+def _pair_rule(made: tokenizers.Tokenizer, source: Path) -> tuple[int, int]:
+    """`second_type` and `separators` of a vocabulary, as the folder's tokenizer puts two texts together."""
+    if made.post_processor is None:
+        return 1, 0
+    pair = made.encode("a", "b")
+    of_text = pair.sequence_ids
+    if 0 not in of_text or 1 not in of_text:
+        return 1, 0
+    second = of_text.index(1)
+    between = sum(text is None for text in of_text[of_text.index(0) : second])
+    inputs = _json(source / "tokenizer_config.json").get("model_input_names")
+    typed = inputs is None or "token_type_ids" in inputs
+    return min(pair.type_ids[second], 1) if typed else 0, between
 
 
 def _xlm(source: Path) -> tokenizers.Tokenizer:
@@ -103,7 +265,7 @@ def _xlm(source: Path) -> tokenizers.Tokenizer:
     made = tokenizers.Tokenizer(models.BPE(vocabulary, known, unk_token="<unk>", end_of_word_suffix="</w>"))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     made.decoder = decoders.BPEDecoder(suffix="</w>")
-    return _with_template(made, "<s>", "</s>")
+    return _with_template(made, "<s>", "</s>", 0)
 
 
 def _special_tokens(source: Path) -> dict[str, str]:
@@ -123,12 +285,20 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def export_tokenizer(
-    folder: epath.Path, vocabulary: Vocabulary, family: str, positions: int, out: Path, lines: Iterable[str] = ()
+    folder: epath.Path,
+    vocabulary: Vocabulary,
+    family: str,
+    positions: int,
+    out: Path,
+    lines: Iterable[str] = (),
+    token_types: int = 2,
 ) -> int:
     """Write a `vocabulary/` folder's tokenizer into a Hugging Face folder; a tokenizer.json that was imported, as it came.
 
     Args:
+      positions: of the encoder, which are the tokenizer's longest text.
       lines: text that both must cut alike, besides `agreement.ODD`.
+      token_types: of the encoder.
 
     Returns:
       How many lines they were compared on.
@@ -143,12 +313,14 @@ def export_tokenizer(
     if (out / "tokenizer.json").exists():
         _name_mask(folder, vocabulary, out)
     else:
-        _write_tokenizer(folder, vocabulary, family, positions, out)
+        _write_tokenizer(folder, vocabulary, family, positions, out, token_types)
     why = unrounded(folder / vocabulary.file) if vocabulary.file == "sentencepiece.model" else ""
     return check_agreement(folder, load_json(out / "tokenizer.json"), lines, "export: tokenizer.json", why)
 
 
-def _write_tokenizer(folder: epath.Path, vocabulary: Vocabulary, family: str, positions: int, out: Path) -> None:
+def _write_tokenizer(
+    folder: epath.Path, vocabulary: Vocabulary, family: str, positions: int, out: Path, token_types: int
+) -> None:
     if vocabulary.file == "sentencepiece.model":
         model = folder / vocabulary.file
         made = from_sentencepiece(model)
@@ -158,13 +330,15 @@ def _write_tokenizer(folder: epath.Path, vocabulary: Vocabulary, family: str, po
         made = load_json(folder / vocabulary.file)
         made.encode_special_tokens = False
     names = _name_specials(made, vocabulary, folder)
+    second_type = vocabulary.second_type if token_types > 1 else 0
     if made.post_processor is None:
-        made = _with_template(made, names["bos"], names["eos"])
+        made = _with_template(made, names["bos"], names["eos"], second_type, vocabulary.separators)
     write_whole(out / "tokenizer.json", made.to_str())
     settings = _json(out / "tokenizer_config.json") | {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": positions,
         "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", *(["token_type_ids"] if second_type else []), "attention_mask"],
         **{field: names[role] for role, field in SPECIALS.items()},
         "bos_token": names["bos"],
         "eos_token": names["eos"],
@@ -204,14 +378,15 @@ def _name_mask(folder: epath.Path, vocabulary: Vocabulary, out: Path) -> None:
         write_whole(out / "tokenizer_config.json", json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
 
 
-def _with_template(made: tokenizers.Tokenizer, begin: str, end: str) -> tokenizers.Tokenizer:
-    """Put specials around a text; between two, `</s>` twice where `</s>` is the end (XLM-R), else once (BERT)."""
+def _with_template(
+    made: tokenizers.Tokenizer, begin: str, end: str, second_type: int, separators: int = 0
+) -> tokenizers.Tokenizer:
+    """Put specials around a text; between two, `separators` ends (0: `</s>` twice, as XLM-R, others once, as BERT)."""
     vocabulary = made.get_vocab(with_added_tokens=True)
-    between = f"{end} {end}" if end == "</s>" else end
-    second = "" if end == "</s>" else ":1"
+    between = [end] * (separators or (2 if end == "</s>" else 1))
     made.post_processor = processors.TemplateProcessing(
-        single=f"{begin} $A {end}",
-        pair=f"{begin} $A {between} $B{second} {end}{second}",
+        single=[begin, "$A", end],
+        pair=[begin, "$A", *between, f"$B:{second_type}", f"{end}:{second_type}"],
         special_tokens=[(begin, vocabulary[begin]), (end, vocabulary[end])],
     )
     return made

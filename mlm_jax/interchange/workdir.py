@@ -72,10 +72,11 @@ def import_encoder(
             raise UserError(f"{source}: a Hugging Face folder is read from a local disk; copy it here first")
         try:
             found = read_folder(Path(source), lambda size: import_tokenizer(Path(source), folder / "vocabulary", size))
-        except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as e:
+        except (LookupError, ValueError, TypeError, ArithmeticError, AttributeError, RuntimeError, MemoryError) as e:
             # A malformed file: report the library's own error.
+            why = (str(e).splitlines() or [""])[0][:200]
             raise UserError(
-                f"{source}: not a whole Hugging Face folder ({type(e).__name__}: {str(e).splitlines()[0][:200]}); "
+                f"{source}: not a whole Hugging Face folder ({type(e).__name__}: {why}); "
                 "mend its config.json, tokenizer or weights, or export it again"
             ) from e
         # A workdir with a config is of an experiment that only starts from the encoder.
@@ -138,7 +139,9 @@ def export_encoder(workdir: str, out: str, which: str = "best", model: str = "",
     words, positions = pretrained.vocabulary, pretrained.model.positions
     try:
         lines = corpus_lines(epath.Path(workdir), words)
-        export_tokenizer(epath.Path(workdir) / "vocabulary", words, family, positions, aside, lines)
+        export_tokenizer(
+            epath.Path(workdir) / "vocabulary", words, family, positions, aside, lines, pretrained.model.token_types
+        )
         write_folder(aside, pretrained)
     except UserError:
         shutil.rmtree(aside)

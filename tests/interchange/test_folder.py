@@ -262,3 +262,71 @@ def test_an_encoder_without_a_class_is_refused(tmp_path, changes, said):
     with pytest.raises(UserError, match=said):
         write_folder(tmp_path / "out", pretrained(model, random_params(model)))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    "biases",
+    [
+        {"norm_bias": True, "attention_bias": True, "mlp_bias": True, "classifier_bias": False},
+        {"classifier_bias": True},
+        {"attention_bias": True},
+        {"norm_bias": True, "decoder_bias": False},
+        {"decoder_bias": False},
+    ],
+)
+def test_every_bias_option_of_modernbert_is_imported_and_exported(tmp_path, biases, capsys):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    kind, config = peers.cases(transformers)["modernbert"]
+    theirs = peers.randomised(torch, kind(type(config)(**config.to_dict() | biases)))
+    theirs.save_pretrained(tmp_path / "theirs")
+    found = read_folder(tmp_path / "theirs", words_of)
+    assert "biases that it lacks start from 0" in capsys.readouterr().out or not found.model.bias
+    batch = peers.make_batch(found.model, 0)
+    expected = peers.run(torch, theirs, batch, found.model)
+    assert expected[1] is not None
+    same(compute(found.model, found.params, batch), expected, batch["segment_ids"] > 0)
+    write_folder(tmp_path / "ours", dataclasses.replace(found, vocabulary=dataclasses.replace(WORDS, pad=0)))
+    again = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "ours").eval()
+    for one, other in zip(expected, peers.run(torch, again, batch, found.model), strict=True):
+        assert one is None or np.abs(one - other)[batch["segment_ids"] > 0].max() <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("family", "field", "value", "said"),
+    [
+        ("xlm-roberta", "layer_norm_eps", float("nan"), "a number above 0"),
+        ("xlm-roberta", "layer_norm_eps", -1, "a number above 0"),
+        ("modernbert", "norm_eps", float("inf"), "a number above 0"),
+        ("xlm-roberta", "hidden_dropout_prob", float("inf"), "a share from 0 and below 1"),
+        ("xlm", "dropout", 1.0, "a share from 0 and below 1"),
+        ("bert", "attention_probs_dropout_prob", "0.1", "a share from 0 and below 1"),
+        ("xlm-roberta", "pad_token_id", -100, f"an id of the vocabulary, from 0 and below {peers.SIZE}"),
+        ("xlm-roberta", "pad_token_id", 10**9, f"an id of the vocabulary, from 0 and below {peers.SIZE}"),
+        ("xlm-roberta", "pad_token_id", 100, "none are left"),
+        ("xlm", "mask_index", peers.SIZE, "an id of the vocabulary"),
+        ("bert", "hidden_size", 10**12, "a whole number from 1"),
+        ("bert", "hidden_size", 10**6, "config.json makes it"),
+        ("bert", "num_hidden_layers", 10**6, "they do not belong together"),
+        ("bert", "num_attention_heads", 0, "a whole number from 1"),
+        ("bert", "num_attention_heads", 3, "which do not divide them"),
+        ("bert", "num_hidden_layers", True, "a whole number from 1"),
+        ("modernbert", "global_rope_theta", float("nan"), "a number above 0"),
+        ("modernbert", "embedding_dropout", 0.3, "embedding_dropout 0.3; only 0.1 can be imported"),
+        ("modernbert", "attention_dropout", 0.3, "make them alike"),
+    ],
+)
+def test_numbers_that_no_encoder_has_are_refused_by_name(tmp_path, family, field, value, said):
+    model = small(ENCODERS[family])
+    write_folder(tmp_path / "out", pretrained(model, random_params(model)))
+    settings = json.loads((tmp_path / "out" / "config.json").read_text())
+    (tmp_path / "out" / "config.json").write_text(json.dumps(settings | {field: value}))
+    with pytest.raises(UserError, match=said) as caught:
+        read_folder(tmp_path / "out", words_of)
+    assert (
+        field in str(caught.value)
+        or "tensor" in str(caught.value)
+        or "layers" in str(caught.value)
+        or "heads" in str(caught.value)
+    )

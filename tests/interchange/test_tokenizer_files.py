@@ -12,18 +12,21 @@ import sentencepiece
 import tokenizers
 from etils import epath
 from sentencepiece import sentencepiece_model_pb2
-from tokenizers import normalizers
+from tokenizers import normalizers, processors
 
 from mlm_jax import config as cfg
 from mlm_jax import vocabulary
 from mlm_jax.errors import UserError
+from mlm_jax.finetune.config import Data
+from mlm_jax.finetune.examples import Example
+from mlm_jax.finetune.tasks import TASKS
 from mlm_jax.interchange import agreement
 from mlm_jax.interchange.character_map import map_steps, read_map
 from mlm_jax.interchange.sentencepiece_json import from_sentencepiece
 from mlm_jax.interchange.tokenizer_files import export_tokenizer, import_tokenizer
 from mlm_jax.prepare import sample
 from mlm_jax.prepare.vocabulary import round_scores, train_vocabulary
-from mlm_jax.tokenizers import from_library, load_tokenizer
+from mlm_jax.tokenizers import from_library, load_tokenizer, word_piece
 from tests.corpora import make_workdir
 
 GNOME = Path(__file__).parents[3] / "shared" / "data" / "gnome_help"
@@ -282,7 +285,9 @@ def test_auto_tokenizer_reads_what_we_export(tmp_path, sentences, model):
     assert theirs(f"a {theirs.mask_token}")["input_ids"].count(words.mask) == 1
     # And back.
     words_again = import_tokenizer(out, epath.Path(tmp_path / "again"), words.size)
-    assert {**vars(words_again), "sha256": "", "file": ""} == {**vars(words), "sha256": "", "file": ""}
+    unlike = {"sha256": "", "file": "", "separators": 0}
+    assert {**vars(words_again), **unlike} == {**vars(words), **unlike}
+    assert words_again.separators == (1 if model == "wordpiece" else 2)
     assert load_tokenizer(tmp_path / "again").encode(texts) == ours
 
 
@@ -343,3 +348,190 @@ def test_folders_without_a_tokenizer_or_with_too_large_a_one_are_refused(tmp_pat
     words = import_tokenizer(tmp_path / "theirs", epath.Path(tmp_path / "other"), 9)
     assert words.size == 9 and set(range(6, 9)) <= set(words.special_ids)  # rows without a piece
     assert json.loads((tmp_path / "other" / "vocabulary.json").read_text())["mask"] == 4
+
+
+PIECES = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "a",
+    "b",
+    "x",
+    "é",
+    "É",
+    "e",
+    "E",
+    "ä",
+    "##é",
+    "##e",
+    "##a",
+    "##b",
+    "港",
+    "町",
+    "港町",
+    "c",
+    "##c",
+    ",",
+    ".",
+    "[",
+    "]",
+    "<",
+    ">",
+    "/",
+    "s",
+    "mask",
+    "##s",
+]
+TEXTS = [
+    "a É e é b",
+    "港町 港",
+    "ä é ab",
+    "a covidx b xcovidx COVIDX covidxs",
+    "[X] a [MASK] [CLS]",
+    "abc 港a町",
+    "a<mask>b </s>",
+]
+
+
+def bert_folder(folder, settings=None, added=None, special=None, pieces=PIECES):
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    for name, content in (
+        ("tokenizer_config.json", settings),
+        ("added_tokens.json", added),
+        ("special_tokens_map.json", special),
+    ):
+        if content is not None:
+            (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+ROW = len(PIECES)
+TOKEN = {"content": "covidx", "lstrip": True, "rstrip": False, "single_word": True, "normalized": False}
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    ("settings", "added", "special"),
+    [
+        ({"do_lower_case": True}, None, None),
+        ({"do_lower_case": False}, None, None),
+        ({"do_lower_case": True, "strip_accents": False}, None, None),
+        ({"do_lower_case": False, "strip_accents": True}, None, None),
+        ({"do_lower_case": True, "tokenize_chinese_chars": False}, None, None),
+        ({"do_lower_case": False}, {"covidx": ROW}, None),
+        ({"do_lower_case": True}, {"covidx": ROW, "[X]": ROW + 1}, {"additional_special_tokens": ["[X]"]}),
+        ({"do_lower_case": True, "added_tokens_decoder": {str(ROW): TOKEN | {"special": False}}}, None, None),
+        ({"do_lower_case": False, "added_tokens_decoder": {str(ROW): TOKEN | {"special": True}}}, None, None),
+        ({"do_lower_case": False}, None, {"additional_special_tokens": ["[X]"]}),
+        (None, None, None),
+    ],
+)
+def test_settings_of_a_vocab_txt_are_honoured_as_transformers_does(tmp_path, settings, added, special):
+    transformers = pytest.importorskip("transformers")
+    source = bert_folder(tmp_path / "theirs", settings, added, special)
+    (source / "config.json").write_text('{"model_type": "bert"}')
+    theirs = transformers.AutoTokenizer.from_pretrained(source)
+    words = import_tokenizer(source, epath.Path(tmp_path / "run"), len(theirs))
+    special_tokens = [t.content for t in theirs.added_tokens_decoder.values() if t.special]
+    texts = [text for text in TEXTS if not any(name in text for name in special_tokens)]
+    expected = theirs(texts, add_special_tokens=False)["input_ids"]
+    ours = load_tokenizer(tmp_path / "run")
+    assert ours.encode(texts) == expected
+    assert not set(words.special_ids) - {words.unk} & {i for ids in ours.encode(special_tokens) for i in ids}
+    assert (words.second_type, words.separators) == (1, 1)
+    (tmp_path / "out").mkdir()
+    export_tokenizer(epath.Path(tmp_path / "run"), words, "bert", 64, tmp_path / "out")
+    again = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert again(texts, add_special_tokens=False)["input_ids"] == expected
+    assert again("a", "b")["token_type_ids"] == theirs("a", "b")["token_type_ids"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "added", "said"),
+    [
+        ({"do_basic_tokenize": False}, None, "do_basic_tokenize False, which is not honoured"),
+        ({"never_split": ["a"]}, None, "never_split"),
+        ({"tokenizer_class": "BertJapaneseTokenizer"}, None, "BertJapaneseTokenizer"),
+        ({"do_lower_case": "no"}, None, "do_lower_case is 'no'; make it true or false"),
+        ({"mask_token": "a"}, None, "mask_token is 'a', an ordinary piece that text gives"),
+        ({"mask_token": "[PAD]", "pad_token": "[PAD]"}, None, r"mask_token is '\[PAD\]', as pad_token is"),
+        ({}, {"covidx": ROW + 7}, f"gives 'covidx' id {ROW + 7}, the tokenizer's next is {ROW}"),
+    ],
+)
+def test_settings_that_are_not_honoured_are_refused_by_name(tmp_path, settings, added, said):
+    source = bert_folder(tmp_path / "theirs", settings, added)
+    with pytest.raises(UserError, match=said):
+        import_tokenizer(source, epath.Path(tmp_path / "run"), 200)
+
+
+def test_what_is_assumed_of_a_bare_vocab_txt_is_said(tmp_path, capsys):
+    import_tokenizer(bert_folder(tmp_path / "theirs"), epath.Path(tmp_path / "run"), ROW)
+    said = capsys.readouterr()
+    assert "tokenizer_config.json is missing: text is lower-cased" in said.out + said.err
+    assert "2 pieces of vocab.txt have capital letters" in said.out + said.err
+    # What it advises is taken.
+    (tmp_path / "theirs" / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    import_tokenizer(tmp_path / "theirs", epath.Path(tmp_path / "other"), ROW)
+    assert capsys.readouterr() == ("", "")
+    assert load_tokenizer(tmp_path / "other").encode(["É"]) == [[PIECES.index("É")]]
+
+
+def test_a_json_and_its_settings_that_disagree_are_refused(tmp_path):
+    source = bert_folder(tmp_path / "theirs", {"do_lower_case": False})
+    made = word_piece({piece: i for i, piece in enumerate(PIECES)}, lowercase=True)
+    made.save(str(source / "tokenizer.json"))
+    with pytest.raises(UserError, match=r"has do_lower_case false, tokenizer.json lowercase true; make them agree"):
+        import_tokenizer(source, epath.Path(tmp_path / "run"), ROW)
+    (source / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    import_tokenizer(source, epath.Path(tmp_path / "run"), ROW)
+
+
+def test_added_tokens_beside_a_sentencepiece_model(tmp_path):
+    source = tmp_path / "theirs"
+    source.mkdir()
+    path = sentencepiece_model(source / "sentencepiece.bpe.model")
+    size = sentencepiece.SentencePieceProcessor(model_file=str(path)).get_piece_size() + 2
+    (source / "added_tokens.json").write_text(json.dumps({"covidx": size, "<ent>": size + 1}))
+    (source / "special_tokens_map.json").write_text(json.dumps({"additional_special_tokens": ["<ent>"]}))
+    words = import_tokenizer(source, epath.Path(tmp_path / "run"), size + 2)
+    ours = load_tokenizer(tmp_path / "run")
+    assert (words.mask, words.second_type, words.separators) == (size - 1, 0, 2)
+    assert size in ours.encode(["a covidx"])[0]
+    for text in ("a<mask>b", "</s>", "<s> a <pad>", "<ent>"):
+        assert not set(words.special_ids) - {words.unk} & set(ours.encode([text])[0]), text
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "second", "separators"),
+    [("[CLS]", "[SEP]", 0, 1), ("[CLS]", "[SEP]", 1, 1), ("[CLS]", "[SEP]", 0, 2)],
+)
+def test_the_second_text_has_the_type_and_separators_of_the_folders_tokenizer(tmp_path, begin, end, second, separators):
+    source = bert_folder(tmp_path / "theirs", {})
+    made = word_piece({piece: i for i, piece in enumerate(PIECES)}, lowercase=True)
+    ids = [(name, PIECES.index(name)) for name in (begin, end)]
+    pair = [begin, "$A", *[end] * separators, f"$B:{second}", f"{end}:{second}"]
+    made.post_processor = processors.TemplateProcessing(single=[begin, "$A", end], pair=pair, special_tokens=ids)
+    made.save(str(source / "tokenizer.json"))
+    words = import_tokenizer(source, epath.Path(tmp_path / "run"), ROW)
+    assert (words.second_type, words.separators) == (second, separators)
+    assert vocabulary.read_vocabulary(tmp_path / "run") == words
+    examples = [Example("here", "a b", "b", None, "1")]
+    data = Data(max_length=16)
+    found = TASKS["classify"].encode(examples, "en", load_tokenizer(tmp_path / "run"), words, (), data)
+    expected = made.encode("a b", "b")
+    assert found.ids[0].tolist() == expected.ids and found.types[0].tolist() == expected.type_ids
+
+
+@pytest.mark.parametrize(("family", "types"), [("bert", 2), ("xlm-roberta", 1)])
+def test_exported_pairs_have_no_type_that_the_encoder_lacks(tmp_path, family, types):
+    folder = epath.Path(tmp_path / "vocabulary")
+    folder.mkdir()
+    sentencepiece_model(folder / "sentencepiece.model")
+    words = vocabulary.vocabulary_of_file(folder / "sentencepiece.model")
+    (tmp_path / "out").mkdir()
+    export_tokenizer(folder, words, family, 64, tmp_path / "out", token_types=types)
+    made = tokenizers.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    assert made.encode("a", "b").type_ids[-1] == types - 1

@@ -115,7 +115,8 @@ class Span(TaskKind):
                     target = (0, 0)  # the answer is not in this window
                     if answer is not None and begin <= answer[0] and answer[1] < begin + len(part):
                         target = (answer[0] - begin + len(head), answer[1] - begin + len(head))
-                made.add(i, [*head, *part, vocabulary.eos], len(head), target, (len(head), begin))
+                ids = [*head, *part, vocabulary.eos]
+                made.add(i, ids, len(head) if vocabulary.second_type else len(ids), target, (len(head), begin))
                 if begin + room >= len(tokens):
                     break
             made.truncated += len(questions[i]) > data.max_question

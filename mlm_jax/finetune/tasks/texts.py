@@ -82,13 +82,14 @@ class TextTask(TaskKind):
                 a, b = cut_pair(a, b, room)
             ids = [vocabulary.bos, *a] + ([] if b is None else [*between, *b]) + [vocabulary.eos]
             target = None if example.label is None else self.to_target(example.label, number)
-            made.add(i, ids, len(a) + 1 + len(between) if b is not None else len(ids), target)
+            typed = b is not None and vocabulary.second_type
+            made.add(i, ids, len(a) + 1 + len(between) if typed else len(ids), target)
         return made
 
 
 def separators(tokenizer: Tokenizer, vocabulary: Vocabulary) -> list[int]:
-    """Token ids between two texts: the end, twice where it is `</s>` (XLM-R)."""
-    return [vocabulary.eos] * (2 if tokenizer.pieces[vocabulary.eos] == "</s>" else 1)
+    """Token ids between two texts: see `Vocabulary.separators`."""
+    return [vocabulary.eos] * (vocabulary.separators or (2 if tokenizer.pieces[vocabulary.eos] == "</s>" else 1))
 
 
 def cut_pair(a: list[int], b: list[int] | None, room: int) -> tuple[list[int], list[int] | None]:
