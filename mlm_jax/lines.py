@@ -114,8 +114,8 @@ def uncompressed(path: str) -> str:
 
 
 def split_words(line: str) -> list[str]:
-    """Words of a line with spaces or tabs between. Other white space is a word or part of one: U+3000, a no-break space."""
-    return [word for word in line.replace("\t", " ").split(" ") if word]
+    """Words with ASCII white space between. Other white space is a word or part of one: U+3000, a no-break space."""
+    return [word for word in re.split(r"[ \t\n\r\v\f]+", line) if word]
 
 
 def _decode(path: str, data: bytes, start: int, byte: int, number: int) -> list[str]:

@@ -107,8 +107,8 @@ def read_conll(path: str, data: Data, labels: bool) -> Iterator[Example]:
             )
         sentences[-1].append((number, word.removeprefix(layout.prefix), tag))
     left_out = [
-        f"{count:,} {what}"
-        for count, what in ((comments, "comments"), (ranges, "tokens of several or no words"))
+        f"{count:,} {what}{'s' * (count > 1)}"
+        for count, what in ((comments, "comment"), (ranges, "multiword or empty token"))
         if count
     ]
     said = f"; {' and '.join(left_out)} left out" if left_out else ""

@@ -71,13 +71,13 @@ LAYOUTS = {  # name: text, words, tags, what is said
     "wikineural": ("0\tThe\tO\n1\tHague\tB-LOC\n2\t.\tO\n", ["The", "Hague", "."], ["O", "B-LOC", "O"], "word in column 2, tag in column 3 of 3, index in column 1"),
     "an index that goes on": ("0 The O\n1 Hague B-LOC\n\n2 Go O\n3 on O\n", ["The", "Hague"], ["O", "B-LOC"], "index in column 1"),
     "multiconer": (
-        "# id 1a-b domain=en\nAmara _ _ B-PER\nin _ _ O\n", ["Amara", "in"], ["B-PER", "O"], "tag in column 4 of 4; 1 comments left out",
+        "# id 1a-b domain=en\nAmara _ _ B-PER\nin _ _ O\n", ["Amara", "in"], ["B-PER", "O"], "tag in column 4 of 4; 1 comment left out",
     ),
     "multiconer with a tab": ("# id 1a\tdomain=en\nAmara _ _ B-PER\nin _ _ O\n", ["Amara", "in"], ["B-PER", "O"], "tag in column 4 of 4"),
-    "conllu": (CONLL_U, ["a", "el", "fin"], ["ADP", "DET", "NOUN"], "word in column 2, tag in column 4 of 10, index in column 1; 2 comments and 2 tokens"),
+    "conllu": (CONLL_U, ["a", "el", "fin"], ["ADP", "DET", "NOUN"], "word in column 2, tag in column 4 of 10, index in column 1; 2 comments and 2 multiword or empty tokens left out"),
     "germeval": (
         "#\thttp://de.wikipedia.org/wiki/X [2010-01-01]\n1\tNord\tB-ORG\tB-LOC\n2\tBank\tI-ORG\tO\n3\tda\tO\tO\n",
-        ["Nord", "Bank", "da"], ["B-ORG", "I-ORG", "O"], "word in column 2, tag in column 3 of 4, index in column 1; 1 comments",
+        ["Nord", "Bank", "da"], ["B-ORG", "I-ORG", "O"], "word in column 2, tag in column 3 of 4, index in column 1; 1 comment left out",
     ),
     "pan-x": ("en:The\tO\nen:Hague\tB-LOC\nen::\tO\n", ["The", "Hague", ":"], ["O", "B-LOC", "O"], "'en:' before each word left out"),
     "pan-x of a long code": ("be-x-old:A\tO\nbe-x-old:B\tO\n", ["A", "B"], ["O", "O"], "'be-x-old:' before each word"),
@@ -90,9 +90,9 @@ LAYOUTS = {  # name: text, words, tags, what is said
     "suffixes": ("Amara\tPER-B\nlives\tO\n", ["Amara", "lives"], ["PER-B", "O"], "tag in column 2 of 2"),
     "a hash": ("#\tO\nwin\tO\n#\tO\n", ["#", "win", "#"], ["O", "O", "O"], "tag in column 2 of 2 ("),
     "a hash between spaces": ("# O\nwin O\n#1 O\n", ["#", "win", "#1"], ["O", "O", "O"], "tag in column 2 of 2 ("),
-    "a hash among words and comments": ("# id 3 domain=en\n# _ _ O\nwin _ _ O\n", ["#", "win"], ["O", "O"], "; 1 comments left out"),
+    "a hash among words and comments": ("# id 3 domain=en\n# _ _ O\nwin _ _ O\n", ["#", "win"], ["O", "O"], "; 1 comment left out"),
     "a tag that only hashes have": ("#win\tB-X\nnow\tO\n", ["#win", "now"], ["B-X", "O"], "of 2 ("),
-    "a hash after an index": ("# text = # 1\n1\t#\tO\n2\t1\tO\n", ["#", "1"], ["O", "O"], "; 1 comments left out"),
+    "a hash after an index": ("# text = # 1\n1\t#\tO\n2\t1\tO\n", ["#", "1"], ["O", "O"], "; 1 comment left out"),
     "no-break and ideographic space": (
         "10\u00a0000\tO\n\u3000\tO\n\u00a0\tO\nBergen\tB-LOC\n", ["10\u00a0000", "\u3000", "\u00a0", "Bergen"], ["O", "O", "O", "B-LOC"], "column 1",
     ),
