@@ -34,7 +34,7 @@ def refuse_too_small(config: cfg.Config, streams: Sequence[Stream]) -> None:
         return
     each = [
         f"language {s.name}: {s.train.documents:,} training documents hold {s.train.tokens:,} tokens"
-        f"{f' ({s.train.left_out:,} more are held out)' if s.train.left_out else ''}"
+        f"{f' ({held:,} are held out)' if (held := s.validation.documents + s.train.left_out) else ''}"
         for s in small
     ]
     them = "it" if len(small) == 1 else "them"

@@ -111,7 +111,9 @@ def draw_sample(
         bytes_of[language] += found_bytes
     for language in slices:
         if not bytes_of[language]:
-            raise UserError(f"language {language}: only white space in {slices[language][0]}; give it text or drop it")
+            raise UserError(
+                f"language {language}: only white space in {slices[language][0]}, or all of it is held out; give it text or drop it"
+            )
 
     by = documents_of if config.sampling.count == "documents" else bytes_of
     rates = sampling.language_rates(config.sampling, list(by.values()), budget)

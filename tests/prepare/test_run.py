@@ -265,6 +265,17 @@ def test_bad_sources_are_one_line(tmp_path):
         config(source, cfg.Source("xx", f"{tmp_path}/text/short.txt")),
         r"language xx: \d+ training documents hold \d+ tokens, fewer than one block of 32",
     )
+    (tmp_path / "text" / "tiny.txt").write_text("river\nlight\ntree\n")
+    others = [cfg.Source(name, f"{tmp_path}/text/{file}.txt") for name, file in (("xx", "short"), ("yy", "tiny"))]
+    refused(  # all at once
+        config(source, *others, validation_fraction=0.0),
+        r"xx: 2 training .* tokens, language yy: 3 training .* tokens, fewer than one block of 32; give them more",
+    )
+    (tmp_path / "text" / "same.txt").write_text("river\n" * 300)
+    refused(
+        config(cfg.Source("xx", f"{tmp_path}/text/same.txt"), validation_fraction=0.9),
+        r"0 tokens \(300 are held out\), fewer than one block",
+    )
     (tmp_path / "text" / "x.pdf").write_text("x")
     refused(config(cfg.Source("xx", f"{tmp_path}/text/x.pdf")), "not a format that is read")
     refused(
