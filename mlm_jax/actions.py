@@ -317,8 +317,10 @@ def given_mesh(given: dict[str, str]) -> cfg.Mesh | None:
 
 
 def predict(given: dict[str, str], arguments: list[str]) -> int:
-    """Label a file of text with a model that `finetune` made, as JSON lines.
+    """Label a file of text with a model that `finetune` made, as JSON lines; - is standard input, or output.
 
+    Of tagged words each line has the words, their offsets in characters and the entities. A tagger's text is split into words as its
+    training data was, punctuation apart where it stood apart there; --words spaces splits at spaces alone.
     --model names it where there are several; --language says which language the text is in; --mesh.fsdp N splits the
     parameters over N devices.
     """
@@ -329,6 +331,11 @@ def predict(given: dict[str, str], arguments: list[str]) -> int:
         keep_compiled(given["WORKDIR"])
     out = given["OUT"]
     mesh = given_mesh(given) or cfg.ALL_DEVICES
-    count = predict_file(given["WORKDIR"], given["FILE"], out, given["--model"], given["--language"], mesh)
-    console.say(f"{count:,} predictions in {out}")
+    summary = predict_file(
+        given["WORKDIR"], given["FILE"], out, given["--model"], given["--language"], mesh, given["--words"]
+    )
+    if out == "-":
+        print(summary, file=sys.stderr, flush=True)
+    else:
+        console.say(f"{summary}\n{summary.examples:,} predictions in {out}")
     return 0

@@ -158,7 +158,12 @@ COMMANDS = (
         "label a file of text with what finetune made, as JSON lines",
         actions.predict,
         arguments=("WORKDIR", "FILE", "OUT"),
-        options={"--model": ("NAME", ""), "--language": ("CODE", ""), **actions.MESH},
+        options={
+            "--model": ("NAME", ""),
+            "--language": ("CODE", ""),
+            "--words": ("trained|spaces", "trained"),
+            **actions.MESH,
+        },
     ),
 )
 

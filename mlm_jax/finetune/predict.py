@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import numpy as np
@@ -16,7 +20,7 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax import mesh as meshes
-from mlm_jax.encode.given import as_list
+from mlm_jax.encode.given import as_list, as_text
 from mlm_jax.encode.read import read_pretrained
 from mlm_jax.encode.run import make_run, refuse_unknown
 from mlm_jax.errors import UserError
@@ -26,15 +30,19 @@ from mlm_jax.finetune.arrays import Encoded, join
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.finetune.examples import Example
 from mlm_jax.finetune.forward import make_head, scores
+from mlm_jax.finetune.output import Summary, grouped, record
 from mlm_jax.finetune.tasks import task_kind
 from mlm_jax.finetune.tasks.base import Prediction
+from mlm_jax.finetune.words import SPACES, Place, Splitter, read_splitter
 from mlm_jax.lines import read_lines, uncompressed
+from mlm_jax.metrics.entities import recognise
 from mlm_jax.model.batch import PackedBatch
 from mlm_jax.model.encoder import apply_encoder, compute_dtype
 from mlm_jax.pretrained import Params, Pretrained, place
 from mlm_jax.tokenizers import Tokenizer, load_tokenizer
 from mlm_jax.vocabulary import Vocabulary
 
+STDIN = "standard input"
 AT_ONCE = 2_048  # examples read into memory as scores
 
 # [outputs] or [length, outputs] of each item
@@ -90,6 +98,7 @@ class Predictor:
       config: of its fine-tuning.
       params: whole, `encoder` and `head`, on the devices.
       labels: in the order of their scores.
+      splitter: how a tagger's texts are cut into words.
     """
 
     config: Finetune
@@ -98,6 +107,7 @@ class Predictor:
     labels: tuple[str, ...]
     tokenizer: Tokenizer
     score: Score
+    splitter: Splitter = SPACES
 
     @classmethod
     def load(cls, workdir: epath.PathLike, name: str = "", mesh: cfg.Mesh = cfg.ALL_DEVICES) -> Predictor:
@@ -116,7 +126,8 @@ class Predictor:
         assert tuned.head is not None
         score = make_scorer(config, tuned, tuned.head.labels, devices)
         tokenizer = load_tokenizer(epath.Path(workdir) / "vocabulary")
-        return cls(config, whole_params(tuned, devices), tuned.vocabulary, tuned.head.labels, tokenizer, score)
+        params, splitter = whole_params(tuned, devices), read_splitter(workdir)
+        return cls(config, params, tuned.vocabulary, tuned.head.labels, tokenizer, score, splitter)
 
     def predict(
         self, examples: Sequence[Example], language: str = "", done: Callable[[int], None] | None = None
@@ -141,6 +152,10 @@ class Predictor:
             return []
         if not isinstance(language, str):
             raise UserError(f"language: {language!r}, not a language's code")
+        texts: list[str] = []
+        places: list[list[Place]] = []
+        if kind.of_words:
+            examples, texts, places = self.split(examples)
         unlabelled = [replace(kind.check_given(e, config.data), label=None) for e in examples]
         made = kind.encode(unlabelled, language, self.tokenizer, self.vocabulary, self.labels, config.data)
         if made.truncated:
@@ -149,13 +164,44 @@ class Predictor:
                 f"{config.data.max_length} tokens"
             )
         found = self.score(self.params, made, done)
-        return kind.decode(unlabelled, made, found, self.labels, self.params["head"], config.task)
+        decoded = kind.decode(unlabelled, made, found, self.labels, self.params["head"], config.task)
+        if not kind.of_words:
+            return decoded
+        try:
+            scheme = recognise(self.labels, config.task.scheme)
+        except UserError:  # of a model that was trained before schemes were told apart
+            scheme = None
+        return [
+            replace(p, words=at, entities=grouped(text, at, p.value, p.probability, scheme) if scheme else None)
+            for p, text, at in zip(decoded, texts, places, strict=True)
+        ]
+
+    def split(self, examples: Sequence[Example]) -> tuple[list[Example], list[str], list[list[Place]]]:
+        """A tagger's examples as words, with their texts and the places of the words in these."""
+        made, texts, places = [], [], []
+        for example in examples:
+            given: Any = example.first
+            if isinstance(given, str | bytes):
+                text = as_text(given, example.where)
+                at = self.splitter.places(text)
+                words = [text[begin:end] for begin, end in at]
+            else:
+                words = [
+                    as_text(word, example.where, "a word", or_blank=True) for word in as_list(given, example.where)
+                ]
+                text = " ".join(words)
+                ends = list(itertools.accumulate(len(word) + 1 for word in words))
+                at = [(end - 1 - len(word), end - 1) for end, word in zip(ends, words, strict=True)]
+            made.append(replace(example, first=words))
+            texts.append(text)
+            places.append(at)
+        return made, texts, places
 
     def texts(self, first: Sequence[Any], second: Sequence[str] | None = None, language: str = "") -> list[Prediction]:
         """Predict from plain texts.
 
         Args:
-          first: texts; of a tagger, texts that are split at spaces or lists of words; or questions.
+          first: texts; of a tagger, texts that are split as its training data was, or lists of words; or questions.
           second: the other text of each pair, or each question's paragraph.
           language: see `predict`.
 
@@ -176,62 +222,140 @@ class Predictor:
 
 
 def predict_file(
-    workdir: str, path: str, out: str, name: str = "", language: str = "", mesh: cfg.Mesh = cfg.ALL_DEVICES
-) -> int:
+    workdir: str,
+    path: str,
+    out: str,
+    name: str = "",
+    language: str = "",
+    mesh: cfg.Mesh = cfg.ALL_DEVICES,
+    words: str = "trained",
+) -> Summary:
     """Label a file of text.
 
     Args:
-      path: a file of the kinds that `finetune` reads, or a .txt with a text a line (tag: words with spaces between).
-      out: JSON lines: key (line, or question id), text, predicted, probability; written whole or not at all.
+      path: a file of the kinds that `finetune` reads, or a .txt with a text a line; "-": standard input.
+      out: JSON lines: key (line, or question id), text, predicted, probability; of tagged words, words, offsets and entities. Written
+        whole or not at all; "-": standard output.
       name: of the model, where the workdir has several.
       language: of the text.
       mesh: as in `Predictor.load`.
+      words: how a tagger's lines of text are split: trained: as its training data was; spaces: at spaces alone, for text whose words are
+        apart.
 
     Returns:
-      The number of predictions.
+      What to say of the predictions.
 
     Raises:
       UserError: no such file or model, or a line that cannot be read.
     """
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file; give a file to label")
+    if words not in ("trained", "spaces"):
+        raise UserError(f"--words {words}: use trained or spaces")
+    if path != "-" and not Path(path).is_file():
+        raise UserError(f"{path}: no such file; give a file to label, or - for standard input")
+    refuse_target(out, path)
     predictor = Predictor.load(workdir, name, mesh)
-    config = predictor.config
-    kind = task_kind(config.task)
-    if uncompressed(path).endswith(".txt"):
-        texts = [(number, kind.from_line(line)) for number, line in read_lines(path) if line.strip()]
-        if config.data.pair or any(text is None for _, text in texts):
-            raise UserError(f"{path}: the model reads pairs of texts; give a .tsv, .jsonl or SQuAD .json file")
-        examples = [Example(f"{path}:{number}", text, None, None, str(number)) for number, text in texts]
-    else:
-        examples = [e for group in kind.read_file(path, config.data, labels=False) for e in group]
-    header = (
-        "; its first line names the columns" if uncompressed(path).endswith(".tsv") and not config.data.columns else ""
-    )
-    if not examples:
-        raise UserError(f"{path}: nothing there to label{header}")
-    if in_bucket(out):
-        raise UserError(f"{out}: predictions are written to a local file; name one, and copy it there")
-    target = Path(out)
-    if target.exists() and target.samefile(path):
-        raise UserError(f"{out}: is the file to label; name another one for the predictions")
-    if target.is_dir():
-        raise UserError(f"{out}: is a folder; name a file for the predictions")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(target.name + ".partial")
-    with aside.open("w") as file, console.progress("predicting", len(examples), unit="examples") as advance:
+    if words == "spaces":
+        predictor = replace(predictor, splitter=SPACES)
+    examples = read_input(path, predictor.config)
+    summary = Summary()
+
+    def write(file: IO[str], advance: console.Advance) -> None:
         for begin in range(0, len(examples), AT_ONCE):
             part = examples[begin : begin + AT_ONCE]
             found = predictor.predict(part, language)
-            for example, prediction in zip(part, found, strict=True):
-                record = {"key": example.key, "text": example.first, "predicted": prediction.value}
-                if prediction.probability is not None:
-                    record["probability"] = prediction.probability
-                if prediction.every:
-                    record["probabilities"] = prediction.every
-                if prediction.place:
-                    record["place"] = prediction.place
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            summary.add(found)
+            file.writelines(
+                json.dumps(record(example, prediction), ensure_ascii=False) + "\n"
+                for example, prediction in zip(part, found, strict=True)
+            )
             advance(len(part))
-    aside.rename(target)
-    return len(examples)
+
+    if out == "-":
+        write(sys.stdout, lambda amount=1, note="": None)
+        sys.stdout.flush()
+        return summary
+    target = Path(out)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with console.progress("predicting", len(examples), unit="examples") as advance:
+        if target.exists() and not target.is_file():  # a pipe or a device, which is no one's to replace
+            with target.open("w") as file:
+                write(file, advance)
+            return summary
+        handle, aside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "w") as file:
+                write(file, advance)
+            Path(aside).chmod(0o666 & ~_umask())
+            Path(aside).replace(target)
+        except BaseException:
+            Path(aside).unlink(missing_ok=True)
+            raise
+    return summary
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def refuse_target(out: str, path: str) -> None:
+    """Refuse a place that predictions cannot be written to.
+
+    Raises:
+      UserError: it is in a bucket, is a folder, or is the file to label.
+    """
+    if in_bucket(out):
+        raise UserError(f"{out}: predictions are written to a local file; name one, and copy it there")
+    target = Path(out)
+    if path != "-" and target.exists() and target.samefile(path):
+        raise UserError(f"{out}: is the file to label; name another one for the predictions")
+    if target.is_dir():
+        raise UserError(f"{out}: is a folder; name a file for the predictions")
+
+
+def read_input(path: str, config: Finetune) -> list[Example]:
+    """The examples of a file to label, or of standard input: JSON lines where it begins with a brace, SQuAD's JSON for `span`, columns
+    with a header for pairs, else a text a line.
+
+    Raises:
+      UserError: there are none, or they are not what the model reads.
+    """
+    if path != "-":
+        return read_unlabelled(path, config)
+    content = sys.stdin.buffer.read()
+    kind = task_kind(config.task)
+    lines = ".tsv" if config.data.pair else ".txt"
+    suffix = ".json" if kind.from_line("text") is None else ".jsonl" if content.lstrip()[:1] == b"{" else lines
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"input{suffix}"
+        file.write_bytes(content)
+        try:
+            examples = read_unlabelled(str(file), config)
+        except UserError as e:
+            raise UserError(str(e).replace(str(file), STDIN)) from e
+        return [replace(e, where=e.where.replace(str(file), STDIN)) for e in examples]
+
+
+def read_unlabelled(path: str, config: Finetune) -> list[Example]:
+    """The examples of a file to label.
+
+    Raises:
+      UserError: there are none, or they are not what the model reads.
+    """
+    kind = task_kind(config.task)
+    name = uncompressed(path)
+    if name.endswith(".txt"):
+        if config.data.pair or kind.from_line("text") is None:
+            raise UserError(f"{path}: the model reads pairs of texts; give a .tsv, .jsonl or SQuAD .json file")
+        examples = [
+            Example(f"{path}:{number}", line, None, None, str(number))
+            for number, line in read_lines(path)
+            if line.strip()
+        ]
+    else:
+        examples = [e for group in kind.read_file(path, config.data, labels=False) for e in group]
+    header = "; its first line names the columns" if name.endswith(".tsv") and not config.data.columns else ""
+    if not examples:
+        raise UserError(f"{path}: nothing there to label{header}")
+    return examples

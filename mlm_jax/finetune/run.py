@@ -26,6 +26,7 @@ from mlm_jax.finetune.predict import Score, make_scorer
 from mlm_jax.finetune.sets import Part, Parts, read_parts, same_predictions
 from mlm_jax.finetune.tasks import task_kind
 from mlm_jax.finetune.tasks.base import Prediction
+from mlm_jax.finetune.words import learn, write_splitter
 from mlm_jax.mesh import make_mesh
 from mlm_jax.pretrained import FinetunedHead, Params, Pretrained
 from mlm_jax.results import FINETUNED, FinetunedRow, finetuned_cautions, write_results
@@ -70,6 +71,8 @@ def run_finetuning(config: Finetune) -> tuple[list[FinetunedRow], signal.Signals
     tokenizer = load_tokenizer(workdir / "vocabulary")
     needed = {x for model in regime_models(config) for x in model.train}
     train, dev, test, labels = read_parts(config, needed, start, tokenizer)
+    if task_kind(config.task).of_words and jax.process_index() == 0:
+        write_splitter(workdir, learn(e.first for part in train.values() for e in part.examples))
     scoring = Scoring(config, make_scorer(config, start, labels, mesh), labels)
     console.say(describe(config, start, train, dev, test, labels))
     for model, seed in itertools.product(regime_models(config), config.seeds):

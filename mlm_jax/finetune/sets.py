@@ -166,7 +166,7 @@ def same_predictions(examples: Sequence[Example], found: Sequence[Prediction]) -
         [x for part in parts for x in part] if words else parts
         for parts in ([p.value for p in found], [e.label for e in examples])
     )
-    if len({str(x) for x in right}) < 2 or len({str(x) for x in said}) > 1:
+    if len({str(x) for x in right if x is not None}) < 2 or len({str(x) for x in said}) > 1:
         return []
     what = f"nothing but {said[0]!r} was predicted" if said[0] else "nothing was predicted"
     return [

@@ -128,7 +128,7 @@ def test_it_learns_predicts_and_goes_to_hugging_face_and_back(tmp_path, capsys):
     again = Predictor.load(tmp_path / "back").texts(texts)
     assert [p.value for p in again] == [f["predicted"] for f in found]
     for one, two in zip(again, found, strict=True):
-        assert one.every == pytest.approx(two["probabilities"], abs=1e-5)
+        assert one.every == pytest.approx(two["probabilities"], abs=1e-4)
 
 
 def test_a_kind_of_task_is_one_file():

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a fine-tuned model is given: split as a file's lines are, or refused with one line."""
+"""What a fine-tuned model is given, and gives: split as a file's lines are, or refused with one line."""
 
+import concurrent.futures
 import dataclasses
+import io
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +15,11 @@ from mlm_jax import cli
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.config import Data
 from mlm_jax.finetune.examples import Example
+from mlm_jax.finetune.output import Summary
 from mlm_jax.finetune.predict import Predictor
-from tests.finetune.toys import MODEL, make_finetuned, make_start
+from mlm_jax.finetune.tasks.base import Prediction
+from mlm_jax.finetune.words import SPACES, learn
+from tests.finetune.toys import MODEL, make_config, make_finetuned, make_start, write_config
 
 PAIRS = Data(max_length=32, pair="second")
 SENTENCE = "Anna was so great"
@@ -101,3 +108,122 @@ def test_nothing_and_what_is_no_example(models):
     assert len(split.value) == 4
     (found,) = models["xlm"].texts(["so"], language="de")
     assert found.value in "Oab"
+
+
+LINES = (
+    'The " Old Town " ( Anna \'s ) , in the U.S. of 1999 .',
+    "Otto 's Mia said : so , so ... !",
+    "Dr. Mia lives in St. John 's .",
+    "yes . no - one e-mail ?",
+)
+TRAINING = [line.split() for line in LINES]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('Anna\'s Mia lives in the U.S., so... ("Otto").', 'Anna \'s Mia lives in the U.S. , so ... ( " Otto " ) .'),
+        ("Anna 's Mia lives in the U.S. , so ... .", "Anna 's Mia lives in the U.S. , so ... ."),  # apart already
+        ("Otto?! e-mail - yes.", "Otto ? ! e-mail - yes ."),
+        ("no\tno  no", "no no no"),
+        ("???", "???"),
+        ("\u3000 a\u00a0b", "\u3000|a\u00a0b"),
+    ],
+)
+def test_a_text_is_cut_as_the_training_data_was(text, words):
+    splitter = learn(TRAINING)
+    places = splitter.places(text)
+    assert [text[begin:end] for begin, end in places] == words.split("|" if "|" in words else " ")
+    assert SPACES.places("Otto. (Mia)") == [(0, 5), (6, 11)]
+
+
+def test_punctuation_that_stood_with_words_stays_there_and_characters_are_told_apart():
+    attached = learn([["Otto,", "so", "-"], ["Mia.", "so."], ["."]])
+    assert [(b, e) for b, e in attached.places("Anna, Otto. so")] == [(0, 5), (6, 11), (12, 14)]
+    han = learn([list("北京是首都。"), list("東京の人")] * 20)
+    text = "Anna在北京。"
+    assert [text[b:e] for b, e in han.places(text)] == ["Anna", "在", "北", "京", "。"]
+    words = learn([["北京", "是", "首都", "。"]] * 60)
+    assert [(b, e) for b, e in words.places("北京是首都。")] == [(0, 5), (5, 6)]  # where words end no rule can tell
+
+
+def test_a_tagger_learns_how_words_are_apart_and_predict_gives_offsets_and_entities(tmp_path, capsys, monkeypatch):
+    config = make_config(tmp_path, "tag")
+    for path in Path(config.data.train[0].path).parent.glob("*.conll"):
+        path.write_text("\n\n".join(f"{s}\n.\tO" for s in path.read_text().strip().split("\n\n")) + "\n")
+    assert cli.main(["finetune", write_config(tmp_path / "toy.py", config)]) == 0
+    text = "the film was Anna. Otto"
+    predictor = Predictor.load(config.workdir)
+    (found,) = predictor.texts([text])
+    assert found.words == [(0, 3), (4, 8), (9, 12), (13, 17), (17, 18), (19, 23)]
+    assert [(e["entity"], e["text"], e["begin"], e["end"]) for e in found.entities] == [
+        ("PER", "Anna", 13, 17),
+        ("PER", "Otto", 19, 23),
+    ]
+    assert found.entities[0]["probability"] == pytest.approx(found.probability[3])
+    (of_words,) = predictor.texts([["Anna", ".", "Otto"]])
+    assert of_words.words == [(0, 4), (5, 6), (7, 11)] and of_words.entities[1]["begin"] == 7
+    capsys.readouterr()
+    # From standard input to standard output, and what is said of all to standard error.
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{text}\n\nso\n".encode())))
+    assert cli.main(["predict", config.workdir, "-", "-"]) == 0
+    said = capsys.readouterr()
+    first, second = map(json.loads, said.out.splitlines())
+    assert (first["key"], first["text"], second["key"]) == ("1", text, "3")
+    assert first["words"] == ["the", "film", "was", "Anna", ".", "Otto"] and first["offsets"][3] == [13, 17]
+    assert first["entities"][0] == {
+        "entity": "PER",
+        "text": "Anna",
+        "begin": 13,
+        "end": 17,
+        "probability": round(found.probability[3], 4),
+    }
+    assert all(len(str(p)) <= 6 for p in first["probability"])
+    assert "2 examples of 7 words, 2 entities: PER 2" in said.err
+    for content, message in ((b"so\nb\xe9d\n", "standard input:2: not UTF-8"), (b"", "standard input: empty")):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        assert cli.main(["predict", config.workdir, "-", str(tmp_path / "out")]) == 2
+        assert message in capsys.readouterr().err
+    (tmp_path / "in.txt").write_text(text + "\n")
+    assert (
+        cli.main(["predict", config.workdir, str(tmp_path / "in.txt"), str(tmp_path / "out"), "--words", "spaces"]) == 0
+    )
+    assert json.loads((tmp_path / "out").read_text())["words"] == text.split()
+    assert "1 examples of 5 words" in capsys.readouterr().out
+    assert cli.main(["predict", config.workdir, str(tmp_path / "in.txt"), str(tmp_path / "out"), "--words", "x"]) == 2
+
+
+def test_what_is_said_of_all_predictions():
+    summary = Summary()
+    summary.add(
+        [
+            Prediction("good", 0.9, {"good": 0.9}),
+            Prediction("bad", 0.55, {"bad": 0.55}),
+            Prediction("good", 0.8, {"good": 0.8}),
+        ]
+    )
+    assert str(summary) == "3 examples: good 2, bad 1; 1 with a probability below 0.6"
+    numbers, questions, several, tags = Summary(), Summary(), Summary(), Summary()
+    numbers.add([Prediction(1.0), Prediction(2.0)])
+    assert str(numbers) == "2 examples: mean 1.5, from 1 to 2"
+    questions.add([Prediction("Denver", 0.9, place=(0, 6)), Prediction("", 0.9)])
+    assert str(questions) == "2 examples: answered 1, without an answer 1"
+    several.add([Prediction(["a", "b"], [0.9, 0.8], {"a": 0.9}), Prediction([], [], {"a": 0.1})])
+    assert str(several) == "2 examples: a 1, b 1, no label 1"
+    tags.add([Prediction(["O"], [0.9], words=[(0, 1)], entities=[])])
+    assert str(tags) == "1 examples of 1 words: no entity was found"
+
+
+def test_a_pipe_is_written_to_and_what_else_is_there_stays(models, tmp_path):
+    (tmp_path / "in.txt").write_text("so\n")
+    (tmp_path / "out.partial").write_text("mine")
+    arguments = ["predict", str(models["folder"] / "classify"), str(tmp_path / "in.txt")]
+    assert cli.main([*arguments, str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out.partial").read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.txt", "out", "out.partial"]
+    os.mkfifo(tmp_path / "pipe")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        read = pool.submit((tmp_path / "pipe").read_text)
+        assert cli.main([*arguments, str(tmp_path / "pipe")]) == 0
+        assert json.loads(read.result())["predicted"] in "Oab"
+    assert (tmp_path / "pipe").is_fifo()

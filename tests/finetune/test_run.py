@@ -216,10 +216,10 @@ def test_predictions_from_files_and_in_python(tmp_path, capsys):
     assert "2 predictions in" in capsys.readouterr().out
     found = [json.loads(line) for line in (tmp_path / "out/found.jsonl").read_text().splitlines()]
     assert [(f["key"], f["predicted"]) for f in found] == [("1", "good"), ("3", "bad")]
-    assert all(sum(f["probabilities"].values()) == pytest.approx(1) and f["probability"] > 0.5 for f in found)
+    assert all(sum(f["probabilities"].values()) == pytest.approx(1, abs=1e-3) and f["probability"] > 0.5 for f in found)
     predictor = Predictor.load(config.workdir)
     again = predictor.texts(["the film was great so", "the film was awful"])
-    assert [p.probability for p in again] == pytest.approx([f["probability"] for f in found])
+    assert [p.probability for p in again] == pytest.approx([f["probability"] for f in found], abs=1e-4)
     (tmp_path / "bare.tsv").write_text("the film was great so\n")
     (tmp_path / "pretrained").mkdir()
     (tmp_path / "pretrained" / "config.json").write_text("{}")

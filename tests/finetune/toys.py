@@ -132,6 +132,7 @@ def make_finetuned(workdir, folder, kind, data=Data(max_length=32, max_question=
     """A workdir of `finetune` with one model on the encoder of another, whose head is random."""
     # The mesh that it was trained on is not here.
     task = Task(kind=kind, **options)
+    data = dataclasses.replace(data, train=(Labelled("en", "gone.tsv"),))
     config = Finetune(task=task, data=data, mesh=cfg.Mesh(data=64), workdir=str(folder))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(cfg.config_to_json(config))

@@ -38,12 +38,16 @@ class Prediction:
       probability: of the value; a probability per word or label; None of numbers. Of an answer: among those considered.
       every: probability of each label, where a text has labels.
       place: the answer's (begin, end) in characters of the paragraph.
+      words: of tagged words, (begin, end) of each in characters of the text, or of the words with spaces between.
+      entities: that tags mark, in order: entity (its kind), text, begin, end, probability; None where they mark none.
     """
 
     value: Any
     probability: Any = None
     every: dict[str, float] | None = None
     place: tuple[int, int] | None = None
+    words: list[tuple[int, int]] | None = None
+    entities: list[dict[str, Any]] | None = None
 
 
 class TaskKind(abc.ABC):
@@ -52,6 +56,7 @@ class TaskKind(abc.ABC):
     Attributes:
       name: what `task.kind` calls it.
       of_tokens: whether the head reads a vector per token, and not one per text.
+      of_words: whether an example is a sentence of words.
       has_labels: whether the head's outputs are labels, those of `task.labels` or of the training data.
       counts_correct: whether `loss` also gives "accuracy".
       options: fields of `Task` that other kinds do not read.
@@ -64,6 +69,7 @@ class TaskKind(abc.ABC):
 
     name: ClassVar[str]
     of_tokens: ClassVar[bool]
+    of_words: ClassVar[bool] = False
     has_labels: ClassVar[bool] = True
     counts_correct: ClassVar[bool] = True
     options: ClassVar[tuple[str, ...]] = ()
@@ -146,12 +152,13 @@ class TaskKind(abc.ABC):
         Raises:
           UserError: it is not what the model was trained to read.
         """
-        if not data.pair and example.second is not None:
+        # What an imported model was trained on is not known.
+        if not data.pair and example.second is not None and data.train:
             raise UserError(f"{example.where}: a pair; the model reads single texts")
         if data.pair and example.second is None:
             raise UserError(f"{example.where}: one text; the model reads pairs ({data.text}, {data.pair})")
         first = as_text(example.first, example.where)
-        second = as_text(example.second, example.where, "a second text") if data.pair else None
+        second = None if example.second is None else as_text(example.second, example.where, "a second text")
         return replace(example, first=first, second=second)
 
     def labels_of(self, example: Example) -> Sequence[str]:

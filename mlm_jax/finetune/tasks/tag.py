@@ -46,6 +46,7 @@ class Tag(TaskKind):
 
     name = "tag"
     of_tokens = True
+    of_words = True
     options = ("crf", "scheme")
     metrics = ("entity_f1", "strict_f1", "accuracy")
     reads = ".tsv, .jsonl or CoNLL (.conll, .conllu, .iob2, .bio, .txt, …)"
