@@ -122,10 +122,7 @@ def pretrain_here(config: cfg.Config, arguments: list[str], first: bool) -> int:
     console.say(sampling_text(config.sampling.count, rows))
     few = few_targets(streams, config.train.validation_blocks, config.data.sequence_length)
     if first and few:
-        console.warn(
-            f"few tokens will be scored in validation, so these losses are uncertain: {', '.join(few)}; give data.validation_fraction "
-            "more, or name a file in Source.validation"
-        )
+        console.warn(few)
     less = "raise train.accumulate, set model.remat to dots or full, or split the parameters over devices (mesh.fsdp)"
     with needing_memory(less):
         outcome = train(config)

@@ -40,11 +40,14 @@ _END = re.compile(
     f"[{_BEFORE_SPACE}]+[{_CLOSING}]*(?:[\u00a0\u202f][\u00bb\u203a\u201d])?(?=\\s)"
     f"|[!?]+[{_CLOSING}]*(?=[^\\W\\d_A-Za-z])"  # and a letter of another script, without a space
     f"|[{_ALWAYS}](?:\\s*[{_ALWAYS}])*[{_CLOSING}]*"
-    # Typed for what a keyboard lacks: bars for dandas, Ethiopic two word spaces or colons, the Armenian colon, the Greek
-    # question mark.
-    "|(?<=[\u0900-\u0d7f])\\s?[|]+(?=\\s)"
+)
+# Typed for what a keyboard lacks: bars for dandas, Ethiopic two word spaces or colons, the Armenian colon, the Greek question
+# mark. Apart, because a pattern that begins with a set of characters is searched for five times as fast.
+_TYPED = re.compile(
+    "(?<=[\u0900-\u0d7f])\\s?[|]+(?=\\s)"
     "|(?<=[\u1200-\u137f])(?:\u1361\\s?\u1361|::)|(?<=[\u0531-\u0587]):(?=\\s)|(?<=[\u0370-\u03ff\u1f00-\u1fff])[;\u037e](?=\\s)"
 )
+_MAYBE_TYPED = re.compile("[|:;\u1361\u037e]")
 # Thai and Lao put a space after a sentence, and after some phrases; not around repetition and abbreviation marks or numbers.
 _SPACE = re.compile(
     "(?<=[\u0e01-\u0e2e\u0e30-\u0e3a\u0e45\u0e47-\u0e4e\u0e81-\u0eae\u0eb0-\u0ebd\u0ec8-\u0ece])"
@@ -62,7 +65,9 @@ def sentences(document: str, spaces: bool = True) -> list[str]:
     if len(lines) > 1:
         return lines
     ends = [found.end() for found in _END.finditer(document)]
-    if spaces:
+    if not document.isascii():
+        ends += [found.end() for found in _TYPED.finditer(document)] if _MAYBE_TYPED.search(document) else []
+    if spaces and not document.isascii():
         ends += [found.start() for found in _SPACE.finditer(document)]
     cuts = [0, *sorted(ends), len(document)]
     parts = (document[a:b].strip() for a, b in itertools.pairwise(cuts))

@@ -26,6 +26,7 @@ RULE = objectives.MASKED_LM  # of validation, whatever the training's masks are
 SEED = 15
 LOST = 0.001  # share of a text that the vocabulary cannot write, from which its bits per byte would be those of another text
 FEW_TARGETS = 1_000  # under which a loss is too uncertain to choose a checkpoint by
+FEWEST = 5  # of them, named
 
 
 @dataclass(frozen=True)
@@ -146,12 +147,22 @@ def writes(stream: Stream) -> bool:
     return max(stream.train.unknown, stream.validation.unknown) < LOST
 
 
-def few_targets(streams: Sequence[Stream], most_blocks: int, length: int) -> list[str]:
-    """The streams of whose validation text less than `FEW_TARGETS` tokens will be scored, and about how many.
+def few_targets(streams: Sequence[Stream], most_blocks: int, length: int) -> str:
+    """What to say of streams of whose validation text less than `FEW_TARGETS` tokens will be scored; empty where there are none.
 
     Args:
       most_blocks: scored per stream.
       length: tokens in a block.
     """
     targets = {s.name: RULE.mask_rate * min(s.validation.tokens, most_blocks * length) for s in streams}
-    return [f"{name} ({number:.0f})" for name, number in targets.items() if 0 < number < FEW_TARGETS]
+    few = sorted((number, name) for name, number in targets.items() if 0 < number < FEW_TARGETS)
+    if not few:
+        return ""
+    fewest = ", ".join(f"{name} {number:.0f}" for number, name in few[:FEWEST])
+    advice = "raise data.validation_documents or data.validation_fraction, or name a file in Source.validation"
+    if RULE.mask_rate * most_blocks * length < FEW_TARGETS:
+        advice = f"raise train.validation_blocks to {math.ceil(FEW_TARGETS / (RULE.mask_rate * length))}"
+    return (
+        f"in validation fewer than {FEW_TARGETS:,} tokens will be scored of {len(few)} of {len(targets)} languages and pairs (fewest: "
+        f"{fewest}), so their losses are uncertain; {advice}"
+    )
