@@ -53,7 +53,7 @@ class Data:
     """Column or field of the label, of the labels, or of the words' tags."""
     no_label: tuple[str, ...] = ("-", "", "-1", "null", "nan", "n/a")
     """classify, multilabel, tag: labels, in either case, that say there is no gold label (SNLI's "-"): such examples, or such
-    words of a tagger, are left out and counted. -1 is a class where 1 or -2, but no 2, are labels too."""
+    words of a tagger, are left out and counted. -1 is a class beside -2, and beside 1 without 2 (but for less than 5 % beside 0 and 1)."""
     word_column: int = 0
     """tag: column of the word in CoNLL files, from 1; -1 is the last; 0: recognised, and said."""
     tag_column: int = 0

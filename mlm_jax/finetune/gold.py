@@ -33,13 +33,14 @@ def keep_labelled(kind: TaskKind, data: Data, task: Task, examples: Examples) ->
     if not kind.has_labels:
         return examples
     labelled = (e for found in examples["train"].values() for e in found if e.label is not None)
-    train = {label for e in labelled for label in kind.labels_of(e)}
+    train = Counter(label.removesuffix(".0") for e in labelled for label in kind.labels_of(e))
     none = {value.lower() for value in data.no_label} - {label.lower() for label in task.labels}
-    if "-1" in none and "-1" in train and ("-2" in train or ("1" in train and "2" not in train)):
+    if "-1" in none and "-1" in train and _counts_below_zero(train):
         none.discard("-1")
         console.warn(
-            "labels: -1 is taken for a class, as there are 1 or -2 and no 2; data.no_label ('-1') does not leave it out"
+            "labels: -1 is taken for a class, as -2, or 1 and no 2, is one; where it means no gold label, write -"
         )
+    none |= {f"{value}.0" for value in none if re.fullmatch(r"-?\d+", value)}
     kept: Examples = {}
     for split, parts in examples.items():
         kept[split] = {}
@@ -62,6 +63,13 @@ def keep_labelled(kind: TaskKind, data: Data, task: Task, examples: Examples) ->
                 )
             console.warn(f"{said}; left out (data.no_label)")
     return kept
+
+
+def _counts_below_zero(train: Counter[str]) -> bool:
+    """Whether -1 is a number among others, as of opinions: below it is -2, or 1 is the highest and -1 is not rare beside 0 and 1."""
+    if "-2" in train or "1" not in train or "2" in train:
+        return "-2" in train
+    return "0" not in train or train["-1"] >= MUCH_RARER * train.total()
 
 
 def describe_labels(kind: TaskKind, task: Task, examples: Examples, labels: Sequence[str]) -> None:

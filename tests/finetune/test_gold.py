@@ -36,7 +36,7 @@ def labels_kept(kind, *labels, data=Data(), task=Task()):  # noqa: B008
     return [e.label for e in kept["train"]["en"]]
 
 
-@pytest.mark.parametrize("none", ["-", "", "-1", "null", "NULL", "nan", "N/A", " - ", None])
+@pytest.mark.parametrize("none", ["-", "", "-1", "-1.0", "null", "NULL", "nan", "N/A", " - ", None])
 def test_values_that_mean_no_gold_label_are_left_out_by_name(capsys, none):
     assert labels_kept(CLASSIFY, "0", none, "2", none) == ["0", "2"]
     said = "null" if none is None else none
@@ -57,6 +57,9 @@ def test_they_are_classes_where_they_are_named(capsys):
     assert "-1 is taken for a class" in capsys.readouterr().err
     assert labels_kept(CLASSIFY, "-2", "-1", "0", "1", "2") == ["-2", "-1", "0", "1", "2"]
     assert labels_kept(CLASSIFY, "-1", "0", "1", "2") == ["0", "1", "2"]
+    assert labels_kept(CLASSIFY, "-1", "1") == ["-1", "1"]
+    assert labels_kept(CLASSIFY, "-1", *["0", "1"] * 20) == ["0", "1"] * 20
+    assert labels_kept(CLASSIFY, "-1.0", "0.0", "1.0") == ["-1.0", "0.0", "1.0"]
 
 
 def test_a_set_without_any_gold_label_is_refused_and_the_advice_works():
