@@ -26,6 +26,8 @@ from mlm_jax.neutrality.config import Analyze
 from mlm_jax.plan.config import Plan
 from mlm_jax.start import (
     as_one_of_several,
+    copy_words,
+    finetuned_workdir,
     import_init,
     needing_memory,
     raise_interrupt,
@@ -294,6 +296,7 @@ def exchange(
     if not epath.Path(source).exists():
         raise UserError(f"{source}: no such folder; name a run's workdir or a Hugging Face folder")
     done = convert(source, target, given["--step"], given["--model"], given_mesh(given))
+    copy_words(source, target)
     console.say(f"{done}, in {target}")
     return 0
 
@@ -316,7 +319,7 @@ def given_mesh(given: dict[str, str]) -> cfg.Mesh | None:
 def predict(given: dict[str, str], arguments: list[str]) -> int:
     """Label a file of text with a model that `finetune` made, as JSON lines; - is standard input, or output.
 
-    Of tagged words each line has the words, their offsets in characters and the entities. A tagger's text is split into words as its
+    WORKDIR may be a folder that `export` wrote. Of tagged words each line has the words, their offsets in characters and the entities. A tagger's text is split into words as its
     training data was, punctuation apart where it stood apart there; --words spaces splits at spaces alone.
     --model names it where there are several; --language says which language the text is in; --mesh.fsdp N splits the
     parameters over N devices.
@@ -324,13 +327,14 @@ def predict(given: dict[str, str], arguments: list[str]) -> int:
     from mlm_jax.finetune.predict import predict_file
     from mlm_jax.train.compiled import keep_compiled
 
-    if os.access(given["WORKDIR"], os.W_OK):
-        keep_compiled(given["WORKDIR"])
     out = given["OUT"]
     mesh = given_mesh(given) or cfg.ALL_DEVICES
-    summary = predict_file(
-        given["WORKDIR"], given["FILE"], out, given["--model"], given["--language"], mesh, given["--words"]
-    )
+    with finetuned_workdir(given["WORKDIR"]) as workdir:
+        if os.access(workdir, os.W_OK):
+            keep_compiled(workdir)
+        summary = predict_file(
+            workdir, given["FILE"], out, given["--model"], given["--language"], mesh, given["--words"]
+        )
     if out == "-":
         print(summary, file=sys.stderr, flush=True)
     else:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 
 from etils import epath
@@ -16,7 +17,7 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax.errors import Ended, UserError
-from mlm_jax.files import in_bucket
+from mlm_jax.files import in_bucket, read_json
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
@@ -119,6 +120,38 @@ def import_init(workdir: str, init: str, required: bool = True) -> bool:
     elif required:
         raise UserError("init: empty; name a run or a Hugging Face folder to start from (--init FOLDER)")
     return bool(init)
+
+
+@contextlib.contextmanager
+def finetuned_workdir(folder: str) -> Iterator[str]:
+    """The workdir of a fine-tuned model: the folder itself or, of one that `export` wrote, a temporary one that it is imported into.
+
+    Raises:
+      UserError: it is a Hugging Face folder without a head that was fine-tuned, or cannot be read.
+    """
+    settings = epath.Path(folder) / "config.json"
+    if not settings.exists() or "model_type" not in read_json(settings):
+        yield folder
+        return
+    from mlm_jax.interchange.workdir import import_encoder
+
+    with tempfile.TemporaryDirectory() as workdir:
+        import_encoder(folder, workdir)
+        if not (epath.Path(workdir) / "config.json").exists():
+            raise UserError(
+                f"{folder}: a Hugging Face folder without a fine-tuned head; run: mlm-jax finetune CONFIG --init {folder}"
+            )
+        copy_words(folder, workdir)
+        yield workdir
+
+
+def copy_words(source: str, target: str) -> None:
+    """Copy what says how a tagger's text is cut into words, where there is such a file."""
+    from mlm_jax.finetune.words import FILE
+
+    path = epath.Path(source) / FILE
+    if path.exists():
+        path.copy(epath.Path(target) / FILE, overwrite=True)
 
 
 def start_from(config: cfg.Config) -> cfg.Config:

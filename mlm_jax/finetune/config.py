@@ -250,6 +250,8 @@ def read_finetuning(workdir: str) -> Finetune:
     if not path.exists():
         raise UserError(f"{path}: no such file; give a workdir that finetune made")
     stored = read_json(path)
+    if "model_type" in stored:
+        raise UserError(f"{workdir}: a Hugging Face folder; run: mlm-jax import {workdir} RUN, and give RUN")
     if "task" not in stored:
         raise UserError(f"{workdir}: not a workdir of finetune; run: mlm-jax finetune CONFIG --init {workdir}")
     try:

@@ -13,12 +13,13 @@ import pytest
 
 from mlm_jax import cli
 from mlm_jax.errors import UserError
+from mlm_jax.evaluate.config import Evaluate, Pairs, Retrieval
 from mlm_jax.finetune.config import Data
 from mlm_jax.finetune.examples import Example
 from mlm_jax.finetune.output import Summary
 from mlm_jax.finetune.predict import Predictor
 from mlm_jax.finetune.tasks.base import Prediction
-from mlm_jax.finetune.words import SPACES, learn
+from mlm_jax.finetune.words import SPACES, learn, write_splitter
 from tests.finetune.toys import MODEL, make_config, make_finetuned, make_start, write_config
 
 PAIRS = Data(max_length=32, pair="second")
@@ -227,3 +228,32 @@ def test_a_pipe_is_written_to_and_what_else_is_there_stays(models, tmp_path):
         assert cli.main([*arguments, str(tmp_path / "pipe")]) == 0
         assert json.loads(read.result())["predicted"] in "Oab"
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_folder_that_export_wrote_predicts_the_same(models, tmp_path, capsys):
+    workdir = models["folder"] / "tag"
+    write_splitter(workdir, learn(TRAINING))
+    (tmp_path / "in.txt").write_text("Anna's film, so.\n")
+    assert cli.main(["export", str(workdir), str(tmp_path / "hf")]) == 0
+    for folder in (workdir, tmp_path / "hf"):
+        assert cli.main(["predict", str(folder), str(tmp_path / "in.txt"), str(tmp_path / f"{folder.name}.jsonl")]) == 0
+    one, two = (json.loads((tmp_path / f"{name}.jsonl").read_text()) for name in ("tag", "hf"))
+    assert one["words"] == ["Anna", "'s", "film", ",", "so", "."] and one["predicted"] == two["predicted"]
+    assert two["probability"] == pytest.approx(one["probability"], abs=2e-4) and two["words"] == one["words"]
+    assert cli.main(["export", str(models["folder"] / "start"), str(tmp_path / "bare")]) == 0
+    assert cli.main(["predict", str(tmp_path / "bare"), str(tmp_path / "in.txt"), str(tmp_path / "out")]) == 2
+    assert "without a fine-tuned head; run: mlm-jax finetune CONFIG --init" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"hf: a Hugging Face folder; run: mlm-jax import .*hf RUN, and give RUN"):
+        Predictor.load(tmp_path / "hf")
+    # What that advises works, and an evaluation starts from the folder.
+    assert cli.main(["import", str(tmp_path / "hf"), str(tmp_path / "RUN")]) == 0
+    assert Predictor.load(tmp_path / "RUN").texts(["Anna's film, so."])[0].value == one["predicted"]
+    (tmp_path / "same.en").write_text("so\nthe\nfilm\n")
+    same = Pairs(("en", "en"), (str(tmp_path / "same.en"),) * 2)
+    config = Evaluate(
+        retrieval=(Retrieval("same", (same,)),), workdir=str(tmp_path / "ev"), init=str(tmp_path / "hf"), max_length=16
+    )
+    imports = "from mlm_jax.config import Mesh\nfrom mlm_jax.evaluate.config import *\n"
+    (tmp_path / "suite.py").write_text(f"{imports}\n\ndef get_config():\n    return {config!r}\n")
+    assert cli.main(["evaluate", str(tmp_path / "suite.py")]) == 0
+    assert "100.0" in capsys.readouterr().out
