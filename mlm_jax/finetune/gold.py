@@ -127,7 +127,7 @@ def _alike(counts: Counts) -> list[str]:
     for i, a in enumerate(names):
         for b in names[i + 1 :]:
             same = _plain(a) == _plain(b)
-            if same or (_near(a, b) and (_disjoint(a, b, counts) or _one_is_rare(total[a], total[b]))):
+            if same or ((_one_is_rare(total[a], total[b]) or _disjoint(a, b, counts)) and _near(a, b)):
                 found.append(f"{a!r} ({total[a]:,}) and {b!r} ({total[b]:,})")
     return [f"spelt two ways? {_listed(found, '; ')}; they are taken for different labels"] if found else []
 
@@ -141,7 +141,10 @@ def _plain(name: str) -> str:
 def _near(a: str, b: str) -> bool:
     """Whether letters, not digits, differ a little."""
     one, other = (re.sub(r"\d+", "", _plain(x)) for x in (a, b))
-    return one != other and min(len(one), len(other)) > 3 and difflib.SequenceMatcher(None, one, other).ratio() >= ALIKE
+    if one == other or min(len(one), len(other)) <= 3:
+        return False
+    matcher = difflib.SequenceMatcher(None, one, other)
+    return matcher.quick_ratio() >= ALIKE and matcher.ratio() >= ALIKE
 
 
 def _disjoint(a: str, b: str, counts: Counts) -> bool:
