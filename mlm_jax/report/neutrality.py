@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
@@ -15,14 +14,19 @@ from scipy.cluster import hierarchy
 from mlm_jax.files import read_json, write_whole
 from mlm_jax.neutrality.config import TRANSFORMATIONS
 from mlm_jax.neutrality.headlines import SHOWN, headlines
-from mlm_jax.report.plots import BLUE, GREEN, GREY, ORANGE, new_axes, png
-from mlm_jax.report.rendering import Cell, Plot, Table, render
+from mlm_jax.report.language_names import label
+from mlm_jax.report.plots import WIDTH, new_axes, widen
+from mlm_jax.report.rendering import Cell, Table, plot_of, render
+from mlm_jax.report.svg import BLUE, GREEN, GREY, ORANGE, SERIES, styled
 from mlm_jax.results import ProbeRow, read_results
 
 COLOURS = dict(zip(TRANSFORMATIONS, (GREY, BLUE, GREEN, ORANGE), strict=True))
+MARKERS = ("o", "^", "s")
+WITH_NUMBERS = 12  # languages up to which a heat map has numbers
 LINES = {"mean": "-", "first": ":", "words": "-"}
 
 
+@styled
 def write_analysis_page(workdir: epath.PathLike) -> epath.Path:
     """Write neutrality.html into a workdir of `analyze`.
 
@@ -32,13 +36,22 @@ def write_analysis_page(workdir: epath.PathLike) -> epath.Path:
     folder = epath.Path(workdir)
     rows: list[ProbeRow] = read_results(folder)
     drawn = read_json(folder / "figures.json")
-    figures = [*curves(rows), *pictures(drawn), *by_step(rows)]
+    groups = {
+        "Layer by layer": curves(rows),
+        "Between languages": matrices(drawn),
+        "Where languages lie": maps(drawn),
+        "Through pretraining": by_step(rows),
+    }
+    sections = {
+        heading: [plot_of([figure], caption, f"{heading.split()[0]}{i}") for i, (caption, figure) in enumerate(figures)]
+        for heading, figures in groups.items()
+    }
     page = render(
         "neutrality.html",
         title=f"{folder.name}: what its layers know of language",
         lead=finding(rows),
         table=headline_table(rows),
-        plots=[Plot(png(figure, dpi=110), caption) for caption, figure in figures],
+        sections={heading: plots for heading, plots in sections.items() if plots},
         alignments=[worked_alignment(name, d) for name, d in drawn.items() if "worked" in d],
     )
     write_whole(folder / "neutrality.html", page)
@@ -90,7 +103,7 @@ def curves(rows: Sequence[ProbeRow]) -> Iterator[tuple[str, Figure]]:
         if len({layer for line in lines.values() for layer in line}) < 2:
             continue
         title = shown.title + comma + more.replace("_", " ")
-        figure, axes = new_axes(f"{title}, {name}", 4.0)
+        figure, axes = new_axes(f"{title}, {name}", 280, shown.unit)
         one = len(shown.metrics) == 1
         for (metric, kind, pooling), line in lines.items():
             colour = COLOURS[kind] if one else BLUE if metric == shown.metrics[0] else GREY
@@ -99,8 +112,8 @@ def curves(rows: Sequence[ProbeRow]) -> Iterator[tuple[str, Figure]]:
             axes.plot(sorted(line), values, LINES[pooling], color=colour, label=label, linewidth=1.6)
         axes.set_xlabel("layer")
         axes.locator_params(axis="x", integer=True)
-        axes.set_ylabel(shown.unit)
-        figure.legend(fontsize=8, frameon=False, ncol=4, loc="outside lower center")
+        widen(axes, 5, high=100)
+        figure.legend(ncol=2, loc="outside lower center")
         dotted = "; dotted: first token instead of the mean" if any(key[2] == "first" for key in lines) else ""
         yield f"{title} on {name}, by layer{dotted}.", figure
 
@@ -109,7 +122,9 @@ def by_step(rows: Sequence[ProbeRow]) -> Iterator[tuple[str, Figure]]:
     """Identification and retrieval through pretraining: at each step the best layer, plain and centred."""
     stepped = [r for r in rows if "step" in r and r["metric"] == "accuracy"]
     for name, probe in dict.fromkeys((r["set"], r["probe"]) for r in stepped):
-        figure, axes = new_axes(f"{SHOWN[probe].title} through pretraining, {name}")
+        figure, axes = new_axes(
+            f"{SHOWN[probe].title} through pretraining, {name}", unit="accuracy of the best layer, %"
+        )
         for kind in ("plain", "centred"):
             layers: dict[int, dict[int, list[ProbeRow]]] = {}  # by step, then layer
             for r in stepped:
@@ -119,85 +134,119 @@ def by_step(rows: Sequence[ProbeRow]) -> Iterator[tuple[str, Figure]]:
             values = [max(map(mean_value, layers[step].values())) for step in steps]
             axes.plot(steps, values, color=COLOURS[kind], marker="o", markersize=3, label=kind)
         axes.set_xlabel("step")
-        axes.set_ylabel("accuracy of the best layer, %")
-        axes.legend(fontsize=7, frameon=False)
+        axes.locator_params(axis="x", integer=True, nbins=5)
+        widen(axes, 5, 0, 100)
+        figure.legend(ncol=2, loc="outside lower center")
         yield f"{SHOWN[probe].title} on {name} at each kept checkpoint, mean of the tokens, best layer.", figure
 
 
-def pictures(drawn: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
-    """Heat maps, tree and map of each aligned set, at its best layer."""
+def aligned_sets(drawn: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """(name, what is drawn of it, at which layer) of each aligned set that has enough languages."""
     for name, d in drawn.items():
-        if "worked" in d:
-            continue
-        where = f"layer {d['layer']}, {d['pooling']}"
+        if "worked" not in d and len(d["languages"]) > 2:
+            yield name, d, f"layer {d['layer']}, {d['pooling']}"
+
+
+def matrices(drawn: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
+    """Heat maps of each aligned set, at its best layer."""
+    for name, d, where in aligned_sets(drawn):
         languages = d["languages"]
-        if len(languages) < 3:
-            continue
         order = np.arange(len(languages))
         if "tree" in d and len(d["leaves"]) == len(languages):
             order = hierarchy.leaves_list(np.asarray(d["tree"]))
         for kind in ("plain", "centred"):
+            values = 100 * np.asarray(d[f"retrieval_{kind}"], float)
+            np.fill_diagonal(values, np.nan)  # a sentence finds itself
             yield (
                 f"Retrieval between all pairs of {name}, {kind}, {where}: row looks for column.",
-                heat_map(np.asarray(d[f"retrieval_{kind}"]), languages, order, f"Retrieval, {kind}, {name}"),
+                heat_map(values, languages, order, f"Retrieval, {kind}, {name}"),
             )
         for kind in ("plain", "centred"):
             confusion = np.asarray(d[f"confusion_{kind}"], float)
-            share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+            share = 100 * confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
             yield (
                 f"Languages told apart in {name}, {kind}, {where}: row is, column was found.",
                 heat_map(share, languages, order, f"Identification, {kind}, {name}"),
+            )
+
+
+def maps(drawn: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
+    """Tree and planes of each aligned set, at its best layer."""
+    for name, d, where in aligned_sets(drawn):
+        for kind in ("plain", "centred"):
+            yield (
+                f"Sentences of {name} on two principal components, {kind}, {where}.",
+                plane(d[f"plane_{kind}"], f"Sentences, {kind}, {name}"),
             )
         if "tree" in d and np.asarray(d["tree"])[:, 2].max() > 0:
             yield (
                 f"Languages of {name} clustered by their mean vectors, {where}; in brackets the genus (WALS).",
                 tree(d, name),
             )
-        for kind in ("plain", "centred"):
-            yield (
-                f"Sentences of {name} on two principal components, {kind}, {where}.",
-                plane(d[f"plane_{kind}"], f"Sentences, {kind}, {name}"),
-            )
 
 
 def heat_map(values: np.ndarray, languages: Sequence[str], order: np.ndarray, title: str) -> Figure:
-    """Values from 0 to 1, float [languages, languages], with rows and columns in an order, int [languages]."""
-    size = max(3.6, 0.14 * len(languages) + 1.4)
-    figure, axes = new_axes(title, size)
-    figure.set_size_inches(size + 1.2, size)
-    axes.grid(visible=False)
-    image = axes.imshow(100 * values[np.ix_(order, order)], cmap="viridis", vmin=0, vmax=100)
+    """Percentages, float [languages, languages], with rows and columns in an order, int [languages]; numbers where there are few."""
+    few = len(languages) <= WITH_NUMBERS
     names = [languages[i] for i in order]
-    small = 9 if len(languages) < 15 else 6
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=small)
-    axes.set_yticks(range(len(names)), names, fontsize=small)
+    beside = [label(name) for name in names] if few else names
+    cell = (28 if few else 12) * len(names)
+    margin = 20 + 6 * max(map(len, beside))
+    figure, axes = new_axes(title, max(200, cell + margin + 50), width=max(WIDTH, cell + margin + 70))
+    axes.grid(visible=False)
+    shown = values[np.ix_(order, order)]
+    low, high = scale_of(shown)
+    image = axes.imshow(shown, cmap="viridis", vmin=low, vmax=high, interpolation="none")
+    small = 10 if few else 9
+    axes.set_xticks(
+        range(len(names)), [label(name) for name in names] if few else names, rotation=90, rotation_mode="anchor",
+        ha="right", va="center", fontsize=small,
+    )  # fmt: skip
+    axes.set_yticks(range(len(names)), beside, fontsize=small)
+    axes.tick_params(length=0)
+    if few:
+        for (row, column), value in np.ndenumerate(shown):
+            ink = "#ffffff" if value < (low + high) / 2 else "#000001"  # whatever the page's mode
+            axes.text(column, row, "" if np.isnan(value) else f"{value:.0f}", color=ink, ha="center", va="center")
     figure.colorbar(image, ax=axes, shrink=0.7, label="%")
     return figure
 
 
+def scale_of(values: np.ndarray) -> tuple[float, float]:
+    """Round percentages that values lie between, at least ten apart."""
+    low, high = 10 * np.floor(np.nanmin(values) / 10), 10 * np.ceil(np.nanmax(values) / 10)
+    return float(min(low, 90)), float(max(high, low + 10))
+
+
 def tree(d: dict[str, Any], name: str) -> Figure:
     """A dendrogram of languages."""
-    labels = [f"{x} ({f})" for x, f in zip(d["leaves"], d["families"], strict=True)]
-    figure, axes = new_axes(f"Languages by similarity, {name}", max(2.5, 0.16 * len(labels) + 1))
+    labels = [f"{label(x)} ({f})" for x, f in zip(d["leaves"], d["families"], strict=True)]
+    width = WIDTH if len(labels) <= WITH_NUMBERS else 900
+    figure, axes = new_axes(f"Languages by similarity, {name}", max(200, 15 * len(labels) + 60), width=width)
     axes.grid(visible=False)
     hierarchy.dendrogram(
         np.asarray(d["tree"]), labels=labels, orientation="left", ax=axes, color_threshold=0, above_threshold_color=BLUE,
-        leaf_font_size=9 if len(labels) < 15 else 7,
+        leaf_font_size=10,
     )  # fmt: skip
+    axes.locator_params(axis="x", nbins=4)
     axes.set_xlabel("cosine distance")
     return figure
 
 
 def plane(places: dict[str, Any], title: str) -> Figure:
-    """Sentences as points, coloured by language, which is named at its middle."""
-    figure, axes = new_axes(title, 4.6)
-    colours = matplotlib.colormaps["tab20"](np.linspace(0, 1, 20))
-    for number, (language, points) in enumerate(places.items()):
+    """Sentences as points, coloured by language; where there are many languages, they are named at their middles too."""
+    many = len(places) > len(SERIES) * len(MARKERS)
+    lines = -(-len(places) // (8 if many else 2))
+    figure, axes = new_axes(title, (500 if many else 260) + 16 * lines, width=900 if many else WIDTH)
+    for i, (language, points) in enumerate(places.items()):
         x = np.asarray(points)
-        axes.scatter(x[:, 0], x[:, 1], s=14, color=colours[number % 20], alpha=0.6, linewidths=0)
-        axes.annotate(language, (x[:, 0].mean(), x[:, 1].mean()), fontsize=7, ha="center", fontweight="bold")
+        colour, shape = SERIES[i % len(SERIES)], MARKERS[i // len(SERIES) % len(MARKERS)]
+        axes.scatter(x[:, 0], x[:, 1], s=12, color=colour, marker=shape, alpha=0.6, linewidths=0, label=label(language))
+        if many:
+            axes.annotate(language, (x[:, 0].mean(), x[:, 1].mean()), ha="center", fontsize=9, color=colour)
     axes.set_xticks([])
     axes.set_yticks([])
+    figure.legend(ncol=8 if many else 2, loc="outside lower center", fontsize=9 if many else 10)
     return figure
 
 

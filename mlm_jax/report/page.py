@@ -12,9 +12,10 @@ from etils import epath
 
 from mlm_jax.config import flat_options
 from mlm_jax.files import write_whole
-from mlm_jax.report.plots import figures, png
-from mlm_jax.report.rendering import Cell, Plot, Table, render
+from mlm_jax.report.plots import Drawn, figures, language_figures
+from mlm_jax.report.rendering import Cell, Plot, Table, plot_of, render
 from mlm_jax.report.run import Run, language_rows, mean, read_run
+from mlm_jax.report.svg import png, styled
 
 COLUMNS = {
     "language": ("language", "{}"),
@@ -33,6 +34,7 @@ COLUMNS = {
 }
 
 
+@styled
 def write_report(workdir: epath.PathLike) -> epath.Path:
     """Write `report/index.html` and its plots as PNG, and return the page's path.
 
@@ -42,11 +44,6 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
     run = read_run(workdir)
     folder = epath.Path(workdir) / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    plots = []
-    for name, (figure, caption) in figures(run).items():
-        image = png(figure, dpi=150)
-        write_whole(folder / f"{name}.png", image)
-        plots.append(Plot(image, caption, f"{figure.axes[0].get_title(loc='left')}. {caption}"))
     pairs = sum(row["is_pair"] for row in run.sampling)
     among = f" and {pairs} pairs" if pairs else ""
     causal = run.config["model"]["causal"]
@@ -57,13 +54,24 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
         title=f"{run.name}: a multilingual encoder in {len(run.sampling) - pairs} languages{among}",
         lead=f"{progress} in {_duration(run.train[-1]['seconds'])} of training. {_finding(run)}",
         cards=_cards(run),
-        plots=plots,
+        plots=_written(folder, figures(run)),
+        language_plots=_written(folder, language_figures(run)),
         unit="per token, each predicted from those before it" if causal else "per masked token, at a fixed 15 % mask",
         table=_table(run),
         options={name: json.dumps(value, ensure_ascii=False) for name, value in flat_options(run.config).items()},
     )
     write_whole(folder / "index.html", page)
     return folder / "index.html"
+
+
+def _written(folder: epath.Path, drawn: Mapping[str, Drawn]) -> list[Plot]:
+    """Plots as a page has them, and in the folder as PNG, a file a panel."""
+    plots = []
+    for name, plot in drawn.items():
+        for number, panel in enumerate(plot.panels, 1):
+            write_whole(folder / (f"{name}.png" if number == 1 else f"{name}-{number}.png"), png(panel))
+        plots.append(plot_of(plot.panels, plot.caption, name))
+    return plots
 
 
 def _finding(run: Run) -> str:

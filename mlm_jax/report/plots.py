@@ -1,184 +1,312 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plots of a run, each a matplotlib figure whose title says what it shows."""
+"""The plots of a run, whose titles say what they show."""
 
 from __future__ import annotations
 
-import io
+import math
 import textwrap
-
-import matplotlib
-
-matplotlib.use("Agg")  # no display, whatever the machine has
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
-from mlm_jax.report.run import Run, language_rows, mean
+from mlm_jax.report.language_names import label
+from mlm_jax.report.run import LanguageRow, Run, language_rows, mean
+from mlm_jax.report.svg import BLUE, GREEN, GREY, LINE, ORANGE, PALE
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
-BLUE, ORANGE, GREEN, GREY, PALE = "#0072b2", "#d55e00", "#009e73", "#555555", "#b8c4cc"
-MANY = 24  # languages from which on only some are named
+T = TypeVar("T")
+
+WIDTH = 340  # pixels: what a phone has for a figure
+ROWS = 30  # languages in a panel
+ROW = 15  # pixels
+ROOM = 13  # names at the ends of lines, at most
+FEW = 30  # points of a line that are marked
 
 
-def figures(run: Run) -> dict[str, tuple[Figure, str]]:
-    """Name → figure and the sentence that describes it, in the order of the page."""
-    made = {"training": (training(run), "Training loss and learning rate, by step.")}
+@dataclass(frozen=True)
+class Drawn:
+    """A plot: its panels, which have a title each, and the sentence that describes it."""
+
+    panels: Sequence[Figure]
+    caption: str
+
+
+def figures(run: Run) -> dict[str, Drawn]:
+    """Name → what is drawn by step, in the order of the page."""
+    made = {"training": Drawn([training(run)], "Training loss and learning rate, by step.")}
     if run.best is not None:
-        made["validation"] = (validation(run), "Validation loss of every language at a fixed 15 % mask, by step.")
-    made["sampling"] = (sampling(run), "Share of every language in the text, and in what is drawn.")
-    made["seen"] = (seen(run), "Tokens of every language drawn so far.")
-    made["throughput"] = (throughput(run), "Real tokens per second, by step.")
-    if run.best is not None:  # last, because it is as tall as there are languages
-        made["baseline"] = (baseline(run), "Validation loss of every language against its unigram baseline.")
+        caption = "Validation loss of every language at a fixed 15 % mask, by step; the best and the worst are named."
+        made["validation"] = Drawn([validation(run)], caption)
+    made["throughput"] = Drawn([throughput(run)], "Real tokens per second, by step.")
     return made
 
 
-def new_axes(title: str, height: float = 3.0) -> tuple[Figure, Axes]:
-    """An empty plot in the style of the page, `height` inches tall."""
-    # Narrow, so that its letters are not too small on a phone.
-    figure = Figure(figsize=(5.4, height), layout="constrained")
+def language_figures(run: Run) -> dict[str, Drawn]:
+    """Name → what is drawn by language, in the order of the page; of one language nothing."""
+    rows = language_rows(run)
+    if len(rows) < 2:
+        return {}
+    made = {}
+    if sum(not row.is_pair for row in rows) != 1:
+        made["sampling"] = Drawn(sampling(run), "Share of every language in the text, and in what is drawn.")
+    made["seen"] = Drawn(seen(rows), "Tokens of every language drawn so far, and how many times its text that is.")
+    if sum("gain" in row.scores for row in rows) > 1:
+        made["baseline"] = Drawn(baseline(run), "Validation loss of every language against its unigram baseline.")
+    return made
+
+
+def new_axes(title: str, height: float = 240, unit: str = "", width: float = WIDTH) -> tuple[Figure, Axes]:
+    """An empty plot in the style of the page.
+
+    Args:
+      height, width: in pixels of the page.
+      unit: of its vertical axis, written above it.
+    """
+    figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+    figure.suptitle(textwrap.fill(title, 56), x=0.01, ha="left", fontsize=10, fontweight="bold")
     axes = figure.add_subplot()
-    axes.set_title(textwrap.fill(title, 56), loc="left", fontsize=10, fontweight="bold")
+    axes.set_title(unit, loc="left", color=GREY)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e6e9ec", linewidth=0.8)
+    axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.set_axisbelow(True)
     return figure, axes
 
 
-def png(figure: Figure, dpi: int = 120) -> bytes:
-    """A figure as a PNG file."""
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=dpi)
-    return image.getvalue()
+def widen(axes: Axes, least: float, low: float = -math.inf, high: float = math.inf) -> None:
+    """Let the vertical axis span `least` or more, so that noise is not drawn as a slope; within low and high."""
+    bottom, top = axes.get_ylim()
+    more = max(0.0, least - (top - bottom)) / 2
+    bottom, top = bottom - more, top + more
+    if top > high:
+        bottom, top = bottom - (top - high), high
+    if bottom < low:
+        bottom, top = low, min(high, max(top + (low - bottom), low + least))
+    axes.set_ylim(bottom, top)
+
+
+def marker(points: Sequence[object]) -> str | None:
+    """Marks what was measured where it is so little that a line between would look like more."""
+    return "o" if len(points) <= FEW else None
 
 
 def training(run: Run) -> Figure:
-    """Loss by step, with the learning rate below it in grey."""
+    """Loss by step, with the learning rate in grey."""
     steps = [r["step"] for r in run.train]
     losses = [r["loss"] for r in run.train]
-    figure, axes = new_axes(f"Training loss fell from {losses[0]:.2f} to {losses[-1]:.2f} nats per token")
-    axes.plot(steps, losses, color=BLUE, linewidth=1.8)
+    figure, axes = new_axes(f"Training loss: from {losses[0]:.2f} to {losses[-1]:.2f} nats per token")
+    axes.plot(steps, losses, color=BLUE, linewidth=1.8, marker=marker(steps), markersize=3)
+    widen(axes, 0.05 * max(losses))
+    axes.set_title("loss, nats per token", loc="left", color=BLUE)
     axes.set_xlabel("step")
-    axes.set_ylabel("loss (nats per masked token)", color=BLUE)
+    axes.locator_params(axis="x", nbins=6)
     rate = axes.twinx()
     rate.plot(steps, [r["learning_rate"] for r in run.train], color=GREY, linewidth=1, linestyle=":")
-    rate.set_ylabel("learning rate", color=GREY)
+    rate.set_title("learning rate", loc="right", color=GREY)
     rate.set_ylim(bottom=0)
-    rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    rate.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     rate.spines[["top"]].set_visible(False)
     return figure
 
 
 def validation(run: Run) -> Figure:
-    """A line per language, the macro average in bold, a few named at their ends."""
+    """A line per language, the mean in bold; the best and the worst, or all where there is room, named at their ends."""
     steps = [v["step"] for v in run.validation]
     final = run.validation[-1]["macro_loss"]
-    figure, axes = new_axes(f"Validation loss, mean over languages: {final:.2f} nats per token", 3.4)
-    names = [r["language"] for r in sorted(run.sampling, key=lambda r: -r["natural"])]
-    names = [n for n in names if n in run.validation[-1]["languages"]]
+    title = f"Validation loss, mean over languages: {final:.2f} nats per token"
+    figure, axes = new_axes(title, unit="loss, nats per token")
+    there = run.validation[-1]["languages"]
+    names = [r["language"] for r in run.sampling if r["language"] in there]
+    names.sort(key=lambda n: there[n]["loss"])
     lines: dict[str, list[float]] = {n: [v["languages"][n]["loss"] for v in run.validation] for n in names}
-    for values in lines.values():
-        axes.plot(steps, values, color=PALE, linewidth=0.8, marker="o" if len(steps) == 1 else None, markersize=3)
-    axes.plot(steps, [v["macro_loss"] for v in run.validation], color=BLUE, linewidth=2.6, marker="o", markersize=4)
     unigram = mean([run.unigram.get(n) for n in names])
+    taken = (len(names) > 1) + (unigram is not None)
+    room = (ROOM - taken) // 2
+    named = names if len(names) <= ROOM - taken else [*names[:room], *names[-room:]]
+    for name, values in lines.items():
+        stands_out = name in named and len(named) < len(names)
+        axes.plot(steps, values, color=GREY if stands_out else PALE, linewidth=0.8, marker=marker(steps), markersize=2)
+    if len(names) > 1:
+        means = [v["macro_loss"] for v in run.validation]
+        axes.plot(steps, means, color=BLUE, linewidth=2.6, marker=marker(steps), markersize=4)
+    labels = [(label(n, 16), lines[n][-1], GREY) for n in named]
+    if len(names) > 1:
+        labels.append(("mean", final, BLUE))
     if unigram is not None:
         axes.axhline(unigram, color=ORANGE, linewidth=1.2, linestyle="--")
-        axes.annotate("unigram baseline", (0, unigram), xycoords=("axes fraction", "data"), color=ORANGE, fontsize=8,
-                      xytext=(3, 3), textcoords="offset points")  # fmt: skip
-    labelled = {"mean": (final, BLUE)}
-    few = names if len(names) <= 8 else [names[round(i * (len(names) - 1) / 5)] for i in range(6)]
-    labelled |= {n: (lines[n][-1], GREY) for n in few}
-    _label_ends(axes, steps[-1], labelled)
+        labels.append(("unigram, mean", unigram, ORANGE))
+    widen(axes, 0.05 * max(value for values in lines.values() for value in values))
+    axes.set_xlim(right=steps[-1])
+    axes.locator_params(axis="x", nbins=5, integer=True)
+    label_ends(axes, steps[-1], labels)
     axes.set_xlabel("step")
-    axes.set_ylabel("validation loss (nats)")
     return figure
 
 
-def _label_ends(axes: Axes, x: float, labels: dict[str, tuple[float, str]]) -> None:
-    """Names at the right of their lines, moved apart where they would overlap."""
+def label_ends(axes: Axes, x: float, labels: Sequence[tuple[str, float, str]]) -> None:
+    """(name, value, colour) at the right of their lines, in the lines' order; a thin line leads from each to its own."""
     low, high = axes.get_ylim()
-    gap = (high - low) * 0.045
-    place = low - gap
-    for name, (y, colour) in sorted(labels.items(), key=lambda item: item[1][0]):
-        place = max(y, place + gap)
-        axes.annotate(name, (x, y), xytext=(1.01, (place - low) / (high - low)), textcoords="axes fraction",
-                      color=colour, fontsize=8, va="center", annotation_clip=False)  # fmt: skip
+    ordered = sorted(labels, key=lambda item: item[1])
+    places = spread([(y - low) / (high - low) for _, y, _ in ordered], 1 / ROOM)
+    for (name, y, colour), place in zip(ordered, places, strict=True):
+        axes.annotate(
+            name, (x, y), xytext=(1.07, place), textcoords="axes fraction", color=colour, va="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)},
+        )  # fmt: skip
 
 
-def baseline(run: Run) -> Figure:
+def spread(wanted: Sequence[float], gap: float) -> list[float]:
+    """Places between 0 and 1, a gap apart and in order, near those that are wanted, which rise."""
+    up, down = list(wanted), list(wanted)
+    for i in range(1, len(up)):
+        up[i] = max(up[i], up[i - 1] + gap)
+    for i in range(len(down) - 2, -1, -1):
+        down[i] = min(down[i], down[i + 1] - gap)
+    places = [(a + b) / 2 for a, b in zip(up, down, strict=True)]
+    for i in range(len(places)):
+        places[i] = max(places[i], places[i - 1] + gap if i else 0.0)
+    for i in range(len(places) - 1, -1, -1):
+        places[i] = min(places[i], places[i + 1] - gap if i + 1 < len(places) else 1.0)
+    return places
+
+
+def panels(rows: Sequence[T]) -> list[Sequence[T]]:
+    """Rows in parts of about the same number, none above ROWS."""
+    parts = math.ceil(len(rows) / ROWS)
+    size = math.ceil(len(rows) / parts)
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def new_rows(title: str, names: Sequence[str], below: float = 50, of: int = 0) -> tuple[Figure, Axes]:
+    """An empty plot with a row per language.
+
+    Args:
+      below: pixels below the rows.
+      of: rows that it has place for, at least as many as there are names.
+    """
+    of = max(of, len(names))
+    figure, axes = new_axes(title, below + ROW * of)
+    axes.grid(visible=False)
+    axes.grid(axis="x", color=LINE, linewidth=0.8)
+    axes.set_yticks(range(len(names)), [label(name) for name in names])
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(of - 0.4, -0.6)
+    return figure, axes
+
+
+def baseline(run: Run) -> list[Figure]:
     """A dumbbell per language, from the unigram baseline to the model."""
     rows = [r for r in language_rows(run) if "gain" in r.scores]
     rows.sort(key=lambda r: -r.scores["gain"])
-    unigram, loss = ([r.scores[name] for r in rows] for name in ("unigram", "loss"))
     better = sum(r.scores["gain"] > 0 for r in rows)
-    title = f"The model beats the unigram baseline in {better} of {len(rows)} languages"
-    figure, axes = new_axes(title, max(2.4, 0.8 + 0.155 * len(rows)))
-    axes.grid(visible=False)
-    axes.grid(axis="x", color="#e6e9ec", linewidth=0.8)
-    axes.set_yticks(range(len(rows)), [r.language for r in rows], fontsize=7)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    for y, ends in enumerate(zip(unigram, loss, strict=True)):
-        axes.plot(ends, [y, y], color=PALE, linewidth=1.6, zorder=1)
-    axes.scatter(unigram, range(len(rows)), s=14, color=ORANGE, label="unigram baseline", zorder=2)
-    axes.scatter(loss, range(len(rows)), s=14, color=BLUE, label="model", zorder=2)
-    axes.set_xlabel("validation loss (nats per token)")
-    # Within the axes it lay on the last languages.
-    figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncol=2)
-    return figure
+    values = [r.scores[name] for r in rows for name in ("unigram", "loss")]
+    margin = 0.05 * (max(values) - min(values)) or 0.1
+    made = []
+    for part in panels(rows):
+        title = f"The model beats the unigram baseline in {better} of {len(rows)} languages"
+        figure, axes = new_rows(title, [r.language for r in part], 65, len(panels(rows)[0]))
+        ends = [[r.scores[name] for r in part] for name in ("unigram", "loss")]
+        for y, pair in enumerate(zip(*ends, strict=True)):
+            axes.plot(pair, [y, y], color=PALE, linewidth=1.6, zorder=1)
+        axes.scatter(ends[0], range(len(part)), s=14, color=ORANGE, label="unigram baseline", zorder=2)
+        axes.scatter(ends[1], range(len(part)), s=14, color=BLUE, label="model", zorder=2)
+        axes.set_xlim(min(values) - margin, max(values) + margin)
+        axes.locator_params(axis="x", nbins=5)
+        axes.set_xlabel("validation loss, nats per token")
+        # Within the axes it lay on the last languages.
+        figure.legend(loc="outside lower center", ncol=2)
+        made.append(figure)
+    return made
 
 
-def sampling(run: Run) -> Figure:
-    """Natural against smoothed share, on a logarithmic scale."""
+def sampling(run: Run) -> list[Figure]:
+    """Natural against smoothed share of each language, on a logarithmic scale."""
     rows = sorted((r for r in run.sampling if not r["is_pair"]), key=lambda r: -r["natural"])
     if not rows or not any(r["rates"][-1] for r in rows):  # pairs alone
         rows = sorted(run.sampling, key=lambda r: -r["natural"])
     big, small = rows[0], rows[-1]
     natural, drawn = big["natural"] / small["natural"], big["rates"][-1] / max(small["rates"][-1], 1e-12)
-    title = f"Sampling narrows the gap of {big['language']} to {small['language']} from {natural:,.0f} to {drawn:,.0f} times"
-    figure, axes = new_axes(title if len(rows) > 1 else "One language: nothing to smooth")
-    x = range(len(rows))
-    axes.plot(x, [r["natural"] for r in rows], color=ORANGE, linewidth=1.6, marker=".", label="natural share")
-    stages = len(rows[0]["rates"])
-    for stage in range(stages):
-        label = "smoothed share" if stages == 1 else f"smoothed, stage {stage + 1}"
-        values = [r["rates"][stage] or float("nan") for r in rows]
-        axes.plot(x, values, color=BLUE, alpha=(stage + 1) / stages, linewidth=1.6, marker=".", label=label)
-    axes.set_yscale("log")
-    every = max(1, len(rows) // MANY + 1)
-    axes.set_xticks(list(x)[::every], [r["language"] for r in rows][::every], rotation=90, fontsize=7)
-    axes.set_ylabel(f"share ({run.config['sampling']['count']}; log scale)")
-    axes.legend(frameon=False, fontsize=8)
-    return figure
+    title = (
+        f"Sampling turns the ratio of {label(big['language'])} to {label(small['language'])} "
+        f"from {natural:,.1f} to {drawn:,.1f}"
+    )
+    stages = len(big["rates"])
+    values = [value for r in rows for value in (r["natural"], *r["rates"]) if value]
+    made = []
+    for part in panels(rows):
+        figure, axes = new_rows(title, [r["language"] for r in part], 65, len(panels(rows)[0]))
+        for y, r in enumerate(part):
+            there = [value for value in (r["natural"], *r["rates"]) if value]
+            axes.plot([min(there), max(there)], [y, y], color=PALE, linewidth=1.6, zorder=1)
+        axes.scatter([r["natural"] for r in part], range(len(part)), s=14, color=ORANGE, label="natural", zorder=2)
+        for stage in range(stages):
+            name = "smoothed" if stages == 1 else f"stage {stage + 1}"
+            shares = [r["rates"][stage] or math.nan for r in part]
+            alpha = (stage + 1) / stages
+            axes.scatter(shares, range(len(part)), s=14, color=BLUE, alpha=alpha, label=name, zorder=2)
+        _logarithmic(axes, min(values), max(values))
+        axes.set_xlabel(f"share of {run.config['sampling']['count']}, log scale")
+        figure.legend(loc="outside lower center", ncol=4)
+        made.append(figure)
+    return made
 
 
-def seen(run: Run) -> Figure:
-    """Tokens drawn per language, and how many times its text that is."""
-    rows = sorted(language_rows(run), key=lambda r: -r.seen)
+def _logarithmic(axes: Axes, low: float, high: float) -> None:
+    """A logarithmic horizontal axis of shares, in percent."""
+    low, high = low / 1.2, high * 1.2
+    wider = max(1.0, 5 * low / high) ** 0.5
+    axes.set_xscale("log")
+    axes.set_xlim(low / wider, high * wider)
+    decades = math.log10(high / low)
+    axes.xaxis.set_major_locator(
+        LogLocator(subs=(1.0,) if decades > 2.5 else (1.0, 3.0) if decades > 1.5 else (1.0, 2.0, 5.0))
+    )
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+
+
+def seen(rows: Sequence[LanguageRow]) -> list[Figure]:
+    """Tokens drawn per language or pair, and how many times its text that is."""
+    rows = sorted(rows, key=lambda r: -r.seen)
     most = max(rows, key=lambda r: r.epochs)
-    figure, axes = new_axes(f"Most repeated: {most.language}, {most.epochs:.1f} times its text")
-    x = range(len(rows))
-    axes.bar(x, [r.seen for r in rows], color=BLUE, width=0.8)
-    axes.set_ylabel("tokens seen", color=BLUE)
-    every = max(1, len(rows) // MANY + 1)
-    axes.set_xticks(list(x)[::every], [r.language for r in rows][::every], rotation=90, fontsize=7)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    epochs = axes.twinx()
-    epochs.plot(x, [r.epochs for r in rows], color=GREEN, linewidth=0, marker=".", markersize=5)
-    epochs.set_ylabel("epochs", color=GREEN)
-    epochs.set_ylim(bottom=0)
-    epochs.spines[["top"]].set_visible(False)
-    return figure
+    made = []
+    for part in panels(rows):
+        title = f"Most repeated: {label(most.language)}, {most.epochs:.1f} times its text"
+        figure, axes = new_rows(title, [r.language for r in part], 50, len(panels(rows)[0]))
+        axes.barh(range(len(part)), [r.seen for r in part], color=BLUE, height=0.6)
+        for y, r in enumerate(part):
+            axes.annotate(
+                f"{r.epochs:.1f} ×", (r.seen, y), xytext=(4, 0), textcoords="offset points", va="center", color=GREEN
+            )
+        axes.set_xlim(0, 1.25 * max(rows[0].seen, 1))
+        axes.locator_params(axis="x", nbins=4)
+        axes.xaxis.set_major_formatter(lambda value, _: short(value))
+        axes.set_xlabel("tokens seen; × its text")
+        made.append(figure)
+    return made
+
+
+def short(value: float) -> str:
+    """A number in few letters: 1.5 M."""
+    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
 
 
 def throughput(run: Run) -> Figure:
     """Tokens per second, and the share of time spent waiting for input."""
+    steps = [r["step"] for r in run.train]
     speeds = [r["tokens_per_second"] for r in run.train]
     middle = sorted(speeds)[len(speeds) // 2]
     waited = mean([r["input_wait"] for r in run.train]) or 0.0
-    figure, axes = new_axes(f"{middle:,.0f} tokens per second (median); {waited:.1%} of the time waiting for input")
-    axes.plot([r["step"] for r in run.train], speeds, color=BLUE, linewidth=1.6)
+    title = f"{middle:,.0f} tokens per second (median); {waited:.1%} of the time waiting for input"
+    figure, axes = new_axes(title, unit="tokens per second")
+    axes.plot(steps, speeds, color=BLUE, linewidth=1.6, marker=marker(steps), markersize=3)
     axes.set_ylim(bottom=0)
+    axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel("step")
-    axes.set_ylabel("tokens per second")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.yaxis.set_major_formatter(lambda value, _: short(value))
     return figure

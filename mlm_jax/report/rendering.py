@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jinja2
+from matplotlib.figure import Figure
+
+from mlm_jax.report.svg import svg
 
 ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("mlm_jax.report"),
@@ -21,20 +23,35 @@ ENVIRONMENT = jinja2.Environment(
 
 @dataclass(frozen=True)
 class Plot:
-    """A PNG image and the sentence below it.
+    """A plot.
 
     Attributes:
-      alt: what is read aloud; empty: the caption.
+      panels: its parts, SVG elements, which stand side by side where there is room.
+      title: what it shows.
+      caption: the sentence below it.
+      width: pixels, of a panel.
     """
 
-    image: bytes
+    panels: Sequence[str]
+    title: str
     caption: str
-    alt: str = ""
+    width: int
 
     @property
-    def base64(self) -> str:
-        """The image as text, so that the page needs no other file."""
-        return base64.b64encode(self.image).decode()
+    def is_wide(self) -> bool:
+        """Whether it has a line of the page for itself."""
+        return len(self.panels) > 1 or self.width > 500
+
+
+def plot_of(figures: Sequence[Figure], caption: str, prefix: str) -> Plot:
+    """Panels, of which each has the plot's title, as a page has them.
+
+    Args:
+      prefix: of their ids, which no other plot of the page has.
+    """
+    title = " ".join(figures[0].get_suptitle().split())
+    parts = [svg(figure, f"{prefix}-{number}-", f"{title}. {caption}") for number, figure in enumerate(figures)]
+    return Plot(parts, title, caption, round(72 * figures[0].get_figwidth()))
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 from etils import epath
+from matplotlib.figure import Figure
 
 from mlm_jax.evaluate.run import LOWER_IS_BETTER, from_experiment, summary
 from mlm_jax.files import read_json, write_whole
-from mlm_jax.report.plots import BLUE, new_axes, png
-from mlm_jax.report.rendering import Cell, Plot, Table, render
+from mlm_jax.report.language_names import label
+from mlm_jax.report.plots import marker, new_axes, widen
+from mlm_jax.report.rendering import Cell, Plot, Table, plot_of, render
+from mlm_jax.report.svg import BLUE, SERIES, styled
 from mlm_jax.results import BenchmarkRow, benchmark_cautions, read_results
 from mlm_jax.train.metrics import read_metrics
 
 
+@styled
 def write_results_page(workdir: epath.PathLike) -> epath.Path:
     """Write results.html into a workdir of `evaluate` or `finetune`.
 
@@ -115,29 +118,51 @@ def _said(value: Any) -> str:
 
 
 def curves(folder: epath.Path) -> list[Plot]:
-    """A plot of each model: its training loss, and its metric on the dev set of each language."""
+    """Of each model its training loss, and its metric on the dev set of each language."""
     out = []
     models = sorted((folder / "models").iterdir()) if (folder / "models").exists() else []
-    for model in models:
+    for number, model in enumerate(models):
         records = read_metrics(model)
         train = [r for r in records if r["kind"] == "train"]
         dev = [r for r in records if r["kind"] == "dev"]
         if not train:
             continue
-        figure, axes = new_axes(f"{model.name}: loss {train[0]['loss']:.2f} to {train[-1]['loss']:.2f}")
-        axes.plot([r["step"] for r in train], [r["loss"] for r in train], color=BLUE)
+        first, last = train[0]["loss"], train[-1]["loss"]
+        figure, axes = new_axes(f"{model.name}: training loss from {first:.2f} to {last:.2f}", unit="training loss")
+        steps = [r["step"] for r in train]
+        axes.plot(steps, [r["loss"] for r in train], color=BLUE, marker=marker(steps), markersize=3)
         axes.set_xlabel("update")
-        axes.set_ylabel("training loss")
+        axes.locator_params(axis="x", integer=True, nbins=6)
+        widen(axes, 0.05 * max(r["loss"] for r in train))
+        out.append(plot_of([figure], "Training loss by update.", f"loss{number}"))
         if dev:
-            right = axes.twinx()
-            right.set_prop_cycle(color=list(matplotlib.colormaps["Dark2"](range(1, 8))))
-            for language in dev[-1]["languages"]:
-                values = [100 * r["languages"][language][r["metric"]] for r in dev]
-                right.plot(
-                    [r["step"] for r in dev], values, marker="o", markersize=3, linestyle="--", label=f"dev {language}"
-                )
-            right.set_ylabel(f"{dev[0]['metric'].replace('_', ' ')} on dev, %")
-            right.legend(fontsize=7, frameon=False, loc="center right")
-        caption = f"{model.name}: training loss by update" + (", and the metric on each dev set" if dev else "")
-        out.append(Plot(png(figure), caption))
+            figure = on_dev(model.name, dev)
+            out.append(plot_of([figure], "The metric on each dev set, by update.", f"dev{number}"))
     return out
+
+
+def on_dev(name: str, dev: Sequence[dict[str, Any]]) -> Figure:
+    """A model's metric on the dev set of each language, by update."""
+    metric = dev[0]["metric"]
+    scale = 1 if metric in LOWER_IS_BETTER else 100
+    title = f"{name}: {metric.replace('_', ' ')} on dev"
+    figure, axes = new_axes(title, unit=metric.replace("_", " ") + (", %" if scale == 100 else ""))
+    steps = [r["step"] for r in dev]
+    for i, language in enumerate(dev[-1]["languages"]):
+        values = [scale * r["languages"][language][metric] for r in dev]
+        style = ("-", "--", ":")[i // len(SERIES) % 3]
+        axes.plot(
+            steps,
+            values,
+            style,
+            color=SERIES[i % len(SERIES)],
+            marker=marker(steps),
+            markersize=3,
+            label=label(language),
+        )
+    if scale == 100:
+        widen(axes, 5, 0, 100)
+    axes.set_xlabel("update")
+    axes.locator_params(axis="x", integer=True, nbins=6)
+    figure.legend(loc="outside lower center", ncol=2)
+    return figure

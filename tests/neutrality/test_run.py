@@ -90,7 +90,7 @@ def test_an_analysis_of_everything(tmp_path, capsys):
     drawn = json.loads((tmp_path / "run/figures.json").read_text())["toy"]
     assert sum(float(r["value"]) for r in confusion) == np.sum(drawn["confusion_plain"])
     page = (tmp_path / "run/neutrality.html").read_text()
-    assert "Words aligned, words" in page and "Film" in page and page.count("data:image/png") >= 8
+    assert "Words aligned, words" in page and "Film" in page and page.count("<svg ") >= 8
     assert "http" not in page and "width=device-width" in page
 
     # Nothing is computed again, vectors included; another probe finds them there.

@@ -57,4 +57,4 @@ def test_names_are_text(tmp_path, write):
     assert page.count("<html") == page.count("</html>") == page.count("<style>") == 1
     # The frame is whole, and needs no other file.
     assert page.startswith("<!doctype html>") and "width=device-width" in page
-    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert not re.search(r'(src|href)="(?!data:|#)', page)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page: whole, self-contained, and made from what a workdir holds."""
 
+import html
+import itertools
 import json
 import re
 
@@ -9,8 +11,9 @@ import pytest
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.report.page import write_report
-from mlm_jax.report.plots import baseline
+from mlm_jax.report.plots import baseline, new_axes, sampling, spread, validation, widen
 from mlm_jax.report.run import read_run, summary_table
+from mlm_jax.report.svg import styled
 
 
 def make_run(folder, languages, validations=2):
@@ -58,8 +61,12 @@ def test_the_page_is_one_file_with_everything_in_it(tmp_path, languages):
     make_run(tmp_path, languages)
     path = write_report(tmp_path)
     page = path.read_text()
-    assert not re.search(r'(src|href)="(?!data:)', page) and "http" not in page
-    assert page.count("data:image/png;base64,") == len(list((tmp_path / "report").glob("*.png"))) == 6
+    assert not re.search(r'(src|href)="(?!data:|#)', page) and "http" not in page
+    # Of one language no shares and no baselines are drawn; of many, 30 at most in a panel.
+    panels = {1: 3, 7: 6, 98: 3 + 3 * 4}[languages]
+    assert page.count("<svg ") == len(list((tmp_path / "report").glob("*.png"))) == panels
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(set(ids)) == len(ids) and set(re.findall(r'href="#([^"]+)"', page)) <= set(ids)
     for i in range(languages):
         assert f">l{i}</td>" in page
     assert "width=device-width" in page and "train.batch_size = 4" in page
@@ -86,9 +93,70 @@ def test_the_table_ends_with_the_mean(tmp_path):
 
 def test_the_legend_of_the_baselines_lies_on_no_language(tmp_path):
     make_run(tmp_path, 99)
-    figure = baseline(read_run(tmp_path))
-    figure.draw_without_rendering()
-    assert not figure.legends[0].get_window_extent().overlaps(figure.axes[0].get_window_extent())
+    for figure in [panel for draw in (baseline, sampling) for panel in styled(draw)(read_run(tmp_path))]:
+        figure.draw_without_rendering()
+        assert not figure.legends[0].get_window_extent().overlaps(figure.axes[0].get_window_extent())
+
+
+def test_every_language_is_named_in_letters_that_a_phone_shows(tmp_path):
+    make_run(tmp_path, 99)
+    page = write_report(tmp_path).read_text()
+    for figure in ("sampling", "seen", "baseline"):
+        drawn = "".join(re.findall(rf"<svg(?:(?!</svg>).)*#{figure}-.*?</svg>", page, flags=re.DOTALL))
+        there = re.findall(r">(l\d+)</text>", drawn)
+        assert sorted(there) == sorted(f"l{i}" for i in range(99) if i or figure != "baseline")
+    assert {float(size) for size in re.findall(r"font-size: ([\d.]+)px", page)} == {10.0}
+    widths = {int(width) for width in re.findall(r"<svg [^>]*--width: (\d+)px", page)}
+    assert widths == {340}  # of a phone's 390, less the margins
+
+
+def test_colours_are_the_mode_s(tmp_path):
+    make_run(tmp_path, 7)
+    page = write_report(tmp_path).read_text()
+    drawn = "".join(re.findall(r"<svg .*?</svg>", page, flags=re.DOTALL))
+    assert set(re.findall(r"#[0-9a-f]{6}", drawn)) <= {"#ffffff"} and "stroke: var(--blue)" in drawn
+    for name in set(re.findall(r"var\((--[a-z]+)\)", page)) - {"--width", "--share"}:
+        assert page.count(f"{name}: #") == 2  # light and dark
+
+
+@pytest.mark.parametrize("name", ["en-$x$_{y", "$\\frac{", "a_b^c", "<b>&amp;"])
+def test_names_are_no_formulas(tmp_path, name):
+    make_run(tmp_path, 3)
+    for file in ("sampling.json", "metrics.jsonl"):
+        path = tmp_path / file
+        path.write_text(path.read_text().replace('"l1"', json.dumps(name)))
+    assert f">{html.escape(name, quote=False)}</text>" in write_report(tmp_path).read_text()
+
+
+def test_lines_are_labelled_in_their_order_best_and_worst_first(tmp_path):
+    make_run(tmp_path, 99)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()[:-1]]
+    for record in lines:
+        for i in range(99):
+            if record["kind"] == "validation":
+                record["languages"][f"l{i}"]["loss"] = 5 + (i * 37 % 99) / 1000
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in lines))
+    texts = styled(validation)(read_run(tmp_path)).axes[0].texts
+    names = [t.get_text() for t in texts]
+    by_loss = sorted(range(99), key=lambda i: i * 37 % 99)
+    assert names[:5] == [f"l{i}" for i in by_loss[:5]]
+    assert [n for n in names if n.startswith("l")][-5:] == [f"l{i}" for i in by_loss[-5:]]
+    places = [t.xyann[1] for t in texts]
+    assert all(b - a > 0.07 for a, b in itertools.pairwise(places)) and places[0] >= 0 and places[-1] <= 1
+
+
+def test_places_are_those_wanted_where_nothing_is_near():
+    assert spread([0.1, 0.5, 0.9], 0.1) == [0.1, 0.5, 0.9]
+    assert spread([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
+    assert spread([0.0, 0.0, 1.0, 1.0], 0.1) == pytest.approx([0.0, 0.1, 0.9, 1.0])
+
+
+def test_noise_is_no_slope():
+    _, axes = new_axes("")
+    axes.plot([1, 2], [98.78, 98.82])
+    widen(axes, 5, 0, 100)
+    low, high = axes.get_ylim()
+    assert high - low == pytest.approx(5) and low < 98.78 and high <= 100
 
 
 def test_a_run_without_validation_has_a_page(tmp_path):
