@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--examples", type=int, default=1_000, help="sentences; of the others fewer")
     given = parser.parse_args()
-    model = cfg.Model(layers=LAYERS, width=WIDTH, heads=12, mlp_width=4 * WIDTH, head="none")
+    model = cfg.Model(layers=LAYERS, width=WIDTH, heads=12, mlp_width=4 * WIDTH, positions=512, head="none")
     mesh = make_mesh(cfg.Mesh(), devices=jax.devices()[:1])
     rng = np.random.default_rng(0)
     head = TaskHead(model, CLASSES, "tanh", 0.0, np.dtype(np.float32))

@@ -205,8 +205,8 @@ class Model:
     """GeGLU instead of GELU (Shazeer 2020; ModernBERT): `mlp_width` is then of each of the two halves."""
     position_embedding: Literal["learned", "rotary"] = "learned"
     """learned: a row per position is added to the input; rotary: queries and keys are rotated (Su et al. 2021)."""
-    positions: Annotated[int, AtLeast(1)] = 512
-    """The longest block the model can read."""
+    positions: Annotated[int, AtLeast(0)] = 0
+    """The longest block the model can read; 0: as long as `data.sequence_length`."""
     position_offset: int = 2
     """Rows of the learned positions before position 0 (XLM-R 2, others 0); never read, kept for other software."""
     rope_theta: float = 160_000.0
@@ -514,7 +514,7 @@ def validate_pretraining(config: Config) -> None:
         f"{config.vocabulary.normalization.removeprefix('nmt_')}",
     )
     require(
-        data.sequence_length <= model.positions,
+        not model.positions or data.sequence_length <= model.positions,
         f"data.sequence_length: {data.sequence_length} is beyond model.positions {model.positions}; "
         "lower the first or raise the second",
     )

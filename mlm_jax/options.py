@@ -18,6 +18,7 @@ from mlm_jax import config as cfg
 from mlm_jax.commands import WITH_CONFIG, Command, find_command
 from mlm_jax.errors import UserError
 from mlm_jax.fields import options as options_of
+from mlm_jax.start import with_positions
 
 
 def parse(name: str, arguments: list[str]) -> Any:
@@ -60,6 +61,8 @@ def parse(name: str, arguments: list[str]) -> Any:
         if e.code:
             raise UserError(f"{' '.join(options)}: {_first_sentence(said.getvalue())}; see --help") from None
         raise
+    if isinstance(config, cfg.Config):
+        config = with_positions(config)
     command.validate(config)
     return config
 

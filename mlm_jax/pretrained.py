@@ -52,6 +52,7 @@ class Pretrained:
       source: where it comes from, for messages.
       step: of the checkpoint or fine-tuned model; 0 where it was imported.
       head: of a fine-tuned encoder.
+      trained: the longest text that it was trained on, in tokens; 0: unknown, then as long as its positions.
     """
 
     model: cfg.Model
@@ -61,6 +62,7 @@ class Pretrained:
     source: str
     step: int = 0
     head: FinetunedHead | None = None
+    trained: int = 0
 
     def encoder(self, dtype: str = "auto", layers: int | None = None) -> Encoder:
         """The module whose parameters `params` are, to be run and not trained; arguments as in `make_encoder`."""

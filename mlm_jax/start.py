@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -154,6 +156,23 @@ def copy_words(source: str, target: str) -> None:
         path.copy(epath.Path(target) / FILE, overwrite=True)
 
 
+def with_positions(config: cfg.Config) -> cfg.Config:
+    """The config with a number for `model.positions`: its own, or the data's.
+
+    A workdir whose stored config has another number than its data keeps it: that was the default once.
+    """
+    if config.model.positions:
+        return config
+    positions, stored = config.data.sequence_length, epath.Path(config.workdir) / "config.json"
+    if stored.exists():
+        # What is no config of ours is refused later on.
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            was = json.loads(stored.read_text())
+            if was["model"]["positions"] != was["data"]["sequence_length"]:
+                positions = int(was["model"]["positions"]) or positions
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, positions=positions))
+
+
 def start_from(config: cfg.Config) -> cfg.Config:
     """The config with the encoder that its workdir starts from, imported from `init` where it is not there yet.
 
@@ -163,6 +182,7 @@ def start_from(config: cfg.Config) -> cfg.Config:
     """
     from mlm_jax.train import initial
 
+    config = with_positions(config)
     if not import_init(config.workdir, config.init, required=False):
         return config
     adopted = initial.adopt(config)

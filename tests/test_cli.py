@@ -258,6 +258,25 @@ def test_files_that_are_no_config_of_the_command(tmp_path, path, message, capsys
     assert message in said and said.count("\n") == 1
 
 
+def test_positions_follow_the_data_unless_they_are_set(tmp_path):
+    config = tiny_config(str(tmp_path / "run"))
+    unset = dataclasses.replace(config, model=dataclasses.replace(config.model, positions=cfg.Model().positions))
+    path = write_config(tmp_path / "unset.py", unset)
+
+    def positions(*options):
+        return parse("pretrain", [str(path), *options]).model.positions
+
+    assert positions() == 16
+    assert positions("--data.sequence_length", "32") == 32
+    assert positions("--data.sequence_length", "32", "--model.positions", "64") == 64
+    # A run of before keeps the number that was the default then, and one of now follows its data.
+    (tmp_path / "run").mkdir()
+    for stored, expected in ((512, 512), (16, 32)):
+        was = dataclasses.replace(config, model=dataclasses.replace(config.model, positions=stored))
+        (tmp_path / "run" / "config.json").write_text(cfg.config_to_json(was))
+        assert positions("--data.sequence_length", "32") == expected
+
+
 def test_another_encoder_to_start_from_is_refused(tmp_path, capsys):
     words = Vocabulary(9, 0, 1, 2, 3, 4, tuple(range(5)), "")
     write_initial(tmp_path / "run", Pretrained(cfg.Model(), {}, words, ("de",), f"{tmp_path}/first at step 60"))

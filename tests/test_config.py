@@ -48,7 +48,10 @@ def test_the_default_is_xlmr_base_and_valid():
     [
         ({"data__sources": ()}, "data.sources: empty"),
         ({"model__heads": 7}, "model.heads: 7 does not divide model.width 768; use one of 1, 2, 3"),
-        ({"data__sequence_length": 1024}, "data.sequence_length: 1024 is beyond model.positions 512"),
+        (
+            {"data__sequence_length": 1024, "model__positions": 512},
+            "data.sequence_length: 1024 is beyond model.positions 512",
+        ),
         ({"sampling__exponent": 1.5}, "sampling.exponent: 1.5 is outside 0 to 1"),
         ({"sampling__exponent": -0.1}, "sampling.exponent: -0.1 is outside 0 to 1"),
         ({"sampling__temperature": 0.5}, "sampling.temperature: 0.5 is less than 1"),

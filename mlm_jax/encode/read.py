@@ -15,7 +15,7 @@ from mlm_jax.files import read_json
 from mlm_jax.model.encoder import parameter_shapes
 from mlm_jax.pretrained import FinetunedHead, Pretrained, abstract_params
 from mlm_jax.train.checkpoints import Checkpoints
-from mlm_jax.train.initial import has_initial, read_initial
+from mlm_jax.train.initial import has_initial, read_initial, read_trained
 from mlm_jax.train.pretraining import run_checkpoints
 
 
@@ -64,14 +64,19 @@ def _read_checkpoint(folder: epath.Path, which: str, mesh: jax.sharding.Mesh | N
         params = checkpoints.restore_params(abstract_params(shapes, model, mesh), step)
     finally:
         checkpoints.close()
-    return Pretrained(model, params, words, prepared.languages, f"{folder} at step {step:,}", step)
+    before = read_trained(folder) if has_initial(folder) else 0
+    trained = max(prepared.sequence_length, before)
+    return Pretrained(model, params, words, prepared.languages, f"{folder} at step {step:,}", step, trained=trained)
 
 
 def _read_finetuned(workdir: epath.Path, folder: epath.Path, mesh: jax.sharding.Mesh | None) -> Pretrained:
     described = read_json(folder / "model.json")
     found = read_initial(folder, mesh, vocabulary.read_vocabulary(workdir / "vocabulary"))
-    head = FinetunedHead(read_json(workdir / "config.json")["task"], tuple(described["labels"]), found.params["head"])
-    return dataclasses.replace(found, params=found.params["encoder"], step=described["step"], head=head)
+    config = read_json(workdir / "config.json")
+    head = FinetunedHead(config["task"], tuple(described["labels"]), found.params["head"])
+    trained = max(found.trained, config["data"]["max_length"]) if found.trained else 0
+    params, step = found.params["encoder"], described["step"]
+    return dataclasses.replace(found, params=params, step=step, head=head, trained=trained)
 
 
 def is_finetuned(workdir: epath.PathLike) -> bool:

@@ -356,11 +356,6 @@ def from_settings(settings: dict[str, Any], names: Iterable[str], where: str) ->
         bias = any(settings.get(option, False) for option in options)
         dropout, of_attention = settings.get("mlp_dropout", 0.0), settings.get("attention_dropout", 0.0)
         require("embedding_dropout", 0.0, dropout)
-        if of_attention not in (0, dropout):
-            raise UserError(
-                f"{where}: config.json has attention_dropout {of_attention} and mlp_dropout {dropout}; ModernBERT drops the attention's "
-                "output at the first rate, ours at the rate of all sublayers: make them alike, or attention_dropout 0"
-            )
         every = settings.get("global_attn_every_n_layers", 3)
         kinds = settings.get("layer_types")
         if kinds:
@@ -397,6 +392,7 @@ def from_settings(settings: dict[str, Any], names: Iterable[str], where: str) ->
                 rope_local_theta=theta("sliding_attention", "local_rope_theta", 10_000.0),
                 dropout=dropout,
                 attention_dropout=of_attention,
+                attention_out_dropout=of_attention,  # ModernBERT's class drops both
                 **common,
             ),
             (),

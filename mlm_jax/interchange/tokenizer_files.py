@@ -330,7 +330,7 @@ def _write_tokenizer(
         made = load_json(folder / vocabulary.file)
         made.encode_special_tokens = False
     names = _name_specials(made, vocabulary, folder)
-    second_type = vocabulary.second_type if token_types > 1 else 0
+    second_type = min(vocabulary.second_type, max(token_types - 1, 0))
     if made.post_processor is None:
         made = _with_template(made, names["bos"], names["eos"], second_type, vocabulary.separators)
     write_whole(out / "tokenizer.json", made.to_str())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import jax
 from etils import epath
 
 from mlm_jax import config as cfg
+from mlm_jax import console
 from mlm_jax.encode.read import read_pretrained
 from mlm_jax.errors import UserError
 from mlm_jax.files import in_bucket, read_json, write_whole
@@ -22,7 +24,7 @@ from mlm_jax.interchange.settings import exportable_family
 from mlm_jax.interchange.tokenizer_files import export_tokenizer, import_tokenizer
 from mlm_jax.mesh import make_mesh
 from mlm_jax.pretrained import FinetunedHead, Pretrained
-from mlm_jax.train.initial import has_initial, read_source, write_initial
+from mlm_jax.train.initial import has_initial, new_parameters, read_source, write_initial
 
 
 def _is_hugging_face(settings: epath.Path) -> bool:
@@ -97,6 +99,27 @@ def import_encoder(
     )
 
 
+def untrained(workdir: epath.Path, pretrained: Pretrained) -> list[str]:
+    """What of a run's encoder little or no training made, in words: positions beyond its data, and parts that it began without."""
+    found = []
+    positions, trained = pretrained.model.positions, pretrained.trained
+    if trained and trained < positions:
+        beyond = "" if pretrained.model.position_embedding == "learned" else ", to which it only extrapolates"
+        found.append(
+            f"positions {trained:,} to {positions - 1:,} were never trained{beyond}: its text had at most {trained:,} tokens, "
+            "which is the tokenizer's model_max_length"
+        )
+    if pretrained.head is None and pretrained.step and has_initial(workdir):
+        parts = sorted({name.split("/")[0] for name in new_parameters(workdir, pretrained.params)})
+        names = {"head": "the output layer (head)", "pooler": "the pooler"}
+        new = " and ".join(names.get(part, part) for part in parts)
+        if new:
+            found.append(
+                f"{new} is new: {read_source(workdir)} had none, and {pretrained.step:,} updates of this run made it"
+            )
+    return found
+
+
 def write_imported(folder: epath.Path, found: Pretrained, head: FinetunedHead) -> None:
     """Store a fine-tuned encoder as the model `imported` of a workdir."""
     config = options.Finetune(
@@ -131,16 +154,23 @@ def export_encoder(workdir: str, out: str, which: str = "best", model: str = "",
     folder = Path(out)
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: not empty; export into a new folder")
+    settings = epath.Path(workdir) / "config.json"
+    if settings.exists() and _is_hugging_face(settings):
+        raise UserError(
+            f"{workdir}: a Hugging Face folder already ({read_json(settings)['model_type']}), which needs no export; to train it on, run: "
+            f"mlm-jax import {shlex.quote(workdir)} RUN"
+        )
     pretrained = read_pretrained(workdir, which, None if mesh is None else make_mesh(mesh), model)
     family = exportable_family(pretrained.model)
     aside = folder.parent / f"{folder.name}.partial"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     words, positions = pretrained.vocabulary, pretrained.model.positions
+    trained = min(pretrained.trained or positions, positions)
     try:
         lines = corpus_lines(epath.Path(workdir), words)
         export_tokenizer(
-            epath.Path(workdir) / "vocabulary", words, family, positions, aside, lines, pretrained.model.token_types
+            epath.Path(workdir) / "vocabulary", words, family, trained, aside, lines, pretrained.model.token_types
         )
         write_folder(aside, pretrained)
     except UserError:
@@ -149,4 +179,6 @@ def export_encoder(workdir: str, out: str, which: str = "best", model: str = "",
     if folder.exists():
         folder.rmdir()
     aside.rename(folder)
+    for part in untrained(epath.Path(workdir), pretrained):
+        console.warn(f"{folder}: {part}")
     return f"step {pretrained.step:,} as {read_json(folder / 'config.json')['architectures'][0]}"

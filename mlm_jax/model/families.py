@@ -68,7 +68,7 @@ XLM_100_VOCABULARY = 200_000
 
 # XLM-R (Conneau et al. 2020, table 7) and its XL and XXL (Goyal et al. 2021, table 1): 250,002 pieces in the base and large
 # checkpoints, 250,880 rows in the larger; positions begin at row 2.
-XLMR_BASE = Model()
+XLMR_BASE = Model(positions=512)
 XLMR_LARGE = replace(XLMR_BASE, layers=24, width=1024, heads=16, mlp_width=4096)
 XLMR_XL = replace(XLMR_BASE, layers=36, width=2560, heads=32, mlp_width=10_240, norm="pre", embedding_norm=False)
 XLMR_XXL = replace(XLMR_XL, layers=48, width=4096, heads=32, mlp_width=16_384)

@@ -18,7 +18,7 @@ from mlm_jax.config import Config, Model
 from mlm_jax.errors import UserError
 from mlm_jax.files import read_json, write_whole
 from mlm_jax.model.families import family_of
-from mlm_jax.pretrained import Pretrained, head_shardings, host_parts, parameter_shardings, put
+from mlm_jax.pretrained import Params, Pretrained, head_shardings, host_parts, parameter_shardings, put
 from mlm_jax.tensor_files import read_tensors, write_tensors
 from mlm_jax.train.state import State
 from mlm_jax.vocabulary import Vocabulary
@@ -58,6 +58,7 @@ def write_initial(workdir: epath.PathLike, pretrained: Pretrained) -> None:
         "source": pretrained.source,
         "model": dataclasses.asdict(pretrained.model),
         "languages": list(pretrained.languages),
+        "trained": pretrained.trained,
     }
     # Last: a workdir with it has the whole encoder.
     write_whole(folder / "initial.json", json.dumps(described, indent=1, ensure_ascii=False) + "\n")
@@ -66,6 +67,18 @@ def write_initial(workdir: epath.PathLike, pretrained: Pretrained) -> None:
 def has_initial(workdir: epath.PathLike) -> bool:
     """Whether a workdir holds an encoder to start from."""
     return (epath.Path(workdir) / "initial.json").exists()
+
+
+def read_trained(workdir: epath.PathLike) -> int:
+    """The longest text that the encoder a workdir starts from was trained on, in tokens; 0 where that is unknown."""
+    described = read_json(epath.Path(workdir) / "initial.json")
+    return described.get("trained", 0) or described["model"]["positions"]
+
+
+def new_parameters(workdir: epath.PathLike, params: Params) -> list[str]:
+    """Parameters of a run that the encoder it started from lacks, so that the run's own updates made all of them."""
+    had = {name for name, _ in read_tensors(epath.Path(workdir) / TENSORS)}
+    return sorted(set(traverse_util.flatten_dict(params, sep="/")) - had)
 
 
 def read_source(workdir: epath.PathLike) -> str:
@@ -102,7 +115,8 @@ def read_initial(
         flat = {name: put(tensor, name, places, mesh) for name, tensor in read_tensors(folder / TENSORS)}
     params = traverse_util.unflatten_dict(flat, sep="/")
     words = vocabulary.read_vocabulary(folder / "vocabulary") if words is None else words
-    return Pretrained(model, params, words, tuple(described["languages"]), described["source"])
+    languages, trained = tuple(described["languages"]), described.get("trained", 0)
+    return Pretrained(model, params, words, languages, described["source"], trained=trained)
 
 
 def adopt(config: Config) -> Config:

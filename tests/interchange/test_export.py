@@ -2,6 +2,8 @@
 """Export from a mesh: the same files, each device with its share of the parameters and the host with one tensor."""
 
 import dataclasses
+import json
+import shlex
 import weakref
 
 import jax
@@ -14,8 +16,10 @@ from mlm_jax.finetune.config import Task
 from mlm_jax.interchange import folder as folders
 from mlm_jax.interchange import tensors
 from mlm_jax.interchange.folder import write_folder
+from mlm_jax.interchange.workdir import untrained
 from mlm_jax.mesh import make_mesh
 from mlm_jax.pretrained import FinetunedHead, Pretrained, place
+from mlm_jax.train.initial import read_initial, write_initial
 from tests.encode.meshes import MESHES, buffers, shard_bytes, whole_bytes
 from tests.finetune.toys import MODEL, make_start
 from tests.interchange.test_folder import ENCODERS, LANGUAGES, WORDS, random_params, small
@@ -105,3 +109,41 @@ def test_a_mesh_that_cannot_be_is_one_line(tmp_path, options, said, capsys):
     assert cli.main(["export", str(start), str(tmp_path / "out"), *options]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_was_not_trained_is_said_and_the_tokenizers_length_is_the_trained_one(tmp_path, capsys):
+    start = make_start(tmp_path / "run", PLAIN)
+    found = read_initial(start)
+    write_initial(start, dataclasses.replace(found, trained=16))
+    assert cli.main(["export", str(start), str(tmp_path / "out")]) == 0
+    assert "positions 16 to 63 were never trained" in " ".join(capsys.readouterr())
+    settings = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert settings["model_max_length"] == 16
+    # It goes with the encoder.
+    assert cli.main(["import", str(start), str(tmp_path / "copy")]) == 0
+    assert read_initial(tmp_path / "copy").trained == 16
+    write_initial(start, dataclasses.replace(found, trained=64))
+    assert untrained(start, read_initial(start)) == []
+
+
+def test_parts_that_a_runs_own_updates_made_are_said(tmp_path):
+    start = make_start(tmp_path / "run")  # an encoder without an output layer
+    found = read_initial(start)
+    head = {"head": {"output_bias": np.zeros(128, np.float32)}}
+    trained = dataclasses.replace(found, params=found.params | head, step=30)
+    assert untrained(start, trained) == [
+        f"the output layer (head) is new: {start} had none, and 30 updates of this run made it"
+    ]
+    assert untrained(start, dataclasses.replace(found, step=30)) == []
+
+
+def test_a_hugging_face_folder_is_called_that_and_how_to_go_on_works(tmp_path, capsys):
+    start = make_start(tmp_path / "run", PLAIN)
+    out = tmp_path / "a folder"
+    assert cli.main(["export", str(start), str(out)]) == 0
+    capsys.readouterr()
+    assert cli.main(["export", str(out), str(tmp_path / "again")]) == 2
+    said = capsys.readouterr().err
+    assert "a Hugging Face folder already (xlm-roberta)" in said and said.count("\n") == 1
+    advice = shlex.split(said.strip().split("run: mlm-jax ")[1].replace("RUN", str(tmp_path / "new")))
+    assert cli.main(advice) == 0

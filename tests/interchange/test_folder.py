@@ -293,6 +293,13 @@ def test_every_bias_option_of_modernbert_is_imported_and_exported(tmp_path, bias
         assert one is None or np.abs(one - other)[batch["segment_ids"] > 0].max() <= 1e-4
 
 
+def test_modernberts_attention_dropout_is_of_its_output_too(tmp_path):
+    model = dataclasses.replace(small(ENCODERS["modernbert"]), dropout=0.0, attention_dropout=0.25)
+    write_folder(tmp_path / "out", pretrained(model, random_params(model)))
+    found = read_folder(tmp_path / "out", words_of).model
+    assert (found.dropout, found.attention_dropout, found.attention_out_dropout) == (0.0, 0.25, 0.25)
+
+
 @pytest.mark.parametrize(
     ("family", "field", "value", "said"),
     [
@@ -314,7 +321,6 @@ def test_every_bias_option_of_modernbert_is_imported_and_exported(tmp_path, bias
         ("bert", "num_hidden_layers", True, "a whole number from 1"),
         ("modernbert", "global_rope_theta", float("nan"), "a number above 0"),
         ("modernbert", "embedding_dropout", 0.3, "embedding_dropout 0.3; only 0.1 can be imported"),
-        ("modernbert", "attention_dropout", 0.3, "make them alike"),
     ],
 )
 def test_numbers_that_no_encoder_has_are_refused_by_name(tmp_path, family, field, value, said):
