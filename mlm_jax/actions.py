@@ -149,10 +149,11 @@ def finetune(config: Finetune, arguments: list[str]) -> int:
 def finetune_here(config: Finetune, arguments: list[str], first: bool) -> int:
     """`finetune`, as one of the processes that train together."""
     from mlm_jax import hosts
-    from mlm_jax.finetune.run import run_finetuning
+    from mlm_jax.finetune.run import note_budget, run_finetuning
     from mlm_jax.train.compiled import keep_compiled
 
     if first:
+        note_budget(config.workdir)
         own_workdir(config, command_line("finetune", arguments))
         parts = (*config.data.train, *config.data.dev, *config.data.test)
         warn_of_newer(epath.Path(config.workdir) / "results.json", [part.path for part in parts])

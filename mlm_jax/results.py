@@ -30,7 +30,8 @@ class FinetunedRow(TypedDict):
       select: how the update was chosen (`finetune.config.selection`).
       step: the update.
       dev_examples: of the language's dev set; 0 where there is none.
-      cautions: what to know of the value, a sentence each. Earlier versions had neither.
+      epochs, max_updates: how long it was trained.
+      cautions: what to know of the value, a sentence each. Earlier versions had none of these four.
       dev: metric → value on the language's dev set at that update; None where there is none.
       metric: the main one.
       test: metric → value.
@@ -46,6 +47,8 @@ class FinetunedRow(TypedDict):
     outside: NotRequired[int]
     in_train: NotRequired[int]
     dev_examples: NotRequired[int]
+    epochs: NotRequired[float]
+    max_updates: NotRequired[int]
     cautions: NotRequired[list[str]]
     select: str
     step: int

@@ -308,6 +308,7 @@ def share_encoder(source: epath.Path, target: epath.Path, config: Finetune) -> N
     for path in (source / "vocabulary").iterdir():
         if path.is_file() and not (target / "vocabulary" / path.name).exists():
             path.copy(target / "vocabulary" / path.name)
+    finetuning.note_budget(target)
     write_whole(stored, cfg.config_to_json(config))
 
 

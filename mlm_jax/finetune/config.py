@@ -126,8 +126,10 @@ FINETUNE_OPTIMIZER = cfg.Optimizer(learning_rate=2e-5, warmup_steps=1, warmup_sh
 class Train:
     """The loop."""
 
-    epochs: Annotated[float, Above(0)] = 3.0
-    """Passes over the training data."""
+    epochs: Annotated[float, Above(0), MAY_CHANGE] = 3.0
+    """Passes over the training data. More than a workdir had: its finished models are trained anew, one that was stopped goes on."""
+    max_updates: Annotated[int, AtLeast(0), MAY_CHANGE] = 0
+    """Updates at most, whatever `epochs` says; 0: no limit. The learning rate's schedule ends with them. May be raised as `epochs`."""
     batch_size: Annotated[int, AtLeast(1)] = 32
     """Examples per update, on average: as many as fit into its blocks."""
     evaluate_every: Annotated[int, AtLeast(0)] = 0

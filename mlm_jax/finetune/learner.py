@@ -111,6 +111,7 @@ def finetune_model(
             "too few examples to fill the blocks"
         )
     batches, per_epoch = plan_batches(config, items, shape, experiment.seed)
+    refuse_passed(folder, name, len(batches))
     # Empty rows fill up what devices and microbatches divide: any number of them sees the same items in a batch.
     divisor = mesh.shape["data"] * mesh.shape["fsdp"] * config.train.accumulate
     if shape.rows < divisor:
@@ -310,13 +311,28 @@ def refuse_endless_warmup(config: Finetune, updates: int) -> None:
         )
 
 
+def refuse_passed(folder: epath.Path, name: str, updates: int) -> None:
+    """Refuse fewer updates than a model has had.
+
+    Raises:
+      UserError: naming the options that say so.
+    """
+    kept = folder / "checkpoints"
+    done = max((int(path.name) for path in kept.iterdir() if path.name.isdigit()), default=0) if kept.exists() else 0
+    if done > updates:
+        raise UserError(
+            f"{name}: has had {done:,} updates, train.epochs and train.max_updates allow {updates:,}; raise them, or use another "
+            "--workdir"
+        )
+
+
 def plan_batches(config: Finetune, items: Items, shape: packing.Shape, seed: int) -> tuple[list[packing.Batch], int]:
-    """The batches of all epochs, and how many the first one has; the last epoch may be a part of one."""
+    """The batches of all epochs, `train.max_updates` at most, and how many the first epoch has; the last may be a part of one."""
     epochs, batch_size = config.train.epochs, config.train.batch_size
     every = [packing.epoch(items.lengths, shape, batch_size, seed, number) for number in range(math.ceil(epochs))]
     batches, per_epoch = [batch for epoch in every for batch in epoch], len(every[0])
     updates = max(1, round(epochs * per_epoch)) if epochs % 1 else len(batches)
-    return batches[:updates], per_epoch
+    return batches[: min(updates, config.train.max_updates or updates)], per_epoch
 
 
 def is_dev(record: Record, update: int) -> bool:

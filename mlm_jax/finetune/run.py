@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,12 @@ def run_finetuning(config: Finetune) -> tuple[list[FinetunedRow], signal.Signals
         name = f"{model.name}-seed{seed}"
         folder = workdir / "models" / name
         if (folder / "results.json").exists():
-            continue
+            if not is_outgrown(config, folder):
+                continue
+            hosts.barrier(f"{name} is trained anew")  # all have read its results
+            if jax.process_index() == 0:
+                console.say(f"{name}: was trained for less (train.epochs, train.max_updates); trained anew")
+                folder.rmtree()
         chosen_by = dev_languages(config, model, dev)
 
         def on_dev(params: Params, languages: Sequence[str] = chosen_by) -> Scores:
@@ -172,6 +178,8 @@ def measure_model(
                     "outside": len(part.encoded.outside),
                     "in_train": part.in_train,
                     "dev_examples": len(dev[language].examples) if language in dev else 0,
+                    "epochs": config.train.epochs,
+                    "max_updates": config.train.max_updates,
                     "cautions": [
                         f"{language}, seed {experiment.seed}: {x}" for x in same_predictions(part.examples, found)
                     ],
@@ -183,6 +191,39 @@ def measure_model(
                 }
             )
     return rows, most_chosen(steps)
+
+
+def note_budget(workdir: epath.PathLike) -> None:
+    """Write into the results of finished models how long they were trained, where an earlier version did not.
+
+    Before a workdir's config is stored anew: it says so.
+    """
+    workdir = epath.Path(workdir)
+    if not (workdir / "config.json").exists():
+        return
+    train = read_json(workdir / "config.json").get("train", {})
+    for path in finished(workdir):
+        rows = read_json(path)
+        if any("epochs" not in r for r in rows):
+            known = {"epochs": train.get("epochs", 3.0), "max_updates": train.get("max_updates", 0)}
+            write_json(path, [known | r for r in rows], 1)
+
+
+def is_outgrown(config: Finetune, folder: epath.Path) -> bool:
+    """Whether a finished model was trained for less than the config says.
+
+    Raises:
+      UserError: it was trained for more.
+    """
+    had = read_json(folder / "results.json")[0]
+    asked = config.train.epochs, config.train.max_updates or math.inf
+    was = had.get("epochs", asked[0]), had.get("max_updates", 0) or math.inf
+    if any(now < before for now, before in zip(asked, was, strict=True)):
+        raise UserError(
+            f"{folder}: was trained for train.epochs {was[0]:g}, train.max_updates {had.get('max_updates', 0)}, which is more than "
+            "here; raise them, or use another --workdir"
+        )
+    return asked != was
 
 
 def read_start(config: Finetune, mesh: jax.sharding.Mesh) -> Pretrained:
@@ -248,8 +289,12 @@ def write_predictions(path: epath.Path, examples: Sequence[Example], found: Sequ
 
 def gather(workdir: epath.Path) -> list[FinetunedRow]:
     """The rows of all finished models."""
-    paths = sorted((workdir / "models").glob("*/results.json")) if (workdir / "models").exists() else []
-    return [row for path in paths for row in read_json(path)]
+    return [row for path in finished(workdir) for row in read_json(path)]
+
+
+def finished(workdir: epath.Path) -> list[epath.Path]:
+    """The results of the models that are finished."""
+    return sorted((workdir / "models").glob("*/results.json")) if (workdir / "models").exists() else []
 
 
 def table(rows: Sequence[FinetunedRow], source: str) -> str:

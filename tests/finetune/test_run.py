@@ -14,9 +14,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from mlm_jax import cli
+from mlm_jax.errors import UserError
 from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Labelled, Task, Train
+from mlm_jax.finetune.learner import refuse_passed
 from mlm_jax.finetune.predict import Predictor
 from mlm_jax.finetune.run import regime_models, run_finetuning, table
 from mlm_jax.tensor_files import read_tensors
@@ -285,6 +288,53 @@ def test_bad_options_have_one_line(tmp_path, capsys, change, message):
     assert message in said and said.count("\n") == 0
 
 
+def test_epochs_may_be_raised_in_the_same_workdir_and_updates_have_a_cap(tmp_path, capsys):
+    """As if it had been so from the first: the model is the one of a fresh workdir."""
+    config = make_config(tmp_path, "classify")
+    path = write_config(tmp_path / "toy.py", config)
+    cap = ["--train.max_updates", "5"]
+    assert cli.main(["finetune", path, "--train.epochs", "1", *cap]) == 0
+    (row, _) = json.loads((tmp_path / "run/results.json").read_text())
+    assert (row["step"], row["epochs"], row["max_updates"]) == (5, 1, 5)
+    steps = [r["step"] for r in read_metrics(tmp_path / "run/models/all-seed0")]
+    assert max(steps) == 5
+    # What an earlier version left does not say how long it was trained; the stored config does.
+    kept = tmp_path / "run/models/all-seed0/results.json"
+    kept.write_text(
+        json.dumps(
+            [{k: v for k, v in r.items() if k not in ("epochs", "max_updates")} for r in json.loads(kept.read_text())]
+        )
+    )
+    assert cli.main(["finetune", path, "--train.epochs", "1", *cap]) == 0  # nothing to do
+    assert json.loads(kept.read_text())[0]["epochs"] == 1
+    assert cli.main(["finetune", path, "--train.epochs", "2"]) == 0
+    assert "all-seed0: was trained for less" in capsys.readouterr().out
+    fresh = make_config(tmp_path, "classify", workdir="fresh")
+    assert cli.main(["finetune", write_config(tmp_path / "fresh.py", fresh), "--train.epochs", "2"]) == 0
+    for name, tensor in stored(tmp_path / "run/models/all-seed0").items():
+        np.testing.assert_array_equal(tensor, stored(tmp_path / "fresh/models/all-seed0")[name])
+    for less in (["--train.epochs", "1"], ["--train.epochs", "2", *cap]):
+        capsys.readouterr()
+        assert cli.main(["finetune", path, *less]) == 2
+        assert "was trained for train.epochs 2, train.max_updates 0, which is more" in capsys.readouterr().err
+    # One that was stopped goes on.
+    stopped = make_config(tmp_path, "classify", workdir="stopped")
+    path = write_config(tmp_path / "stopped.py", stopped)
+    assert cli.main(["finetune", path, "--train.epochs", "2", "--train.max_seconds", "0.001"]) == 0
+    assert "saved; to continue" in capsys.readouterr().out
+    assert cli.main(["finetune", path, "--train.epochs", "1", "--train.max_updates", "9"]) == 0
+    assert "continuing at update" in capsys.readouterr().out
+    assert json.loads((tmp_path / "stopped/results.json").read_text())[0]["max_updates"] == 9
+
+
+def test_fewer_updates_than_were_made_are_refused(tmp_path):
+    (tmp_path / "checkpoints/12").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"toy: has had 12 updates, train.epochs and train.max_updates allow 9"):
+        refuse_passed(epath.Path(tmp_path), "toy", 9)
+    refuse_passed(epath.Path(tmp_path), "toy", 12)
+    refuse_passed(epath.Path(tmp_path / "none"), "toy", 1)
+
+
 def test_other_bad_input(tmp_path, capsys):
     config = make_config(tmp_path, "classify")
     elsewhere = dataclasses.replace(config.data, dev=(Labelled("de", "a.tsv"),))
@@ -301,8 +351,8 @@ def test_other_bad_input(tmp_path, capsys):
     # A workdir of another config, and one whose vocabulary was changed.
     path = write_config(tmp_path / "toy.py", config)
     assert cli.main(["finetune", path, "--train.epochs", "1"]) == 0
-    assert cli.main(["finetune", path, "--train.epochs", "2"]) == 2
-    assert "train.epochs: 1.0 there, 2.0 here" in capsys.readouterr().err
+    assert cli.main(["finetune", path, "--train.epochs", "1", "--train.batch_size", "8"]) == 2
+    assert "train.batch_size: 16 there, 8 here" in capsys.readouterr().err
     with open(tmp_path / "run/vocabulary/sentencepiece.model", "ab") as file:
         file.write(b"x")
     assert cli.main(["finetune", path, "--train.epochs", "1"]) == 2
