@@ -5,14 +5,20 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import numpy as np
+
+from mlm_jax import console
 from mlm_jax.tokenizers import Tokenizer
 from mlm_jax.vocabulary import Vocabulary
 
 SPACES = dict.fromkeys(
     (0x200B, 0xFEFF), " "
 )  # that `str.split` does not know: the zero-width space of Khmer, byte order marks
+
+
+UNKNOWN = 0.01  # of a text, from which a warning says so
 
 
 def characters(text: str) -> Counter[str]:
@@ -37,6 +43,26 @@ def unknown_share(unknown: int, tokens: int, lost: int, read: int) -> float:
       lost, read: characters.
     """
     return max(unknown / max(tokens, 1), lost / max(read, 1))
+
+
+def warn_unknown(what: str, ids: Iterable[Sequence[int] | np.ndarray], unknown: int) -> None:
+    """Say where more than `UNKNOWN` of the tokens of texts are <unk>.
+
+    Args:
+      what: the texts are, for the message.
+      ids: of each text, without specials.
+      unknown: the id of <unk>.
+    """
+    found = tokens = 0
+    for text in ids:
+        row = np.asarray(text)
+        found += int(np.count_nonzero(row == unknown))
+        tokens += len(row)
+    if found > UNKNOWN * tokens:
+        console.warn(
+            f"{what}: {100 * found / tokens:.1f} % of the tokens are <unk>: the vocabulary cannot write this text, and what is measured is "
+            "of what is left of it"
+        )
 
 
 def in_words(lost: Counter[str]) -> str:

@@ -16,8 +16,8 @@ Hashed = tuple[str, bytes]
 
 
 def text_hash(*texts: str) -> bytes:
-    """16 bytes that tell a text, or the texts of a pair together, from others; composition and white space do not matter."""
-    tidied = (" ".join(unicodedata.normalize("NFC", text).split()) for text in texts)
+    """16 bytes that tell a text, or the texts of a pair together, from others; case, Unicode form and white space do not matter."""
+    tidied = (" ".join(unicodedata.normalize("NFKC", text).casefold().split()) for text in texts)
     return blake2b("\n".join(tidied).encode(), digest_size=16).digest()
 
 

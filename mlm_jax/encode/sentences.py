@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mlm_jax.coverage import warn_unknown
 from mlm_jax.encode.given import as_texts
 from mlm_jax.encode.run import frame, items_of, make_run, refuse_longer
 from mlm_jax.errors import UserError
@@ -68,7 +69,9 @@ def make_embedder(
     run = make_run(vectors, mesh, words.pad, model.token_types)
 
     def embed(sentences: Sequence[str], language: str) -> np.ndarray:
-        ids = [frame(pieces, words, max_length) for pieces in tokenizer.encode(as_texts(sentences, "sentences"))]
+        tokens = tokenizer.encode(as_texts(sentences, "sentences"))
+        warn_unknown(language, tokens, words.unk)
+        ids = [frame(pieces, words, max_length) for pieces in tokens]
         out = np.zeros((len(ids), model.width), np.float32)
         items = items_of(ids, language, pretrained.languages, model.language_embedding)
         for batch, found in run(items, params):

@@ -20,6 +20,7 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax import mesh as meshes
+from mlm_jax.coverage import warn_unknown
 from mlm_jax.encode.given import as_list, as_text
 from mlm_jax.encode.read import read_pretrained
 from mlm_jax.encode.run import make_run, refuse_unknown
@@ -158,6 +159,7 @@ class Predictor:
             examples, texts, places = self.split(examples)
         unlabelled = [replace(kind.check_given(e, config.data), label=None) for e in examples]
         made = kind.encode(unlabelled, language, self.tokenizer, self.vocabulary, self.labels, config.data)
+        warn_unknown(f"{examples[0].where} and after", (ids[1:-1] for ids in made.ids), self.vocabulary.unk)
         if made.truncated:
             console.warn(
                 f"{made.truncated:,} of {len(examples):,} examples, of {examples[0].where} and after, cut to "

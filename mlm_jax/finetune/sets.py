@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import jax
 
 from mlm_jax import console, hosts
+from mlm_jax.coverage import warn_unknown
 from mlm_jax.encode.run import refuse_unknown
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.arrays import Encoded
@@ -84,6 +85,7 @@ def read_parts(
             if start.model.language_embedding:
                 refuse_unknown(language, start.languages)
             encoded = kind.encode(found, language, tokenizer, start.vocabulary, labels, data)
+            warn_unknown(f"{name} {part.language}", (ids[1:-1] for ids in encoded.ids), start.vocabulary.unk)
             if encoded.truncated or left_out:
                 console.warn(
                     f"{name} {part.language}: {encoded.truncated:,} of {len(found):,} examples cut to "

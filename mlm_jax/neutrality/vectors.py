@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 
 from mlm_jax import console
+from mlm_jax.coverage import warn_unknown
 from mlm_jax.encode.given import as_texts
 from mlm_jax.encode.run import Function, frame, items_of, make_run, refuse_longer
 from mlm_jax.encode.sentences import Pooling, pooled
@@ -86,6 +87,7 @@ def make_vectors(
             path.parent.mkdir(parents=True, exist_ok=True)
             aside = path.with_suffix(".partial")
             pieces = tokenizer.encode(sentences)
+            warn_unknown(language, pieces, words.unk)
             cut = sum(len(x) > max_length - 2 for x in pieces)
             if cut:
                 console.warn(f"{language}: {cut:,} of {len(pieces):,} sentences cut to max_length, {max_length} tokens")

@@ -15,7 +15,7 @@ from mlm_jax import console, manifest, records
 from mlm_jax.errors import UserError
 from mlm_jax.manifest import Manifest, Split, Stream
 from mlm_jax.prepare import held_out, shard
-from mlm_jax.prepare.held_out import HeldOut, text_hash
+from mlm_jax.prepare.held_out import HeldOut, short_hash
 from mlm_jax.prepare.run import SPLITS, stream_settings
 from mlm_jax.prepare.slices import Slice
 from mlm_jax.prepare.sources import read_documents, read_pairs
@@ -108,8 +108,8 @@ def duplicates(slices: Sequence[Slice[Any]], held: HeldOut) -> int:
         for batch in batches:
             parts = held.divide(text, batch)
             for side in _sides(parts["validation"]):
-                validation.add(text_hash(side))
-            train += map(text_hash, _sides(parts["train"]))
+                validation.add(short_hash(side))
+            train += map(short_hash, _sides(parts["train"]))
             seen += len(batch)
             if seen >= DOCUMENTS:
                 break

@@ -17,7 +17,6 @@ from mlm_jax.prepare.tally import Tally, read_back
 from mlm_jax.tokenizers import load_tokenizer
 from mlm_jax.vocabulary import Vocabulary
 
-UNKNOWN = 0.01  # of a text, from which a warning says so
 FIRST_LOOK = 100  # documents of each language
 NAMED = 10  # languages in a message, the worst first
 
@@ -82,7 +81,7 @@ def refuse_unknown(unknown: Mapping[str, tuple[float, str]], most: float) -> Non
 
 def warn(streams: Sequence[Stream]) -> None:
     """Say what of a corpus is odd, a line for each kind."""
-    unknown = {s.name: (s.train.unknown, s.train.lost) for s in streams if s.train.unknown >= UNKNOWN}
+    unknown = {s.name: (s.train.unknown, s.train.lost) for s in streams if s.train.unknown >= coverage.UNKNOWN}
     if unknown:
         console.warn(
             f"the vocabulary cannot write all text of {_listed(list(_in_words(unknown)))}; sampling rates, the unigram baseline "

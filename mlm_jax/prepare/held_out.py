@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -23,6 +22,7 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax.files import write_whole
 from mlm_jax.lines import uncompressed
+from mlm_jax.overlap import text_hash
 from mlm_jax.prepare.pool import run_all
 from mlm_jax.prepare.sentence_pairs import sentences
 from mlm_jax.prepare.slices import Pair, Slice
@@ -36,7 +36,7 @@ K = TypeVar("K", str, tuple[str, str])
 SMALL = 2**25  # bytes of a stream's files
 MOST = 0.1  # of a small stream's documents, that may be held out
 
-SHORTEST_SENTENCE = 24  # bytes: shorter ones (Contents, See also) stand in many documents and give nothing away
+SHORTEST_SENTENCE = 16  # bytes: shorter ones (Contents, See also) stand in many documents and give nothing away
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,9 @@ def is_held_out(document: str, fraction: float) -> bool:
     return int.from_bytes(digest, "little") < fraction * 2**64
 
 
-def text_hash(text: str) -> int:
-    """A hash, of 64 bits, of text whose case, white space and Unicode form do not count."""
-    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return int.from_bytes(hashlib.blake2b(plain.encode(), digest_size=8).digest(), "little")
+def short_hash(text: str) -> int:
+    """The first 64 bits of `text_hash`."""
+    return int.from_bytes(text_hash(text)[:8], "little")
 
 
 def parts_of(text: str) -> list[str]:
@@ -92,7 +91,7 @@ def parts_of(text: str) -> list[str]:
 
 def hashes_of(text: str) -> list[int]:
     """Hashes of a held-out text and of its sentences."""
-    return [text_hash(text), *map(text_hash, parts_of(text))]
+    return [short_hash(text), *map(short_hash, parts_of(text))]
 
 
 def leave_out(batch: list[T], hashes: np.ndarray, tally: Tally) -> list[T]:
@@ -106,7 +105,7 @@ def leave_out(batch: list[T], hashes: np.ndarray, tally: Tally) -> list[T]:
     """
     texts = [[document] if isinstance(document, str) else list(document) for document in batch]
     parts = [[part for side in sides for part in [*sides, *parts_of(side)]] for sides in texts]
-    found = np.fromiter((text_hash(part) for own in parts for part in own), np.uint64)
+    found = np.fromiter((short_hash(part) for own in parts for part in own), np.uint64)
     at = np.searchsorted(hashes, found)
     held = iter((hashes[np.minimum(at, len(hashes) - 1)] == found).tolist() if len(hashes) else [False] * len(found))
     kept: list[T] = []

@@ -11,7 +11,7 @@ from etils import epath
 
 from mlm_jax import config as cfg
 from mlm_jax import manifest
-from mlm_jax.coverage import characters, lost_characters, unknown_share
+from mlm_jax.coverage import characters, lost_characters, unknown_share, warn_unknown
 from mlm_jax.errors import UserError
 from mlm_jax.prepare import check
 from mlm_jax.prepare.run import prepare_corpus
@@ -148,3 +148,11 @@ def test_a_script_that_the_vocabulary_does_not_know_is_refused_and_others_are_sa
     sources = tuple(cfg.Source(x, f"{tmp_path}/text/{x}.txt") for x in ("mix", "vi"))
     dropped = config_of(tmp_path, cfg.Vocabulary(path=model), sources=sources)
     assert len(prepare_corpus(dataclasses.replace(dropped, workdir=f"{tmp_path}/three")).streams) == 2
+
+
+def test_other_commands_say_so_too(capsys):
+    warn_unknown("xx", [[5, 2, 2], [7]], 2)
+    assert "warning: xx: 50.0 % of the tokens are <unk>" in capsys.readouterr().err
+    warn_unknown("xx", [[5] * 200, [2], []], 2)
+    warn_unknown("xx", [], 2)
+    assert not capsys.readouterr().err
