@@ -13,7 +13,7 @@ from etils import epath
 from mlm_jax.config import flat_options
 from mlm_jax.files import write_whole
 from mlm_jax.report.plots import Drawn, figures, language_figures
-from mlm_jax.report.rendering import Cell, Plot, Table, plot_of, render
+from mlm_jax.report.rendering import Cell, Plot, Table, language_cell, plot_of, render
 from mlm_jax.report.run import Run, language_rows, mean, read_run
 from mlm_jax.report.svg import png, styled
 
@@ -118,7 +118,7 @@ def _table(run: Run) -> Table:
     }
     return Table(
         heads=[label for label, _ in COLUMNS.values()],
-        rows=[_cells(vars(row) | row.scores) for row in rows],
+        rows=[[language_cell(row.language), *_cells(vars(row) | row.scores)[1:]] for row in rows],
         foot=[_cells({"language": "mean", **means})],
     )
 

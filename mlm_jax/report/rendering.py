@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from matplotlib.figure import Figure
 
+from mlm_jax.report.language_names import language_name
 from mlm_jax.report.svg import svg
 
 ENVIRONMENT = jinja2.Environment(
@@ -62,11 +63,13 @@ class Cell:
       shown: its text.
       value: what its column is sorted by; None: nothing.
       share: strength of its colour, 0 to 1; None: no colour.
+      note: what stands small beside its text.
     """
 
     shown: str
     value: str | float | None = None
     share: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,12 @@ class Table:
     heads: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     foot: Sequence[Sequence[Cell]] = ()
+
+
+def language_cell(code: str) -> Cell:
+    """A language's or a pair's name, as far as it is known, and its code."""
+    name = language_name(code)
+    return Cell(name, name, note=code) if name else Cell(code, code)
 
 
 def render(template: str, title: str, lead: str, **values: Any) -> str:

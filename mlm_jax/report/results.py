@@ -13,7 +13,7 @@ from mlm_jax.evaluate.run import LOWER_IS_BETTER, from_experiment, summary
 from mlm_jax.files import read_json, write_whole
 from mlm_jax.report.language_names import label
 from mlm_jax.report.plots import marker, new_axes, widen
-from mlm_jax.report.rendering import Cell, Plot, Table, plot_of, render
+from mlm_jax.report.rendering import Cell, Plot, Table, language_cell, plot_of, render
 from mlm_jax.report.svg import BLUE, SERIES, styled
 from mlm_jax.results import BenchmarkRow, benchmark_cautions, read_results
 from mlm_jax.train.metrics import read_metrics
@@ -86,7 +86,7 @@ def results_table(rows: Sequence[BenchmarkRow], source: str) -> Table:
     feet = [("mean", "mean"), (f"{source} − others", "gap")]
     return Table(
         heads=["language", *(f"{t.replace('_', '-')}\n{metric[t].replace('_', ' ')}" for t in tasks)],
-        rows=[[Cell(x, x), *(cell(task, x) for task in tasks)] for x in languages],
+        rows=[[language_cell(x), *(cell(task, x) for task in tasks)] for x in languages],
         foot=[
             [Cell(label), *(Cell(shown(found[t][name], metric[t]) if name in found[t] else "") for t in tasks)]
             for label, name in feet
