@@ -19,7 +19,7 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax.errors import Ended, UserError
-from mlm_jax.files import in_bucket, read_json
+from mlm_jax.files import in_bucket, link, read_json
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
@@ -238,14 +238,6 @@ def take_corpus(config: cfg.Config) -> None:
         shutil.rmtree(workdir / name, ignore_errors=True)  # what a killed preparation left
         aside.rename(workdir / name)
     console.say(f"using the vocabulary and the blocks of {other}")
-
-
-def link(source: str, target: str) -> None:
-    """A file under a second name, which holds it when the first goes; a copy on another disk."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def refuse_unprepared(config: cfg.Config) -> None:

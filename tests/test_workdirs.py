@@ -73,6 +73,14 @@ def test_a_corpus_serves_another_run(tmp_path, capsys):
     shards = list(tmp_path.glob("*/corpus/*/train.tfrecord-*-of-00001"))
     assert len(shards) == 2 and shards[0].samefile(shards[1])  # one file, twice
     assert json.loads((tmp_path / "two" / "corpus" / "manifest.json").read_text())
+    # An encoder that is only started from lies on the disk once, a trained one is written.
+    assert run("import", tmp_path / "two", tmp_path / "start") == 0
+    assert run("import", tmp_path / "start", tmp_path / "again") == 0
+    assert (tmp_path / "start" / "initial.safetensors").samefile(tmp_path / "again" / "initial.safetensors")
+    described = json.loads((tmp_path / "again" / "initial.json").read_text())
+    assert described["source"] == f"{tmp_path}/start at step 0"
+    assert run("pretrain", config, *STEPS, "--init", tmp_path / "start", "--corpus", tmp_path / "one",
+               "--workdir", tmp_path / "tuned") == 0  # fmt: skip
     # It goes on with and without the option, and where the first is gone.
     assert run("pretrain", config, *STEPS, "--optimizer.learning_rate", "1e-3", "--workdir", tmp_path / "two") == 0
     (tmp_path / "one").rename(tmp_path / "moved")

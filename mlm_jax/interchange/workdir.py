@@ -24,7 +24,7 @@ from mlm_jax.interchange.settings import exportable_family
 from mlm_jax.interchange.tokenizer_files import export_tokenizer, import_tokenizer
 from mlm_jax.mesh import make_mesh
 from mlm_jax.pretrained import FinetunedHead, Pretrained
-from mlm_jax.train.initial import has_initial, new_parameters, read_source, write_initial
+from mlm_jax.train.initial import has_initial, link_initial, new_parameters, read_source, write_initial
 
 
 def _is_hugging_face(settings: epath.Path) -> bool:
@@ -91,7 +91,11 @@ def import_encoder(
             if path.is_file():
                 path.copy(folder / "vocabulary" / path.name, overwrite=True)
         found = dataclasses.replace(found, source=f"{source} at step {found.step:,}")
-    write_initial(folder, dataclasses.replace(found, head=None))
+    untouched = has_initial(source) and not any((epath.Path(source) / x).exists() for x in ("checkpoints", "models"))
+    if untouched and not in_bucket(source) and not in_bucket(workdir):
+        link_initial(source, folder)
+    else:
+        write_initial(folder, dataclasses.replace(found, head=None))
     count = sum(tensor.size for tensor in jax.tree.leaves(found.params))
     return (
         f"{found.model.layers} layers of width {found.model.width}, {count:,} parameters, "

@@ -16,7 +16,7 @@ from flax import traverse_util
 from mlm_jax import vocabulary
 from mlm_jax.config import Config, Model
 from mlm_jax.errors import UserError
-from mlm_jax.files import read_json, write_whole
+from mlm_jax.files import link, read_json, write_whole
 from mlm_jax.model.families import family_of
 from mlm_jax.pretrained import Params, Pretrained, head_shardings, host_parts, parameter_shardings, put
 from mlm_jax.tensor_files import read_tensors, write_tensors
@@ -61,6 +61,18 @@ def write_initial(workdir: epath.PathLike, pretrained: Pretrained) -> None:
         "trained": pretrained.trained,
     }
     # Last: a workdir with it has the whole encoder.
+    write_whole(folder / "initial.json", json.dumps(described, indent=1, ensure_ascii=False) + "\n")
+
+
+def link_initial(source: epath.PathLike, workdir: epath.PathLike) -> None:
+    """Let a workdir start from the encoder that another starts from and has not trained: one file on disk for both.
+
+    Args:
+      source: a local workdir with `initial.safetensors`.
+    """
+    folder = epath.Path(workdir)
+    described = read_json(epath.Path(source) / "initial.json") | {"source": f"{source} at step 0"}
+    link(epath.Path(source) / TENSORS, folder / TENSORS)
     write_whole(folder / "initial.json", json.dumps(described, indent=1, ensure_ascii=False) + "\n")
 
 
