@@ -129,8 +129,8 @@ class Evaluate:
     """Folder of the evaluation; empty: runs/NAME-OF-CONFIG."""
     init: Annotated[str, MAY_CHANGE] = ""
     """A run or a Hugging Face folder whose encoder is evaluated."""
-    source: str = "en"
-    """Language that the transfer gap is measured from."""
+    source: Annotated[str, MAY_CHANGE] = "en"
+    """Language that the transfer gap is measured from, as the benchmarks name it."""
     mesh: Annotated[cfg.Mesh, MAY_CHANGE] = cfg.ALL_DEVICES
     """Devices of every benchmark, what is fine-tuned included."""
     max_length: int = 128

@@ -341,6 +341,8 @@ def table(rows: Sequence[BenchmarkRow], source: str, sizes: dict[str, int]) -> s
     """Tasks × languages, with mean, transfer gap and correlation with pretraining size."""
     languages = list(dict.fromkeys(r["language"] for r in rows))
     summaries = summary(rows, source, sizes)
+    gaps = any("gap" in found for found in summaries.values())
+    correlations = any("size_correlation" in found for found in summaries.values())
     cells = []
     for task, found in summaries.items():
         mine = {r["language"]: r for r in rows if r["task"] == task}
@@ -357,9 +359,21 @@ def table(rows: Sequence[BenchmarkRow], source: str, sizes: dict[str, int]) -> s
                 metric,
                 *(show(mine[x]["value"]) if x in mine else "" for x in languages),
                 show(found["mean"]),
-                show(found.get("gap")),
-                "" if correlation is None else f"{correlation:.2f}",
+                *([show(found.get("gap"))] if gaps else []),
+                *(["" if correlation is None else f"{correlation:.2f}"] if correlations else []),
             ]
         )
-    shown = console.format_table(["task", "metric", *languages, "mean", f"{source} - others", "ρ size"], cells)
-    return "\n".join([shown, *benchmark_cautions(rows)])
+    more = [*([f"{source} - others"] if gaps else []), *(["ρ size"] if correlations else [])]
+    shown = console.format_table(["task", "metric", *languages, "mean", *more], cells)
+    return "\n".join([shown, *benchmark_cautions(rows), *unknown_source(rows, source)])
+
+
+def unknown_source(rows: Sequence[BenchmarkRow], source: str) -> list[str]:
+    """The caution that there is no transfer gap, in a list, where several languages go by other codes than the source's."""
+    languages = list(dict.fromkeys(r["language"] for r in rows))
+    if source in languages or len(languages) < 2:
+        return []
+    near = [x for x in languages if x[:2] == source[:2]] or languages
+    return [
+        f"source: {source} is none of {', '.join(languages)}, so there is no transfer gap; set --source {near[0]}, or another"
+    ]

@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 from matplotlib.figure import Figure
 
-from mlm_jax.evaluate.run import LOWER_IS_BETTER, from_experiment, summary
+from mlm_jax.evaluate.run import LOWER_IS_BETTER, from_experiment, summary, unknown_source
 from mlm_jax.files import read_json, write_whole
 from mlm_jax.report.language_names import label
 from mlm_jax.report.plots import marker, new_axes, widen
@@ -42,7 +42,7 @@ def write_results_page(workdir: epath.PathLike) -> epath.Path:
         title=f"{folder.name}: {what}",
         lead=headline(rows, source),
         table=results_table(rows, source),
-        cautions=benchmark_cautions(rows),
+        cautions=[*benchmark_cautions(rows), *unknown_source(rows, source)],
         plots=curves(folder),
         protocols=protocols(rows),
     )
@@ -83,7 +83,7 @@ def results_table(rows: Sequence[BenchmarkRow], source: str) -> Table:
         return Cell(shown(value, metric[task]), value, 1 - share if metric[task] in LOWER_IS_BETTER else share)
 
     found = summary(rows, source, {})
-    feet = [("mean", "mean"), (f"{source} − others", "gap")]
+    feet = [("mean", "mean"), *([(f"{source} − others", "gap")] if any("gap" in f for f in found.values()) else [])]
     return Table(
         heads=["language", *(f"{t.replace('_', '-')}\n{metric[t].replace('_', ' ')}" for t in tasks)],
         rows=[[language_cell(x), *(cell(task, x) for task in tasks)] for x in languages],
