@@ -79,7 +79,7 @@ def headline_table(rows: Sequence[ProbeRow]) -> Table:
         values = [h.values.get(x) for x in TRANSFORMATIONS]
         shown = [Cell("" if value is None else f"{100 * value:.1f}", value) for value in values]
         cells.append([Cell(name, name), *shown, Cell(f"{h.layer}, {h.pooling}", h.layer)])
-    return Table(["probe", *TRANSFORMATIONS, "layer"], cells)
+    return Table(["probe", *TRANSFORMATIONS, "layer"], cells, widths=(0, 0, 0, 1, 1, 1))
 
 
 def mean_value(rows: Sequence[ProbeRow]) -> float:
@@ -189,19 +189,18 @@ def heat_map(values: np.ndarray, languages: Sequence[str], order: np.ndarray, ti
     """Percentages, float [languages, languages], with rows and columns in an order, int [languages]; numbers where there are few."""
     few = len(languages) <= WITH_NUMBERS
     names = [languages[i] for i in order]
-    beside = [label(name) for name in names] if few else names
+    beside = [label(name) for name in names] if few else names  # below there are the codes
     cell = (28 if few else 12) * len(names)
-    margin = 20 + 6 * max(map(len, beside))
-    figure, axes = new_axes(title, max(200, cell + margin + 50), width=max(WIDTH, cell + margin + 70))
+    below, left = (20 + 6 * max(map(len, x)) for x in (names, beside))
+    figure, axes = new_axes(title, max(200, cell + below + 10), width=max(WIDTH, cell + left + 70))
     axes.grid(visible=False)
     shown = values[np.ix_(order, order)]
     low, high = scale_of(shown)
     image = axes.imshow(shown, cmap="viridis", vmin=low, vmax=high, interpolation="none")
     small = 10 if few else 9
     axes.set_xticks(
-        range(len(names)), [label(name) for name in names] if few else names, rotation=90, rotation_mode="anchor",
-        ha="right", va="center", fontsize=small,
-    )  # fmt: skip
+        range(len(names)), names, rotation=90, rotation_mode="anchor", ha="right", va="center", fontsize=small
+    )
     axes.set_yticks(range(len(names)), beside, fontsize=small)
     axes.tick_params(length=0)
     if few:

@@ -12,25 +12,26 @@ from etils import epath
 
 from mlm_jax.config import flat_options
 from mlm_jax.files import write_whole
-from mlm_jax.report.plots import Drawn, figures, language_figures
+from mlm_jax.report.plots import Drawn, figures, language_figures, short
 from mlm_jax.report.rendering import Cell, Plot, Table, language_cell, plot_of, render
 from mlm_jax.report.run import Run, language_rows, mean, read_run
 from mlm_jax.report.svg import png, styled
 
+# Field → heading, form, and how wide a page has to be for it: 0 a phone, 1 a tablet, 2 a desk.
 COLUMNS = {
-    "language": ("language", "{}"),
-    "natural": ("natural share", "{:.4f}"),
-    "rate": ("smoothed share", "{:.4f}"),
-    "tokens": ("tokens", "{:,.0f}"),
-    "seen": ("tokens seen", "{:,.0f}"),
-    "epochs": ("epochs", "{:.1f}"),
-    "unknown": ("unknown", "{:.1%}"),
-    "targets": ("targets", "{:,}"),
-    "loss": ("validation loss", "{:.3f}"),
-    "perplexity": ("perplexity", "{:,.1f}"),
-    "bits_per_byte": ("bits per byte", "{:.3f}"),
-    "unigram": ("unigram loss", "{:.3f}"),
-    "gain": ("gained", "{:+.3f}"),
+    "language": ("language", "{}", 0),
+    "natural": ("natural\nshare", "{:.4f}", 2),
+    "rate": ("smoothed\nshare", "{:.4f}", 2),
+    "tokens": ("tokens", "{:,.0f}", 2),
+    "seen": ("tokens\nseen", "{:,.0f}", 2),
+    "epochs": ("epochs", "{:.1f}", 1),
+    "unknown": ("unknown", "{:.1%}", 1),
+    "targets": ("targets", "{:,}", 1),
+    "loss": ("validation\nloss", "{:.3f}", 0),
+    "perplexity": ("perplexity", "{:,.1f}", 2),
+    "bits_per_byte": ("bits per\nbyte", "{:.3f}", 1),
+    "unigram": ("unigram\nloss", "{:.3f}", 0),
+    "gain": ("gained", "{:+.3f}", 0),
 }
 
 
@@ -45,15 +46,16 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
     folder = epath.Path(workdir) / "report"
     folder.mkdir(parents=True, exist_ok=True)
     pairs = sum(row["is_pair"] for row in run.sampling)
-    among = f" and {pairs} pairs" if pairs else ""
+    among = f" and {_count(pairs, 'pair')}" if pairs else ""
     causal = run.config["model"]["causal"]
     steps, done = run.config["train"]["steps"], run.train[-1]["step"]
     progress = f"{done:,} steps" if done >= steps else f"{done:,} of {steps:,} steps"
     page = render(
         "run.html",
-        title=f"{run.name}: a multilingual encoder in {len(run.sampling) - pairs} languages{among}",
+        title=f"{run.name}: an encoder of {_count(len(run.sampling) - pairs, 'language')}{among}",
         lead=f"{progress} in {_duration(run.train[-1]['seconds'])} of training. {_finding(run)}",
         cards=_cards(run),
+        pairs=pairs,
         plots=_written(folder, figures(run)),
         language_plots=_written(folder, language_figures(run)),
         unit="per token, each predicted from those before it" if causal else "per masked token, at a fixed 15 % mask",
@@ -81,6 +83,8 @@ def _finding(run: Run) -> str:
         return "Nothing was held out to validate on."
     better = sum(scores["gain"] > 0 for scores in found)
     loss, unigram = (float(np.mean([scores[name] for scores in found])) for name in ("loss", "unigram"))
+    if len(found) == 1:
+        return f"Validation loss is {loss:.2f} nats per token; piece frequencies alone give {unigram:.2f}."
     return (
         f"Validation loss is {loss:.2f} nats per token, mean over languages; piece frequencies alone give {unigram:.2f}. "
         f"The model is below them in {better} of {len(found)} languages."
@@ -91,9 +95,10 @@ def _cards(run: Run) -> list[tuple[str, str]]:
     """(figure, what it is) of each card."""
     last = run.validation[-1] if run.validation else None
     speeds = sorted(r["tokens_per_second"] for r in run.train)
+    languages = sum(not row["is_pair"] for row in run.sampling)
     cards = [
-        (f"{sum(not row['is_pair'] for row in run.sampling)}", "languages"),
-        (f"{sum(run.tokens_seen().values()) / 1e6:,.1f} M", "tokens seen"),
+        (f"{languages}", "languages" if languages != 1 else "language"),
+        (short(sum(run.tokens_seen().values())), "tokens seen"),
         (f"{speeds[len(speeds) // 2]:,.0f}", "tokens per second, median"),
     ]
     if last is not None and run.best is not None:
@@ -117,15 +122,20 @@ def _table(run: Run) -> Table:
         for name in ("loss", "perplexity", "bits_per_byte", "unigram", "gain")
     }
     return Table(
-        heads=[label for label, _ in COLUMNS.values()],
+        heads=[head for head, _, _ in COLUMNS.values()],
         rows=[[language_cell(row.language), *_cells(vars(row) | row.scores)[1:]] for row in rows],
-        foot=[_cells({"language": "mean", **means})],
+        foot=[_cells({"language": "mean", **means})] if len(validated) > 1 else [],
+        widths=[width for _, _, width in COLUMNS.values()],
     )
 
 
 def _cells(row: Mapping[str, Any]) -> list[Cell]:
-    found = [(row.get(name), form) for name, (_, form) in COLUMNS.items()]
+    found = [(row.get(name), form) for name, (_, form, _) in COLUMNS.items()]
     return [Cell("" if value is None else form.format(value), value) for value, form in found]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:

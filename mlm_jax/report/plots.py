@@ -115,9 +115,9 @@ def validation(run: Run) -> Figure:
     """A line per language, the mean in bold; the best and the worst, or all where there is room, named at their ends."""
     steps = [v["step"] for v in run.validation]
     final = run.validation[-1]["macro_loss"]
-    title = f"Validation loss, mean over languages: {final:.2f} nats per token"
-    figure, axes = new_axes(title, unit="loss, nats per token")
     there = run.validation[-1]["languages"]
+    of = "mean over languages" if len(there) > 1 else label(next(iter(there)))
+    figure, axes = new_axes(f"Validation loss, {of}: {final:.2f} nats per token", unit="loss, nats per token")
     names = [r["language"] for r in run.sampling if r["language"] in there]
     names.sort(key=lambda n: there[n]["loss"])
     lines: dict[str, list[float]] = {n: [v["languages"][n]["loss"] for v in run.validation] for n in names}
@@ -127,10 +127,11 @@ def validation(run: Run) -> Figure:
     named = names if len(names) <= ROOM - taken else [*names[:room], *names[-room:]]
     for name, values in lines.items():
         stands_out = name in named and len(named) < len(names)
-        axes.plot(steps, values, color=GREY if stands_out else PALE, linewidth=0.8, marker=marker(steps), markersize=2)
+        colour = BLUE if len(names) == 1 else GREY if stands_out else PALE
+        axes.plot(steps, values, color=colour, linewidth=0.8, marker=marker(steps), markersize=2.5, clip_on=False)
     if len(names) > 1:
         means = [v["macro_loss"] for v in run.validation]
-        axes.plot(steps, means, color=BLUE, linewidth=2.6, marker=marker(steps), markersize=4)
+        axes.plot(steps, means, color=BLUE, linewidth=2.6, marker=marker(steps), markersize=4, clip_on=False)
     labels = [(label(n, 16), lines[n][-1], GREY) for n in named]
     if len(names) > 1:
         labels.append(("mean", final, BLUE))
@@ -138,7 +139,7 @@ def validation(run: Run) -> Figure:
         axes.axhline(unigram, color=ORANGE, linewidth=1.2, linestyle="--")
         labels.append(("unigram, mean", unigram, ORANGE))
     widen(axes, 0.05 * max(value for values in lines.values() for value in values))
-    axes.set_xlim(right=steps[-1])
+    axes.set_xlim(0 if len(steps) == 1 else None, steps[-1])
     axes.locator_params(axis="x", nbins=5, integer=True)
     label_ends(axes, steps[-1], labels)
     axes.set_xlabel("step")
@@ -292,7 +293,7 @@ def short(value: float) -> str:
     """A number in few letters: 1.5 M."""
     for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if abs(value) >= size:
-            return f"{value / size:g}{letter}"
+            return f"{value / size:.3g}{letter}"
     return f"{value:g}"
 
 

@@ -41,7 +41,7 @@ class Plot:
     @property
     def is_wide(self) -> bool:
         """Whether it has a line of the page for itself."""
-        return len(self.panels) > 1 or self.width > 500
+        return len(self.panels) > 1 or self.width > 640
 
 
 def plot_of(figures: Sequence[Figure], caption: str, prefix: str) -> Plot:
@@ -79,11 +79,18 @@ class Table:
     Attributes:
       heads: headings; a newline divides one into lines.
       foot: rows that stay below the others.
+      widths: of each column how wide a page has to be for it: 0 a phone, 1 a tablet, 2 a desk; empty: all are always there.
     """
 
     heads: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     foot: Sequence[Sequence[Cell]] = ()
+    widths: Sequence[int] = ()
+
+    def css(self, column: int, share: float | None = None) -> str:
+        """The classes of a cell of a column."""
+        width = self.widths[column] if self.widths else 0
+        return " ".join([f"wide{width}"] * bool(width) + ["shade"] * (share is not None))
 
 
 def language_cell(code: str) -> Cell:

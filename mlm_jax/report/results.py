@@ -79,8 +79,11 @@ def results_table(rows: Sequence[BenchmarkRow], source: str) -> Table:
         if (task, language) not in by:
             return Cell("")
         value, low, high = by[task, language], min(spans[task]), max(spans[task])
-        share = (value - low) / (high - low) if high > low else 0.5
-        return Cell(shown(value, metric[task]), value, 1 - share if metric[task] in LOWER_IS_BETTER else share)
+        if high == low:  # none is the better
+            return Cell(shown(value, metric[task]), value)
+        share = (value - low) / (high - low)
+        share = 1 - share if metric[task] in LOWER_IS_BETTER else share
+        return Cell(shown(value, metric[task]), value, 0.1 + 0.9 * share)
 
     found = summary(rows, source, {})
     feet = [("mean", "mean"), *([(f"{source} − others", "gap")] if any("gap" in f for f in found.values()) else [])]

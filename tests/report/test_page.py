@@ -10,7 +10,7 @@ import pytest
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
-from mlm_jax.report.page import write_report
+from mlm_jax.report.page import COLUMNS, write_report
 from mlm_jax.report.plots import baseline, new_axes, sampling, spread, validation, widen
 from mlm_jax.report.run import read_run, summary_table
 from mlm_jax.report.svg import styled
@@ -108,6 +108,22 @@ def test_every_language_is_named_in_letters_that_a_phone_shows(tmp_path):
     assert {float(size) for size in re.findall(r"font-size: ([\d.]+)px", page)} == {10.0}
     widths = {int(width) for width in re.findall(r"<svg [^>]*--width: (\d+)px", page)}
     assert widths == {340}  # of a phone's 390, less the margins
+
+
+def test_narrow_pages_lack_columns_that_can_be_asked_for(tmp_path):
+    make_run(tmp_path, 3)
+    page = write_report(tmp_path).read_text()
+    heads = re.findall(r"<th( class=[^>]*)?>([^<]*)</th>", page)
+    assert len(heads) == len(COLUMNS) and "> all 13 columns</label>" in page
+    assert [head.split("\n")[0] for css, head in heads if not css] == ["language", "validation", "unigram", "gained"]
+    for row in re.findall(r"<tr[^>]*>(.*?)</tr>", page, flags=re.DOTALL)[1:]:
+        assert len(re.findall('class="wide2"', row)) == len([c for c in COLUMNS.values() if c[2] == 2])
+
+
+def test_one_language_is_compared_with_none(tmp_path):
+    make_run(tmp_path, 1)
+    page = write_report(tmp_path).read_text()
+    assert "an encoder of 1 language<" in page and "mean over languages; piece" not in page
 
 
 def test_colours_are_the_mode_s(tmp_path):
