@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from scipy.cluster import hierarchy
 
 from mlm_jax.files import read_json, write_whole
+from mlm_jax.language_names import label
 from mlm_jax.neutrality.config import TRANSFORMATIONS
 from mlm_jax.neutrality.headlines import SHOWN, headlines
-from mlm_jax.report.language_names import label
 from mlm_jax.report.plots import WIDTH, new_axes, widen
 from mlm_jax.report.rendering import Cell, Table, plot_of, render
 from mlm_jax.report.svg import BLUE, GREEN, GREY, ORANGE, SERIES, styled

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from mlm_jax.report.language_names import label
+from mlm_jax.language_names import label
 from mlm_jax.report.run import LanguageRow, Run, language_rows, mean
 from mlm_jax.report.svg import BLUE, GREEN, GREY, LINE, ORANGE, PALE
 

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from matplotlib.figure import Figure
 
-from mlm_jax.report.language_names import language_name
+from mlm_jax.language_names import language_name
 from mlm_jax.report.svg import svg
 
 ENVIRONMENT = jinja2.Environment(

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from mlm_jax.evaluate.run import LOWER_IS_BETTER, from_experiment, summary, unknown_source
 from mlm_jax.files import read_json, write_whole
-from mlm_jax.report.language_names import label
+from mlm_jax.language_names import label
 from mlm_jax.report.plots import marker, new_axes, widen
 from mlm_jax.report.rendering import Cell, Plot, Table, language_cell, plot_of, render
 from mlm_jax.report.svg import BLUE, SERIES, styled

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
+from mlm_jax.language_names import NAMES, SAME, label, language_name
 from mlm_jax.prepare.sample import sample_languages
-from mlm_jax.report.language_names import NAMES, SAME, label, language_name
 from mlm_jax.report.page import write_report
 from tests.report.test_page import make_run
 
