@@ -77,14 +77,15 @@ def from_library(loaded: tokenizers.Tokenizer) -> Tokenizer:
     """A tokenizer of the Hugging Face library as ours."""
     vocabulary = loaded.get_vocab(with_added_tokens=True)
     by_id = {number: piece for piece, number in vocabulary.items()}
-    plain = without_specials(loaded)
+    text = loaded.to_str()
+    plain = without_specials(text)
     return Tokenizer(
         encode=lambda batch: [e.ids for e in plain.encode_batch(batch, add_special_tokens=False)],
         encode_offsets=lambda batch: [(e.ids, e.offsets) for e in plain.encode_batch(batch, add_special_tokens=False)],
         decode=lambda ids: loaded.decode(ids, skip_special_tokens=False),
         pieces=tuple(by_id.get(i, "") for i in range(max(by_id) + 1)),
-        starts_word=_word_rule(loaded),
-        byte_level='"ByteLevel"' in loaded.to_str(),
+        starts_word=_word_rule(json.loads(text)),
+        byte_level='"ByteLevel"' in text,
     )
 
 
@@ -130,13 +131,13 @@ def load_json(path: epath.PathLike) -> tokenizers.Tokenizer:
     return loaded
 
 
-def without_specials(loaded: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """A tokenizer with the same ids, none of which is a special token's whatever the text spells.
+def without_specials(text: str) -> tokenizers.Tokenizer:
+    """From a tokenizer.json, a tokenizer with the same ids, none of which is a special token's whatever the text spells.
 
     The library leaves special tokens out of its search of added ones, but models find in text all that is in their
     vocabulary: so there they get names that no text has.
     """
-    description = json.loads(loaded.to_str())
+    description = json.loads(text)
     model = description["model"]
     special = {token["content"] for token in description["added_tokens"] if token["special"]}
 
@@ -231,8 +232,7 @@ def read_vocab_txt(path: epath.PathLike) -> dict[str, int]:
     return vocabulary
 
 
-def _word_rule(loaded: tokenizers.Tokenizer) -> Callable[[str], bool] | None:
-    description = json.loads(loaded.to_str())
+def _word_rule(description: dict[str, Any]) -> Callable[[str], bool] | None:
     if description["model"]["type"] == "WordPiece":
         prefix = description["model"]["continuing_subword_prefix"]
         return lambda piece: not piece.startswith(prefix)

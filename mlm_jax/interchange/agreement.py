@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -72,7 +73,7 @@ def _names(ids: list[int], pieces: tuple[str, ...]) -> str:
 
 
 def corpus_lines(workdir: epath.Path, vocabulary: Vocabulary, most: int = LINES) -> list[str]:
-    """Lines of a run's corpus, as its blocks have them, alike many of every stream; none where the run has no corpus."""
+    """Lines of a run's corpus, as its blocks have them, alike many of every stream; none of what is not there."""
     corpus = workdir / "corpus"
     if not (corpus / "manifest.json").exists():
         return []
@@ -80,10 +81,13 @@ def corpus_lines(workdir: epath.Path, vocabulary: Vocabulary, most: int = LINES)
     path = workdir / "vocabulary" / vocabulary.file
     decode = load_pieces(path).decode if path.suffix == ".model" else load_json(path).decode_batch
     each = -(-most // max(1, len(prepared.streams)))
-    found = []
+    found: list[str] = []
     for stream in prepared.streams:
-        blocks = Blocks(corpus, stream.name, stream.train.shards, prepared.sequence_length, vocabulary.pad)
-        runs = list(itertools.islice(_runs(blocks, frozenset(vocabulary.special_ids)), each))
+        runs: list[list[int]] = []
+        # A corpus may have been removed when the training was over.
+        with contextlib.suppress(UserError):
+            blocks = Blocks(corpus, stream.name, stream.train.shards, prepared.sequence_length, vocabulary.pad)
+            runs = list(itertools.islice(_runs(blocks, frozenset(vocabulary.special_ids)), each))
         texts: list[str] = decode(runs) if runs else []
         found += [line for text in texts for line in text.split("\n") if line]
     return found

@@ -47,16 +47,7 @@ def import_tokenizer(source: Path, folder: epath.Path, size: int) -> Vocabulary:
     Raises:
       UserError: there is no tokenizer, or it has ids that the checkpoint has no row for.
     """
-    made = _load(source)
-    named = _special_tokens(source)
-    _refuse_ordinary(made, named, source)
-    made.add_special_tokens(
-        [
-            AddedToken(name, lstrip=role == "mask" and name == "<mask>", special=True, normalized=False)
-            for role, name in named.items()
-            if made.token_to_id(name) is not None and not _is_special(made, name)
-        ]
-    )
+    made, named = _load_flagged(source)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "tokenizer.json", made.to_str())
     described = vocabularies.vocabulary_of_file(folder / "tokenizer.json")
@@ -86,6 +77,24 @@ def import_tokenizer(source: Path, folder: epath.Path, size: int) -> Vocabulary:
             (kept / name).write_bytes((source / name).read_bytes())
     vocabularies.write_vocabulary(made_vocabulary, folder)
     return made_vocabulary
+
+
+def _load_flagged(source: Path) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+    """A folder's tokenizer, in which the token of every role is special; and the roles' tokens.
+
+    Raises:
+      UserError: as `_load`, and a role that an ordinary piece has.
+    """
+    made, named = _load(source), _special_tokens(source)
+    _refuse_ordinary(made, named, source)
+    made.add_special_tokens(
+        [
+            AddedToken(name, lstrip=role == "mask" and name == "<mask>", special=True, normalized=False)
+            for role, name in named.items()
+            if made.token_to_id(name) is not None and not _is_special(made, name)
+        ]
+    )
+    return made, named
 
 
 def _load(source: Path) -> tokenizers.Tokenizer:
@@ -315,7 +324,7 @@ def export_tokenizer(
     else:
         _write_tokenizer(folder, vocabulary, family, positions, out, token_types)
     why = unrounded(folder / vocabulary.file) if vocabulary.file == "sentencepiece.model" else ""
-    return check_agreement(folder, load_json(out / "tokenizer.json"), lines, "export: tokenizer.json", why)
+    return check_agreement(folder, _load_flagged(out)[0], lines, "export: tokenizer.json", why)
 
 
 def _write_tokenizer(

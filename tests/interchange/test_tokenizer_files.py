@@ -217,6 +217,9 @@ def test_export_compares_on_the_runs_own_corpus(tmp_path):
     lines = agreement.corpus_lines(workdir, words)
     assert len(lines) >= 40 and set("".join(lines)) <= set("abcdefghijklmnopqrstuvwxyz \u2047")
     assert agreement.corpus_lines(epath.Path(tmp_path), words) == []
+    for shard in (tmp_path / "run" / "corpus").rglob("*en*/*.tfrecord-*"):
+        shard.unlink()
+    assert 0 < len(agreement.corpus_lines(workdir, words)) < len(lines)
 
 
 def test_a_mask_that_is_an_ordinary_piece_keeps_its_id_and_the_mask_gets_another_name(tmp_path):
@@ -535,3 +538,14 @@ def test_exported_pairs_have_no_type_that_the_encoder_lacks(tmp_path, family, ty
     export_tokenizer(folder, words, family, 64, tmp_path / "out", token_types=types)
     made = tokenizers.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     assert made.encode("a", "b").type_ids[-1] == types - 1
+
+
+def test_tokens_that_the_settings_add_to_a_json_are_compared_as_they_are_read(tmp_path):
+    source = bert_folder(tmp_path / "theirs", {"added_tokens_decoder": {str(ROW): TOKEN | {"special": False}}})
+    word_piece({piece: i for i, piece in enumerate(PIECES)}, lowercase=True).save(str(source / "tokenizer.json"))
+    words = import_tokenizer(source, epath.Path(tmp_path / "run"), ROW + 1)
+    assert ROW in load_tokenizer(tmp_path / "run").encode(["a covidx b"])[0]
+    (tmp_path / "out").mkdir()
+    export_tokenizer(epath.Path(tmp_path / "run"), words, "bert", 64, tmp_path / "out", ["a covidx b", "[MASK]"])
+    kept = [(tmp_path / side / "tokenizer.json").read_bytes() for side in ("theirs", "out")]
+    assert kept[0] == kept[1]
