@@ -73,7 +73,8 @@ class Parallel:
       paths: two aligned files, one TSV, `tfds:NAME/CONFIG` of a TFDS translation data set whose
         languages have these codes, or `sample:django`.
       columns: of a TSV, that hold the sentences, counted from 1; (): the two that are text, beside ids, scores, addresses
-        and language codes, or that a first line names by the codes of the languages.
+        and language codes, or that a first line names by the codes or names of the languages. Cells that a CSV writer
+        put into quotation marks lose them.
     """
 
     languages: tuple[str, str]

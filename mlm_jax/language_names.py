@@ -83,6 +83,7 @@ for _entry in _entries(_BOTH):
     NAMES |= {_two: _name, _three: _name}
     SAME |= {_two: _three, _three: _two}
 NAMES |= dict(_entry.split(" ", 1) for _entry in _entries(_THREE))
+_CODES = {_name.casefold(): _code for _code, _name in reversed(NAMES.items())}  # name → the first of its codes
 EDITIONS = dict(_entry.split(" ", 1) for _entry in _entries(_EDITIONS))
 SCRIPTS = dict(_entry.split(" ", 1) for _entry in _entries(_SCRIPTS))
 
@@ -115,6 +116,20 @@ def language_name(code: str) -> str:
         else:
             return ""
     return f"{NAMES[base]} ({', '.join(said)})" if said else NAMES[base]
+
+
+def same_language(code: str, other: str) -> bool:
+    """Whether two codes, or a code and an English name, say one language, whatever script or region they add: de, deu, de_DE, German."""
+    return _base(code) == _base(other)
+
+
+def _base(code: str) -> str:
+    """A code's language, with two letters where it has such a code."""
+    folded = code.strip().casefold().replace("_", "-")
+    if folded in EDITIONS:
+        return folded
+    first = _CODES.get(folded, folded.split("-")[0])
+    return SAME[first] if len(first) == 3 and first in SAME else first
 
 
 def _pair(code: str) -> tuple[str, str]:

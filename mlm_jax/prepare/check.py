@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from etils import epath
@@ -12,12 +15,14 @@ from mlm_jax import console, coverage
 from mlm_jax.errors import UserError
 from mlm_jax.manifest import Stream
 from mlm_jax.prepare.slices import Slice
-from mlm_jax.prepare.sources import read_documents
+from mlm_jax.prepare.sources import read_documents, read_pairs
 from mlm_jax.prepare.tally import Tally, read_back
 from mlm_jax.tokenizers import load_tokenizer
 from mlm_jax.vocabulary import Vocabulary
 
 FIRST_LOOK = 100  # documents of each language
+SWAPPED = 0.2  # nats per character, by which both sides of pairs must be nearer to the other's language
+SWAPPED_SAMPLE, SWAPPED_MOST = 1_000, 50_000  # characters that are looked at, at least and at most
 NAMED = 10  # languages in a message, the worst first
 
 
@@ -59,6 +64,46 @@ def first_look(
         share = coverage.unknown_share(ids.count(words.unk), len(ids), tally.lost.total(), tally.characters)
         found[language] = (share, coverage.in_words(tally.lost))
     return found
+
+
+def refuse_swapped(
+    languages: Mapping[str, Sequence[Slice[cfg.Source]]], pairs: Mapping[tuple[str, str], Sequence[Slice[cfg.Parallel]]]
+) -> None:
+    """Refuse pairs whose sides are each the other's language, by the characters that stand together in the languages' own text.
+
+    Raises:
+      UserError: with the order to write.
+    """
+    profiles: dict[str, Counter[str]] = {}
+    for pair, slices in pairs.items():
+        if not all(name in languages for name in pair) or cfg.is_named(slices[0].paths[0]):
+            continue
+        for name in pair:
+            if name not in profiles:
+                own = next((batch for batch in read_documents(languages[name][0]) if batch), [])
+                profiles[name] = _together(own)
+        sample = next((batch for batch in read_pairs(slices[0]) if batch), [])
+        sides = [_together([sides[i] for sides in sample]) for i in (0, 1)]
+        found = [[_likelihood(side, profiles[name]) for name in pair] for side in sides]
+        enough = min(side.total() for side in sides) >= SWAPPED_SAMPLE
+        if enough and found[0][1] > found[0][0] + SWAPPED and found[1][0] > found[1][1] + SWAPPED:
+            first, second = pair
+            raise UserError(
+                f"data.parallel: {' and '.join(slices[0].paths)}: the sentences of {first} read like the text of {second}, and "
+                f'those of {second} like the text of {first}; turn them round: Parallel(("{second}", "{first}"), ...)'
+            )
+
+
+def _together(texts: Sequence[str]) -> Counter[str]:
+    """How often which two characters stand together, in the first `SWAPPED_MOST` characters."""
+    text = "\n".join(texts[:SWAPPED_MOST])[:SWAPPED_MOST].casefold()
+    return Counter(map("".join, itertools.pairwise(text)))
+
+
+def _likelihood(counts: Counter[str], profile: Counter[str]) -> float:
+    """The mean logarithm of the add-one smoothed share that a profile gives to what was counted."""
+    total = profile.total() + len(profile | counts)
+    return sum(n * math.log((profile[key] + 1) / total) for key, n in counts.items()) / max(counts.total(), 1)
 
 
 def refuse_unknown(unknown: Mapping[str, tuple[float, str]], most: float) -> None:

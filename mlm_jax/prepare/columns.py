@@ -10,6 +10,7 @@ from itertools import islice
 
 from mlm_jax import console
 from mlm_jax.errors import UserError
+from mlm_jax.language_names import same_language
 from mlm_jax.lines import read_lines
 
 LOOKED_AT = 500  # lines
@@ -19,29 +20,61 @@ NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?%?")
 ADDRESS = re.compile(r"\w+://\S+|www\.\S+")
 NAME = re.compile(r"(?=.*\d)[\w.:/#-]+", re.ASCII)  # an id or a date: no white space, and a digit in it
 CODE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,12})*")
+# What the columns of the first and second language are called, where not by their languages.
+HEADS = (
+    *(("source", name) for name in ("target", "translation")),
+    *(("src", name) for name in ("tgt", "trg", "ref", "mt")),
+    *((f"{name}1", f"{name}2") for name in ("sentence", "text", "lang", "sent", "s")),
+    *((f"{name}_1", f"{name}_2") for name in ("sentence", "text", "lang", "sent")),
+    ("source_text", "target_text"),
+    ("source_sentence", "target_sentence"),
+    ("src_text", "tgt_text"),
+    ("original", "translation"),
+)
 KINDS = {"numbers": NUMBER, "addresses": ADDRESS, "ids": NAME}
 
 
-def are_codes(cells: Sequence[str], languages: Sequence[str]) -> bool:
-    """Whether two cells are the languages' codes: headings."""
-    return [cell.strip().casefold() for cell in cells] == [language.casefold() for language in languages]
+def heading(cells: Sequence[str], languages: Sequence[str]) -> tuple[int, int] | None:
+    """The columns of two languages' sentences, counted from 0, where a file's first line names them; otherwise None.
+
+    Columns go by the languages' codes or names (`de`, `deu_Latn`, `German`, `sentence_de`), or by `HEADS`.
+    """
+    names = [cell.strip().strip('"').casefold() for cell in cells]
+    found = [[i for i, name in enumerate(names) if _names(name, language, languages)] for language in languages]
+    if all(len(mine) == 1 for mine in found) and found[0] != found[1]:
+        return found[0][0], found[1][0]
+    for first, second in HEADS:
+        if names.count(first) == names.count(second) == 1:
+            return names.index(first), names.index(second)
+    return None
+
+
+def _names(name: str, language: str, pair: Sequence[str]) -> bool:
+    """Whether a column's name says a language: alone, or as one word of it (`text_de`)."""
+    words = re.split(r"[\W_]+", name) if len(name.split()) == 1 else []
+    return _says(name, language, pair) or any(_says(word, language, pair) for word in words if len(word) > 1)
+
+
+def _says(code: str, language: str, pair: Sequence[str]) -> bool:
+    """Whether a code says one of a pair's languages; where they are one language in two scripts, it has to be the same code."""
+    if same_language(*pair):
+        return code.casefold().replace("_", "-") == language.casefold().replace("_", "-")
+    return same_language(code, language)
 
 
 def find_columns(path: str, languages: Sequence[str]) -> tuple[int, int]:
     """The columns of the first and of the second language's sentences, counted from 1, by a look at the first lines.
 
     Raises:
-      UserError: there are not two columns of text.
+      UserError: there are not two columns of text, or codes beside them are of other languages.
     """
     rows = [line.split("\t") for _, line in islice(read_lines(path), LOOKED_AT) if line.strip()]
     if not rows or len(rows[0]) < 2:
         raise UserError(f"{path}:1: no tab; a TSV needs two columns, a sentence each")
-    names = [cell.strip().casefold() for cell in rows[0]]
-    if all(language.casefold() in names for language in languages):
-        first, second = (names.index(language.casefold()) for language in languages)
-        # Codes on every line are no headings.
-        if not (len(rows) > 1 and are_codes([*rows[1][first : first + 1], *rows[1][second : second + 1]], languages)):
-            return first + 1, second + 1
+    named = heading(rows[0], languages)
+    # Codes on every line are no headings.
+    if named is not None and not (len(rows) > 1 and heading(rows[1], languages) == named):
+        return named[0] + 1, named[1] + 1
     width = Counter(map(len, rows)).most_common(1)[0][0]
     columns = [[cells[i].strip() for cells in rows if len(cells) == width] for i in range(width)]
     kinds = [_kind(cells) for cells in columns]
@@ -53,15 +86,39 @@ def find_columns(path: str, languages: Sequence[str]) -> tuple[int, int]:
             f"Parallel(..., columns=(1, 2))"
         )
     first, second = texts
-    # A column of one code before each sentence says whose it is.
-    codes = [columns[i - 1][0].casefold() if i and kinds[i - 1] == "codes" else "" for i in texts]
-    if codes == [languages[1].casefold(), languages[0].casefold()]:
-        first, second = second, first
+    # Two columns of one code each say whose sentences are whose: the first of them is of the first sentences.
+    codes = [columns[i][0] for i, kind in enumerate(kinds) if kind == "codes" and len(set(columns[i])) == 1]
+    if len(codes) == 2 and any(same_language(code, language) for code in codes for language in languages):
+        if all(_says(code, x, languages) for code, x in zip(codes, reversed(languages), strict=True)):
+            first, second = second, first
+        elif not all(_says(code, x, languages) for code, x in zip(codes, languages, strict=True)):
+            raise UserError(
+                f"{path}: its columns say {codes[0]} and {codes[1]}, not {languages[0]} and {languages[1]}; name their languages, or "
+                f"say which columns they are: Parallel(..., columns=({first + 1}, {second + 1}))"
+            )
     if width > 2:
         console.say(
             f"{path}: {languages[0]} in column {first + 1} and {languages[1]} in column {second + 1} of {width}"
         )
     return first + 1, second + 1
+
+
+def are_quoted(cells: Sequence[str]) -> bool:
+    """Whether all cells that are not empty stand in quotation marks."""
+    filled = [cell for cell in cells if cell]
+    return len(filled) > 1 and all(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in filled)
+
+
+def unquote(cell: str, quoted: bool) -> str:
+    """A cell's text without the quotation marks that CSV writers put around cells, and doubled within.
+
+    Args:
+      quoted: whether all cells have them; otherwise those lose them that hold doubled ones, which nobody types.
+    """
+    inner = cell[1:-1]
+    if len(cell) < 2 or not cell[0] == cell[-1] == '"' or '"' in inner.replace('""', ""):
+        return cell
+    return inner.replace('""', '"').strip() if quoted or '""' in inner else cell
 
 
 def _kind(cells: Sequence[str]) -> str:

@@ -61,6 +61,7 @@ def prepare_corpus(config: cfg.Config) -> Manifest:
     try:
         corpus.mkdir(parents=True, exist_ok=True)
         languages, pairs = streams_of(config.data, workers)
+        check.refuse_swapped(languages, pairs)
         held_out = gather(languages, pairs, corpus, workers)
         words = make_vocabulary(config, languages, held_out, workdir / "vocabulary", workers)
         # Before hours of encoding what cannot be written.

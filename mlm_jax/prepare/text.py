@@ -13,7 +13,7 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.lines import LONGEST_LINE, UNPACK, Chunk, parse_json, read_chunks, uncompressed
-from mlm_jax.prepare.columns import are_codes, find_columns
+from mlm_jax.prepare.columns import are_quoted, find_columns, heading, unquote
 from mlm_jax.prepare.slices import Pair, Slice, SourceKind
 
 FORMATS = (".txt", ".jsonl")
@@ -168,7 +168,7 @@ def _pairs(part: Slice[cfg.Parallel]) -> Iterator[list[Pair]]:
         yield from _aligned(*part.source.paths)
         return
     first, second = (column - 1 for column in part.source.columns)
-    width = 0
+    width, quoted = 0, None
     for chunk in read_chunks(part.source.paths[0]):
         batch = []
         for i, line in enumerate(chunk.lines):
@@ -181,11 +181,14 @@ def _pairs(part: Slice[cfg.Parallel]) -> Iterator[list[Pair]]:
                     f"{chunk.place(i)}: {found}, not {width or max(first, second) + 1}; mend the line, or set "
                     "Parallel.columns"
                 )
-            if not width and are_codes((cells[first], cells[second]), part.source.languages):
+            if not width and heading((cells[first], cells[second]), part.source.languages):
                 width = len(cells)
                 continue
             width = len(cells)
             batch.append((cells[first].strip(), cells[second].strip()))
+        if quoted is None:
+            quoted = [are_quoted([pair[i] for pair in batch]) for i in (0, 1)]
+        batch = [(unquote(a, quoted[0]), unquote(b, quoted[1])) for a, b in batch]
         yield [pair for pair in batch if all(pair)]
 
 

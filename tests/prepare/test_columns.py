@@ -7,7 +7,7 @@ import pytest
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
-from mlm_jax.prepare import sources
+from mlm_jax.prepare import check, sources
 
 EN = ["The river is wide.", "A house of stone", "Light", "We saw 3 trees", "Yes"]
 DE = ["Der Fluss ist breit.", "Ein Haus aus Stein", "Licht", "Wir sahen 3 Bäume", "Ja"]
@@ -22,6 +22,10 @@ LAYOUTS = {
     "other order, by the codes": lambda i, a, b: (str(i), "de", b, str(i + 9), "en", a),
     "addresses (ParaCrawl)": lambda i, a, b: (f"https://x.org/{i}", f"https://y.org/{i}", a, b, "0.7"),
     "corpus name": lambda i, a, b: ("opensubtitles", a, b),
+    "other order, by other codes (Tatoeba)": lambda i, a, b: (str(i), "deu", b, str(i + 9), "eng", a),
+    "codes together (FLORES)": lambda i, a, b: ("deu_Latn", "eng_Latn", b, a),
+    "codes after": lambda i, a, b: (b, "de", a, "en"),
+    "in quotation marks": lambda i, a, b: (f'"{a}"', f'"{b}"', "0.5"),
     "empty column": lambda i, a, b: (a, "", b),
 }
 
@@ -47,6 +51,58 @@ def test_layouts_are_recognised(tmp_path, layout, capsys):
 def test_a_heading_names_the_columns_and_is_no_pair(tmp_path):
     rows = [("DE", "note", "en"), *((b, "see above", a) for a, b in PAIRS)]
     assert read(write(tmp_path / "x.tsv", rows)) == PAIRS
+
+
+@pytest.mark.parametrize(
+    "first", [("German", "English"), ("deu", "eng"), ("deu_Latn", "eng_Latn"), ("text_de", "text_en")]
+)
+def test_headings_are_languages_by_any_code_or_name(tmp_path, first):
+    assert read(write(tmp_path / "x.tsv", [first, *((b, a) for a, b in PAIRS)])) == PAIRS
+
+
+@pytest.mark.parametrize("first", [("source", "target"), ("src", "tgt"), ("sentence1", "sentence2")])
+def test_headings_without_languages_are_no_pair(tmp_path, first):
+    assert read(write(tmp_path / "x.tsv", [first, *PAIRS])) == PAIRS
+
+
+def test_one_language_in_two_scripts_goes_by_the_whole_code(tmp_path):
+    for codes in (("zho_Hans", "zho_Hant"), ("zho_Hant", "zho_Hans")):
+        rows = [(codes[0], a, codes[1], b) for a, b in PAIRS]
+        assert read(write(tmp_path / "x.tsv", rows), languages=codes) == PAIRS
+        assert read(write(tmp_path / "x.tsv", rows), languages=codes[::-1]) == [(b, a) for a, b in PAIRS]
+
+
+def test_codes_of_other_languages_are_refused_and_the_advice_works(tmp_path):
+    path = write(tmp_path / "x.tsv", [("deu", b, "fra", a) for a, b in PAIRS])
+    with pytest.raises(UserError, match=r"say deu and fra, not de and en; .*columns=\(2, 4\)"):
+        read(path, languages=("de", "en"))
+    assert read(path, languages=("de", "en"), columns=(2, 4)) == [(b, a) for a, b in PAIRS]
+
+
+def test_quotation_marks_of_the_text_stay_and_those_of_csv_go(tmp_path):
+    rows = [('"Yes," he said, "yes"', "ja"), ('"He said ""yes"""', '"ja"'), ('"Fine."', "gut"), ('"', "x y")]
+    assert read(write(tmp_path / "x.tsv", rows)) == [
+        ('"Yes," he said, "yes"', "ja"),
+        ('He said "yes"', '"ja"'),
+        ('"Fine."', "gut"),
+        ('"', "x y"),
+    ]
+
+
+def test_sides_that_read_like_the_others_language_are_refused_and_the_advice_works(tmp_path):
+    (tmp_path / "en.txt").write_text("\n".join(a for a, _ in PAIRS))
+    (tmp_path / "zh.txt").write_text("\n".join(f"今天天气很好我喜欢喝茶 {i}" for i in range(40)))
+    rows = [(a * 2, f"今天天气很好我喜欢喝茶听音乐看书睡觉 {i}" * 2) for i, (a, _) in enumerate(PAIRS)]
+    path = write(tmp_path / "x.tsv", rows)
+
+    def look(*languages):
+        text = tuple(cfg.Source(x, f"{tmp_path}/{x}.txt") for x in ("en", "zh"))
+        data = cfg.Data(sources=text, parallel=(cfg.Parallel(languages, (str(path),)),))
+        check.refuse_swapped(sources.language_slices(data), sources.pair_slices(data))
+
+    with pytest.raises(UserError, match=r'turn them round: Parallel\(\("en", "zh"\)'):
+        look("zh", "en")
+    look("en", "zh")
 
 
 def test_what_cannot_be_told_is_refused_and_can_be_said(tmp_path):
