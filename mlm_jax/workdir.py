@@ -17,6 +17,7 @@ from mlm_jax import console
 from mlm_jax.errors import UserError
 from mlm_jax.fields import Difference, FixedBy, differences, types_of
 from mlm_jax.files import write_whole
+from mlm_jax.starts import note_start
 
 SHOWN = 8  # options that differ, named in a message
 
@@ -60,6 +61,8 @@ def own_workdir(config: Any, again: str = "", write: bool = True) -> None:
             console.warn(f"{config.workdir}: {'; '.join(onwards)}; what is trained from here on uses what is here")
     if write:
         write_text(config.workdir, "config.json", cfg.config_to_json(config))
+        if again:
+            note_start(folder, again)
 
 
 def refusal(config: Any, refused: Sequence[Difference], again: str) -> str:

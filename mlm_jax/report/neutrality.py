@@ -16,6 +16,7 @@ from mlm_jax.language_names import label
 from mlm_jax.neutrality.config import TRANSFORMATIONS
 from mlm_jax.neutrality.headlines import SHOWN, headlines
 from mlm_jax.report.plots import WIDTH, new_axes, widen
+from mlm_jax.report.provenance import provenance
 from mlm_jax.report.rendering import Cell, Table, plot_of, render
 from mlm_jax.report.svg import BLUE, GREEN, GREY, ORANGE, SERIES, styled
 from mlm_jax.results import ProbeRow, read_results
@@ -36,6 +37,7 @@ def write_analysis_page(workdir: epath.PathLike) -> epath.Path:
     folder = epath.Path(workdir)
     rows: list[ProbeRow] = read_results(folder)
     drawn = read_json(folder / "figures.json")
+    config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
     groups = {
         "Layer by layer": curves(rows),
         "Between languages": matrices(drawn),
@@ -52,6 +54,7 @@ def write_analysis_page(workdir: epath.PathLike) -> epath.Path:
         lead=finding(rows),
         table=headline_table(rows),
         sections={heading: plots for heading, plots in sections.items() if plots},
+        provenance=provenance(folder, config),
         alignments=[worked_alignment(name, d) for name, d in drawn.items() if "worked" in d],
     )
     write_whole(folder / "neutrality.html", page)

@@ -13,6 +13,7 @@ from etils import epath
 from mlm_jax.config import flat_options
 from mlm_jax.files import write_whole
 from mlm_jax.report.plots import Drawn, figures, language_figures, short
+from mlm_jax.report.provenance import provenance
 from mlm_jax.report.rendering import Cell, Plot, Table, language_cell, plot_of, render
 from mlm_jax.report.run import Run, language_rows, mean, read_run
 from mlm_jax.report.svg import png, styled
@@ -60,6 +61,7 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
         language_plots=_written(folder, language_figures(run)),
         unit="per token, each predicted from those before it" if causal else "per masked token, at a fixed 15 % mask",
         table=_table(run),
+        provenance=provenance(epath.Path(workdir), run.config, done),
         options={name: json.dumps(value, ensure_ascii=False) for name, value in flat_options(run.config).items()},
     )
     write_whole(folder / "index.html", page)

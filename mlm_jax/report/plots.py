@@ -36,12 +36,23 @@ class Drawn:
 
 def figures(run: Run) -> dict[str, Drawn]:
     """Name → what is drawn by step, in the order of the page."""
-    made = {"training": Drawn([training(run)], "Training loss and learning rate, by step.")}
+    made = {"training": Drawn([training(run)], f"Training loss and learning rate, by step.{went_on(run)}")}
     if run.best is not None:
         caption = "Validation loss of every language at a fixed 15 % mask, by step; the best and the worst are named."
         made["validation"] = Drawn([validation(run)], caption)
     made["throughput"] = Drawn([throughput(run)], "Real tokens per second, by step.")
     return made
+
+
+def stops(run: Run) -> list[int]:
+    """Steps at which the run was stopped and went on."""
+    return [step for step in run.continued if step < run.train[-1]["step"]]
+
+
+def went_on(run: Run) -> str:
+    """The sentence about the uprights of its plot."""
+    steps = ", ".join(f"{step:,}" for step in stops(run))
+    return f" Dashed uprights: stopped and continued, at step {steps}." if steps else ""
 
 
 def language_figures(run: Run) -> dict[str, Drawn]:
@@ -99,6 +110,8 @@ def training(run: Run) -> Figure:
     figure, axes = new_axes(f"Training loss: from {losses[0]:.2f} to {losses[-1]:.2f} nats per token")
     axes.plot(steps, losses, color=BLUE, linewidth=1.8, marker=marker(steps), markersize=3)
     widen(axes, 0.05 * max(losses))
+    for step in stops(run):
+        axes.axvline(step, color=GREY, linewidth=0.8, linestyle="--")
     axes.set_title("loss, nats per token", loc="left", color=BLUE)
     axes.set_xlabel("step")
     axes.locator_params(axis="x", nbins=6)

@@ -13,6 +13,7 @@ from mlm_jax.evaluate.run import LOWER_IS_BETTER, from_experiment, summary, unkn
 from mlm_jax.files import read_json, write_whole
 from mlm_jax.language_names import label
 from mlm_jax.report.plots import marker, new_axes, widen
+from mlm_jax.report.provenance import provenance
 from mlm_jax.report.rendering import Cell, Plot, Table, language_cell, plot_of, render
 from mlm_jax.report.svg import BLUE, SERIES, styled
 from mlm_jax.results import BenchmarkRow, benchmark_cautions, read_results
@@ -45,6 +46,7 @@ def write_results_page(workdir: epath.PathLike) -> epath.Path:
         cautions=[*benchmark_cautions(rows), *unknown_source(rows, source)],
         plots=curves(folder),
         protocols=protocols(rows),
+        provenance=provenance(folder, config),
     )
     write_whole(folder / "results.html", page)
     return folder / "results.html"

@@ -11,6 +11,7 @@ from etils import epath
 
 from mlm_jax import console
 from mlm_jax.errors import UserError
+from mlm_jax.starts import read_starts
 from mlm_jax.train.metrics import read_metrics
 
 
@@ -22,6 +23,7 @@ class Run:
       train, validation: the records of metrics.jsonl of that kind, by step.
       sampling: rows of `sampling.sampling_table`.
       config: the stored config.
+      continued: steps at which it was stopped and went on.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Run:
     validation: list[dict[str, Any]]
     sampling: list[dict[str, Any]]
     config: dict[str, Any]
+    continued: tuple[int, ...] = ()
 
     @property
     def unigram(self) -> dict[str, float]:
@@ -91,6 +94,7 @@ def read_run(workdir: epath.PathLike) -> Run:
         validation=[r for r in records if r["kind"] == "validation"],
         sampling=json.loads(texts["sampling.json"]),
         config=json.loads(texts["config.json"]),
+        continued=tuple(sorted({start["step"] for start in read_starts(folder)} - {0})),
     )
     if not run.train:
         raise UserError(f"{folder / 'metrics.jsonl'}: nothing logged yet; wait for the first line, or train on")

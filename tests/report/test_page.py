@@ -6,7 +6,9 @@ import itertools
 import json
 import re
 
+import jax
 import pytest
+from etils import epath
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
@@ -14,6 +16,7 @@ from mlm_jax.report.page import COLUMNS, write_report
 from mlm_jax.report.plots import baseline, new_axes, sampling, spread, validation, widen
 from mlm_jax.report.run import read_run, summary_table
 from mlm_jax.report.svg import styled
+from mlm_jax.starts import note_start, read_starts
 
 
 def make_run(folder, languages, validations=2):
@@ -124,6 +127,28 @@ def test_one_language_is_compared_with_none(tmp_path):
     make_run(tmp_path, 1)
     page = write_report(tmp_path).read_text()
     assert "an encoder of 1 language<" in page and "mean over languages; piece" not in page
+
+
+def test_a_page_says_where_its_run_comes_from(tmp_path):
+    make_run(tmp_path, 2)
+    folder = epath.Path(tmp_path)
+    page = write_report(tmp_path).read_text()
+    assert "<code>random parameters</code>" in page and "stopped and continued" not in page  # of an earlier version
+    note_start(folder, "mlm-jax prepare c.py")
+    note_start(folder, "mlm-jax pretrain c.py --train.steps '<20>'")
+    note_start(folder, "mlm-jax pretrain c.py --train.steps '<20>'")
+    for step in (12, 20):  # the second had nothing left to do
+        (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
+        note_start(folder, "mlm-jax pretrain c.py --train.steps '<20>'")
+    (tmp_path / "started.jsonl").open("a").write('{"cut o')
+    assert [start["step"] for start in read_starts(folder)] == [0, 0, 12, 20]
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"init": "runs/e5"}))
+    page = write_report(tmp_path).read_text()
+    assert "<code>runs/e5</code>" in page and "mlm-jax prepare" not in page and "UTC, at step 12<" in page
+    assert page.count("<code>mlm-jax pretrain c.py --train.steps &#39;&lt;20&gt;&#39;</code>") == 2
+    assert f"jax {jax.__version__}, python" in page
+    assert "stopped and continued, at step 12." in page
 
 
 def test_colours_are_the_mode_s(tmp_path):

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When, by which command and with which versions a workdir was started: its started.jsonl."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import platform
+from typing import Any
+
+from etils import epath
+
+from mlm_jax.files import write_whole
+
+
+def note_start(folder: epath.Path, command: str) -> None:
+    """Add a line to the workdir's started.jsonl, unless it says the same already: date (UTC), command, step, and versions."""
+    checkpoints = folder / "checkpoints"
+    steps = [int(p.name) for p in checkpoints.iterdir() if p.name.isdigit()] if checkpoints.is_dir() else []
+    versions = {name: importlib.metadata.version(name) for name in ("mlm_jax", "jax")}
+    start = {
+        "command": command,
+        "step": max(steps, default=0),
+        "versions": versions | {"python": platform.python_version()},
+    }
+    before = read_starts(folder)
+    if not before or {**before[-1], "date": ""} != {**start, "date": ""}:
+        lines = [*before, {"date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"), **start}]
+        write_whole(folder / "started.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def read_starts(folder: epath.Path) -> list[dict[str, Any]]:
+    """The lines of started.jsonl; none in workdirs of earlier versions. Lines that are no JSON are left out: nothing depends on them."""
+    found = []
+    path = folder / "started.jsonl"
+    for line in path.read_text().split("\n") if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
