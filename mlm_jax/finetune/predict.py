@@ -217,6 +217,8 @@ class Predictor:
         others = [None] * len(ones) if second is None else as_list(second, "second")
         if len(ones) != len(others):
             raise UserError(f"second: {len(others):,} texts for {len(ones):,}")
+        if second is not None and None in others:
+            raise UserError(f"second[{others.index(None)}]: NoneType, not a text; leave `second` out, or give all")
         examples = [
             Example(f"texts[{i}]", a, b, None, str(i)) for i, (a, b) in enumerate(zip(ones, others, strict=True))
         ]

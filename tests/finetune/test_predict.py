@@ -78,6 +78,7 @@ def test_a_tagger_splits_a_text_as_predict_does(models, tmp_path, capsys):
         ("pairs", ([("so", "the")],), r"texts\[0\]: one text; the model reads pairs"),
         ("pairs", (["so", "the"], ["so"]), "second: 1 texts for 2"),
         ("pairs", (["so"], "so"), "second: one str, not a list"),
+        ("pairs", (["so", "so"], ["so", None]), r"second\[1\]: NoneType, not a text"),
         ("pairs", (["so"], [4]), r"texts\[0\]: int, not a second text"),
         ("pairs", (["so"], [""]), r"texts\[0\]: a second text that is empty"),
         ("tag", ([["Anna", ""]],), r"texts\[0\]: a word that is empty"),
