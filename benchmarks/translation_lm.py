@@ -157,7 +157,9 @@ def write_analysis(folder: Path, text: str, languages: list[str], gold: str) -> 
             first = f"{folder}/{named('masked LM')}_probed"
             config = dataclasses.replace(config, word_alignment=(french,), compare=(first,))
     path = folder / "analysis.py"
-    path.write_text(f"from mlm_jax.neutrality.config import *\n\n\ndef get_config():\n    return {config!r}\n")
+    path.write_text(
+        f"from mlm_jax.config import *\nfrom mlm_jax.neutrality.config import *\n\n\ndef get_config():\n    return {config!r}\n"
+    )
     return path
 
 
