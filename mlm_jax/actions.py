@@ -6,6 +6,7 @@ What needs JAX or TensorFlow is imported by the function that uses it, so that `
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shlex
@@ -279,11 +280,16 @@ def export_run(given: dict[str, str], arguments: list[str]) -> int:
     """Write a run's encoder and tokenizer, or a fine-tuned model, as a Hugging Face folder.
 
     --step takes the run's best checkpoint, its last or that of a step; --model one of several fine-tuned models; --mesh.fsdp N
-    splits the parameters over N devices, where the host has no room for all.
+    splits the parameters over N devices, where the host has no room for all. The exported tokenizer is compared with the vocabulary on some
+    thousand lines, of which --differing N may be cut otherwise.
     """
     from mlm_jax.interchange.workdir import export_encoder
 
-    return exchange(export_encoder, given["WORKDIR"], given["FOLDER"], given)
+    differing = given["--differing"]
+    if not differing.isdecimal():
+        raise UserError(f"--differing: {differing} is not a number of lines")
+    convert = functools.partial(export_encoder, differing=int(differing))
+    return exchange(convert, given["WORKDIR"], given["FOLDER"], given)
 
 
 def exchange(

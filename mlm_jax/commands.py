@@ -151,7 +151,7 @@ COMMANDS = (
         "write a run's encoder and tokenizer, or what finetune made, as a folder",
         actions.export_run,
         arguments=("WORKDIR", "FOLDER"),
-        options=EXCHANGE,
+        options={**EXCHANGE, "--differing": ("N", "0")},
     ),
     Command(
         "predict",

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 import tokenizers
 from etils import epath
 
+from mlm_jax import console
 from mlm_jax.errors import UserError
 from mlm_jax.input.blocks import Blocks
 from mlm_jax.manifest import read_manifest
@@ -38,11 +39,17 @@ ODD = (
 
 
 def check_agreement(
-    vocabulary: epath.Path, exported: tokenizers.Tokenizer, lines: Iterable[str], where: str, why: str = ""
+    vocabulary: epath.Path,
+    exported: tokenizers.Tokenizer,
+    lines: Iterable[str],
+    where: str,
+    why: str = "",
+    most: int = 0,
 ) -> int:
     """Encode lines with a `vocabulary/` folder's tokenizer and with an exported one, without specials.
 
     Args:
+      most: lines that may differ, which is then said.
       where, why: for the message: what was exported, and a reason that is known beforehand.
 
     Returns:
@@ -54,17 +61,26 @@ def check_agreement(
     texts = [*ODD, *lines]
     texts += [apart for text in texts if (apart := unicodedata.normalize("NFD", text)) != text]
     ours, theirs = load_tokenizer(vocabulary), from_library(exported)
+    said, count = "", 0
     for begin in range(0, len(texts), 500):
         batch = texts[begin : begin + 500]
         for text, a, b in zip(batch, ours.encode(batch), theirs.encode(batch), strict=True):
-            if a != b:
-                at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-                raise UserError(
-                    f"{where}: cuts the line {text[:LONGEST]!r} otherwise than the vocabulary that was trained with, from its token "
-                    f"{at} on: {_names(b[at : at + 3], theirs.pieces)}, not {_names(a[at : at + 3], ours.pieces)}{why}; "
-                    "nothing was exported, because the encoder would read other tokens than it learned; "
-                    "use the workdir itself (predict, evaluate, finetune), or a vocabulary of another kind"
-                )
+            if a == b:
+                continue
+            count += 1
+            at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+            said = said or (
+                f"{where}: cuts the line {text[:LONGEST]!r} otherwise than the vocabulary that was trained with, from its token "
+                f"{at} on: {_names(b[at : at + 3], theirs.pieces)}, not {_names(a[at : at + 3], ours.pieces)}{why}; "
+            )
+    said += f"{count:,} of {len(texts):,} lines differ"
+    if count > most:
+        raise UserError(
+            f"{said}; nothing was exported, because the encoder would read other tokens than it learned; use the workdir itself "
+            f"(predict, evaluate, finetune), a vocabulary of another kind, or, if so few do not matter, --differing {count}"
+        )
+    if count:
+        console.warn(said)
     return len(texts)
 
 

@@ -301,6 +301,7 @@ def export_tokenizer(
     out: Path,
     lines: Iterable[str] = (),
     token_types: int = 2,
+    differing: int = 0,
 ) -> int:
     """Write a `vocabulary/` folder's tokenizer into a Hugging Face folder; a tokenizer.json that was imported, as it came.
 
@@ -308,6 +309,7 @@ def export_tokenizer(
       positions: of the encoder, which are the tokenizer's longest text.
       lines: text that both must cut alike, besides `agreement.ODD`.
       token_types: of the encoder.
+      differing: lines that may be cut otherwise.
 
     Returns:
       How many lines they were compared on.
@@ -324,7 +326,7 @@ def export_tokenizer(
     else:
         _write_tokenizer(folder, vocabulary, family, positions, out, token_types)
     why = unrounded(folder / vocabulary.file) if vocabulary.file == "sentencepiece.model" else ""
-    return check_agreement(folder, _load_flagged(out)[0], lines, "export: tokenizer.json", why)
+    return check_agreement(folder, _load_flagged(out)[0], lines, "export: tokenizer.json", why, differing)
 
 
 def _write_tokenizer(

@@ -135,7 +135,9 @@ def write_imported(folder: epath.Path, found: Pretrained, head: FinetunedHead) -
     write_whole(folder / "config.json", cfg.config_to_json(config))
 
 
-def export_encoder(workdir: str, out: str, which: str = "best", model: str = "", mesh: cfg.Mesh | None = None) -> str:
+def export_encoder(
+    workdir: str, out: str, which: str = "best", model: str = "", mesh: cfg.Mesh | None = None, differing: int = 0
+) -> str:
     """Write a run's encoder, or a fine-tuned one with its head, as a Hugging Face folder.
 
     Args:
@@ -145,6 +147,7 @@ def export_encoder(workdir: str, out: str, which: str = "best", model: str = "",
       model: of a workdir of `finetune` that has several.
       mesh: of the devices that the parameters are split over, from which one tensor at a time is gathered; None: the host
         holds them all.
+      differing: lines that the exported tokenizer may cut otherwise than the vocabulary, of some thousand that are compared.
 
     Returns:
       What was exported, in words.
@@ -173,9 +176,8 @@ def export_encoder(workdir: str, out: str, which: str = "best", model: str = "",
     trained = min(pretrained.trained or positions, positions)
     try:
         lines = corpus_lines(epath.Path(workdir), words)
-        export_tokenizer(
-            epath.Path(workdir) / "vocabulary", words, family, trained, aside, lines, pretrained.model.token_types
-        )
+        types, folder_of_words = pretrained.model.token_types, epath.Path(workdir) / "vocabulary"
+        export_tokenizer(folder_of_words, words, family, trained, aside, lines, types, differing)
         write_folder(aside, pretrained)
     except UserError:
         shutil.rmtree(aside)

@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import re
 import shlex
 import weakref
 
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
+from tokenizers import normalizers
 
 from mlm_jax import cli
 from mlm_jax.finetune.config import Task
@@ -135,6 +137,19 @@ def test_parts_that_a_runs_own_updates_made_are_said(tmp_path):
         f"the output layer (head) is new: {start} had none, and 30 updates of this run made it"
     ]
     assert untrained(start, dataclasses.replace(found, step=30)) == []
+
+
+def test_a_tokenizer_that_differs_is_exported_where_that_is_asked_for(tmp_path, monkeypatch, capsys):
+    start = make_start(tmp_path / "run", PLAIN)
+    monkeypatch.setattr("mlm_jax.interchange.sentencepiece_json._normalizers", lambda *_: [normalizers.Lowercase()])
+    assert cli.main(["export", str(start), str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"cuts the line '.*' otherwise .*\d+ of [\d,]+ lines differ; nothing was exported", said)
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob("*.partial"))
+    option = said.strip().split(" or, if so few do not matter, ")[1].split()
+    assert cli.main(["export", str(start), str(tmp_path / "out"), *option]) == 0
+    assert "lines differ" in " ".join(capsys.readouterr())
+    assert cli.main(["export", str(start), str(tmp_path / "more"), "--differing", "few"]) == 2
 
 
 def test_a_hugging_face_folder_is_called_that_and_how_to_go_on_works(tmp_path, capsys):
