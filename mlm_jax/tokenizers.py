@@ -174,10 +174,18 @@ RUNS = (
     "Tai_Le",
     "Tai_Tham",
     "Yi",
+    "Bopomofo",
+    "New_Tai_Lue",
+    "Tai_Viet",
+    "Ahom",
+    "Nushu",
+    "Tangut",
+    "Khitan_Small_Script",
 )
-LONGEST_RUN = 25  # characters with their marks: with up to three marks each, within the 100 that BERT's words may have
+LONGEST_RUN = 25  # characters with their marks: with up to three marks each, within `LONGEST_WORD`
 _IN_RUN = "".join(f"\\p{{{script}}}" for script in RUNS)
-_RUN = tokenizers.Regex(f"(?:[{_IN_RUN}]\\p{{M}}*){{1,{LONGEST_RUN}}}")
+LONGEST_WORD = 100  # characters that BERT's words may have
+_RUN = tokenizers.Regex(f"(?:[{_IN_RUN}]\\p{{M}}*){{1,{LONGEST_RUN}}}|[^{_IN_RUN}]{{{LONGEST_WORD}}}")
 _ONE_OF_RUN = pre_tokenizers.Split(tokenizers.Regex(f"[{_IN_RUN}]"), "removed")
 
 
@@ -196,10 +204,10 @@ def word_piece(
       vocabulary: piece → id, with "##" before pieces that go on a word.
       lowercase: lower-case and without accents ("uncased").
       normalization: of `config.Vocabulary`, before BERT's, of which then is left that Han characters are words; "": BERT's alone.
-      cut_runs: words of scripts without spaces end after `LONGEST_RUN` characters, and where another script begins. BERT's own rules
-        make a whole line of Thai one word, and what has more than 100 characters [UNK].
+      cut_runs: words of scripts without spaces end after `LONGEST_RUN` characters, and where another script begins; others after
+        `LONGEST_WORD`. BERT's own rules make a whole line of Thai one word, and what has more than 100 characters [UNK].
     """
-    made = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    made = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=LONGEST_WORD))
     steps: list[Any] = [normalizers.NFKC()] if normalization.startswith("nfkc") else []
     steps += [normalizers.Lowercase()] if normalization.endswith("_cf") else []
     # BERT's cleaning drops the joiners of Persian and of Indic scripts, as it does control characters.

@@ -13,8 +13,14 @@ from mlm_jax.errors import UserError
 from mlm_jax.prepare import named, sample, text
 from mlm_jax.prepare.slices import Pair, Slice, SourceKind
 
-# A code that a file may be named by: two or three letters, and after - or _ a script, a region or the like (zh, zho-CN, en_GB, sr-Latn).
-CODE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,12})*")
+# A code that a file may be named by: two or three letters, and after - or _ a script, a region or a variant (zh, zho-CN, en_GB, sr-Latn,
+# be-tarask, zh-min-nan, es-419, de-1996).
+CODE = re.compile(r"simple|[A-Za-z]{2,3}([-_]([A-Za-z]{2,12}|\d{3,4}|[xX]([-_][A-Za-z]+)?))*")
+# Parts of files' names that say what became of a text, and that codes of rare languages have too.
+NO_CODES = frozenset(
+    "all bak backup clean copy dedup dev doc final full log new old orig out part raw ref sample src temp test tgt tmp train trg tst val "
+    "valid validation".split()
+)
 
 # By what stands before the colon of a source's path. What none of them has is a file.
 KINDS: dict[str, SourceKind] = {"tfds": named.TFDS, "seqio": named.SEQIO, "sample": sample.SAMPLE}
@@ -77,14 +83,22 @@ def _resolve(source: cfg.Source) -> Iterator[cfg.Source]:
         yield source
 
 
+def is_code(name: str) -> bool:
+    """Whether a file's name is a language's code, as far as its form tells: no `README`, `de (1)`, `en_old`, `dev`."""
+    first, *parts = re.split(r"[-_]", name.casefold())
+    if not CODE.fullmatch(name) or first in NO_CODES - {"new"}:  # Newar, of which Wikipedia has an edition
+        return False
+    return not any(part in NO_CODES and before != "x" for before, part in zip([first, *parts], parts, strict=False))
+
+
 def _refuse_odd(source: cfg.Source, found: list[str]) -> None:
     """Say which languages a path gives, and refuse what is no language code: a README, a copy, a hidden file.
 
     Raises:
       UserError: with the sources to write instead.
     """
-    odd = [language for language in found if not CODE.fullmatch(language)]
-    good = [language for language in found if CODE.fullmatch(language)]
+    good = [language for language in found if is_code(language)]
+    odd = [language for language in found if language not in good]
     if odd and source.language == "*":
         path = source.path.replace("{language}", odd[0])
         one = (good or ["en"])[0]
@@ -93,6 +107,12 @@ def _refuse_odd(source: cfg.Source, found: list[str]) -> None:
             f"{f', and {len(odd) - 1} more like it' if len(odd) > 1 else ''}; move what is no text away, or name each language: "
             f'Source("{one}", "{source.path.replace("{language}", one)}")'
         )
+    alike = {language.casefold().replace("_", "-"): language for language in found}
+    for language in found:
+        if (other := alike[language.casefold().replace("_", "-")]) != language:
+            raise UserError(
+                f"data.sources: {source.path} takes {language} and {other} for two languages; put their text into one file, or move one away"
+            )
     console.say(f"{source.path}: {len(found)} languages: {', '.join(found)}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import re
 from collections.abc import Iterator
 from typing import Literal
 
@@ -17,6 +18,12 @@ from mlm_jax.prepare.columns import are_quoted, find_columns, heading, unquote
 from mlm_jax.prepare.slices import Pair, Slice, SourceKind
 
 FORMATS = (".txt", ".jsonl")
+# Names of what lies beside text in a folder: of a pattern's files that is hardly meant.
+STRAY = re.compile(
+    r"(readme|licen[cs]e|copying|copyright|notice|changes|changelog|authors|manifest|requirements)\b.*|copy of .*"
+    r"|.*( \(\d+\)|[ ._-](copy|old|bak|backup|orig|tmp)\b).*",
+    re.IGNORECASE,
+)
 
 
 def read_file_documents(
@@ -133,6 +140,12 @@ def _file_slices(
     if not files:
         raise UserError(f"data.sources: language {source.language}: no file matches {pattern}; check the path")
     for file in files:
+        if file != pattern and (STRAY.fullmatch(epath.Path(file).name) or uncompressed(file) in set(files) - {file}):
+            twice = "" if STRAY.fullmatch(epath.Path(file).name) else f" beside {uncompressed(file)}"
+            raise UserError(
+                f"data.sources: language {source.language}: {pattern} takes {file}{twice} for text; move it away, or give a path that "
+                "leaves it out"
+            )
         if not uncompressed(file).endswith(FORMATS):
             packed = ", ".join(UNPACK)
             raise UserError(

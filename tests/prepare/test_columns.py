@@ -127,7 +127,7 @@ def test_files_that_are_no_language_are_refused_and_the_others_listed(tmp_path, 
     assert "5 languages: de, en, sr_Latn, zh-Hant, zho-CN" in capsys.readouterr().out
     (tmp_path / "._en.txt").write_text("what macOS leaves on other disks\n")
     assert len(sources.language_slices(cfg.Data(sources=(source,)))) == 5  # hidden files are none of a pattern's
-    for odd in ("README", "de (1)", "en.old", "notes", "x", "en~"):
+    for odd in ("README", "de (1)", "en.old", "notes", "x", "en~", "en_old", "en-backup", "de-2", "dev", "en_train"):
         stray = tmp_path / f"{odd}.txt"
         stray.write_text("text\n")
         with pytest.raises(UserError, match=r'name each language: Source\("de", "') as refused:
@@ -141,6 +141,33 @@ def test_files_that_are_no_language_are_refused_and_the_others_listed(tmp_path, 
     assert set(sources.language_slices(cfg.Data(sources=(cfg.Source("README", f"{tmp_path}/README.txt"),)))) == {
         "README"
     }
+
+
+@pytest.mark.parametrize(
+    "code", ["simple", "be-tarask", "be-x-old", "zh-min-nan", "zh_classical", "es-419", "de-1996", "eng_Latn", "new"]
+)
+def test_codes_of_corpora_are_taken(code):
+    assert sources.is_code(code)
+
+
+@pytest.mark.parametrize(
+    "stray", ["README.txt", "en (1).txt", "Copy of en.txt", "en-copy.txt", "en.txt.bak", "en.txt.gz"]
+)
+def test_stray_files_are_none_of_a_patterns_and_what_is_named_is_taken(tmp_path, stray):
+    (tmp_path / "en.txt").write_text("text\n")
+    (tmp_path / stray).write_text("text\n")
+    with pytest.raises(UserError, match="move it away, or give a path that leaves it out") as refused:
+        sources.language_slices(cfg.Data(sources=(cfg.Source("en", f"{tmp_path}/*"),)))
+    assert str(tmp_path / stray) in str(refused.value)
+    if stray.endswith(".txt"):
+        sources.language_slices(cfg.Data(sources=(cfg.Source("en", f"{tmp_path}/{stray}"),)))
+
+
+def test_two_spellings_of_a_code_are_refused(tmp_path):
+    for name in ("zh-CN", "zh_cn"):
+        (tmp_path / f"{name}.txt").write_text("text\n")
+    with pytest.raises(UserError, match="zh-CN and zh_cn for two languages"):
+        sources.language_slices(cfg.Data(sources=(cfg.Source("*", f"{tmp_path}/{{language}}.txt"),)))
 
 
 def test_a_folder_that_is_there_is_no_pattern(tmp_path):
