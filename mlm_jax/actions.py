@@ -256,12 +256,14 @@ def report_evaluation(config: Evaluate) -> None:
 
 def report_analysis(config: Analyze) -> None:
     """Write neutrality.html, and print the headlines."""
-    from mlm_jax.neutrality.headlines import table
+    from mlm_jax.neutrality.headlines import read_cautions, table
     from mlm_jax.report.neutrality import write_analysis_page
     from mlm_jax.results import read_results
 
     page = write_analysis_page(config.workdir)
     console.say(table(read_results(config.workdir)))
+    for caution in read_cautions(config.workdir):
+        console.warn(caution)
     console.say(f"page: {page}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NotRequired, ParamSpec, TypedDict, TypeVar
 
@@ -121,6 +122,12 @@ def few_examples(name: str, counts: Mapping[str, int]) -> list[str]:
         if few
         else []
     )
+
+
+def standard_error(share: float, count: int) -> float:
+    """The binomial standard error of a share of `count` examples, with one added to either side, so that 0 and 1 have one too."""
+    p = (min(max(share, 0.0), 1.0) * count + 1) / (count + 2)
+    return math.sqrt(p * (1 - p) / (count + 2))
 
 
 def finetuned_cautions(rows: Sequence[FinetunedRow]) -> list[str]:

@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
+from etils import epath
 
 from mlm_jax import console
+from mlm_jax.files import read_json
 from mlm_jax.neutrality.config import TRANSFORMATIONS
 from mlm_jax.results import ProbeRow
+
+FEW_LANGUAGES = 10  # below which clusters are families by chance
 
 
 class Best(TypedDict):
@@ -97,6 +101,35 @@ def headlines(rows: Sequence[ProbeRow]) -> list[Headline]:
         values = {x: float(np.mean(found[x])) for x in TRANSFORMATIONS if x in found}
         out.append(Headline(title + comma + more, name, best["layer"], best["pooling"], values))
     return out
+
+
+def analysis_cautions(config: Mapping[str, Any], width: int) -> list[str]:
+    """What to know of an analysis: maps fitted on fewer sentences than they have dimensions, families of few languages.
+
+    Args:
+      config: of the analysis, as its workdir has it.
+      width: of the encoder's vectors; 0: not known.
+    """
+    found = []
+    for part in config.get("aligned", ()):
+        name, languages = part["name"], len(part["files"])
+        if part["fit"] < width:
+            found.append(
+                f"{name}: projections into {width:,} dimensions are fitted on {part['fit']:,} sentences, which do not determine them: "
+                "projected values are too low; raise fit"
+            )
+        if languages < FEW_LANGUAGES:
+            found.append(f"{name}: families are found among {languages} languages, so their V-measure says little")
+    return found
+
+
+def read_cautions(workdir: epath.PathLike) -> list[str]:
+    """`analysis_cautions` of a workdir of `analyze`, as far as it has its config."""
+    config, initial = (epath.Path(workdir) / name for name in ("config.json", "initial.json"))
+    if not config.exists():
+        return []
+    width = read_json(initial).get("model", {}).get("width", 0) if initial.exists() else 0
+    return analysis_cautions(read_json(config), width)
 
 
 def table(rows: Sequence[ProbeRow]) -> str:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,12 @@ from scipy.cluster import hierarchy
 from mlm_jax.files import read_json, write_whole
 from mlm_jax.language_names import label
 from mlm_jax.neutrality.config import TRANSFORMATIONS
-from mlm_jax.neutrality.headlines import SHOWN, headlines
+from mlm_jax.neutrality.headlines import SHOWN, headlines, read_cautions
 from mlm_jax.report.plots import WIDTH, new_axes, widen
 from mlm_jax.report.provenance import provenance
 from mlm_jax.report.rendering import Cell, Table, plot_of, render
 from mlm_jax.report.svg import BLUE, GREEN, GREY, ORANGE, SERIES, styled
-from mlm_jax.results import ProbeRow, read_results
+from mlm_jax.results import ProbeRow, read_results, standard_error
 
 COLOURS = dict(zip(TRANSFORMATIONS, (GREY, BLUE, GREEN, ORANGE), strict=True))
 MARKERS = ("o", "^", "s")
@@ -51,7 +52,8 @@ def write_analysis_page(workdir: epath.PathLike) -> epath.Path:
     page = render(
         "neutrality.html",
         title=f"{folder.name}: what its layers know of language",
-        lead=finding(rows),
+        lead=finding(rows, {part["name"]: part["test"] * len(part["files"]) for part in config.get("aligned", ())}),
+        cautions=read_cautions(folder),
         table=headline_table(rows),
         sections={heading: plots for heading, plots in sections.items() if plots},
         provenance=provenance(folder, config),
@@ -61,8 +63,12 @@ def write_analysis_page(workdir: epath.PathLike) -> epath.Path:
     return folder / "neutrality.html"
 
 
-def finding(rows: Sequence[ProbeRow]) -> str:
-    """What centring does to identification and retrieval, in a sentence."""
+def finding(rows: Sequence[ProbeRow], tested: Mapping[str, int]) -> str:
+    """What centring does to identification and retrieval, in a sentence; a difference below two standard errors is none.
+
+    Args:
+      tested: set → sentences, of all its languages; of sets that it lacks any difference counts.
+    """
     said = []
     for probe in ("identification", "retrieval"):
         mine = [h for h in headlines(rows) if h.probe == SHOWN[probe].headline and "centred" in h.values]
@@ -70,7 +76,20 @@ def finding(rows: Sequence[ProbeRow]) -> str:
             plain, centred = (100 * float(np.mean([h.values[kind] for h in mine])) for kind in ("plain", "centred"))
             verb = "raises" if centred >= plain else "lowers"
             sets = f" (mean of {len(mine)} sets)" if len(mine) > 1 else ""
-            said.append(f"{verb} {SHOWN[probe].headline} from {plain:.1f} to {centred:.1f} %{sets}")
+            errors = [
+                standard_error(h.values[kind], tested[h.set])
+                for h in mine
+                for kind in ("plain", "centred")
+                if tested.get(h.set)
+            ]
+            noise = 200 * math.hypot(*errors) / len(mine)
+            if abs(centred - plain) < noise or f"{plain:.1f}" == f"{centred:.1f}":
+                within = f", within ± {noise:.1f}" if errors else ""
+                said.append(
+                    f"leaves {SHOWN[probe].headline} where it was ({plain:.1f} and {centred:.1f} %{within}){sets}"
+                )
+            else:
+                said.append(f"{verb} {SHOWN[probe].headline} from {plain:.1f} to {centred:.1f} %{sets}")
     return f"Taking away each language's mean {' and '.join(said)}." if said else ""
 
 

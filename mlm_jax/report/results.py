@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from mlm_jax.report.plots import marker, new_axes, widen
 from mlm_jax.report.provenance import provenance
 from mlm_jax.report.rendering import Cell, Plot, Table, language_cell, plot_of, render
 from mlm_jax.report.svg import BLUE, SERIES, styled
-from mlm_jax.results import BenchmarkRow, benchmark_cautions, read_results
+from mlm_jax.results import BenchmarkRow, benchmark_cautions, read_results, standard_error
 from mlm_jax.train.metrics import read_metrics
 
 
@@ -57,16 +58,24 @@ def headline(rows: Sequence[BenchmarkRow], source: str) -> str:
     metric = {r["task"]: r["metric"] for r in rows}
     parts = []
     for task, found in summary(rows, source, {}).items():
-        gap = (
-            f", {source} {100 * abs(found['gap']):.1f} {'above' if found['gap'] >= 0 else 'below'} the others"
-            if "gap" in found
-            else ""
-        )
+        gap = ""
+        if "gap" in found and metric[task] not in LOWER_IS_BETTER:
+            side = "above" if found["gap"] >= 0 else "below"
+            gap = f", {source} {100 * abs(found['gap']):.1f} {side} the others"
+            if abs(found["gap"]) < gap_noise([r for r in rows if r["task"] == task], source):
+                gap = f", {source} as the others within the noise"
         if metric[task] in LOWER_IS_BETTER:
             parts.append(f"{task}: {found['mean']:.3f} {metric[task].replace('_', ' ')} on average")
         else:
             parts.append(f"{task}: {100 * found['mean']:.1f} {metric[task].replace('_', ' ')} on average{gap}")
     return "; ".join(parts) + "."
+
+
+def gap_noise(rows: Sequence[BenchmarkRow], source: str) -> float:
+    """Two standard errors of a task's transfer gap, by the numbers of its examples: of a value that is a share of them, about that."""
+    errors = {r["language"]: standard_error(r["value"], r["examples"]) for r in rows}
+    others = [error for language, error in errors.items() if language != source]
+    return 2 * math.hypot(errors[source], math.hypot(*others) / len(others))
 
 
 def results_table(rows: Sequence[BenchmarkRow], source: str) -> Table:

@@ -12,10 +12,14 @@ from etils import epath
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
+from mlm_jax.neutrality.headlines import analysis_cautions
+from mlm_jax.report.neutrality import finding
 from mlm_jax.report.page import COLUMNS, write_report
 from mlm_jax.report.plots import baseline, new_axes, sampling, spread, validation, widen
+from mlm_jax.report.results import headline
 from mlm_jax.report.run import read_run, summary_table
 from mlm_jax.report.svg import styled
+from mlm_jax.results import BenchmarkRow, probe_rows
 from mlm_jax.starts import note_start, read_starts
 
 
@@ -190,6 +194,46 @@ def test_places_are_those_wanted_where_nothing_is_near():
     assert spread([0.1, 0.5, 0.9], 0.1) == [0.1, 0.5, 0.9]
     assert spread([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
     assert spread([0.0, 0.0, 1.0, 1.0], 0.1) == pytest.approx([0.0, 0.1, 0.9, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("plain", "centred", "tested", "said"),
+    [
+        (0.988, 0.988, {}, "leaves sentence retrieval where it was (98.8 and 98.8 %)"),
+        (0.988, 0.9925, {"toy": 160}, "leaves sentence retrieval where it was (98.8 and 99.2 %, within ± 2.8)"),
+        (1.0, 1.0, {"toy": 160}, "leaves sentence retrieval where it was (100.0 and 100.0 %, within ± 1.7)"),
+        (0.5, 0.6, {"toy": 160}, "leaves sentence retrieval where it was (50.0 and 60.0 %, within ± 11.0)"),
+        (0.5, 0.6, {"toy": 1600}, "raises sentence retrieval from 50.0 to 60.0 %"),
+        (0.6, 0.5, {"toy": 1600}, "lowers sentence retrieval from 60.0 to 50.0 %"),
+    ],
+)
+def test_a_difference_within_the_noise_is_no_headline(plain, centred, tested, said):
+    rows = [
+        row
+        for kind, value in (("plain", plain), ("centred", centred))
+        for row in probe_rows("retrieval", "toy", 1, "mean", kind, "de-en", {"accuracy": value})
+    ]
+    assert finding(rows, tested) == f"Taking away each language's mean {said}."
+
+
+def test_an_analysis_of_too_little_says_so():
+    config = {"aligned": [{"name": "toy", "files": [["de", "d"], ["en", "e"]], "fit": 40, "test": 40}]}
+    projected, families = analysis_cautions(config, 384)
+    assert projected.startswith("toy: projections into 384 dimensions are fitted on 40 sentences")
+    assert families == "toy: families are found among 2 languages, so their V-measure says little"
+    config["aligned"][0] |= {"fit": 384, "files": [[str(i), ""] for i in range(10)]}
+    assert analysis_cautions(config, 384) == []
+
+
+@pytest.mark.parametrize(
+    ("others", "said"), [(0.55, "en as the others within the noise"), (0.2, "en 40.0 above the others")]
+)
+def test_a_transfer_gap_within_the_noise_is_none(others, said):
+    rows = [
+        BenchmarkRow(task="ner", language=x, metric="f1", value=v, every={}, examples=100, protocol={})
+        for x, v in (("en", 0.6), ("de", others), ("fr", others))
+    ]
+    assert headline(rows, "en").endswith(f"on average, {said}.")
 
 
 def test_noise_is_no_slope():
