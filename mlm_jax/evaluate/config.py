@@ -118,7 +118,7 @@ class LanguageModel:
 
     name: str
     texts: tuple[Text, ...]
-    lines: int = 1_000
+    lines: Annotated[int, AtLeast(1)] = 1_000
 
 
 @dataclass(frozen=True)

@@ -217,6 +217,7 @@ def test_a_file_that_is_not_there(tmp_path):
         ({"tuned": (), "retrieval": (), "mining": (), "language_model": ()}, "name at least one benchmark"),
         ({"mining": (Mining("same", ()),)}, "same twice"),
         ({"mining": (Mining("x", (), neighbours=0),)}, "x: neighbours 0"),
+        ({"language_model": (LanguageModel("x", (), lines=0),)}, "x: lines 0"),
     ],
 )
 def test_configs_that_cannot_work(tmp_path, changes, message):
