@@ -18,8 +18,38 @@ from mlm_jax.prepare.slices import Pair, Slice, SourceKind
 CODE = re.compile(r"simple|[A-Za-z]{2,3}([-_]([A-Za-z]{2,12}|\d{3,4}|[xX]([-_][A-Za-z]+)?))*")
 # Parts of files' names that say what became of a text, and that codes of rare languages have too.
 NO_CODES = frozenset(
-    "all bak backup clean copy dedup dev doc final full log new old orig out part raw ref sample src temp test tgt tmp train trg tst val "
-    "valid validation".split()
+    [
+        "all",
+        "bak",
+        "backup",
+        "clean",
+        "copy",
+        "dedup",
+        "dev",
+        "doc",
+        "final",
+        "full",
+        "log",
+        "new",
+        "old",
+        "orig",
+        "out",
+        "part",
+        "raw",
+        "ref",
+        "sample",
+        "src",
+        "temp",
+        "test",
+        "tgt",
+        "tmp",
+        "train",
+        "trg",
+        "tst",
+        "val",
+        "valid",
+        "validation",
+    ]
 )
 
 # By what stands before the colon of a source's path. What none of them has is a file.

@@ -38,7 +38,8 @@ def figures(run: Run) -> dict[str, Drawn]:
     """Name → what is drawn by step, in the order of the page."""
     made = {"training": Drawn([training(run)], f"Training loss and learning rate, by step.{went_on(run)}")}
     if run.best is not None:
-        caption = "Validation loss of every language at a fixed 15 % mask, by step; the best and the worst are named."
+        named = "; the best and the worst are named" if len(run.validation[-1]["languages"]) > ROOM - 2 else ""
+        caption = f"Validation loss of every language at a fixed 15 % mask, by step{named}."
         made["validation"] = Drawn([validation(run)], caption)
     made["throughput"] = Drawn([throughput(run)], "Real tokens per second, by step.")
     return made

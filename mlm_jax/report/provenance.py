@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,5 +34,5 @@ def provenance(folder: epath.Path, config: Mapping[str, Any], steps: int = 0) ->
 
 def told(starts: Sequence[dict[str, Any]], steps: int) -> list[dict[str, Any]]:
     """Starts without those of `prepare`, where there are others, and without those that had nothing left to do."""
-    others = [s for s in starts if not s["command"].startswith("mlm-jax prepare")] or list(starts)
+    others = [s for s in starts if not re.search(r"mlm[-_]jax prepare\b", s["command"])] or list(starts)
     return [s for s in others if not steps or s["step"] < steps]

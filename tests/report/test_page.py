@@ -138,7 +138,7 @@ def test_a_page_says_where_its_run_comes_from(tmp_path):
     folder = epath.Path(tmp_path)
     page = write_report(tmp_path).read_text()
     assert "<code>random parameters</code>" in page and "stopped and continued" not in page  # of an earlier version
-    note_start(folder, "mlm-jax prepare c.py")
+    note_start(folder, ".venv/bin/mlm-jax prepare c.py")
     note_start(folder, "mlm-jax pretrain c.py --train.steps '<20>'")
     note_start(folder, "mlm-jax pretrain c.py --train.steps '<20>'")
     for step in (12, 20):  # the second had nothing left to do
