@@ -211,10 +211,12 @@ def heat_map(values: np.ndarray, languages: Sequence[str], order: np.ndarray, ti
     """Percentages, float [languages, languages], with rows and columns in an order, int [languages]; numbers where there are few."""
     few = len(languages) <= WITH_NUMBERS
     names = [languages[i] for i in order]
-    beside = [label(name) for name in names] if few else names  # below there are the codes
-    cell = (28 if few else 12) * len(names)
-    below, left = (20 + 6 * max(map(len, x)) for x in (names, beside))
-    figure, axes = new_axes(title, max(200, cell + below + 10), width=max(WIDTH, cell + left + 70))
+    cell = min(40, 264 // len(names)) if few else 12
+    below, left = (20 + 6 * max(map(len, x)) for x in (names, map(label, names)))
+    # What has numbers fits a phone: without a scale, and with names if they fit too.
+    beside = [label(name) for name in names] if few and cell * len(names) + left <= WIDTH else names
+    height, width = cell * len(names) + below + 10, cell * len(names) + below + 70
+    figure, axes = new_axes(title, max(200, height), width=WIDTH if few else max(WIDTH, width))
     axes.grid(visible=False)
     shown = values[np.ix_(order, order)]
     low, high = scale_of(shown)
@@ -229,7 +231,8 @@ def heat_map(values: np.ndarray, languages: Sequence[str], order: np.ndarray, ti
         for (row, column), value in np.ndenumerate(shown):
             ink = "#ffffff" if value < (low + high) / 2 else "#000001"  # whatever the page's mode
             axes.text(column, row, "" if np.isnan(value) else f"{value:.0f}", color=ink, ha="center", va="center")
-    figure.colorbar(image, ax=axes, shrink=0.7, label="%")
+    else:
+        figure.colorbar(image, ax=axes, shrink=0.7, label="%")
     return figure
 
 

@@ -7,13 +7,14 @@ import json
 import re
 
 import jax
+import numpy as np
 import pytest
 from etils import epath
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.neutrality.headlines import analysis_cautions
-from mlm_jax.report.neutrality import finding
+from mlm_jax.report.neutrality import finding, heat_map
 from mlm_jax.report.page import COLUMNS, write_report
 from mlm_jax.report.plots import baseline, new_axes, sampling, spread, validation, widen
 from mlm_jax.report.results import headline
@@ -261,3 +262,14 @@ def test_no_run_is_one_line(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "st\n')
     with pytest.raises(UserError, match=r"metrics.jsonl:1: not JSON"):
         write_report(tmp_path)
+
+
+@pytest.mark.parametrize(("count", "wide"), [(3, False), (12, False), (13, True)])
+def test_heat_maps_of_few_languages_have_numbers_and_fit_a_phone(count, wide):
+    values = np.full((count, count), 98.7)
+    np.fill_diagonal(values, np.nan)
+    figure = styled(heat_map)(values, [f"l{i}" for i in range(count)], np.arange(count), "t")
+    numbers = [t.get_text() for t in figure.axes[0].texts]
+    assert numbers == ([] if wide else ["" if i == j else "99" for i in range(count) for j in range(count)])
+    assert len(figure.axes) == 1 + wide and (wide or figure.get_figwidth() * 72 == 340)
+    assert figure.axes[0].images[0].get_clim() == (90, 100)
