@@ -50,7 +50,7 @@ def warn_unknown(what: str, ids: Iterable[Sequence[int] | np.ndarray], unknown: 
 
     Args:
       what: the texts are, for the message.
-      ids: of each text, without specials.
+      ids: of each text, int [tokens], without specials.
       unknown: the id of <unk>.
     """
     found = tokens = 0

@@ -237,7 +237,7 @@ def heat_map(values: np.ndarray, languages: Sequence[str], order: np.ndarray, ti
 
 
 def scale_of(values: np.ndarray) -> tuple[float, float]:
-    """Round percentages that values lie between, at least ten apart."""
+    """Round percentages that values, float [languages, languages], lie between, at least ten apart."""
     low, high = 10 * np.floor(np.nanmin(values) / 10), 10 * np.ceil(np.nanmax(values) / 10)
     return float(min(low, 90)), float(max(high, low + 10))
 
