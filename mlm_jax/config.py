@@ -515,6 +515,10 @@ def validate_pretraining(config: Config) -> None:
         f"{config.vocabulary.normalization.removeprefix('nmt_')}",
     )
     require(
+        not (config.vocabulary.normalization and config.vocabulary.path.endswith((".model", ".json"))),
+        f"vocabulary.normalization: {config.vocabulary.path} has its own; leave vocabulary.normalization out",
+    )
+    require(
         not model.positions or data.sequence_length <= model.positions,
         f"data.sequence_length: {data.sequence_length} is beyond model.positions {model.positions}; "
         "lower the first or raise the second",

@@ -26,7 +26,7 @@ from mlm_jax.interchange.sentencepiece_json import from_sentencepiece
 from mlm_jax.interchange.tokenizer_files import export_tokenizer, import_tokenizer
 from mlm_jax.prepare import sample
 from mlm_jax.prepare.vocabulary import round_scores, train_vocabulary
-from mlm_jax.tokenizers import from_library, load_tokenizer, word_piece
+from mlm_jax.tokenizers import from_library, in_run, load_tokenizer, word_piece
 from tests.corpora import make_workdir
 
 GNOME = Path(__file__).parents[3] / "shared" / "data" / "gnome_help"
@@ -308,6 +308,9 @@ def test_wordpiece_is_transformers_bert_tokenizer_in_every_language(tmp_path, se
     ours = load_tokenizer(tmp_path / "imported")
     theirs = transformers.BertTokenizer(str(source / "vocab.txt"), do_lower_case=lowercase)
     for language, texts in gnome_help():
+        # Scripts without spaces are cut otherwise: BERT makes a line of them one word.
+        runs = {character for character in set("".join(texts)) if in_run(character)}
+        texts = [text for text in texts if not runs & set(text)]
         expected = theirs(texts, add_special_tokens=False)["input_ids"]
         wrong = [t for t, a, b in zip(texts, ours.encode(texts), expected, strict=True) if a != b]
         assert wrong == [], language
