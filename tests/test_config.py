@@ -168,3 +168,11 @@ def test_a_file_changed_within_a_second_is_read_anew(tmp_path, monkeypatch):
         os.utime(path, (1, 1))
         assert cfg.load_config(str(path)).seed == layers
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("path", ["own.model", "tokenizer.json"])
+def test_a_vocabulary_that_is_taken_keeps_its_normalization(path):
+    data = cfg.Data(sources=(cfg.Source("en", "en.txt"),))
+    config = cfg.Config(data=data, vocabulary=cfg.Vocabulary(path=path, normalization="nfkc"))
+    with pytest.raises(UserError, match="has its own; leave"):
+        cfg.validate_pretraining(config)

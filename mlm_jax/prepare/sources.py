@@ -17,39 +17,9 @@ from mlm_jax.prepare.slices import Pair, Slice, SourceKind
 # be-tarask, zh-min-nan, es-419, de-1996).
 CODE = re.compile(r"simple|[A-Za-z]{2,3}([-_]([A-Za-z]{2,12}|\d{3,4}|[xX]([-_][A-Za-z]+)?))*")
 # Parts of files' names that say what became of a text, and that codes of rare languages have too.
-NO_CODES = frozenset(
-    [
-        "all",
-        "bak",
-        "backup",
-        "clean",
-        "copy",
-        "dedup",
-        "dev",
-        "doc",
-        "final",
-        "full",
-        "log",
-        "new",
-        "old",
-        "orig",
-        "out",
-        "part",
-        "raw",
-        "ref",
-        "sample",
-        "src",
-        "temp",
-        "test",
-        "tgt",
-        "tmp",
-        "train",
-        "trg",
-        "tst",
-        "val",
-        "valid",
-        "validation",
-    ]
+NO_CODE = re.compile(
+    "all|bak|backup|clean|copy|dedup|dev|doc|final|full|log|new|old|orig|out|part|raw|ref|sample|src|temp|test|tgt|tmp|train|trg|tst|val"
+    "|valid|validation"
 )
 
 # By what stands before the colon of a source's path. What none of them has is a file.
@@ -116,9 +86,13 @@ def _resolve(source: cfg.Source) -> Iterator[cfg.Source]:
 def is_code(name: str) -> bool:
     """Whether a file's name is a language's code, as far as its form tells: no `README`, `de (1)`, `en_old`, `dev`."""
     first, *parts = re.split(r"[-_]", name.casefold())
-    if not CODE.fullmatch(name) or first in NO_CODES - {"new"}:  # Newar, of which Wikipedia has an edition
+    if not CODE.fullmatch(name) or (
+        NO_CODE.fullmatch(first) and first != "new"
+    ):  # Newar, of which Wikipedia has an edition
         return False
-    return not any(part in NO_CODES and before != "x" for before, part in zip([first, *parts], parts, strict=False))
+    return not any(
+        NO_CODE.fullmatch(part) and before != "x" for before, part in zip([first, *parts], parts, strict=False)
+    )
 
 
 def _refuse_odd(source: cfg.Source, found: list[str]) -> None:
