@@ -54,7 +54,8 @@ def audit(config: cfg.Config) -> str:
                 raise UserError(f"{corpus}: {stream.name} is not in data.sources or data.parallel any more")
             for split in SPLITS:
                 compare(corpus, made, stream, split, found, settings)
-            rows.append(_row(stream, duplicates(found, held)))
+            again = config.data.packing == "next_sentence" and len(stream.languages) == 1
+            rows.append(_row(stream, duplicates(found, held), config.data.pairings if again else 1))
             advance(1, stream.name)
     return console.format_table(
         ["language", "documents", "validation", "unknown", "tokens/byte", "left out", "in no block", "in both"], rows
@@ -120,14 +121,14 @@ def _sides(documents: Sequence[Any]) -> list[str]:
     return [side for document in documents for side in ((document,) if isinstance(document, str) else document)]
 
 
-def _row(stream: Stream, both: int) -> list[str]:
+def _row(stream: Stream, both: int, rounds: int) -> list[str]:
     train: Split = stream.train
     return [
         stream.name,
         f"{train.documents:,}",
         f"{stream.validation.documents:,}",
         f"{100 * train.unknown:.2f} %",
-        f"{train.tokens / max(train.bytes, 1):.3f}",
+        f"{train.tokens / rounds / max(train.bytes, 1):.3f}",
         f"{train.left_out:,}",
         f"{train.in_no_block:,}",
         f"{both:,}",

@@ -33,6 +33,7 @@ T = TypeVar("T", bound=str | Pair)
 S = TypeVar("S", cfg.Source, cfg.Parallel)
 K = TypeVar("K", str, tuple[str, str])
 
+FILE = "held_out.npz"
 SMALL = 2**25  # bytes of a stream's files
 MOST = 0.1  # of a small stream's documents, that may be held out
 
@@ -44,7 +45,8 @@ class HeldOut:
     """What decides where a document or a sentence pair belongs.
 
     Attributes:
-      file: the hashes of all held-out text, uint64 [n], sorted (.npy); "": a document's own hash decides alone.
+      file: an .npz; "": a document's own hash decides alone. Its `hashes` are those of held-out text, uint64 [n], sorted; its `most`, a
+        float: of text that a stream with this share would hold out, whole documents only; 0: of all, and of their sentences.
       sha256: of the file.
     """
 
@@ -66,7 +68,8 @@ class HeldOut:
         else:
             parts[text.part] = batch
         if self.file and parts["train"]:
-            parts["train"] = leave_out(parts["train"], _load(self.file, self.sha256), tally or Tally())
+            hashes, most = _load(self.file, self.sha256)
+            parts["train"] = leave_out(parts["train"], hashes, most, tally or Tally())
         return parts
 
 
@@ -94,7 +97,7 @@ def hashes_of(text: str) -> list[int]:
     return [short_hash(text), *map(short_hash, parts_of(text))]
 
 
-def leave_out(batch: list[T], hashes: np.ndarray, tally: Tally) -> list[T]:
+def leave_out(batch: list[T], hashes: np.ndarray, most: float, tally: Tally) -> list[T]:
     """Training documents (or pairs) without what is held out.
 
     A pair goes when one of its sides, or a sentence of one, is held out; a document when all of it is, or loses the sentences
@@ -102,9 +105,13 @@ def leave_out(batch: list[T], hashes: np.ndarray, tally: Tally) -> list[T]:
 
     Args:
       hashes: uint64 [n], sorted.
+      most: as in `HeldOut`'s file.
     """
     texts = [[document] if isinstance(document, str) else list(document) for document in batch]
-    parts = [[part for side in sides for part in [*sides, *parts_of(side)]] for sides in texts]
+    if most:
+        parts = [[side for side in sides if is_held_out(side, most)] for sides in texts]
+    else:
+        parts = [[part for side in sides for part in [*sides, *parts_of(side)]] for sides in texts]
     found = np.fromiter((short_hash(part) for own in parts for part in own), np.uint64)
     at = np.searchsorted(hashes, found)
     held = iter((hashes[np.minimum(at, len(hashes) - 1)] == found).tolist() if len(hashes) else [False] * len(found))
@@ -189,47 +196,58 @@ def gather(
     folder: epath.Path,
     workers: int,
 ) -> HeldOut:
-    """Read all text once for what is held out, where the hash of a document alone cannot tell.
+    """Read the text once for what is held out, where the hash of a document alone cannot tell.
+
+    That is where there are pairs or named validation files, or, of the languages alone, where some hold out more than others.
 
     Args:
       languages, pairs: the slices of every stream.
-      folder: gets held_out.npy.
+      folder: gets held_out.npz, where there is something to look for.
 
     Raises:
       UserError: the text cannot be read.
     """
     slices: list[Slice[Any]] = [text for found in languages.values() for text in found]
     slices += [text for found in pairs.values() for text in found]
-    jobs = [(text,) for text in slices if text.part == "validation" or (text.part == "both" and text.fraction)]
-    if not jobs or (not pairs and all(text.part == "both" for text in slices)):
+    held = [text for text in slices if text.part == "validation" or (text.part == "both" and text.fraction)]
+    most = 0.0
+    if not pairs and all(text.part == "both" for text in slices):
+        # A document of two languages may be held out in the one that holds out more, and nowhere else.
+        least, most = (choose(text.fraction for text in slices) for choose in (min, max))
+        held = [text for text in held if text.fraction > least]
+    if not held:
         return HeldOut()
+    jobs = [(text, not most) for text in held]
     done = run_all(_gather_slice, jobs, workers, "gathering held-out text", lambda job: str(job[0]))
     hashes = np.unique(np.concatenate([np.zeros(0, np.uint64), *(found for _, found in done)]))
     content = io.BytesIO()
-    np.save(content, hashes)
-    write_whole(folder / "held_out.npy", content.getvalue())
+    np.savez(content, hashes=hashes, most=most)
+    write_whole(folder / FILE, content.getvalue())
     return read(folder)
 
 
 def read(folder: epath.Path) -> HeldOut:
     """What is held out of a prepared corpus."""
-    file = folder / "held_out.npy"
+    file = folder / FILE
     if not file.exists():
         return HeldOut()
     return HeldOut(str(file), hashlib.sha256(file.read_bytes()).hexdigest())
 
 
-def _gather_slice(text: Slice[Any]) -> np.ndarray:
+def _gather_slice(text: Slice[Any], with_sentences: bool) -> np.ndarray:
     """Hashes of what a slice holds out, uint64 [n]."""
     found: set[int] = set()
     for batch in _read(text):
         held: list[Any] = HeldOut().divide(text, batch)["validation"]
         for document in held:
             sides: tuple[str, ...] = (document,) if isinstance(document, str) else tuple(document)
-            found.update(number for side in sides for number in hashes_of(side))
+            found.update(
+                number for side in sides for number in (hashes_of(side) if with_sentences else [short_hash(side)])
+            )
     return np.fromiter(found, np.uint64, len(found))
 
 
 @cache
-def _load(file: str, sha256: str) -> np.ndarray:  # sha256: what the file held
-    return np.load(io.BytesIO(epath.Path(file).read_bytes()))
+def _load(file: str, sha256: str) -> tuple[np.ndarray, float]:  # sha256: what the file held
+    stored = np.load(io.BytesIO(epath.Path(file).read_bytes()))
+    return stored["hashes"], float(stored["most"])

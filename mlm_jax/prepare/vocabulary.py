@@ -73,6 +73,8 @@ def take_vocabulary(options: cfg.Vocabulary) -> tuple[str, bytes]:
     path = epath.Path(options.path)
     if not path.exists():
         raise UserError(f"{path}: no such vocabulary; give a SentencePiece .model, a tokenizer.json or a vocab.txt")
+    if options.lowercase and path.suffix != ".txt":
+        console.warn(f"vocabulary.lowercase: {path} cuts text as it was made to, lower-case or not")
     if path.suffix == ".model":
         load_pieces(path)
         return "sentencepiece.model", path.read_bytes()

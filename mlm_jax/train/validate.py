@@ -159,10 +159,12 @@ def few_targets(streams: Sequence[Stream], most_blocks: int, length: int) -> str
     if not few:
         return ""
     fewest = ", ".join(f"{name} {number:.0f}" for number, name in few[:FEWEST])
-    advice = "raise data.validation_documents or data.validation_fraction, or name a file in Source.validation"
+    advice = []
+    if any(RULE.mask_rate * s.validation.tokens < FEW_TARGETS for s in streams):
+        advice += ["raise data.validation_documents or data.validation_fraction, or name a file in Source.validation"]
     if RULE.mask_rate * most_blocks * length < FEW_TARGETS:
-        advice = f"raise train.validation_blocks to {math.ceil(FEW_TARGETS / (RULE.mask_rate * length))}"
+        advice += [f"raise train.validation_blocks to {math.ceil(FEW_TARGETS / (RULE.mask_rate * length))}"]
     return (
         f"in validation fewer than {FEW_TARGETS:,} tokens will be scored of {len(few)} of {len(targets)} languages and pairs (fewest: "
-        f"{fewest}), so their losses are uncertain; {advice}"
+        f"{fewest}), so their losses are uncertain; {'; and '.join(advice)}"
     )

@@ -121,7 +121,25 @@ def test_without_pairs_and_validation_files_nothing_is_gathered(tmp_path):
     data = write_corpus(tmp_path)
     languages = {name: found for name, found in streams_of(data, 1)[0].items() if name != "sw"}
     assert gather(languages, {}, tmp_path, 1) == HeldOut()
-    assert not (tmp_path / "held_out.npy").exists()
+    assert not (tmp_path / "held_out.npz").exists()
+
+
+@pytest.mark.parametrize("count", [1_000, 20_000])
+def test_a_document_of_two_languages_that_the_smaller_holds_out_is_in_no_training_text(tmp_path, count):
+    small = [f"text number {i} of both" for i in range(1_000)]
+    large = [*small, *(f"other text {i}" for i in range(count))]
+    (tmp_path / "xx.txt").write_text("\n".join(small) + "\n")
+    (tmp_path / "yy.txt").write_text("\n".join(large) + "\n")
+    data = cfg.Data(sources=(cfg.Source("*", f"{tmp_path}/{{language}}.txt"),))
+    languages, _ = streams_of(data, 1)
+    held_out = gather(languages, {}, tmp_path, 1)
+    parts = {x: held_out.divide(languages[x][0], lines) for x, lines in (("xx", small), ("yy", large))}
+    validation = {text for part in parts.values() for text in part["validation"]}
+    assert not validation & {text for part in parts.values() for text in part["train"]}
+    assert len(parts["xx"]["validation"]) > 70
+    # Nothing else is left out of the larger's training.
+    kept = len(parts["yy"]["train"]) + len(parts["yy"]["validation"])
+    assert kept == len(large) - len(set(parts["xx"]["validation"]) - set(parts["yy"]["validation"]))
 
 
 @pytest.mark.parametrize(("number", "held"), [(20_000, 0.01), (5_000, 0.02), (1_000, 0.1), (300, 0.1)])
