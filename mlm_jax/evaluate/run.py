@@ -27,6 +27,7 @@ from mlm_jax.files import read_json, write_json, write_whole
 from mlm_jax.finetune import run as finetuning
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.finetune.named import PREFIX, local_file
+from mlm_jax.language_names import same_language
 from mlm_jax.lines import read_json_lines, read_lines
 from mlm_jax.mesh import make_mesh
 from mlm_jax.metrics.labels import spearman
@@ -369,11 +370,12 @@ def table(rows: Sequence[BenchmarkRow], source: str, sizes: dict[str, int]) -> s
 
 
 def unknown_source(rows: Sequence[BenchmarkRow], source: str) -> list[str]:
-    """The caution that there is no transfer gap, in a list, where several languages go by other codes than the source's."""
+    """The caution that there is no transfer gap, in a list, where the source is there by another code.
+
+    Where it is not there at all, as the pivot of retrieval is not, there is no gap to miss.
+    """
     languages = list(dict.fromkeys(r["language"] for r in rows))
-    if source in languages or len(languages) < 2:
+    near = [x for x in languages if same_language(x, source)]
+    if source in languages or not near:
         return []
-    near = [x for x in languages if x[:2] == source[:2]] or languages
-    return [
-        f"source: {source} is none of {', '.join(languages)}, so there is no transfer gap; set --source {near[0]}, or another"
-    ]
+    return [f"source: {source} is none of {', '.join(languages)}, so there is no transfer gap; set --source {near[0]}"]
