@@ -17,6 +17,7 @@ import pytest
 from etils import epath
 
 from mlm_jax import cli
+from mlm_jax.config import Config, config_to_json
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Labelled, Task, Train
 from mlm_jax.finetune.learner import refuse_passed
@@ -225,7 +226,7 @@ def test_predictions_from_files_and_in_python(tmp_path, capsys):
     assert [p.probability for p in again] == pytest.approx([f["probability"] for f in found], abs=1e-4)
     (tmp_path / "bare.tsv").write_text("the film was great so\n")
     (tmp_path / "pretrained").mkdir()
-    (tmp_path / "pretrained" / "config.json").write_text("{}")
+    (tmp_path / "pretrained" / "config.json").write_text(config_to_json(Config()))
     for arguments, message in (
         (["predict", config.workdir, "no.txt", "out"], "no.txt: no such file"),
         (["predict", config.workdir, "in.txt"], "cannot be read"),

@@ -25,7 +25,9 @@ AS_ON_A_POD = "from etils.epath import gpath\ngpath._is_tf_installed = lambda: F
 
 def run(tmp_path, *arguments):
     """The command, as it is to be started."""
-    (tmp_path / "sitecustomize.py").write_text(AS_ON_A_POD)
+    customized = tmp_path / "sitecustomize.py"
+    if not customized.exists():  # one that starts at the same time may be reading it
+        customized.write_text(AS_ON_A_POD)
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     program = [sys.executable, "-m", "mlm_jax", *arguments]
     return subprocess.Popen(program, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
