@@ -13,11 +13,8 @@ from mlm_jax import console
 from mlm_jax.tokenizers import Tokenizer
 from mlm_jax.vocabulary import Vocabulary
 
-SPACES = dict.fromkeys(
-    (0x200B, 0xFEFF), " "
-)  # that `str.split` does not know: the zero-width space of Khmer, byte order marks
-
-
+# That `str.split` does not know: the zero-width space of Khmer, byte order marks.
+SPACES = dict.fromkeys((0x200B, 0xFEFF), " ")
 UNKNOWN = 0.01  # of a text, from which a warning says so
 
 

@@ -123,12 +123,17 @@ def same_language(code: str, other: str) -> bool:
     return _base(code) == _base(other)
 
 
+def folded(code: str) -> str:
+    """A code in the one spelling of those that differ in case and in - or _ alone."""
+    return code.strip().casefold().replace("_", "-")
+
+
 def _base(code: str) -> str:
     """A code's language, with two letters where it has such a code."""
-    folded = code.strip().casefold().replace("_", "-")
-    if folded in EDITIONS:
-        return folded
-    first = _CODES.get(folded, folded.split("-")[0])
+    plain = folded(code)
+    if plain in EDITIONS:
+        return plain
+    first = _CODES.get(plain, plain.split("-")[0])
     return SAME[first] if len(first) == 3 and first in SAME else first
 
 

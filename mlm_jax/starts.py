@@ -15,14 +15,19 @@ from etils import epath
 from mlm_jax.files import write_whole
 
 
+def last_saved(folder: epath.Path) -> int:
+    """The step of a workdir's newest checkpoint; 0 where there is none."""
+    checkpoints = folder / "checkpoints"
+    found = checkpoints.iterdir() if checkpoints.is_dir() else ()
+    return max((int(path.name) for path in found if path.name.isdigit()), default=0)
+
+
 def note_start(folder: epath.Path, command: str) -> None:
     """Add a line to the workdir's started.jsonl, unless it says the same already: date (UTC), command, step, and versions."""
-    checkpoints = folder / "checkpoints"
-    steps = [int(p.name) for p in checkpoints.iterdir() if p.name.isdigit()] if checkpoints.is_dir() else []
     versions = {name: importlib.metadata.version(name) for name in ("mlm_jax", "jax")}
     start = {
         "command": command,
-        "step": max(steps, default=0),
+        "step": last_saved(folder),
         "versions": versions | {"python": platform.python_version()},
     }
     before = read_starts(folder)

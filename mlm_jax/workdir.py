@@ -17,7 +17,7 @@ from mlm_jax import console
 from mlm_jax.errors import UserError
 from mlm_jax.fields import Difference, FixedBy, differences, types_of
 from mlm_jax.files import write_whole
-from mlm_jax.starts import note_start
+from mlm_jax.starts import last_saved, note_start
 
 SHOWN = 8  # options that differ, named in a message
 
@@ -113,10 +113,9 @@ def has_saved(folder: epath.Path) -> bool:
 
 def has_finished(folder: epath.Path, config: Any) -> bool:
     """Whether a workdir has a model of which nothing is left to train: what is said of it is of the options it had."""
-    models, checkpoints = folder / "models", folder / "checkpoints"
+    models = folder / "models"
     tested = models.is_dir() and any((model / "results.json").exists() for model in models.iterdir())
-    steps = [int(p.name) for p in checkpoints.iterdir() if p.name.isdigit()] if checkpoints.is_dir() else []
-    return tested or (isinstance(config, cfg.Config) and max(steps, default=0) >= config.train.steps)
+    return tested or (isinstance(config, cfg.Config) and last_saved(folder) >= config.train.steps)
 
 
 def write_text(workdir: epath.PathLike, name: str, text: str) -> None:

@@ -36,6 +36,7 @@ from mlm_jax.model.dropout import row_keys, site_keys
 from mlm_jax.model.encoder import compute_dtype, parameter_shapes
 from mlm_jax.model.task_head import TaskHead
 from mlm_jax.pretrained import Params, Pretrained
+from mlm_jax.starts import last_saved
 from mlm_jax.train.checkpoints import Checkpoints
 from mlm_jax.train.fit import Evaluation, HostBatch, Learner, Pace, fit
 from mlm_jax.train.metrics import Record, read_metrics
@@ -317,8 +318,7 @@ def refuse_passed(folder: epath.Path, name: str, updates: int) -> None:
     Raises:
       UserError: naming the options that say so.
     """
-    kept = folder / "checkpoints"
-    done = max((int(path.name) for path in kept.iterdir() if path.name.isdigit()), default=0) if kept.exists() else 0
+    done = last_saved(folder)
     if done > updates:
         raise UserError(
             f"{name}: has had {done:,} updates, train.epochs and train.max_updates allow {updates:,}; raise them, or use another "

@@ -17,8 +17,8 @@ from mlm_jax.manifest import Manifest, Split, Stream
 from mlm_jax.prepare import held_out, shard
 from mlm_jax.prepare.held_out import HeldOut, short_hash
 from mlm_jax.prepare.run import SPLITS, stream_settings
-from mlm_jax.prepare.slices import Slice
-from mlm_jax.prepare.sources import read_documents, read_pairs
+from mlm_jax.prepare.slices import Slice, sides_of
+from mlm_jax.prepare.sources import read_texts
 from mlm_jax.vocabulary import read_vocabulary
 
 BLOCKS = 20  # of each split of a stream, that are made again
@@ -104,21 +104,18 @@ def duplicates(slices: Sequence[Slice[Any]], held: HeldOut) -> int:
     for text in [next((x for x in slices if x.part == part), None) for part in ("validation", "train", "both")]:
         if text is None:
             continue
-        batches: Any = read_pairs(text) if isinstance(text.source, cfg.Parallel) else read_documents(text)
         seen = 0
-        for batch in batches:
-            parts = held.divide(text, batch)
-            for side in _sides(parts["validation"]):
-                validation.add(short_hash(side))
-            train += map(short_hash, _sides(parts["train"]))
+        for batch in read_texts(text):
+            hashes = {
+                split: [short_hash(side) for document in part for side in sides_of(document)]
+                for split, part in held.divide(text, batch).items()
+            }
+            validation.update(hashes["validation"])
+            train += hashes["train"]
             seen += len(batch)
             if seen >= DOCUMENTS:
                 break
     return sum(number in validation for number in train)
-
-
-def _sides(documents: Sequence[Any]) -> list[str]:
-    return [side for document in documents for side in ((document,) if isinstance(document, str) else document)]
 
 
 def _row(stream: Stream, both: int, rounds: int) -> list[str]:

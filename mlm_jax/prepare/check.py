@@ -15,7 +15,7 @@ from mlm_jax import console, coverage
 from mlm_jax.errors import UserError
 from mlm_jax.manifest import Stream
 from mlm_jax.prepare.slices import Slice
-from mlm_jax.prepare.sources import read_documents, read_pairs
+from mlm_jax.prepare.sources import first_texts
 from mlm_jax.prepare.tally import Tally, read_back
 from mlm_jax.tokenizers import load_tokenizer
 from mlm_jax.vocabulary import Vocabulary
@@ -57,7 +57,7 @@ def first_look(
     tokenizer = load_tokenizer(folder)
     found = {}
     for language, slices in languages.items():
-        texts = next((batch for batch in read_documents(slices[0]) if batch), [])[:FIRST_LOOK]
+        texts = first_texts(slices[0])[:FIRST_LOOK]
         tokens, tally = tokenizer.encode(texts), Tally()
         read_back(tokenizer, words, texts, tokens, tally)
         ids = [token for document in tokens for token in document]
@@ -80,9 +80,8 @@ def refuse_swapped(
             continue
         for name in pair:
             if name not in profiles:
-                own = next((batch for batch in read_documents(languages[name][0]) if batch), [])
-                profiles[name] = _together(own)
-        sample = next((batch for batch in read_pairs(slices[0]) if batch), [])
+                profiles[name] = _together(first_texts(languages[name][0]))
+        sample = first_texts(slices[0])
         sides = [_together([sides[i] for sides in sample]) for i in (0, 1)]
         found = [[_likelihood(side, profiles[name]) for name in pair] for side in sides]
         enough = min(side.total() for side in sides) >= SWAPPED_SAMPLE

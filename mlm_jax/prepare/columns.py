@@ -10,7 +10,7 @@ from itertools import islice
 
 from mlm_jax import console
 from mlm_jax.errors import UserError
-from mlm_jax.language_names import same_language
+from mlm_jax.language_names import folded, same_language
 from mlm_jax.lines import read_lines
 
 LOOKED_AT = 500  # lines
@@ -58,7 +58,7 @@ def _names(name: str, language: str, pair: Sequence[str]) -> bool:
 def _says(code: str, language: str, pair: Sequence[str]) -> bool:
     """Whether a code says one of a pair's languages; where they are one language in two scripts, it has to be the same code."""
     if same_language(*pair):
-        return code.casefold().replace("_", "-") == language.casefold().replace("_", "-")
+        return folded(code) == folded(language)
     return same_language(code, language)
 
 

@@ -4,14 +4,14 @@
 A stream's own documents divide by the hash of their text, so that one is held out in all streams of one language or in none. What
 that cannot see is a sentence pair whose second side is a held-out document, a document that is a side of a held-out pair, or text
 of a named validation file. So where a corpus has pairs or such files, the hashes of all held-out text are gathered first
-(`gather`), and training leaves out what is among them (`HeldOut.divide`).
+(`gather`), and training leaves out what is among them (`HeldOut.take`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, TypeVar
@@ -25,8 +25,8 @@ from mlm_jax.lines import uncompressed
 from mlm_jax.overlap import text_hash
 from mlm_jax.prepare.pool import run_all
 from mlm_jax.prepare.sentence_pairs import sentences
-from mlm_jax.prepare.slices import Pair, Slice
-from mlm_jax.prepare.sources import language_slices, pair_slices, read_documents, read_pairs
+from mlm_jax.prepare.slices import Pair, Slice, sides_of
+from mlm_jax.prepare.sources import language_slices, pair_slices, read_texts
 from mlm_jax.prepare.tally import Tally
 
 T = TypeVar("T", bound=str | Pair)
@@ -53,24 +53,27 @@ class HeldOut:
     file: str = ""
     sha256: str = ""
 
-    def divide(self, text: Slice[Any], batch: list[T], tally: Tally | None = None) -> dict[str, list[T]]:
-        """Documents (or pairs) of a batch by what they are for: train and validation.
+    def take(self, text: Slice[Any], batch: list[T], split: str, tally: Tally | None = None) -> list[T]:
+        """The documents (or pairs) of a batch that are for a split.
 
         Args:
           text: the slice that they are of; where it is for both, they are divided by their hash, pairs by that of their first side.
+          split: train or validation.
           tally: what training leaves out is counted there.
         """
-        parts: dict[str, list[T]] = {"train": [], "validation": []}
         if text.part == "both":
-            for document in batch:
-                decides = document if isinstance(document, str) else document[0]
-                parts["validation" if is_held_out(decides, text.fraction) else "train"].append(document)
-        else:
-            parts[text.part] = batch
-        if self.file and parts["train"]:
+            wanted = split == "validation"
+            batch = [document for document in batch if is_held_out(sides_of(document)[0], text.fraction) == wanted]
+        elif text.part != split:
+            return []
+        if split == "train" and self.file and batch:
             hashes, most = _load(self.file, self.sha256)
-            parts["train"] = leave_out(parts["train"], hashes, most, tally or Tally())
-        return parts
+            return leave_out(batch, hashes, most, tally or Tally())
+        return batch
+
+    def divide(self, text: Slice[Any], batch: list[T]) -> dict[str, list[T]]:
+        """A batch by what `take` has its documents (or pairs) for."""
+        return {split: self.take(text, batch, split) for split in ("train", "validation")}
 
 
 def is_held_out(document: str, fraction: float) -> bool:
@@ -107,7 +110,7 @@ def leave_out(batch: list[T], hashes: np.ndarray, most: float, tally: Tally) -> 
       hashes: uint64 [n], sorted.
       most: as in `HeldOut`'s file.
     """
-    texts = [[document] if isinstance(document, str) else list(document) for document in batch]
+    texts = [sides_of(document) for document in batch]
     if most:
         parts = [[side for side in sides if is_held_out(side, most)] for sides in texts]
     else:
@@ -182,12 +185,7 @@ def _is_small(slices: Sequence[Slice[Any]]) -> bool:
 
 
 def _count(text: Slice[Any]) -> int:
-    return sum(map(len, _read(text)))
-
-
-def _read(text: Slice[Any]) -> Iterator[list[Any]]:
-    """A slice's documents or pairs, in batches."""
-    return read_pairs(text) if isinstance(text.source, cfg.Parallel) else read_documents(text)
+    return sum(map(len, read_texts(text)))
 
 
 def gather(
@@ -237,13 +235,10 @@ def read(folder: epath.Path) -> HeldOut:
 def _gather_slice(text: Slice[Any], with_sentences: bool) -> np.ndarray:
     """Hashes of what a slice holds out, uint64 [n]."""
     found: set[int] = set()
-    for batch in _read(text):
-        held: list[Any] = HeldOut().divide(text, batch)["validation"]
-        for document in held:
-            sides: tuple[str, ...] = (document,) if isinstance(document, str) else tuple(document)
-            found.update(
-                number for side in sides for number in (hashes_of(side) if with_sentences else [short_hash(side)])
-            )
+    for batch in read_texts(text):
+        for document in HeldOut().take(text, batch, "validation"):
+            for side in sides_of(document):
+                found.update(hashes_of(side) if with_sentences else [short_hash(side)])
     return np.fromiter(found, np.uint64, len(found))
 
 

@@ -167,7 +167,7 @@ def finish_stream(
 ) -> Stream:
     """Add up a stream's shards and write what SeqIO wants to know of its cache."""
     task = task_name(names)
-    splits = {}
+    splits, histograms = {}, {}
     for split in SPLITS:
         made = [
             (job.shards[split], result["splits"][split])
@@ -180,7 +180,7 @@ def finish_stream(
             Shard(f"{task}/{file_name(split, *place)}", counts["blocks"], counts["file_bytes"])
             for place, counts in made
         )
-        histogram = token_counts(corpus, shards, words.size)
+        histogram = histograms[split] = token_counts(corpus, shards, words.size)
         unknown = coverage.unknown_share(
             int(histogram[words.unk]),
             int(histogram[words.ordinary_ids].sum() + histogram[words.unk]),
@@ -190,7 +190,7 @@ def finish_stream(
         splits[split] = Split(**total, shards=shards, unknown=unknown, lost=coverage.in_words(lost))
         write_seqio_info(corpus / task, split, splits[split])
     write_whole(corpus / task / "COMPLETED", "")  # without it SeqIO takes the task for not cached
-    loss = unigram_loss(corpus, splits, words) if len(names) == 1 else None
+    loss = unigram_loss(histograms, words) if len(names) == 1 else None
     return Stream("-".join(names), names, task, splits["train"], splits["validation"], loss)
 
 
@@ -213,14 +213,15 @@ def token_counts(corpus: epath.Path, shards: Sequence[Shard], size: int) -> np.n
     return counts
 
 
-def unigram_loss(corpus: epath.Path, splits: dict[str, Split], words: Vocabulary) -> float | None:
+def unigram_loss(histograms: dict[str, np.ndarray], words: Vocabulary) -> float | None:
     """The loss in nats per validation token of a model that knows only how often each piece occurs in the training text.
 
     Add-one smoothed over the pieces that can be masked; specials, which never are, are left out.
+
+    Args:
+      histograms: split → how often each id occurs, int64 [vocabulary size].
     """
-    counts = {
-        name: token_counts(corpus, split.shards, words.size)[words.ordinary_ids] for name, split in splits.items()
-    }
+    counts = {split: histogram[words.ordinary_ids] for split, histogram in histograms.items()}
     held_out = counts["validation"].sum()
     if not held_out:
         return None

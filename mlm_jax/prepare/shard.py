@@ -16,7 +16,6 @@ import google_crc32c
 import numpy as np
 from etils import epath
 
-from mlm_jax import config as cfg
 from mlm_jax import records
 from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
@@ -186,11 +185,8 @@ def make_blocks(
 
 def _texts(text: Slice[Any], split: str, settings: Settings, tally: Tally) -> Iterator[list[Any]]:
     """A slice's documents (or pairs) of one split, in batches."""
-    batches: Iterator[list[Any]] = (
-        sources.read_pairs(text) if isinstance(text.source, cfg.Parallel) else sources.read_documents(text)
-    )
-    for batch in batches:
-        part = settings.held_out.divide(text, batch, tally)[split]
+    for batch in sources.read_texts(text):
+        part = settings.held_out.take(text, batch, split, tally)
         if part:
             tally.documents += len(part)
             tally.bytes += len("".join("".join(document) for document in part).encode())

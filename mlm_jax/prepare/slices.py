@@ -17,6 +17,11 @@ S = TypeVar("S", cfg.Source, cfg.Parallel)
 Pair = tuple[str, str]
 
 
+def sides_of(document: str | Pair) -> tuple[str, ...]:
+    """The texts of a document, which is one, or of a sentence pair."""
+    return (document,) if isinstance(document, str) else document
+
+
 @dataclass(frozen=True)
 class Slice(Generic[S]):
     """A part of one language's or one pair's text.

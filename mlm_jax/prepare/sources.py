@@ -6,10 +6,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax.errors import UserError
+from mlm_jax.language_names import folded
 from mlm_jax.prepare import named, sample, text
 from mlm_jax.prepare.slices import Pair, Slice, SourceKind
 
@@ -86,9 +88,8 @@ def _resolve(source: cfg.Source) -> Iterator[cfg.Source]:
 def is_code(name: str) -> bool:
     """Whether a file's name is a language's code, as far as its form tells: no `README`, `de (1)`, `en_old`, `dev`."""
     first, *parts = re.split(r"[-_]", name.casefold())
-    if not CODE.fullmatch(name) or (
-        NO_CODE.fullmatch(first) and first != "new"
-    ):  # Newar, of which Wikipedia has an edition
+    # Newar has an edition of Wikipedia.
+    if not CODE.fullmatch(name) or (NO_CODE.fullmatch(first) and first != "new"):
         return False
     return not any(
         NO_CODE.fullmatch(part) and before != "x" for before, part in zip([first, *parts], parts, strict=False)
@@ -111,9 +112,9 @@ def _refuse_odd(source: cfg.Source, found: list[str]) -> None:
             f"{f', and {len(odd) - 1} more like it' if len(odd) > 1 else ''}; move what is no text away, or name each language: "
             f'Source("{one}", "{source.path.replace("{language}", one)}")'
         )
-    alike = {language.casefold().replace("_", "-"): language for language in found}
+    alike = {folded(language): language for language in found}
     for language in found:
-        if (other := alike[language.casefold().replace("_", "-")]) != language:
+        if (other := alike[folded(language)]) != language:
             raise UserError(
                 f"data.sources: {source.path} takes {language} and {other} for two languages; put their text into one file, or move one away"
             )
@@ -172,3 +173,13 @@ def read_pairs(part: Slice[cfg.Parallel]) -> Iterator[list[Pair]]:
     read = kind_of(part.source.paths[0]).pairs
     assert read is not None  # `pair_slices` has refused it
     return read(part)
+
+
+def read_texts(part: Slice[Any]) -> Iterator[list[Any]]:
+    """A slice's documents or sentence pairs, whichever it has, in batches."""
+    return read_pairs(part) if isinstance(part.source, cfg.Parallel) else read_documents(part)
+
+
+def first_texts(part: Slice[Any]) -> list[Any]:
+    """The first batch of a slice's documents or sentence pairs."""
+    return next((batch for batch in read_texts(part) if batch), [])

@@ -156,7 +156,7 @@ def _count(text: Slice[cfg.Source], held_out: HeldOut) -> tuple[int, int]:
     """Training documents of a slice, and their bytes."""
     count = size = 0
     for batch in read_documents(text):
-        train = held_out.divide(text, batch)["train"]
+        train = held_out.take(text, batch, "train")
         count += len(train)
         size += len("".join(train).encode())
     return count, size
@@ -168,7 +168,7 @@ def _draw(text: Slice[cfg.Source], held_out: HeldOut, seed: str, below: float) -
     return [
         (key, document)
         for batch in read_documents(text)
-        for document in held_out.divide(text, batch)["train"]
+        for document in held_out.take(text, batch, "train")
         if (key := keys.random()) < below
     ]
 
