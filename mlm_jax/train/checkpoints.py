@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -263,12 +265,11 @@ class Checkpoints:
     def _not_written(self, error: Exception) -> Exception:
         if hosts.is_loss(error):
             return error
-        # The cause is what comes last of what TensorStore says.
-        reason = ": ".join(str(error).strip().split(": ")[-2:]) or type(error).__name__
+        reason = _cause(error)
         latest = self._manager.latest_step()
         last = "there is no earlier one" if latest is None else f"the last good one is {self._folder / str(latest)}"
         return UserError(
-            f"{self._folder}: checkpoint could not be written ({reason[-300:]}); {last}; "
+            f"{self._folder}: checkpoint could not be written ({reason}); {last}; "
             "free space or mend permissions, then run the same command to continue"
         )
 
@@ -280,3 +281,11 @@ def _as_dict(state: State) -> dict[str, Any]:
 def _clips(opt_state: Any) -> bool:
     """Whether an optimizer's state, or what is stored of one, begins with that of clipping by the norm, which is empty."""
     return isinstance(opt_state, list | tuple) and isinstance(next(iter(opt_state), 0), optax.EmptyState | None)
+
+
+def _cause(error: Exception) -> str:
+    """Why TensorStore failed, short: its messages end with the cause, and after it notes in brackets that may be long."""
+    text = str(error).strip()
+    if code := re.search(r"os_error_code='(\d+)'", text):
+        return os.strerror(int(code[1]))
+    return ": ".join(re.split(r"\s+\[\w+='", text)[0].split(": ")[-2:])[-300:] or type(error).__name__

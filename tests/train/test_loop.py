@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from mlm_jax.errors import UserError
+from mlm_jax.train.checkpoints import _cause as cause
 from mlm_jax.train.metrics import read_metrics
 from mlm_jax.train.pretraining import train
 from tests.corpora import logged, make_workdir, tiny_config, write_config
@@ -265,6 +266,20 @@ def test_a_full_disk_while_saving_is_one_line(tmp_path):
     assert "run the same command to continue" in error[0]
     # With room again, the same command gets there.
     assert subprocess.run(command(config, tmp_path), env=ENVIRONMENT, check=False).returncode == 0
+
+
+def test_the_cause_is_told_from_what_tensorstore_writes_around_it():
+    # Which of the writes under way fails first, data or metadata, differs from run to run.
+    data = 'OUT_OF_RANGE: Error writing "a/0" in OCDBT database at local file "/x: y/": Failed writing: "/x: y/d/31": '
+    failed = "Failed to write 6799360 bytes to file 16: File too large [os_error_code='27']"
+    spec = ' [source locations=\'a.cc:10\'] [tensorstore_spec=\'{\\"driver\\": \\"cast\\", \\"fill_value\\":true}\']'
+    assert cause(ValueError(data + failed)) == "File too large"
+    assert cause(ValueError(data + failed + spec)) == "File too large"
+    assert (
+        cause(ValueError('DATA_LOSS: Error reading "b": Checksum mismatch' + spec))
+        == 'Error reading "b": Checksum mismatch'
+    )
+    assert cause(ValueError()) == "ValueError"
 
 
 def test_no_tensorflow_in_the_training_process(tmp_path):
