@@ -288,4 +288,4 @@ def _cause(error: Exception) -> str:
     text = str(error).strip()
     if code := re.search(r"os_error_code='(\d+)'", text):
         return os.strerror(int(code[1]))
-    return ": ".join(re.split(r"\s+\[\w+='", text)[0].split(": ")[-2:])[-300:] or type(error).__name__
+    return ": ".join(re.split(r"\s+\[[\w ]+='", text)[0].split(": ")[-2:])[-300:] or type(error).__name__
