@@ -28,7 +28,6 @@ def make_corpus(folder: Path) -> None:
     """Write the files both sides read: a SeqIO cache with our index and manifest."""
     from mlm_jax import manifest, records
     from mlm_jax.prepare.run import write_seqio_info
-    from mlm_jax.prepare.shard import frame
 
     rng = np.random.default_rng(0)
     streams = []
@@ -49,7 +48,7 @@ def make_corpus(folder: Path) -> None:
                     "span_positions": np.array([0]),
                     "next_sentence": np.array([], int),
                 }
-                framed = frame(records.encode_block(block))
+                framed = records.frame(records.encode_block(block))
                 offsets.append(offsets[-1] + len(framed))
                 file.write(framed)
         Path(records.index_path(str(path))).write_bytes(np.array(offsets, "<u8").tobytes())

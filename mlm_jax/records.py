@@ -3,7 +3,7 @@
 
 SeqIO and T5X read the TFRecord files as an ordinary SeqIO cache and never look at the index. Grain
 reads single records by the index, without TensorFlow: tf.Example is rebuilt here as a protobuf
-message of the same wire format.
+message of the same wire format. What is read is checked as TensorFlow checks it, by its length and checksums.
 
 A record holds the block's tokens and its *spans*: runs of tokens whose positions count up. A span has
 a length, a segment id (attention stays within a segment), a language id, a token type and a first
@@ -14,8 +14,10 @@ a sentence pair is two spans of one segment and two types, whose positions run o
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
+import google_crc32c
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -50,6 +52,8 @@ def _example_class() -> type[Any]:
 
 _Example = _example_class()
 
+FRAMING = 16  # bytes that TFRecord adds to a payload: length, its checksum, and the payload's
+_HEAD, _FOOT = struct.Struct("<QI"), struct.Struct("<I")
 
 TOKEN_FEATURES = ("tokens", "segment_ids", "positions", "language_ids", "token_types")  # of `expand_block`
 
@@ -103,3 +107,28 @@ def index_path(file: str) -> str:
     """Where a TFRecord file's index is: little-endian uint64 [records + 1], each record's first byte
     (of the framing, not of the payload) and last the file's size."""
     return file + ".index"
+
+
+def frame(payload: bytes) -> bytes:
+    """A TFRecord record: length, its checksum, payload, its checksum (tensorflow/core/lib/io/record_writer.h)."""
+    length = struct.pack("<Q", len(payload))
+    return length + _FOOT.pack(_checksum(length)) + payload + _FOOT.pack(_checksum(payload))
+
+
+def unframe(framed: bytes) -> bytes | None:
+    """The payload of what `frame` made; None where the length or a checksum is another."""
+    if len(framed) < FRAMING:
+        return None
+    payload = framed[12:-4]
+    length, of_length = _HEAD.unpack_from(framed)
+    whole = (
+        length == len(payload)
+        and of_length == _checksum(framed[:8])
+        and _FOOT.unpack_from(framed, len(framed) - 4)[0] == _checksum(payload)
+    )
+    return payload if whole else None
+
+
+def _checksum(data: bytes) -> int:
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

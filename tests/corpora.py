@@ -3,7 +3,6 @@
 
 import dataclasses
 import io
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +16,11 @@ from mlm_jax.train.metrics import TIMES, read_metrics
 
 
 def write_shard(path: Path, blocks: list[dict[str, np.ndarray]]) -> Shard:
-    """Write blocks as TFRecord, with zeros for checksums (nothing of ours reads them), and its index."""
+    """Write blocks as TFRecord, and its index."""
     path.parent.mkdir(parents=True, exist_ok=True)
     offsets, out = [0], b""
     for block in blocks:
-        payload = records.encode_block(block)
-        out += struct.pack("<QI", len(payload), 0) + payload + struct.pack("<I", 0)
+        out += records.frame(records.encode_block(block))
         offsets.append(len(out))
     path.write_bytes(out)
     Path(records.index_path(str(path))).write_bytes(np.array(offsets, "<u8").tobytes())

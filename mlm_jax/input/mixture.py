@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import grain
@@ -23,6 +23,7 @@ from etils import epath
 
 from mlm_jax import records, sampling
 from mlm_jax.config import Config
+from mlm_jax.errors import UserError
 from mlm_jax.input.blocks import Blocks
 from mlm_jax.manifest import Manifest, Stream
 
@@ -110,7 +111,7 @@ def training_batches(
       Feature → [rows of this process, ...], of the dtype and otherwise of the shape in `batch_shapes`.
 
     Raises:
-      UserError: a shard is missing or truncated.
+      UserError: a shard is missing or truncated, or its index is damaged; on reading, a record is.
     """
     sources = [
         # The seed depends on the name, so that a language's order stays when others are added.
@@ -133,6 +134,23 @@ def training_batches(
     piped = grain.experimental.WithOptionsIterDataset(read, grain.experimental.DatasetOptions(min_shm_size=2**62))
     options = grain.multiprocessing.MultiprocessingOptions(readers, per_worker_buffer_size=2)
     return iter(piped.mp_prefetch(options, _live_with_the_run))
+
+
+def in_one_line(read: grain.DatasetIterator[dict[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+    """The batches of an iterator, whose errors are ours alone: Grain adds lines on its pipeline to them.
+
+    Yields:
+      Feature → [rows of this process, ...], of the dtype and otherwise of the shape in `batch_shapes`.
+
+    Raises:
+      UserError: what cannot be read.
+    """
+    try:
+        yield from read
+    except UserError as e:
+        raise UserError(str(e).split("\n")[0]) from e
+    finally:
+        read.close()
 
 
 def _live_with_the_run(reader: int, readers: int) -> None:

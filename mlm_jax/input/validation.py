@@ -13,6 +13,15 @@ from mlm_jax.input.mixture import batch_shapes
 from mlm_jax.manifest import Manifest, Stream
 
 
+def validation_sources(corpus: epath.PathLike, manifest: Manifest, streams: Sequence[Stream], pad: int) -> list[Blocks]:
+    """The validation blocks of each stream.
+
+    Raises:
+      UserError: a shard is missing or truncated, or its index is damaged.
+    """
+    return [Blocks(corpus, s.name, s.validation.shards, manifest.sequence_length, pad) for s in streams]
+
+
 def validation_batches(
     corpus: epath.PathLike,
     manifest: Manifest,
@@ -33,7 +42,7 @@ def validation_batches(
       What `mixture.batch_shapes` says, this process's rows of it; and the stream of every row of the whole
       batch, int32 [batch_size], -1 for padding.
     """
-    sources = [Blocks(corpus, s.name, s.validation.shards, manifest.sequence_length, pad) for s in streams]
+    sources = validation_sources(corpus, manifest, streams, pad)
     chosen = [(i, b) for i, source in enumerate(sources) for b in range(min(len(source), most_blocks))]
     shapes = batch_shapes(batch_size, manifest.sequence_length)
     empty: dict[str, np.ndarray] = {name: np.zeros(shape[1:], kind) for name, (shape, kind) in shapes.items()}

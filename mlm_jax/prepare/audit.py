@@ -85,7 +85,7 @@ def compare(
     offsets = np.frombuffer(epath.Path(records.index_path(str(path))).read_bytes(), "<u8")
     with path.open("rb") as file:
         for number, block in enumerate(again):
-            wanted = shard.frame(records.encode_block(block))
+            wanted = records.frame(records.encode_block(block))
             if number >= len(offsets) - 1 or file.read(len(wanted)) != wanted:
                 raise UserError(
                     f"{path}: block {number} is not what {text} gives: the text, the options or the file changed; prepare into "

@@ -6,13 +6,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import google_crc32c
 import numpy as np
 from etils import epath
 
@@ -86,6 +84,8 @@ def file_name(split: str, number: int, count: int) -> str:
 def make_shard(job: Job) -> dict[str, Any]:
     """Write a job's shards, unless they are there; returns what its .done file holds.
 
+    A shard that was deleted, or is of another size than its .done file says, is made again.
+
     Returns:
       fingerprint, and for each split: its `Tally`, tokens, blocks, file_bytes. Beside the shard lies each split's histogram
       of token ids, as .npz.
@@ -97,7 +97,7 @@ def make_shard(job: Job) -> dict[str, Any]:
     done = job.done_file()
     if done.exists():
         stored = json.loads(done.read_text())
-        if stored["fingerprint"] == fingerprint:
+        if stored["fingerprint"] == fingerprint and all(_is_there(job, stored, split) for split in job.shards):
             return stored
     try:
         result = {"fingerprint": fingerprint, "splits": {split: _write_split(job, split) for split in job.shards}}
@@ -108,6 +108,16 @@ def make_shard(job: Job) -> dict[str, Any]:
             "permissions, then run again (finished shards are kept)"
         ) from e
     return result
+
+
+def _is_there(job: Job, stored: dict[str, Any], split: str) -> bool:
+    """Whether a finished split's shard, index and histogram are there, in the sizes they were written in."""
+    path = epath.Path(job.folder) / file_name(split, *job.shards[split])
+    made = stored["splits"][split]
+    sizes = {str(path): made["file_bytes"], records.index_path(str(path)): 8 * (made["blocks"] + 1)}
+    return epath.Path(f"{path}.histogram.npz").exists() and all(
+        epath.Path(file).exists() and epath.Path(file).stat().length == size for file, size in sizes.items()
+    )
 
 
 def _write_split(job: Job, split: str) -> dict[str, Any]:
@@ -125,8 +135,8 @@ def _write_split(job: Job, split: str) -> dict[str, Any]:
     with aside.open("wb") as file:
         for block in make_blocks(job.text, split, job.settings, job.language_ids, tally):
             payload = records.encode_block(block)
-            file.write(frame(payload))
-            offsets.append(offsets[-1] + len(payload) + 16)
+            file.write(records.frame(payload))
+            offsets.append(offsets[-1] + len(payload) + records.FRAMING)
             np.add.at(histogram, block["tokens"], 1)
     write_whole(records.index_path(str(path)), np.array(offsets, "<u8").tobytes())
     ids = np.flatnonzero(histogram)
@@ -203,14 +213,3 @@ def _encode_sentences(encode: Callable[[list[str]], list[list[int]]], batch: lis
 @cache
 def _tokenizer(folder: str, sha256: str) -> Tokenizer:  # sha256: another file in the same place is another tokenizer
     return load_tokenizer(folder)
-
-
-def frame(payload: bytes) -> bytes:
-    """A TFRecord record: length, its checksum, payload, its checksum (tensorflow/core/lib/io/record_writer.h)."""
-
-    def checksum(data: bytes) -> bytes:
-        crc = google_crc32c.value(data)
-        return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-    length = struct.pack("<Q", len(payload))
-    return length + checksum(length) + payload + checksum(payload)

@@ -18,7 +18,8 @@ from mlm_jax import mesh as meshes
 from mlm_jax.config import Config, config_to_json
 from mlm_jax.errors import UserError
 from mlm_jax.input.arrays import local_rows
-from mlm_jax.input.mixture import Mixture, batch_shapes, training_batches, training_mixture
+from mlm_jax.input.mixture import Mixture, batch_shapes, in_one_line, training_batches, training_mixture
+from mlm_jax.input.validation import validation_sources
 from mlm_jax.manifest import Stream
 from mlm_jax.model.axes import encoder_axes
 from mlm_jax.model.batch import Batch, MaskedBatch
@@ -59,6 +60,9 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
             f"{workdir}: corpus/ was prepared with another vocabulary than vocabulary/ holds; prepare again"
         )
     streams = sampling.trained_streams(config, prepared.streams)
+    validation_sources(
+        corpus, prepared, streams, words.pad
+    )  # refuses damaged ones now, and not at the first validation
     word_classes = vocabulary.word_classes(workdir / "vocabulary", words) if config.objective.whole_words else None
     counts = manifest.read_token_counts(corpus) if config.objective.frequency_exponent else None
 
@@ -80,7 +84,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
 
     def batches(step: int) -> Iterator[HostBatch]:
         readers = config.train.readers
-        return training_batches(mixture, corpus, prepared, streams, words.pad, config.seed, step, readers)
+        return in_one_line(training_batches(mixture, corpus, prepared, streams, words.pad, config.seed, step, readers))
 
     # 4. The loop.
     validation = Validation(training.validation_step, corpus, prepared, streams, words.pad, sharding)

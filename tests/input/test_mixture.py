@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The input: a pure function of (seed, step, row), whoever reads it."""
 
+import errno
+import itertools
 import json
 import multiprocessing
+import os
+import resource
 import time
 
 import numpy as np
 import pytest
 
-from mlm_jax import sampling
+from mlm_jax import records, sampling
 from mlm_jax.errors import UserError
 from mlm_jax.input.blocks import Blocks
-from mlm_jax.input.mixture import Mixture, training_batches
+from mlm_jax.input.mixture import Mixture, in_one_line, training_batches
 from mlm_jax.input.validation import validation_batches
 from tests.corpora import make_corpus
 
@@ -23,7 +27,7 @@ def batches(folder, manifest, rates, rows, steps, start=0, seed=0, batch_size=8,
     mixture = Mixture(stages, batch_size, rows, seed)
     iterator = training_batches(mixture, folder, manifest, manifest.streams, 0, seed, start, readers)
     try:
-        return [next(iterator) for _ in range(steps)]
+        return list(itertools.islice(in_one_line(iterator), steps))
     finally:
         iterator.close()
 
@@ -148,6 +152,103 @@ def test_a_truncated_shard_is_refused(tmp_path):
     victim.unlink()
     with pytest.raises(UserError, match="missing"):
         Blocks(tmp_path, "aa", manifest.streams[0].train.shards, 16, 0)
+
+
+def read_all(folder, manifest, stream=1):
+    source = Blocks(folder, "bb", manifest.streams[stream].train.shards, 16, 0)
+    return [source[i]["tokens"].tolist() for i in range(len(source))]
+
+
+@pytest.fixture
+def one_stream(tmp_path):
+    return tmp_path, make_corpus(tmp_path, {"aa": 4, "bb": 20})
+
+
+@pytest.mark.parametrize("what", ["payload", "framing", "index"])
+def test_flipped_bits_are_one_line_or_change_nothing(one_stream, what):
+    folder, manifest = one_stream
+    whole = read_all(folder, manifest)
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        shard = folder / manifest.streams[1].train.shards[rng.integers(2)].file
+        index = shard.parent / records.index_path(shard.name)
+        offsets = np.frombuffer(index.read_bytes(), "<u8").astype(int)
+        start, end = offsets[(row := rng.integers(len(offsets) - 1)) : row + 2]
+        framing = [*range(start, start + 12), *range(end - 4, end)]
+        place = {
+            "payload": lambda s=start, e=end: rng.integers(s + 12, e - 4),
+            "framing": lambda f=framing: rng.choice(f),
+            "index": lambda i=index: rng.integers(i.stat().st_size),
+        }[what]()
+        victim = index if what == "index" else shard
+        content = victim.read_bytes()
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << rng.integers(8)
+        victim.write_bytes(flipped)
+        with pytest.raises(UserError, match=r"delete it and .*manifest.json, and run: mlm-jax prepare CONFIG") as e:
+            read_all(folder, manifest)
+        assert victim.name in str(e.value) or shard.name in str(e.value)
+        refused += 1
+        victim.write_bytes(content)
+    assert refused == 200 and read_all(folder, manifest) == whole
+
+
+@pytest.mark.parametrize("index", [b"", b"\0" * 8, "random", "shifted", "reversed"])
+def test_a_wrong_index_is_refused_at_the_start(one_stream, index):
+    folder, manifest = one_stream
+    shard = manifest.streams[1].train.shards[0]
+    path = folder / records.index_path(shard.file)
+    offsets = np.frombuffer(path.read_bytes(), "<u8")
+    others = {
+        "random": np.random.default_rng(0).integers(0, 2**63, len(offsets)).astype("<u8"),
+        "shifted": np.append(offsets[1:], offsets[-1] + 1),
+        "reversed": offsets[::-1],
+    }
+    path.write_bytes(index if isinstance(index, bytes) else others[index].tobytes())
+    with pytest.raises(UserError, match=r"\.index: .*; delete it and .* and run: mlm-jax prepare CONFIG"):
+        Blocks(folder, "bb", [shard], 16, 0)
+
+
+@pytest.mark.parametrize("readers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_record_that_changed_ends_the_run_with_one_line(one_stream, readers):
+    folder, manifest = one_stream
+    for shard in manifest.streams[1].train.shards:
+        path = folder / shard.file
+        content = bytearray(path.read_bytes())
+        content[20::40] = bytes(len(content[20::40]))
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"bb/train.tfrecord-0000\d-of-00002: damaged: record \d+ is [^\n]*$"):
+        batches(folder, manifest, [0.0, 1.0], range(8), 1, readers=readers)
+
+
+def test_a_shard_cut_off_while_it_is_read_is_one_line(one_stream):
+    folder, manifest = one_stream
+    source = Blocks(folder, "bb", manifest.streams[1].train.shards, 16, 0)
+    assert source[0]["tokens"][1] == 5
+    (folder / manifest.streams[1].train.shards[0].file).write_bytes(b"")
+    with pytest.raises(UserError, match=r"00000-of-00002: damaged: record 1 is"):
+        source[1]
+
+
+def test_what_cannot_be_read_is_one_line(one_stream, monkeypatch):
+    folder, manifest = one_stream
+    source = Blocks(folder, "bb", manifest.streams[1].train.shards, 16, 0)
+
+    def fails(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pread", fails)
+    with pytest.raises(UserError, match=r"00000-of-00002: cannot be read \(Input/output error\); mend"):
+        source[1]
+
+
+def test_more_shards_than_files_may_be_open_are_read_too(one_stream, monkeypatch):
+    folder, manifest = one_stream
+    whole = read_all(folder, manifest)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (4, 4))  # none is kept open
+    monkeypatch.delattr(os, "pread")
+    assert read_all(folder, manifest) == whole
 
 
 def test_validation_batches_do_not_depend_on_the_batch_size(corpus):

@@ -67,6 +67,32 @@ def prepared(tmp_path_factory):
     return config, prepare_corpus(config)
 
 
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("name", ["{}", "{}.index"])
+def test_what_is_said_of_a_damaged_shard_works(prepared, split, name):
+    config, made = prepared
+    corpus = Path(config.workdir) / "corpus"
+    shards = getattr(made.streams[0], split).shards
+    victim = corpus / name.format(shards[-1].file)
+    whole, others = victim.read_bytes(), {p: p.stat().st_mtime_ns for p in corpus.rglob("*.tfrecord-*") if p != victim}
+    victim.write_bytes(whole[:20] + bytes([whole[20] ^ 1]) + whole[21:])
+
+    def read_all():
+        blocks = Blocks(corpus, "de", shards, 32, 0)
+        return [blocks[i] for i in range(len(blocks))]
+
+    with pytest.raises(UserError) as e:
+        read_all()
+    advised = str(e.value).split("; delete it and ")
+    Path(advised[0].split(": ")[0]).unlink()
+    Path(advised[1].split(", and run: mlm-jax prepare")[0]).unlink()
+    assert prepare_corpus(config) == made
+    assert victim.read_bytes() == whole
+    # Only what was made together with it is made again.
+    again = {p for p, written in others.items() if p.stat().st_mtime_ns != written}
+    assert len(again) < 6 < len(others)
+
+
 def test_the_manifest_counts_what_is_there(prepared):
     config, made = prepared
     assert made == manifest.read_manifest(f"{config.workdir}/corpus")
