@@ -6,27 +6,25 @@ import select
 import signal
 import sys
 
-from mlm_jax.errors import INTERRUPTED
+from mlm_jax.children import end_with_parent
+from mlm_jax.errors import INTERRUPTED, end_at_once
 
 # Ctrl-C ends the process at once, because libraries that are being imported, and their callbacks, may swallow
 # KeyboardInterrupt or turn it into another exception. No file is ever half-written; training and preparation handle the
 # signal themselves.
-SHOW_CURSOR = b"\x1b[?25h\n"  # which a progress bar hides
 
 
 def end(number: int, frame: object) -> None:
-    """Print one line, release the workdir, and exit."""
-    if os.isatty(1):
-        os.write(1, SHOW_CURSOR)
-    os.write(2, f"{INTERRUPTED}\n".encode())
+    """Release the workdir, print one line, and exit."""
     lock = sys.modules.get("mlm_jax.lock")
     if lock is not None:
         lock.release_all()
-    os._exit(130)
+    end_at_once(INTERRUPTED, 130)
 
 
 def main() -> int:
     """The command line."""
+    end_with_parent()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, end)
     from mlm_jax.cli import main as command

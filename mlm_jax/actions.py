@@ -6,6 +6,7 @@ What needs JAX or TensorFlow is imported by the function that uses it, so that `
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -22,7 +23,9 @@ from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate.config import Evaluate
+from mlm_jax.files import in_bucket
 from mlm_jax.finetune.config import Finetune
+from mlm_jax.lock import locked
 from mlm_jax.neutrality.config import Analyze
 from mlm_jax.plan.config import Plan
 from mlm_jax.start import (
@@ -64,12 +67,21 @@ def prepare(config: cfg.Config, arguments: list[str]) -> int:
     """Train the vocabulary if there is none, and turn the text into blocks.
 
     What is already prepared is kept; a run that was killed goes on with the shards it lacks. At its end, and with --check of a
-    corpus that is prepared, a sample of every stream is read back, and a table says what each language has.
+    corpus that is prepared, a sample of every stream is read back, and a table says what each language has. Where the corpus is
+    there nothing is written, so that it may be looked at while a run trains on it.
     """
-    config = start_from(config)
-    own_workdir(config, command_line("prepare", arguments))
-    take_corpus(config)
     there = (epath.Path(config.workdir) / "corpus" / "manifest.json").exists()
+    with contextlib.nullcontext() if there else locked(config.workdir, "prepare"):
+        return prepare_here(config, arguments, there)
+
+
+def prepare_here(config: cfg.Config, arguments: list[str], there: bool) -> int:
+    """`prepare`, in a workdir that has a corpus, or that no other command writes."""
+    config = start_from(config)
+    own_workdir(config, command_line("prepare", arguments), write=not there)
+    if not there:
+        take_corpus(config)
+        there = (epath.Path(config.workdir) / "corpus" / "manifest.json").exists()
     warn_of_newer(epath.Path(config.workdir) / "corpus" / "manifest.json", cfg.text_files(config.data))
     # TensorFlow, which the other commands do without.
     from mlm_jax.prepare.audit import audit
@@ -92,7 +104,7 @@ def pretrain(config: cfg.Config, arguments: list[str]) -> int:
     SIGTERM and Ctrl-C finish the step, save and exit; the same command continues the run. With several processes
     (`hosts`) the workdir has to be prepared, and the first of them alone writes what is not a checkpoint.
     """
-    with as_one_of_several(config.hosts, config.workdir) as first:
+    with as_one_of_several(config.hosts, config.workdir, "pretrain") as first:
         return pretrain_here(config, arguments, first)
 
 
@@ -143,7 +155,7 @@ def finetune(config: Finetune, arguments: list[str]) -> int:
     it in the workdir as results.json, .csv and .html, beside the models and what they predicted. With several processes (`hosts`)
     the first alone writes what is not a checkpoint.
     """
-    with as_one_of_several(config.hosts, config.workdir) as first:
+    with as_one_of_several(config.hosts, config.workdir, "finetune") as first:
         return finetune_here(config, arguments, first)
 
 
@@ -177,6 +189,12 @@ def evaluate(config: Evaluate, arguments: list[str]) -> int:
     Prints tasks × languages with means and transfer gaps, and leaves results.json, results.csv and results.html in the workdir. What
     is done already is not done again.
     """
+    with locked(config.workdir, "evaluate"):
+        return evaluate_here(config, arguments)
+
+
+def evaluate_here(config: Evaluate, arguments: list[str]) -> int:
+    """`evaluate`, in a workdir that no other command writes."""
     own_workdir(config, command_line("evaluate", arguments))
     import_init(config.workdir, config.init)
 
@@ -198,6 +216,12 @@ def analyze(config: Analyze, arguments: list[str]) -> int:
     Prints the headline of each probe, and leaves results.json, results.csv and neutrality.html in the workdir. What is done already
     is not done again.
     """
+    with locked(config.workdir, "analyze"):
+        return analyze_here(config, arguments)
+
+
+def analyze_here(config: Analyze, arguments: list[str]) -> int:
+    """`analyze`, in a workdir that no other command writes."""
     own_workdir(config, command_line("analyze", arguments))
     import_init(config.workdir, config.init)
 
@@ -275,7 +299,10 @@ def import_folder(given: dict[str, str], arguments: list[str]) -> int:
     """
     from mlm_jax.interchange.workdir import import_encoder
 
-    return exchange(import_encoder, given["FOLDER"], given["WORKDIR"], given)
+    folder = given["WORKDIR"]
+    refuse_missing(given["FOLDER"])
+    with locked(folder, "import", "import into another folder"):
+        return exchange(import_encoder, given["FOLDER"], folder, given)
 
 
 def export_run(given: dict[str, str], arguments: list[str]) -> int:
@@ -291,7 +318,14 @@ def export_run(given: dict[str, str], arguments: list[str]) -> int:
     if not differing.isdecimal():
         raise UserError(f"--differing: {differing} is not a number of lines")
     convert = functools.partial(export_encoder, differing=int(differing))
-    return exchange(convert, given["WORKDIR"], given["FOLDER"], given)
+    folder = given["FOLDER"]
+    refuse_missing(given["WORKDIR"])
+    # An empty folder may be there, in one that is not ours.
+    lockable = not in_bucket(folder) and (
+        not os.path.isdir(folder) or os.access(Path(folder).resolve().parent, os.W_OK)
+    )
+    with locked(folder, "export", "export into another folder", beside=True) if lockable else contextlib.nullcontext():
+        return exchange(convert, given["WORKDIR"], folder, given)
 
 
 def exchange(
@@ -300,14 +334,22 @@ def exchange(
     """Convert a folder, and say what was made of it.
 
     Raises:
-      UserError: there is no such folder, or it cannot be converted.
+      UserError: it cannot be converted.
     """
-    if not epath.Path(source).exists():
-        raise UserError(f"{source}: no such folder; name a run's workdir or a Hugging Face folder")
     done = convert(source, target, given["--step"], given["--model"], given_mesh(given))
     copy_words(source, target)
     console.say(f"{done}, in {target}")
     return 0
+
+
+def refuse_missing(source: str) -> None:
+    """Refuse a folder that is not there.
+
+    Raises:
+      UserError: it is not.
+    """
+    if not epath.Path(source).exists():
+        raise UserError(f"{source}: no such folder; name a run's workdir or a Hugging Face folder")
 
 
 def given_mesh(given: dict[str, str]) -> cfg.Mesh | None:

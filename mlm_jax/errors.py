@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user is meant to read: the exceptions, and the word on Ctrl-C."""
+"""What a user is meant to read: the exceptions, the word on Ctrl-C, and the last line of a process that ends at once."""
+
+import os
+from typing import NoReturn
 
 INTERRUPTED = "interrupted; the same command goes on from what is done"
 
@@ -17,3 +20,11 @@ class Ended(Exception):
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
+
+
+def end_at_once(line: str, status: int) -> NoReturn:
+    """Print a line to standard error and end the process, without anything that waits or writes."""
+    if os.isatty(1):
+        os.write(1, b"\x1b[?25h\n")  # the cursor, which a progress bar hides
+    os.write(2, f"{line}\n".encode(errors="backslashreplace"))
+    os._exit(status)

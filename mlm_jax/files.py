@@ -6,11 +6,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 from etils import epath
 
 from mlm_jax.errors import UserError
+
+before_writing: list[Callable[[], None]] = []  # what `write_whole` does first: see `lock.check`
 
 
 def in_bucket(path: epath.PathLike) -> bool:
@@ -29,6 +32,8 @@ def link(source: epath.PathLike, target: epath.PathLike) -> None:
 
 def write_whole(path: epath.PathLike, content: str | bytes) -> None:
     """Write a file aside (`PATH.partial`) and then put it in place, over an older one if there is one."""
+    for check in before_writing:
+        check()
     path = epath.Path(path)
     aside = path.parent / f"{path.name}.partial"
     if isinstance(content, bytes):

@@ -18,6 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from mlm_jax import lock
 from mlm_jax.config import Hosts
 from mlm_jax.errors import Ended, UserError
 
@@ -49,6 +50,8 @@ def initialized(config: Hosts) -> Iterator[bool]:
     witness = subprocess.Popen(
         ["sh", "-c", 'read ended || echo "$0" >&2', line], stdin=subprocess.PIPE, start_new_session=True
     )
+    # A process that ends because its lock is another's says so itself.
+    lock.before_end.append(lambda: witness.communicate(b"ended\n"))
     try:
         _connect(config)
         process = jax.process_index()

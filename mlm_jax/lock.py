@@ -1,67 +1,143 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run at a time in a workdir."""
+"""One command at a time writes a folder."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import os
+import secrets
 import socket
+import stat
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from etils import epath
 
-from mlm_jax import console
-from mlm_jax.errors import UserError
-from mlm_jax.files import in_bucket, write_whole
+from mlm_jax import console, files
+from mlm_jax.errors import UserError, end_at_once
+from mlm_jax.files import in_bucket
 
+NAME = "running.json"
 BEAT = 15.0  # seconds between heartbeats
-PATIENCE = 60.0  # seconds without one after which a run on another host counts as gone
+PATIENCE = 60.0  # seconds without one after which a run elsewhere counts as gone
+SETTLE = 1.0  # seconds after which two that began at once in a bucket see each other
+INHERITED = "MLM_JAX_LOCKS"  # tokens of the process that started this one, whose locks hold for both
+LONGEST = 65_536  # bytes of the file that are looked at
 
-_held: set[epath.Path] = set()  # this process's locks
+
+@dataclasses.dataclass(frozen=True)
+class Holder:
+    """Who holds a lock. What an earlier version did not write, or the system does not tell, is empty.
+
+    Attributes:
+      host, pid: where it runs.
+      since: when it took the lock, for people.
+      command: of mlm-jax.
+      token: of this very lock.
+      started: when the process started, in ticks since the machine did; a pid may be in use again.
+      boot, namespace: ids of the machine's last start and of the PID namespace (a container's own) that the pid is of.
+    """
+
+    host: str
+    pid: int
+    since: str
+    command: str = ""
+    token: str = ""
+    started: str = ""
+    boot: str = ""
+    namespace: str = ""
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host} since {self.since}"
+
+    @property
+    def what(self) -> str:
+        return f"mlm-jax {self.command}" if self.command else "a run"
+
+
+TEXTS = [field.name for field in dataclasses.fields(Holder) if field.name != "pid"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A lock file: whatever changes with a heartbeat, and the holder if it names one."""
+
+    content: tuple[bytes, int]
+    holder: Holder | None
+
+
+before_end: list[Callable[[], Any]] = []  # what else is to be done before `check` ends the process
+_held: dict[epath.Path, Holder] = {}  # the locks that this process works under
 
 
 @contextlib.contextmanager
-def locked(workdir: str) -> Iterator[None]:
-    """Lock a workdir by a file in it, `running.json`, that names the host, the process, its start and a heartbeat counter.
+def locked(
+    folder: epath.PathLike, command: str = "", another: str = "use another --workdir", beside: bool = False
+) -> Iterator[None]:
+    """Lock a folder by a file in it, `running.json`, that names the host, the process, its start, a token and a heartbeat counter.
 
-    The lock of a process of this host that is gone is taken over at once; that of another host, when its counter has not
-    changed for `PATIENCE` seconds (a counter, because hosts' clocks differ). Object stores cannot create a file exclusively:
-    there two runs that start within the same second may both get the lock.
+    A lock whose process is known to be gone is taken over at once: the process is of the same PID namespace of the same
+    start of this machine, and no process has its pid, or one that started at another time. Of any other (another host or container,
+    an earlier version, a file that names nobody) the heartbeat decides: it is taken over when the file has not changed
+    for `PATIENCE` seconds (a counter, because hosts' clocks differ). A process that a holder starts
+    (`environment_of_children`) works under its lock. A process that finds that its lock is another's, because it stood still
+    for so long, ends with one line, at the next heartbeat or before it writes (`check`), whichever comes first.
+
+    Object stores cannot create a file exclusively: there it is read again after `SETTLE` seconds.
+
+    Args:
+      folder: made where it is not there.
+      command: that locks it, for the message of one that is refused.
+      another: what else one that is refused may do, for its message.
+      beside: the file is beside the folder, `.FOLDER.running.json`: of a folder that is put in place when it is whole.
 
     Raises:
-      UserError: another run is in the workdir, or it cannot be written.
+      UserError: the folder is another's, or cannot be written.
     """
-    path = epath.Path(workdir) / "running.json"
-    mine = {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "since": f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}",
-        "beat": 0,
-    }
+    path = epath.Path(folder) / NAME
+    if beside:
+        whole = Path(os.path.realpath(folder))
+        short = whole.name.encode(errors="surrogateescape")[:200].decode(errors="ignore")
+        path = epath.Path(whole.parent) / f".{short}.{NAME}"
+    mine = Holder(
+        socket.gethostname(), os.getpid(), f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}", command, secrets.token_hex(8),
+        **_identity(),
+    )  # fmt: skip
+    is_new = not path.parent.exists()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not _create(path, mine):
-            _refuse_if_running(path, mine)
-            path.unlink(missing_ok=True)
-            if not _create(path, mine):
-                _refuse_if_running(path, mine)
+        found = _read(path)
+        inherited = os.environ.get(INHERITED, "").split()
+        parents = found.holder if found and found.holder and found.holder.token in inherited else None
+        if parents is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            while not _create(path, mine):
+                _take_away(path, mine, str(folder), another)
     except OSError as e:
-        raise UserError(f"{path}: cannot be written ({e.strerror or e}); choose another --workdir") from e
-    _held.add(path)
+        raise UserError(f"{path}: cannot be written ({e.strerror or e}); {another}") from e
+    _held[path] = parents or mine
+    if check not in files.before_writing:
+        files.before_writing.append(check)
     ended = threading.Event()
     beats = threading.Thread(target=_heartbeat, args=(path, mine, ended), daemon=True)
-    beats.start()
+    if parents is None:
+        beats.start()
     try:
         yield
     finally:
         ended.set()
-        beats.join()
+        if parents is None:
+            beats.join()
         _release(path)
+        if is_new and not in_bucket(path):
+            with contextlib.suppress(OSError):
+                os.rmdir(path.parent)  # nothing came of it
 
 
 def release_all() -> None:
@@ -70,80 +146,217 @@ def release_all() -> None:
         _release(path)
 
 
+def environment_of_children() -> dict[str, str]:
+    """The environment in which a process works under the locks of this one."""
+    return {INHERITED: " ".join(holder.token for holder in _held.values())}
+
+
+def check() -> None:
+    """End this process, with one line, if the lock that it works under is another's: it stood still, and that one took over.
+
+    Called before what it writes. A lock file that is gone or names nobody is no one else's.
+    """
+    for path, mine in tuple(_held.items()):
+        found = None
+        with contextlib.suppress(Exception):  # of whatever kind a store's library has; the next time it is read again
+            found = _read(path)
+        if found and found.holder and found.holder.token != mine.token:
+            for tell in before_end:
+                tell()
+            end_at_once(
+                f"error: {path.parent}: {found.holder.what} has taken over, {found.holder}, because this one, {mine}, had stood "
+                "still; it ends and leaves the folder to that one",
+                2,
+            )
+
+
 def _release(path: epath.Path) -> None:
-    _held.discard(path)
-    with contextlib.suppress(OSError):
-        path.unlink()
+    mine = _held.pop(path, None)
+    # Neither a parent's, nor another's that took it over.
+    if mine is not None and mine.pid == os.getpid():
+        with contextlib.suppress(Exception):
+            found = _read(path)
+            if found and found.holder == mine:
+                path.unlink()
 
 
-def _heartbeat(path: epath.Path, mine: dict[str, Any], ended: threading.Event) -> None:
+def _heartbeat(path: epath.Path, mine: Holder, ended: threading.Event) -> None:
     """Increment the heartbeat counter until the lock is released."""
+    beat = 0
     while not ended.wait(BEAT):
-        mine["beat"] += 1
-        with contextlib.suppress(OSError):  # a disk that is full now
-            write_whole(path, json.dumps(mine))
+        beat += 1
+        check()
+        try:
+            if in_bucket(path):
+                path.write_text(_text(mine, beat))
+            else:
+                with _aside(path, mine, beat) as aside:
+                    aside.replace(path)
+        except Exception:
+            # A disk that is full now, say. The time of a file that is there can still be set.
+            with contextlib.suppress(OSError):
+                os.utime(path)
 
 
-def _create(path: epath.Path, mine: dict[str, Any]) -> bool:
+def _text(mine: Holder, beat: int) -> str:
+    return json.dumps(dataclasses.asdict(mine) | {"beat": beat})
+
+
+def _aside_path(path: epath.Path, holder: Holder) -> epath.Path:
+    return path.parent / f".{path.name}.{holder.token}.partial"
+
+
+@contextlib.contextmanager
+def _aside(path: epath.Path, mine: Holder, beat: int) -> Iterator[epath.Path]:
+    """A file beside the lock with what is to be in it."""
+    aside = _aside_path(path, mine)
+    try:
+        aside.write_text(_text(mine, beat))
+        yield aside
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _create(path: epath.Path, mine: Holder) -> bool:
     """Create the file with all its content at once; False if it exists."""
     if in_bucket(path):
         if path.exists():
             return False
-        path.write_text(json.dumps(mine))
-        return True
-    aside = path.parent / f"running.{mine['host']}.{mine['pid']}"
-    aside.write_text(json.dumps(mine))
-    try:
-        os.link(aside, path)
-    except FileExistsError:
-        return False
-    finally:
-        aside.unlink()
+        path.write_text(_text(mine, 0))
+        time.sleep(SETTLE)
+        found = _read(path)
+        return found is not None and found.holder == mine
+    with _aside(path, mine, 0) as aside:
+        try:
+            os.link(aside, path)
+        except FileExistsError:
+            return False
+        except OSError:
+            # A file system without links: what another reads before it is written names nobody, and changes.
+            with contextlib.suppress(FileExistsError), open(path, "x") as file:
+                file.write(_text(mine, 0))
+                return True
+            return False
     return True
 
 
-def _refuse_if_running(path: epath.Path, mine: dict[str, Any]) -> None:
-    other = _read(path)
-    if other is None:
+def _take_away(path: epath.Path, mine: Holder, folder: str, another: str) -> None:
+    """Take a lock away whose holder is gone, after a while where only its heartbeat can tell.
+
+    Raises:
+      UserError: it lives.
+    """
+    found = _read(path)
+    if found is None:
+        path.unlink(missing_ok=True)  # a link to nothing
         return
-    host, pid = other["host"], other["pid"]
-    if host == mine["host"]:
-        if pid == mine["pid"] or not _is_alive(pid):
-            return
-    else:
-        console.say(f"{path.parent}: a run was begun here by process {pid} on {host}; seeing whether it is alive ...")
+    other = found.holder
+    lives = _lives(other, mine) if other else None
+    who = f"process {other.pid} on {other.host}" if other else "someone"
+    if lives is None:
+        console.say(
+            f"{folder}: {other.what if other else 'a run'} was begun here by {who}; seeing whether it is alive ..."
+        )
         waited_since = time.monotonic()
-        while (now := _read(path)) == other and time.monotonic() - waited_since < PATIENCE:
+        while (now := _read(path)) == found and time.monotonic() - waited_since < PATIENCE:
             time.sleep(min(1.0, PATIENCE / 10))
         if now is None:
             return
-        if now == other:
-            console.warn(
-                f"{path.parent}: no sign of life of process {pid} on {host} for {PATIENCE:.0f} s; going on from it"
-            )
-            return
-    raise UserError(
-        f"{path.parent}: a run is in this workdir, process {pid} on {host} since {other['since']}; wait for it or stop it, "
-        "or use another --workdir"
-    )
+        lives = now != found
+        other = now.holder or other
+        if not lives:
+            console.warn(f"{folder}: no sign of life of {who} for {PATIENCE:.0f} s; going on from it")
+    if lives:
+        what = f"{other.what} is at work here, {other}" if other else f"{path.name} changes, so a run is at work here"
+        raise UserError(f"{folder}: {what}; wait for it or stop it, or {another}")
+    if in_bucket(path):
+        path.unlink(missing_ok=True)
+        return
+    # By rename, because another that waits may have done the same, and begun: then its lock is put back.
+    if other and other.token.isalnum():
+        _aside_path(path, other).unlink(missing_ok=True)  # what it was writing when it was killed
+    aside = _aside_path(path, mine)
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(aside)
+        try:
+            taken = _read(aside)
+            if taken and taken.content[0] != found.content[0]:
+                with contextlib.suppress(FileExistsError):
+                    os.link(aside, path)
+        finally:
+            aside.unlink()
 
 
-def _read(path: epath.Path) -> dict[str, Any] | None:
-    """The lock file's content; None if there is no file."""
+def _read(path: epath.Path) -> Found | None:
+    """What a lock file says; None if there is none.
+
+    Raises:
+      UserError: it is no file.
+    """
+    changed = 0
     try:
-        found = json.loads(path.read_text())
-        return {"host": found["host"], "pid": int(found["pid"]), "since": found["since"], "beat": found["beat"]}
+        if not in_bucket(path):
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode):
+                raise UserError(f"{path}: is no regular file; remove it")
+            changed = status.st_mtime_ns
+        with path.open("rb") as file:
+            content = file.read(LONGEST)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{path}: cannot be read ({e}); if no run is in this workdir, delete it") from e
+    holder = None
+    # It may hold anything.
+    with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+        said = json.loads(content)
+        pid, texts = said["pid"], {name: _shown(said[name]) for name in TEXTS if name in said}
+        if type(pid) is int and 0 < pid < 2**31:
+            holder = Holder(pid=pid, **texts)
+    return Found((content, changed), holder)
 
 
-def _is_alive(pid: int) -> bool:
+def _shown(value: Any) -> str:
+    """A value of the file as it may be printed."""
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return "".join(x if x.isprintable() else "?" for x in value[:100])
+
+
+def _lives(other: Holder, mine: Holder) -> bool | None:
+    """Whether the holder of a lock is alive, as its pid tells; None where that cannot be known here."""
+    here = (mine.host, mine.boot, mine.namespace)
+    if (other.host, other.boot, other.namespace) != here or (sys.platform == "linux" and not mine.namespace):
+        return None
+    if other.pid == mine.pid:
+        return any(holder.token == other.token for holder in _held.values())
     try:
-        os.kill(pid, 0)
+        os.kill(other.pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    started = _started(str(other.pid))
+    return None if started is None or not other.started else started == other.started
+
+
+def _identity() -> dict[str, str]:
+    """`started`, `boot` and `namespace` of this process; empty where the system does not tell, or of other processes than these."""
+    try:
+        # Where /proc is of another PID namespace, its numbers are not ours.
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return {}
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            boot = file.read().strip()
+        return {"started": _started("self") or "", "boot": boot, "namespace": os.readlink("/proc/self/ns/pid")}
+    except OSError:
+        return {}
+
+
+def _started(process: str) -> str | None:
+    """When a process started, by Linux's /proc; empty of one that has ended and was not waited for, None where it cannot be read."""
+    try:
+        with open(f"/proc/{process}/stat", "rb") as file:
+            # proc_pid_stat(5): the second field is a name in brackets, which may hold any; state is the third, starttime the 22nd.
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return "" if fields[0] in (b"Z", b"X") else fields[19].decode()

@@ -16,12 +16,12 @@ from collections.abc import Iterator
 
 from etils import epath
 
+from mlm_jax import children, console
 from mlm_jax import config as cfg
-from mlm_jax import console
 from mlm_jax.errors import Ended, UserError
 from mlm_jax.files import in_bucket, link, read_json
 
-STOPS = (signal.SIGTERM, signal.SIGINT)
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextlib.contextmanager
@@ -40,12 +40,15 @@ def needing_memory(advice: str) -> Iterator[None]:
 
 
 def run_in_own_process(*arguments: str) -> None:
-    """Run a command in a process of its own, which SIGTERM and SIGINT end too.
+    """Run a command in a process of its own, which works under the locks of this one and ends with it, by `STOPS` too.
 
     Raises:
       Ended: it did not succeed, and has said why.
     """
-    child = subprocess.Popen([sys.executable, "-m", "mlm_jax", *arguments])
+    from mlm_jax.lock import environment_of_children
+
+    environment = os.environ | children.environment() | environment_of_children()
+    child = subprocess.Popen([sys.executable, "-m", "mlm_jax", *arguments], env=environment)
     sent: list[int] = []
 
     def send(number: int, frame: object) -> None:
@@ -53,7 +56,9 @@ def run_in_own_process(*arguments: str) -> None:
         child.send_signal(number)
 
     # A Ctrl-C in a terminal reaches the child twice, from the terminal and from here; see `raise_interrupt`.
-    before = {number: signal.signal(number, send) for number in STOPS}
+    # What is ignored (nohup) stays so.
+    caught = [number for number in STOPS if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, send) for number in caught}
     try:
         status = child.wait()
     finally:
@@ -79,7 +84,7 @@ def raise_interrupt() -> None:
 
 
 @contextlib.contextmanager
-def as_one_of_several(processes: cfg.Hosts, workdir: str) -> Iterator[bool]:
+def as_one_of_several(processes: cfg.Hosts, workdir: str, command: str) -> Iterator[bool]:
     """Run as one of the processes that train together in a workdir, in which no other run may be.
 
     Yields:
@@ -90,7 +95,7 @@ def as_one_of_several(processes: cfg.Hosts, workdir: str) -> Iterator[bool]:
 
     if processes.start != "alone":
         raise_interrupt()  # which process it was has to be said
-    with hosts.initialized(processes) as first, locked(workdir) if first else contextlib.nullcontext():
+    with hosts.initialized(processes) as first, locked(workdir, command) if first else contextlib.nullcontext():
         hosts.barrier("begin")  # the first may have waited for the workdir
         yield first
 

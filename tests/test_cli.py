@@ -330,7 +330,7 @@ def test_what_nobody_reads_is_no_error(config_file, arguments):
 def test_a_process_that_a_signal_ended_is_named(monkeypatch, capsys):
     killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     real = subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", lambda command: real([sys.executable, "-c", killed]))
+    monkeypatch.setattr(subprocess, "Popen", lambda command, env: real([sys.executable, "-c", killed]))
     with pytest.raises(Ended) as ended:
         run_in_own_process("prepare", "x.py")
     assert ended.value.status == 137

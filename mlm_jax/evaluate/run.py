@@ -29,6 +29,7 @@ from mlm_jax.finetune.config import Finetune
 from mlm_jax.finetune.named import PREFIX, local_file
 from mlm_jax.language_names import same_language
 from mlm_jax.lines import read_json_lines, read_lines
+from mlm_jax.lock import locked
 from mlm_jax.mesh import make_mesh
 from mlm_jax.metrics.labels import spearman
 from mlm_jax.overlap import Hashed, find_overlap, report_overlap, text_hash
@@ -60,9 +61,10 @@ def run(config: Evaluate) -> tuple[list[BenchmarkRow], signal.Signals | None]:
     rows = own_benchmarks(config, workdir)
     for tuned in config.tuned:
         made = experiment(config, tuned)
-        share_encoder(workdir, epath.Path(made.workdir), made)
-        console.say(f"{tuned.name}:")
-        found, stopped_by = finetuning.run_finetuning(made)
+        with locked(made.workdir, "evaluate"):
+            share_encoder(workdir, epath.Path(made.workdir), made)
+            console.say(f"{tuned.name}:")
+            found, stopped_by = finetuning.run_finetuning(made)
         if stopped_by is not None:
             return rows, stopped_by
         console.say(finetuning.table(found, made.source))

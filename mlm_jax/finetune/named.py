@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from etils import epath
 
+from mlm_jax import children
 from mlm_jax.errors import UserError
 from mlm_jax.files import in_bucket
 
@@ -36,7 +38,8 @@ def local_file(path: str, language: str, workdir: epath.PathLike) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     # A process of its own, so that TensorFlow never shares memory or threads with the training.
     command = [sys.executable, "-m", "mlm_jax.prepare.labelled", path, language, str(folder / stem)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    environment = os.environ | children.environment()
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
     if done.returncode:
         raise UserError(done.stdout.strip() or f"{path}: cannot be had; what was printed above says why")
     return local_file(path, language, workdir)

@@ -11,6 +11,7 @@ from typing import Any
 
 from etils import epath
 
+from mlm_jax.children import end_with_parent
 from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
 from mlm_jax.prepare.named import builder_of
@@ -107,6 +108,7 @@ def paragraphs(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     try:
         # Standard output is for the reason of a failure; what TensorFlow Datasets prints goes to standard error.
         with contextlib.redirect_stdout(sys.stderr):

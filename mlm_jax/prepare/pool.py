@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from mlm_jax import console
+from mlm_jax.children import end_with
 from mlm_jax.errors import UserError
 
 
@@ -60,13 +59,8 @@ def run_all(
 
 
 def _begin_worker() -> None:
-    """Ignore Ctrl-C, which the parent handles; exit when the parent does, whatever ended it."""
+    """Ignore Ctrl-C, which the parent handles; end when the parent does, whatever ended it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    if parent is not None and parent.pid is not None:
+        end_with(parent.pid)

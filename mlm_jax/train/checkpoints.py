@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from mlm_jax import console, hosts
+from mlm_jax import console, hosts, lock
 from mlm_jax.errors import UserError
 from mlm_jax.files import in_bucket
 from mlm_jax.train.state import State
@@ -93,6 +93,7 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
+        lock.check()
         try:
             self._manager.save(
                 step,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -51,24 +52,34 @@ class Clock:
         self._paused += time.perf_counter() - begin
 
 
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
 @dataclass
 class Caught:
-    """The first SIGTERM or SIGINT since the handlers were set."""
+    """The first of `STOPS` since the handlers were set."""
 
     signal: signal.Signals | None = field(default=None)
 
 
 @contextmanager
-def catch_signals(numbers: Sequence[int] = (signal.SIGTERM, signal.SIGINT)) -> Iterator[Caught]:
-    """Note SIGTERM and SIGINT instead of dying of them; a second SIGINT interrupts at once."""
+def catch_signals(numbers: Sequence[int] = STOPS) -> Iterator[Caught]:
+    """Note signals instead of dying of them; a second SIGINT interrupts at once. A SIGHUP that is ignored (nohup) stays so."""
     caught = Caught()
+    terminals = [output for output in (1, 2) if os.isatty(output)]
 
     def handle(number: int, frame: Any) -> None:
+        if number == signal.SIGHUP:
+            # The terminal is gone: what is written to it would be an error.
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            for output in terminals:
+                os.dup2(nothing, output)
         if caught.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         caught.signal = signal.Signals(number)
 
-    before = {number: signal.signal(number, handle) for number in numbers}
+    ignored = [n for n in numbers if n == signal.SIGHUP and signal.getsignal(n) is signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in numbers if number not in ignored}
     try:
         yield caught
     finally:
@@ -78,7 +89,7 @@ def catch_signals(numbers: Sequence[int] = (signal.SIGTERM, signal.SIGINT)) -> I
 
 @contextmanager
 def catch_stop(max_seconds: float, start: int = 0) -> Iterator[Callable[[int], signal.Signals | None]]:
-    """Why a training is to stop, asked after each step by its number: SIGTERM, SIGINT, SIGALRM once `max_seconds`
+    """Why a training is to stop, asked after each step by its number: one of `STOPS`, SIGALRM once `max_seconds`
     (0: no limit) are over, or None.
 
     Processes that train together stop at the same step, whichever of them has a reason: JAX's preemption service
@@ -94,7 +105,7 @@ def catch_stop(max_seconds: float, start: int = 0) -> Iterator[Callable[[int], s
     # before the first query that step is 1, so a run that continues also queries step 1.
     early = together and start > 0 and any(multihost_utils.reached_preemption_sync_point(n) for n in (1, start))
     # With several processes JAX handles SIGTERM: a handler of ours would replace its own.
-    with catch_signals((signal.SIGINT,) if together else (signal.SIGTERM, signal.SIGINT)) as caught:
+    with catch_signals([number for number in STOPS if number != signal.SIGTERM or not together]) as caught:
 
         def stop(step: int) -> signal.Signals | None:
             nonlocal told

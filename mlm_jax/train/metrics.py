@@ -11,7 +11,7 @@ import jax
 from etils import epath
 from tensorboardX import SummaryWriter
 
-from mlm_jax import console
+from mlm_jax import console, lock
 from mlm_jax.errors import UserError
 from mlm_jax.files import in_bucket, write_whole
 
@@ -58,6 +58,7 @@ class MetricsWriter:
         if not self._writes:
             return
         if self._file is not None:
+            lock.check()
             self._file.write(_line(record))
             self._file.flush()
         else:
