@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m mlm_jax` and `mlm-jax`: see `mlm_jax.cli`."""
 
+import contextlib
 import os
 import select
 import signal
@@ -8,6 +9,7 @@ import sys
 
 from mlm_jax.children import end_with_parent
 from mlm_jax.errors import INTERRUPTED, end_at_once
+from mlm_jax.streams import mend_streams, silence
 
 # Ctrl-C ends the process at once, because libraries that are being imported, and their callbacks, may swallow
 # KeyboardInterrupt or turn it into another exception. No file is ever half-written; training and preparation handle the
@@ -15,32 +17,50 @@ from mlm_jax.errors import INTERRUPTED, end_at_once
 
 
 def end(number: int, frame: object) -> None:
-    """Release the workdir, print one line, and exit."""
-    lock = sys.modules.get("mlm_jax.lock")
-    if lock is not None:
-        lock.release_all()
+    """Release the workdir, remove what is half-written, print one line, and exit."""
+    for name, clean in (("mlm_jax.lock", "release_all"), ("mlm_jax.files", "remove_asides")):
+        module = sys.modules.get(name)
+        if hasattr(module, clean):
+            getattr(module, clean)()
     end_at_once(INTERRUPTED, 130)
 
 
 def main() -> int:
     """The command line."""
+    mend_streams()
+    if sys.getfilesystemencoding() == "ascii" and os.environ.get("PYTHONUTF8") != "1":
+        # Text and names of files are UTF-8 here, whatever LC_ALL says; Python cannot change its mind once it runs.
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     end_with_parent()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, end)
     from mlm_jax.cli import main as command
 
     try:
-        status = command()
-        sys.stdout.flush()
-        return status
+        try:
+            return command()
+        finally:
+            _flush()
     except BrokenPipeError:
         output = select.poll()
         output.register(1, 0)
         if not any(event & select.POLLERR for _, event in output.poll(0)):
             raise
         # Whoever read what is printed has gone.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        silence(sys.stdout)
         return 141
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        silence(sys.stdout)
+        with contextlib.suppress(OSError):
+            print(f"warning: standard output: {e.strerror or e}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

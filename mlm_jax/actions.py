@@ -375,7 +375,7 @@ def predict(given: dict[str, str], arguments: list[str]) -> int:
     --model names it where there are several; --language says which language the text is in; --mesh.fsdp N splits the
     parameters over N devices.
     """
-    from mlm_jax.finetune.predict import predict_file
+    from mlm_jax.finetune.predict import is_standard_output, predict_file
     from mlm_jax.train.compiled import keep_compiled
 
     out = given["OUT"]
@@ -386,8 +386,8 @@ def predict(given: dict[str, str], arguments: list[str]) -> int:
         summary = predict_file(
             workdir, given["FILE"], out, given["--model"], given["--language"], mesh, given["--words"]
         )
-    if out == "-":
-        print(summary, file=sys.stderr, flush=True)
+    if is_standard_output(out):
+        console.say_aside(str(summary))
     else:
         console.say(f"{summary}\n{summary.examples:,} predictions in {out}")
     return 0

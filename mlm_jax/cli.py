@@ -7,10 +7,14 @@ import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from mlm_jax.commands import find_command, usage
+from mlm_jax.commands import Command, find_command, usage
+from mlm_jax.console import say, say_aside
 from mlm_jax.errors import INTERRUPTED, Ended, UserError
+from mlm_jax.files import said
 from mlm_jax.options import parse
+from mlm_jax.streams import mend_streams
 
 # Before jax is imported: XLA's and TensorFlow's start-up chatter.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -18,37 +22,45 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0, 2 after bad input, or 128 + the signal that stopped a run."""
+    mend_streams()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    command, given = None, None
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
-            print(usage())
+            say(usage())
             return 0
         if arguments[0] == "--version":
-            print(f"mlm-jax {importlib.metadata.version('mlm_jax')}")
+            say(f"mlm-jax {importlib.metadata.version('mlm_jax')}")
             return 0
         command, rest = find_command(arguments[0]), arguments[1:]
         if rest[:1] in (["-h"], ["--help"]) or (not rest and not command.config):
-            print(command.page)
+            say(command.page)
             return 0
-        return command.run(parse(command.name, rest), rest)
+        given = parse(command.name, rest)
+        return command.run(given, rest)
     except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
+        say_aside(f"error: {e}")
         return 2
     except Ended as e:
         return e.status
-    except BrokenPipeError:
-        raise  # to `__main__`: whoever reads what is printed may have gone
-    except PermissionError as e:
-        print(f"error: {e.filename}: no permission ({e.strerror}); choose another workdir or mend it", file=sys.stderr)
-        return 2
     except OSError as e:
-        print(f"error: {e.filename or 'a file'}: {e.strerror or e}; mend it, or name another place", file=sys.stderr)
+        if isinstance(e, BrokenPipeError) and e.filename is None:
+            raise  # to `__main__`: whoever reads what is printed may have gone
+        goes_on = ": it goes on from what is done" if command and command.goes_on else ""
+        say_aside(f"error: {said(e, place_of(command, given), f'then run the same command again{goes_on}')}")
         return 2
     except ImportError as e:
         if "gcsfs" not in str(e):
             raise
-        print("error: gs:// needs gcsfs here: pip install -c constraints.txt gcsfs", file=sys.stderr)
+        say_aside("error: gs:// needs gcsfs here: pip install -c constraints.txt gcsfs")
         return 2
     except KeyboardInterrupt:
-        print(INTERRUPTED, file=sys.stderr)
+        say_aside(INTERRUPTED)
         return 130
+
+
+def place_of(command: Command | None, given: Any) -> str:
+    """Where a command writes, which an error that names no file is said of."""
+    if command is None or given is None:
+        return "mlm-jax"
+    return given[command.arguments[-1]] if isinstance(given, dict) else given.workdir

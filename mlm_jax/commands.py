@@ -50,6 +50,11 @@ class Command:
     flags: tuple[str, ...] = ()
 
     @property
+    def goes_on(self) -> bool:
+        """Whether the same command goes on from what it has done, and does not begin again."""
+        return self.report is not None or self.name == "prepare"
+
+    @property
     def usage(self) -> str:
         """Its command line."""
         options = (f"[{option} {value}]" for option, (value, _) in self.options.items())

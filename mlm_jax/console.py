@@ -12,6 +12,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mlm_jax.streams import silence
+
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
@@ -20,13 +22,31 @@ class Advance(Protocol):
 
 
 def say(text: str) -> None:
-    """Print a line to standard output at once, above any bar."""
-    print(text, flush=True)
+    """Print a line to standard output at once, above any bar; where that is full, go on without it.
+
+    Raises:
+      BrokenPipeError: whoever read it has gone.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        silence(sys.stdout)
+        warn(f"standard output: {e.strerror or e}; going on without it")
+
+
+def say_aside(text: str) -> None:
+    """Print a line to standard error at once, if that can be written to."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        silence(sys.stderr)
 
 
 def warn(text: str) -> None:
     """Print a `warning:` line to standard error."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    say_aside(f"warning: {text}")
 
 
 @contextmanager

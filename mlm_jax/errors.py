@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a user is meant to read: the exceptions, the word on Ctrl-C, and the last line of a process that ends at once."""
 
+import contextlib
 import os
 from typing import NoReturn
 
@@ -24,7 +25,8 @@ class Ended(Exception):
 
 def end_at_once(line: str, status: int) -> NoReturn:
     """Print a line to standard error and end the process, without anything that waits or writes."""
-    if os.isatty(1):
-        os.write(1, b"\x1b[?25h\n")  # the cursor, which a progress bar hides
-    os.write(2, f"{line}\n".encode(errors="backslashreplace"))
+    with contextlib.suppress(OSError):  # nobody to read it
+        if os.isatty(1):
+            os.write(1, b"\x1b[?25h\n")  # the cursor, which a progress bar hides
+        os.write(2, f"{line}\n".encode(errors="backslashreplace"))
     os._exit(status)

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -18,9 +17,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from mlm_jax import lock
+from mlm_jax import console, lock
 from mlm_jax.config import Hosts
 from mlm_jax.errors import Ended, UserError
+from mlm_jax.files import said
 
 GONE = 75  # exit status where another process is gone: nothing to mend, start again (sysexits.h: EX_TEMPFAIL)
 AGAIN = "start all of them again to continue from the last checkpoint"
@@ -117,6 +117,8 @@ def _say(name: str, error: BaseException) -> int:
         reason, status = f"another process is gone ({str(error).splitlines()[0][:200]}); {AGAIN}", GONE
     elif isinstance(error, UserError):
         reason, status = str(error), 2
+    elif isinstance(error, OSError):
+        reason, status = said(error, "a file of the run", "then start all of them again to continue"), 2
     elif isinstance(error, Ended):
         reason, status = "what it began in a process of its own did not succeed, as said above", error.status
     elif isinstance(error, KeyboardInterrupt):
@@ -124,5 +126,5 @@ def _say(name: str, error: BaseException) -> int:
     else:
         traceback.print_exception(error)
         reason, status = f"{type(error).__name__}: {error}", 1
-    print(f"error: {name}: {reason}", file=sys.stderr, flush=True)
+    console.say_aside(f"error: {name}: {reason}")
     return status

@@ -33,21 +33,28 @@ def parse(name: str, arguments: list[str]) -> Any:
     if not set(arguments) - set(command.flags):
         raise UserError(f"{name}: name a config file, e.g. configs/quickstart.py, or a workdir to go on with")
     path, *options = (argument for argument in arguments if argument not in command.flags)
-    if path.startswith("-"):
-        raise UserError(f"{path}: name the config file before any option")
+    if path == "--" and options:
+        path, *options = options
+    elif path.startswith("-"):
+        raise UserError(
+            f"{path}: name the config file before any option; a path that begins with a dash stands after --"
+        )
     of_others = {c.config: c.name for c in WITH_CONFIG if c.config and c.report}
     base = command.widen(cfg.load_config(path, (command.config, *command.also), of_others))
     kind = type(base)
     known = option_names(kind)
-    for option in options:
-        name = option.split("=")[0].replace("-", "_").lstrip("_")
+    for before, option in itertools.pairwise(["", *options]):
+        name = _name_of(option)
         if not option.startswith("--") or option == "--help" or name in known:
             continue
         on = re.sub(r"(^|\.)no_", r"\1", name)
         if on not in known:
             near = difflib.get_close_matches(name, known, 1, 0.5)
-            raise UserError(f"{option}: no such option; " + (f"did you mean --{near[0]}?" if near else "see --help"))
-    options = list(_as_flags(options))
+            hint = f"did you mean --{near[0]}?" if near else "see --help"
+            if "=" not in before and _name_of(before) in known:
+                hint += f"; where it is a value, write {before}={option}"
+            raise UserError(f"{option}: no such option; {hint}")
+    options = list(_joined(_as_flags(options), kind))
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), warnings.catch_warnings():
@@ -77,6 +84,24 @@ def _as_flags(options: list[str]) -> Iterator[str]:
             yield option
 
 
+def _joined(options: Iterator[str], kind: type) -> Iterator[str]:
+    """`--name -value` as `--name=-value`: of an option that takes one value, what follows is that, dash or not."""
+    single = {o.name for o in options_of(kind()) if o.kind is not bool and not isinstance(o.value, tuple)}
+    known = option_names(kind)
+    waiting = list(options)
+    while waiting:
+        option = waiting.pop(0)
+        takes_value = option.startswith("--") and _name_of(option) in single and "=" not in option
+        if takes_value and waiting and waiting[0].startswith("-") and _name_of(waiting[0]) not in known:
+            option = f"{option}={waiting.pop(0)}"
+        yield option
+
+
+def _name_of(option: str) -> str:
+    """`--a.b-c=d` → `a.b_c`."""
+    return option.split("=")[0].replace("-", "_").lstrip("_") if option.startswith("--") else ""
+
+
 def option_names(kind: type) -> list[str]:
     """The dotted names of a config's options on the command line: those with tyro's `Suppress` are for config files only."""
     return [option.name for option in options_of(kind()) if tyro.conf.Suppress not in option.notes]
@@ -103,17 +128,22 @@ def read_arguments(command: Command, given: list[str]) -> dict[str, str]:
       UserError: an unknown option, one without a value, too few arguments or too many.
     """
     found = {option: default for option, (_, default) in command.options.items()}
-    rest, waiting = [], iter(given)
-    for argument in waiting:
+    rest, waiting = [], list(given)
+    while waiting:
+        argument = waiting.pop(0)
+        if argument == "--":
+            rest += waiting
+            break
         if not argument.startswith("--"):
             rest.append(argument)
             continue
-        name, _, value = argument.partition("=")
+        name, equals, value = argument.partition("=")
         if name not in found:
             near = difflib.get_close_matches(name, found, 1, 0.5)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(found)}"
-            raise UserError(f"{argument}: no such option; {hint}")
-        value = value or next(waiting, "")
+            raise UserError(f"{argument}: no such option; {hint}; paths that begin so stand after --")
+        if not equals and waiting and waiting[0].partition("=")[0] not in found:
+            value = waiting.pop(0)
         if not value:
             raise UserError(f"{name}: needs a value")
         found[name] = value

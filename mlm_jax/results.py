@@ -13,7 +13,7 @@ from etils import epath
 
 from mlm_jax import console
 from mlm_jax.errors import UserError
-from mlm_jax.files import read_json, write_json, write_whole
+from mlm_jax.files import make_folder, read_json, write_json, write_whole
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -212,6 +212,6 @@ def compute_once(path: epath.PathLike, make: Callable[P, T], *args: P.args, **kw
         return read_json(path)
     console.say(f"{path.name.removesuffix('.json')}:")
     made = make(*args, **kwargs)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_json(path, made, 1)
     return made

@@ -19,7 +19,7 @@ from etils import epath
 from mlm_jax import children, console
 from mlm_jax import config as cfg
 from mlm_jax.errors import Ended, UserError
-from mlm_jax.files import in_bucket, link, read_json
+from mlm_jax.files import aside_folder, copy_whole, in_bucket, link, read_json, sync, sync_tree
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -67,7 +67,7 @@ def run_in_own_process(*arguments: str) -> None:
     if status < 0 and not sent:
         # What a signal ended could not say so itself.
         name = signal.Signals(-status).name
-        print(f"error: mlm-jax {arguments[0]}: its process was ended by {name}; often memory is short", file=sys.stderr)
+        console.say_aside(f"error: mlm-jax {arguments[0]}: its process was ended by {name}; often memory is short")
     if status:
         raise Ended(status if status > 0 else 128 - status)
 
@@ -123,7 +123,7 @@ def import_init(workdir: str, init: str, required: bool = True) -> bool:
         return True
     if init:
         # A process of its own, so that what reads the encoder leaves its memory when it ends.
-        run_in_own_process("import", init, workdir)
+        run_in_own_process("import", "--", init, workdir)
     elif required:
         raise UserError("init: empty; name a run or a Hugging Face folder to start from (--init FOLDER)")
     return bool(init)
@@ -158,7 +158,7 @@ def copy_words(source: str, target: str) -> None:
 
     path = epath.Path(source) / FILE
     if path.exists():
-        path.copy(epath.Path(target) / FILE, overwrite=True)
+        copy_whole(path, epath.Path(target) / FILE)
 
 
 def with_positions(config: cfg.Config) -> cfg.Config:
@@ -237,11 +237,13 @@ def take_corpus(config: cfg.Config) -> None:
     for name in ("vocabulary", "corpus"):
         if name == "vocabulary" and has_own:
             continue
-        aside = workdir / f"{name}.partial"
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(other / name, aside, copy_function=link)
-        shutil.rmtree(workdir / name, ignore_errors=True)  # what a killed preparation left
-        aside.rename(workdir / name)
+        with aside_folder(workdir / name) as aside:
+            left_out = shutil.ignore_patterns(".*.partial")
+            shutil.copytree(other / name, aside, copy_function=link, ignore=left_out, dirs_exist_ok=True)
+            sync_tree(aside)
+            shutil.rmtree(workdir / name, ignore_errors=True)  # what a killed preparation left
+            aside.rename(workdir / name)
+        sync(workdir)
     console.say(f"using the vocabulary and the blocks of {other}")
 
 

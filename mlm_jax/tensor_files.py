@@ -17,7 +17,7 @@ import numpy as np
 from etils import epath
 
 from mlm_jax.errors import UserError
-from mlm_jax.files import in_bucket
+from mlm_jax.files import in_bucket, naming, writing
 
 Shape = tuple[int, ...]
 FLOAT32 = np.dtype("<f4")
@@ -30,7 +30,7 @@ def write_tensors(
     metadata: Mapping[str, str] | None = None,
     writes: bool = True,
 ) -> None:
-    """Write a file of float32 tensors, byte for byte what `safetensors.numpy.save` gives, aside and then by rename.
+    """Write a file of float32 tensors, byte for byte what `safetensors.numpy.save` gives, whole or not at all.
 
     Args:
       shapes: of every tensor, by name.
@@ -49,14 +49,12 @@ def write_tensors(
         header[name] = {"dtype": "F32", "shape": list(shapes[name]), "data_offsets": [begin, end]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    aside = path.parent / f"{path.name}.partial"
-    with aside.open("wb") as file:
+    with writing(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in sorted(shapes):
             for part in read(name):
                 file.write(np.ascontiguousarray(part, FLOAT32).data)
                 del part  # before the next is read
-    aside.replace(path)
 
 
 def read_tensors(path: epath.PathLike) -> Iterator[tuple[str, np.ndarray]]:
@@ -70,7 +68,7 @@ def read_tensors(path: epath.PathLike) -> Iterator[tuple[str, np.ndarray]]:
     """
     path = epath.Path(path)
     try:
-        with path.open("rb") as file:
+        with naming(path), path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length))
             header.pop("__metadata__", None)

@@ -16,7 +16,7 @@ from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax.errors import UserError
 from mlm_jax.fields import Difference, FixedBy, differences, types_of
-from mlm_jax.files import write_whole
+from mlm_jax.files import make_folder, said, write_whole
 from mlm_jax.starts import last_saved, note_start
 
 SHOWN = 8  # options that differ, named in a message
@@ -126,7 +126,7 @@ def write_text(workdir: epath.PathLike, name: str, text: str) -> None:
     """
     folder = epath.Path(workdir)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_whole(folder / name, text)
     except OSError as e:
-        raise UserError(f"{folder / name}: cannot be written ({e.strerror or e}); choose another --workdir") from e
+        raise UserError(said(e, folder / name, "then run the same command again, or use another --workdir")) from e

@@ -2,6 +2,7 @@
 """The command line: what users type, and the one line they get when it is wrong."""
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -17,10 +18,10 @@ from etils import epath
 
 from mlm_jax import cli
 from mlm_jax import config as cfg
-from mlm_jax.commands import COMMANDS
+from mlm_jax.commands import COMMANDS, find_command
 from mlm_jax.errors import Ended, UserError
 from mlm_jax.finetune.config import Finetune
-from mlm_jax.options import option_names, parse
+from mlm_jax.options import option_names, parse, read_arguments
 from mlm_jax.options_page import options_page
 from mlm_jax.pretrained import Pretrained
 from mlm_jax.start import needing_memory, run_in_own_process
@@ -70,6 +71,14 @@ def test_bad_options_are_one_line_and_status_2(config_file, options, message, ca
         (["pretrain"], "name a config file"),
         (["pretrain", "nothing.py"], "nothing.py: no such config file"),
         (["pretrain", "--train.steps", "3"], "name the config file before any option"),
+        (["pretrain", "-c.py"], "a path that begins with a dash stands after --"),
+        (["pretrain", "--", "-c.py"], "-c.py: no such config file"),
+        (["export", "--run", "out"], "paths that begin so stand after --"),
+        (["export", "--", "--run", "out"], "--run: no such folder"),
+        (["export", "-run", "out"], "-run: no such folder"),
+        (["import", "--step", "3", "--", "-hf", "--new"], "-hf: no such folder"),
+        (["predict", "run", "in", "out", "--model", "--language", "de"], "--model: needs a value"),
+        (["predict", "run", "in", "--model=", "out"], "--model: needs a value"),
     ],
 )
 def test_bad_commands(arguments, message, capsys):
@@ -97,6 +106,24 @@ def test_options_reach_the_config(config_file):
         3,
     )
     assert config.model == tiny_config("").model
+
+
+@pytest.mark.parametrize("value", ["-run", "-1", "-", "-r/-s", "-é b"])
+@pytest.mark.parametrize("option", ["workdir", "init", "corpus"])
+def test_a_value_may_begin_with_a_dash(config_file, option, value):
+    for given in ([f"--{option}", value], [f"--{option}={value}"], ["--train.steps", "7", f"--{option}", value]):
+        config = parse("pretrain", [str(config_file), *given, "--seed", "3"])
+        assert getattr(config, option) == value and config.seed == 3
+
+
+def test_a_value_that_begins_with_two_dashes_is_told_from_an_option(config_file):
+    with pytest.raises(UserError, match=r"--run: no such option; .*where it is a value, write --workdir=--run"):
+        parse("pretrain", [str(config_file), "--workdir", "--run"])
+    assert parse("pretrain", [str(config_file), "--workdir=--run"]).workdir == "--run"
+    with pytest.raises(UserError, match="expected"):
+        parse("pretrain", [str(config_file), "--workdir", "--train.steps", "3"])
+    given = read_arguments(find_command("predict"), ["--model", "-x", "-w", "--", "--in", "-"])
+    assert (given["--model"], given["WORKDIR"], given["FILE"], given["OUT"]) == ("-x", "-w", "--in", "-")
 
 
 def test_help_documents_every_option(config_file, capsys):
@@ -408,3 +435,103 @@ def test_flags_may_be_given_a_value(config_file):
     for said, expected in ((["--objective.whole_words", "True"], True), (["--objective.whole_words", "false"], False)):
         config = parse("prepare", [str(config_file), *said, "--train.steps", "7"])
         assert config.objective.whole_words is expected and config.train.steps == 7
+
+
+ENCODINGS = {
+    "utf-8": {},
+    "ascii": {"PYTHONIOENCODING": "ascii"},
+    "latin-1": {"PYTHONIOENCODING": "latin-1"},
+    "C": {"LC_ALL": "C"},
+    "C without coercion": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "POSIX without UTF-8 mode": {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LANG": ""},
+}
+REDIRECTIONS = (
+    "",
+    ">&-",
+    "2>&-",
+    "<&-",
+    ">&- 2>&-",
+    ">/dev/full",
+    "2>/dev/full",
+    ">/dev/full 2>/dev/full",
+    "<&- >&- 2>&-",
+)
+
+
+def in_shell(arguments, redirection="", **environment):
+    given = {name: value for name, value in os.environ.items() if name not in ("PYTHONUTF8", "PYTHONIOENCODING")}
+    command = f"{sys.executable} -m mlm_jax {shlex.join(map(str, arguments))} {redirection}"
+    return subprocess.run(command, shell=True, env=given | environment, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize("redirection", REDIRECTIONS)
+def test_output_that_cannot_be_written_ends_nothing(tmp_path, redirection):
+    """A command that prints, warns, writes files and ends in one line of error."""
+    made = tmp_path / "made"
+    path = write_config(tmp_path / "c.py", tiny_config(str(tmp_path / "run")))
+    path.write_text(
+        f"{path.read_text()}\n\nfrom mlm_jax import console\nconsole.say('said – ü')\nconsole.warn('warned – ü')\n"
+        "with console.progress('p', 2) as advance:\n    advance(2)\n"
+        f"open({str(made)!r}, 'w').write('done')\n"
+    )
+    done = in_shell(["report", path], redirection)
+    assert (done.returncode, made.read_text()) == (2, "done")
+    said = (done.stdout + done.stderr).decode()
+    assert "Traceback" not in said and "Exception ignored" not in said and "Error" not in said
+    if "2>" not in redirection:
+        assert "error: " in said and "warned – ü" in said
+    if ">/dev/full" in redirection and "2>" not in redirection:
+        assert "warning: standard output: No space left on device; going on without it" in said
+
+
+@pytest.mark.parametrize("environment", ENCODINGS.values(), ids=ENCODINGS)
+def test_letters_that_the_output_lacks_are_escaped(tmp_path, environment):
+    folder = tmp_path / "ü 字"
+    folder.mkdir()
+    path = write_config(folder / "ç.py", tiny_config(str(folder / "läuft")))
+    path.write_text(
+        f"{path.read_text()}\n\nfrom mlm_jax import console, files\nconsole.say('– ü 字 😀')\n"
+        f"files.write_whole({str(folder / 'é')!r}, '字')\n"
+    )
+    done = in_shell(["report", path], **environment)
+    assert done.returncode == 2 and b"Traceback" not in done.stderr and (folder / "é").read_text() == "字"
+    assert done.stderr.startswith(b"error: ") and done.stderr.count(b"\n") == 1
+    shown = done.stdout.decode(environment.get("PYTHONIOENCODING", "utf-8"))
+    assert "– ü 字 😀" in shown or "\\u2013" in shown
+
+
+def test_help_into_a_full_device(config_file):
+    for arguments in (["--help"], ["pretrain", "--help"], ["pretrain", config_file, "--help"], ["--version"]):
+        said = in_shell(arguments, ">/dev/full").stderr.decode()
+        assert said.startswith("warning: standard output: No space left on device") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.EROFS, errno.EACCES, errno.EIO, errno.EISDIR])
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.name)
+def test_an_error_that_names_no_file_is_said_of_the_place(command, number, monkeypatch, capsys, tmp_path):
+    arguments = [f"/{name.lower()}" for name in command.arguments]
+    if command.config:
+        folder = Path(__file__).parents[1] / "configs"
+        path = next(p for p in sorted(folder.rglob("*.py")) if is_config_of(p, command))
+        arguments = [str(path), "--workdir", "/run"]
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    failing = dataclasses.replace(command, run=fail)
+    monkeypatch.setattr(cli, "find_command", lambda name: failing)
+    assert run(command.name, *arguments) == 2
+    said = capsys.readouterr().err
+    place = "/run" if command.config else arguments[-1]
+    assert said.startswith(f"error: {place}: {os.strerror(number)}; ") and said.count("\n") == 1
+    assert ("then run the same command again" in said) is (number != errno.EISDIR)
+    goes_on = command.name in ("prepare", "pretrain", "finetune", "evaluate", "analyze")
+    assert ("it goes on from what is done" in said) is (goes_on and number != errno.EISDIR)
+
+
+def is_config_of(path, command):
+    try:
+        parse(command.name, [str(path)])
+    except UserError:
+        return False
+    return True

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,7 @@ from mlm_jax.evaluate import retrieval
 from mlm_jax.evaluate.config import Evaluate, LanguageModel, Mining, Pairs, Retrieval, experiment
 from mlm_jax.evaluate.language_model import Measure, make_measure
 from mlm_jax.fields import differences
-from mlm_jax.files import read_json, write_json, write_whole
+from mlm_jax.files import copy_whole, in_bucket, is_aside, link, make_folder, read_json, sync, write_json, write_whole
 from mlm_jax.finetune import run as finetuning
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.finetune.named import PREFIX, local_file
@@ -301,16 +300,18 @@ def share_encoder(source: epath.Path, target: epath.Path, config: Finetune) -> N
     stored = target / "config.json"
     if stored.exists() and any(d.may_change is None for d in differences(read_json(stored), config)):
         raise UserError(f"{target}: holds another experiment; move it away, or use another --workdir")
-    (target / "vocabulary").mkdir(parents=True, exist_ok=True)
+    make_folder(target / "vocabulary")
+    # In this order: a workdir with the second has the whole encoder.
     for name in ("initial.safetensors", "initial.json"):
         if not (target / name).exists():
-            try:
-                os.link(source / name, target / name)
-            except OSError:
-                (source / name).copy(target / name)
+            if in_bucket(source) or in_bucket(target):
+                copy_whole(source / name, target / name)
+            else:
+                link(source / name, target / name)
+                sync(target)
     for path in (source / "vocabulary").iterdir():
-        if path.is_file() and not (target / "vocabulary" / path.name).exists():
-            path.copy(target / "vocabulary" / path.name)
+        if path.is_file() and not is_aside(path) and not (target / "vocabulary" / path.name).exists():
+            copy_whole(path, target / "vocabulary" / path.name)
     finetuning.note_budget(target)
     write_whole(stored, cfg.config_to_json(config))
 

@@ -14,7 +14,7 @@ from etils import epath
 
 from mlm_jax import children
 from mlm_jax.errors import UserError
-from mlm_jax.files import in_bucket
+from mlm_jax.files import in_bucket, make_folder
 
 PREFIX = "tfds:"
 
@@ -35,7 +35,7 @@ def local_file(path: str, language: str, workdir: epath.PathLike) -> str:
     for suffix in (".jsonl", ".json"):
         if (folder / (stem + suffix)).exists():
             return str(folder / (stem + suffix))
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     # A process of its own, so that TensorFlow never shares memory or threads with the training.
     command = [sys.executable, "-m", "mlm_jax.prepare.labelled", path, language, str(folder / stem)]
     environment = os.environ | children.environment()

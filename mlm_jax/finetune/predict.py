@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -25,7 +27,7 @@ from mlm_jax.encode.given import as_list, as_text
 from mlm_jax.encode.read import read_pretrained
 from mlm_jax.encode.run import make_run, refuse_unknown
 from mlm_jax.errors import UserError
-from mlm_jax.files import in_bucket
+from mlm_jax.files import in_bucket, make_folder, naming, writing
 from mlm_jax.finetune import config as options
 from mlm_jax.finetune.arrays import Encoded, join
 from mlm_jax.finetune.config import Finetune
@@ -40,10 +42,11 @@ from mlm_jax.metrics.entities import recognise
 from mlm_jax.model.batch import PackedBatch
 from mlm_jax.model.encoder import apply_encoder, compute_dtype
 from mlm_jax.pretrained import Params, Pretrained, place
+from mlm_jax.streams import silence
 from mlm_jax.tokenizers import Tokenizer, load_tokenizer
 from mlm_jax.vocabulary import Vocabulary
 
-STDIN = "standard input"
+STDIN, STDOUT = "standard input", "standard output"
 AT_ONCE = 2_048  # examples read into memory as scores
 
 # [outputs] or [length, outputs] of each item
@@ -238,8 +241,8 @@ def predict_file(
 
     Args:
       path: a file of the kinds that `finetune` reads, or a .txt with a text a line; "-": standard input.
-      out: JSON lines: key (line, or question id), text, predicted, probability; of tagged words, words, offsets and entities. Written
-        whole or not at all; "-": standard output.
+      out: JSON lines: key (line, or question id), text, predicted, probability; of tagged words, words, offsets and entities. A file
+        is written whole or not at all; a device or a pipe stays what it is; "-": standard output.
       name: of the model, where the workdir has several.
       language: of the text.
       mesh: as in `Predictor.load`.
@@ -257,50 +260,55 @@ def predict_file(
     if path != "-" and not Path(path).is_file():
         raise UserError(f"{path}: no such file; give a file to label, or - for standard input")
     refuse_target(out, path)
-    predictor = Predictor.load(workdir, name, mesh)
-    if words == "spaces":
-        predictor = replace(predictor, splitter=SPACES)
-    examples = read_input(path, predictor.config)
     summary = Summary()
-
-    def write(file: IO[str], advance: console.Advance) -> None:
-        for begin in range(0, len(examples), AT_ONCE):
-            part = examples[begin : begin + AT_ONCE]
-            found = predictor.predict(part, language)
-            summary.add(found)
-            file.writelines(
-                json.dumps(record(example, prediction), ensure_ascii=False) + "\n"
-                for example, prediction in zip(part, found, strict=True)
-            )
-            advance(len(part))
-
-    if out == "-":
-        write(sys.stdout, lambda amount=1, note="": None)
-        sys.stdout.flush()
-        return summary
-    target = Path(out)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with console.progress("predicting", len(examples), unit="examples") as advance:
-        if target.exists() and not target.is_file():  # a pipe or a device, which is no one's to replace
-            with target.open("w") as file:
-                write(file, advance)
-            return summary
-        handle, aside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "w") as file:
-                write(file, advance)
-            Path(aside).chmod(0o666 & ~_umask())
-            Path(aside).replace(target)
-        except BaseException:
-            Path(aside).unlink(missing_ok=True)
-            raise
+    with open_target(out) as (file, shown):  # before the work, which may be long
+        predictor = Predictor.load(workdir, name, mesh)
+        if words == "spaces":
+            predictor = replace(predictor, splitter=SPACES)
+        examples = read_input(path, predictor.config)
+        quiet = contextlib.nullcontext(lambda amount=1, note="": None)
+        with console.progress("predicting", len(examples), unit="examples") if shown else quiet as advance:
+            for begin in range(0, len(examples), AT_ONCE):
+                part = examples[begin : begin + AT_ONCE]
+                found = predictor.predict(part, language)
+                summary.add(found)
+                lines = [json.dumps(record(e, p), ensure_ascii=False) + "\n" for e, p in zip(part, found, strict=True)]
+                with naming(STDOUT if not shown else out):
+                    file.writelines(lines)
+                advance(len(part))
     return summary
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def is_standard_output(out: str) -> bool:
+    """Whether predictions are to go where this program prints: "-", or a name of that (/dev/stdout)."""
+    if out == "-":
+        return True
+    try:
+        return os.path.samestat(os.stat(out), os.fstat(1))
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def open_target(out: str) -> Iterator[tuple[IO[str], bool]]:
+    """Open what predictions are written to, and say whether progress may be printed beside."""
+    if not is_standard_output(out):
+        make_folder(Path(out).parent)
+        with writing(out) as file:
+            yield file, True
+        return
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # as JSON is, whatever the terminal's encoding
+    try:
+        yield sys.stdout, False
+        with naming(STDOUT):
+            sys.stdout.flush()
+    except BrokenPipeError as e:
+        e.filename = None
+        raise
+    except OSError:
+        silence(sys.stdout)
+        raise
 
 
 def refuse_target(out: str, path: str) -> None:
@@ -316,6 +324,8 @@ def refuse_target(out: str, path: str) -> None:
         raise UserError(f"{out}: is the file to label; name another one for the predictions")
     if target.is_dir():
         raise UserError(f"{out}: is a folder; name a file for the predictions")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise UserError(f"{out}: may not be written to; mend its permissions, or name another file for the predictions")
 
 
 def read_input(path: str, config: Finetune) -> list[Example]:

@@ -17,7 +17,7 @@ from etils import epath
 
 from mlm_jax import console, hosts
 from mlm_jax.errors import UserError
-from mlm_jax.files import read_json, write_json, write_whole
+from mlm_jax.files import make_folder, read_json, write_json, write_whole
 from mlm_jax.finetune.arrays import join
 from mlm_jax.finetune.config import Finetune, selection
 from mlm_jax.finetune.examples import Example
@@ -277,7 +277,7 @@ def most_chosen(steps: dict[str, int]) -> int:
 
 def write_predictions(path: epath.Path, examples: Sequence[Example], found: Sequence[Prediction]) -> None:
     """JSON lines: what was predicted, with its probability, and what is right."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     lines = [
         json.dumps(
             {"key": e.key, "gold": e.label, "predicted": p.value, "probability": p.probability}, ensure_ascii=False

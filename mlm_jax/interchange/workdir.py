@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -15,7 +16,18 @@ from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax.encode.read import read_pretrained
 from mlm_jax.errors import UserError
-from mlm_jax.files import in_bucket, read_json, write_whole
+from mlm_jax.files import (
+    aside_folder,
+    copy_whole,
+    in_bucket,
+    is_aside,
+    make_folder,
+    read_json,
+    resolve,
+    sync,
+    sync_tree,
+    write_whole,
+)
 from mlm_jax.finetune import config as options
 from mlm_jax.finetune.models import save_model
 from mlm_jax.interchange.agreement import corpus_lines
@@ -86,10 +98,10 @@ def import_encoder(
             write_imported(folder, found, found.head)
     else:
         found = read_pretrained(source, which, None if mesh is None else make_mesh(mesh), model)
-        (folder / "vocabulary").mkdir(parents=True, exist_ok=True)
+        make_folder(folder / "vocabulary")
         for path in (epath.Path(source) / "vocabulary").iterdir():
-            if path.is_file():
-                path.copy(folder / "vocabulary" / path.name, overwrite=True)
+            if path.is_file() and not is_aside(path):
+                copy_whole(path, folder / "vocabulary" / path.name)
         found = dataclasses.replace(found, source=f"{source} at step {found.step:,}")
     untouched = has_initial(source) and not any((epath.Path(source) / x).exists() for x in ("checkpoints", "models"))
     if untouched and not in_bucket(source) and not in_bucket(workdir):
@@ -159,32 +171,71 @@ def export_encoder(
     if in_bucket(out):
         raise UserError(f"{out}: export writes to a local folder; name one, and copy it there")
     folder = Path(out)
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder}: not empty; export into a new folder")
+    refuse_folder(folder)
     settings = epath.Path(workdir) / "config.json"
     if settings.exists() and _is_hugging_face(settings):
         raise UserError(
             f"{workdir}: a Hugging Face folder already ({read_json(settings)['model_type']}), which needs no export; to train it on, run: "
             f"mlm-jax import {shlex.quote(workdir)} RUN"
         )
+    with new_folder(folder) as aside:
+        step, warnings = write_export(workdir, aside, which, model, mesh, differing)
+    for warning in warnings:
+        console.warn(f"{folder}: {warning}")
+    return f"step {step:,} as {read_json(folder / 'config.json')['architectures'][0]}"
+
+
+def refuse_folder(folder: Path) -> None:
+    """Refuse a place that no new folder can be made at.
+
+    Raises:
+      UserError: it is a file, or a folder that holds something besides what a stopped export left.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; name a new folder to export into")
+    if folder.exists() and any(not is_aside(path) for path in folder.iterdir()):
+        raise UserError(f"{folder}: not empty; export into a new folder")
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder to fill, which becomes `folder` at the end of the block, or is removed where that fails.
+
+    An empty folder that is there (`.`, a mount point, one that a link leads to) stays what it is: what was made is moved into it,
+    config.json last, since a folder with one is whole.
+
+    Raises:
+      UserError: something else came there meanwhile.
+    """
+    if folder.is_dir():
+        with aside_folder(folder, within=True) as aside:
+            yield aside
+            refuse_folder(folder)
+            sync_tree(aside)
+            for path in sorted(aside.iterdir(), key=lambda path: path.name == "config.json"):
+                path.rename(folder / path.name)
+                sync(folder)
+        return
+    folder = Path(resolve(folder))
+    make_folder(folder.parent)
+    with aside_folder(folder) as aside:
+        yield aside
+        sync_tree(aside)
+        refuse_folder(folder)
+        aside.rename(folder)
+    sync(folder.parent)
+
+
+def write_export(
+    workdir: str, aside: Path, which: str, model: str, mesh: cfg.Mesh | None, differing: int
+) -> tuple[int, list[str]]:
+    """Fill a folder as `export_encoder` describes; returns the step of the checkpoint, and what is to be warned of."""
     pretrained = read_pretrained(workdir, which, None if mesh is None else make_mesh(mesh), model)
     family = exportable_family(pretrained.model)
-    aside = folder.parent / f"{folder.name}.partial"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
     words, positions = pretrained.vocabulary, pretrained.model.positions
     trained = min(pretrained.trained or positions, positions)
-    try:
-        lines = corpus_lines(epath.Path(workdir), words)
-        types, folder_of_words = pretrained.model.token_types, epath.Path(workdir) / "vocabulary"
-        export_tokenizer(folder_of_words, words, family, trained, aside, lines, types, differing)
-        write_folder(aside, pretrained)
-    except UserError:
-        shutil.rmtree(aside)
-        raise
-    if folder.exists():
-        folder.rmdir()
-    aside.rename(folder)
-    for part in untrained(epath.Path(workdir), pretrained):
-        console.warn(f"{folder}: {part}")
-    return f"step {pretrained.step:,} as {read_json(folder / 'config.json')['architectures'][0]}"
+    lines = corpus_lines(epath.Path(workdir), words)
+    types, folder_of_words = pretrained.model.token_types, epath.Path(workdir) / "vocabulary"
+    export_tokenizer(folder_of_words, words, family, trained, aside, lines, types, differing)
+    write_folder(aside, pretrained)
+    return pretrained.step, untrained(epath.Path(workdir), pretrained)

@@ -20,6 +20,7 @@ from mlm_jax.encode.given import as_texts
 from mlm_jax.encode.run import Function, frame, items_of, make_run, refuse_longer
 from mlm_jax.encode.sentences import Pooling, pooled
 from mlm_jax.encode.words import encode_words
+from mlm_jax.files import aside, make_folder
 from mlm_jax.model.batch import PackedBatch
 from mlm_jax.pretrained import Params, Pretrained, place
 from mlm_jax.tokenizers import Tokenizer
@@ -84,20 +85,19 @@ def make_vectors(
         asked = json.dumps([sentences, language, max_length, pretrained.step], ensure_ascii=False)
         path = epath.Path(folder) / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}.npy"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_suffix(".partial")
+            make_folder(path.parent)
             pieces = tokenizer.encode(sentences)
             warn_unknown(language, pieces, words.unk)
             cut = sum(len(x) > max_length - 2 for x in pieces)
             if cut:
                 console.warn(f"{language}: {cut:,} of {len(pieces):,} sentences cut to max_length, {max_length} tokens")
             size = (len(POOLINGS), model.layers + 1, len(sentences), model.width)
-            # A map of the file: no more than a batch is in memory.
-            out = np.lib.format.open_memmap(aside, "w+", np.float32, size)
-            for members, found in of_sentences([frame(x, words, max_length) for x in pieces], language):
-                out[:, :, members] = found[:, :, : len(members)].swapaxes(0, 1)
-            out.flush()
-            aside.rename(path)
+            with aside(path) as beside:
+                # A map of the file: no more than a batch is in memory.
+                out = np.lib.format.open_memmap(beside, "w+", np.float32, size)
+                for members, found in of_sentences([frame(x, words, max_length) for x in pieces], language):
+                    out[:, :, members] = found[:, :, : len(members)].swapaxes(0, 1)
+                out.flush()
         return np.load(path, mmap_mode="r")
 
     def embed_words(sentences: Sequence[Sequence[str]], language: str) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ from etils import epath
 
 from mlm_jax.children import end_with_parent
 from mlm_jax.errors import UserError
-from mlm_jax.files import write_whole
+from mlm_jax.files import said, write_whole
 from mlm_jax.prepare.named import builder_of
 
 TYDI_QA = {
@@ -113,6 +113,6 @@ if __name__ == "__main__":
         # Standard output is for the reason of a failure; what TensorFlow Datasets prints goes to standard error.
         with contextlib.redirect_stdout(sys.stderr):
             write_examples(*sys.argv[1:])
-    except UserError as error:
-        print(error)
+    except (UserError, OSError) as error:
+        print(said(error) if isinstance(error, OSError) else error)
         sys.exit(2)

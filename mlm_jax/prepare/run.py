@@ -19,7 +19,7 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import coverage, manifest
 from mlm_jax.errors import UserError
-from mlm_jax.files import write_whole
+from mlm_jax.files import make_folder, naming, said, write_whole
 from mlm_jax.manifest import Manifest, Shard, Split, Stream
 from mlm_jax.prepare import check
 from mlm_jax.prepare.held_out import HeldOut, gather, streams_of
@@ -59,7 +59,7 @@ def prepare_corpus(config: cfg.Config) -> Manifest:
         return manifest.read_manifest(corpus)
     workers = config.data.workers or os.cpu_count() or 1
     try:
-        corpus.mkdir(parents=True, exist_ok=True)
+        make_folder(corpus)
         languages, pairs = streams_of(config.data, workers)
         check.refuse_swapped(languages, pairs)
         held_out = gather(languages, pairs, corpus, workers)
@@ -105,9 +105,7 @@ def prepare_corpus(config: cfg.Config) -> Manifest:
         )
         manifest.write_manifest(made, corpus)
     except OSError as e:
-        raise UserError(
-            f"{e.filename or workdir}: {e.strerror or e}; free space or mend permissions, then run again"
-        ) from e
+        raise UserError(said(e, workdir, "then run the same command again: it goes on from what is done")) from e
     return made
 
 
@@ -132,7 +130,7 @@ def stream_jobs(
 ) -> list[Job]:
     """The shards of a stream: each slice gives one of training, one of validation, or one of both."""
     folder = epath.Path(config.workdir) / "corpus" / task_name(names)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     settings = stream_settings(config, words, held_out)
     of = {split: [x for x in slices if x.part in (split, "both")] for split in SPLITS}
     return [
@@ -207,7 +205,8 @@ def token_counts(corpus: epath.Path, shards: Sequence[Shard], size: int) -> np.n
     """How often each token id occurs in shards' blocks, int64 [size]."""
     counts = np.zeros(size, np.int64)
     for shard in shards:
-        with (corpus / f"{shard.file}.histogram.npz").open("rb") as file:
+        path = corpus / f"{shard.file}.histogram.npz"
+        with naming(path), path.open("rb") as file:
             stored = np.load(file)
             counts[stored["ids"]] += stored["counts"]
     return counts

@@ -16,7 +16,7 @@ from etils import epath
 
 from mlm_jax import records
 from mlm_jax.errors import UserError
-from mlm_jax.files import write_whole
+from mlm_jax.files import said, write_whole, writing
 from mlm_jax.prepare import packing, sources
 from mlm_jax.prepare.held_out import HeldOut
 from mlm_jax.prepare.sentence_pairs import sentence_pairs, sentences
@@ -103,10 +103,8 @@ def make_shard(job: Job) -> dict[str, Any]:
         result = {"fingerprint": fingerprint, "splits": {split: _write_split(job, split) for split in job.shards}}
         write_whole(done, json.dumps(result) + "\n")
     except OSError as e:
-        raise UserError(
-            f"{job.folder}: blocks of {job.text} cannot be written ({e.strerror or e}); free space or mend "
-            "permissions, then run again (finished shards are kept)"
-        ) from e
+        again = "then run the same command again: finished shards are kept"
+        raise UserError(f"{said(e, job.folder, again)} (blocks of {job.text})") from e
     return result
 
 
@@ -130,9 +128,8 @@ def _write_split(job: Job, split: str) -> dict[str, Any]:
     histogram = np.zeros(job.settings.vocabulary.size, np.int64)
     number, count = job.shards[split]
     path = epath.Path(job.folder) / file_name(split, number, count)
-    aside = path.parent / f"{path.name}.partial"
     offsets = [0]
-    with aside.open("wb") as file:
+    with writing(path, "wb") as file:
         for block in make_blocks(job.text, split, job.settings, job.language_ids, tally):
             payload = records.encode_block(block)
             file.write(records.frame(payload))
@@ -143,7 +140,6 @@ def _write_split(job: Job, split: str) -> dict[str, Any]:
     stored = io.BytesIO()  # NumPy opens no gs:// itself
     np.savez(stored, ids=ids, counts=histogram[ids])
     write_whole(path.parent / f"{path.name}.histogram.npz", stored.getvalue())
-    aside.replace(path)
     return vars(tally) | {"tokens": int(histogram.sum()), "blocks": len(offsets) - 1, "file_bytes": offsets[-1]}
 
 

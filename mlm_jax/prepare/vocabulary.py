@@ -21,7 +21,7 @@ from mlm_jax import config as cfg
 from mlm_jax import console, sampling
 from mlm_jax import vocabulary as vocabularies
 from mlm_jax.errors import UserError
-from mlm_jax.files import write_whole
+from mlm_jax.files import make_folder, write_whole
 from mlm_jax.prepare.held_out import HeldOut
 from mlm_jax.prepare.pool import run_all
 from mlm_jax.prepare.slices import Slice
@@ -48,7 +48,7 @@ def make_vocabulary(
     """
     if (folder / "vocabulary.json").exists():
         return vocabularies.read_vocabulary(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     options = config.vocabulary
     if options.path:
         name, content = take_vocabulary(options)

@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 from mlm_jax.config import flat_options
-from mlm_jax.files import write_whole
+from mlm_jax.files import make_folder, write_whole
 from mlm_jax.report.plots import Drawn, figures, language_figures, short
 from mlm_jax.report.provenance import provenance
 from mlm_jax.report.rendering import Cell, Plot, Table, language_cell, plot_of, render
@@ -45,7 +45,7 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
     """
     run = read_run(workdir)
     folder = epath.Path(workdir) / "report"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     pairs = sum(row["is_pair"] for row in run.sampling)
     among = f" and {_count(pairs, 'pair')}" if pairs else ""
     causal = run.config["model"]["causal"]

@@ -16,7 +16,7 @@ from flax import traverse_util
 from mlm_jax import vocabulary
 from mlm_jax.config import Config, Model
 from mlm_jax.errors import UserError
-from mlm_jax.files import link, read_json, write_whole
+from mlm_jax.files import link, make_folder, read_json, sync, write_whole
 from mlm_jax.model.families import family_of
 from mlm_jax.pretrained import Params, Pretrained, head_shardings, host_parts, parameter_shardings, put
 from mlm_jax.tensor_files import read_tensors, write_tensors
@@ -45,7 +45,7 @@ def write_initial(workdir: epath.PathLike, pretrained: Pretrained) -> None:
     then beginning with `encoder/` or `head/`. The vocabulary is not stored here.
     """
     folder = epath.Path(workdir)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     params, first = pretrained.params, jax.process_index() == 0
     if pretrained.head is not None:
         params = {"encoder": params, "head": pretrained.head.params}
@@ -73,6 +73,7 @@ def link_initial(source: epath.PathLike, workdir: epath.PathLike) -> None:
     folder = epath.Path(workdir)
     described = read_json(epath.Path(source) / "initial.json") | {"source": f"{source} at step 0"}
     link(epath.Path(source) / TENSORS, folder / TENSORS)
+    sync(folder)
     write_whole(folder / "initial.json", json.dumps(described, indent=1, ensure_ascii=False) + "\n")
 
 

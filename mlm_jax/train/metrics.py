@@ -13,7 +13,7 @@ from tensorboardX import SummaryWriter
 
 from mlm_jax import console, lock
 from mlm_jax.errors import UserError
-from mlm_jax.files import in_bucket, write_whole
+from mlm_jax.files import in_bucket, make_folder, naming, sync, write_whole
 
 Record = dict[str, Any]  # a line of metrics.jsonl: kind, step, seconds, and what its kind has
 
@@ -46,7 +46,7 @@ class MetricsWriter:
         if not self._writes:
             return
         path = epath.Path(workdir) / "metrics.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self._path = path
         self._lines = list(map(_line, self.kept))
         self._write_all()
@@ -59,8 +59,9 @@ class MetricsWriter:
             return
         if self._file is not None:
             lock.check()
-            self._file.write(_line(record))
-            self._file.flush()
+            with naming(self._path):
+                self._file.write(_line(record))
+                self._file.flush()
         else:
             self._lines.append(_line(record))
             if time.monotonic() - self._written > UPLOAD_EVERY:
@@ -77,9 +78,11 @@ class MetricsWriter:
             self._board.add_scalar(f"{kind}_{name}/{language}", values[name], step)
 
     def flush(self) -> None:
-        """Write all buffered records. Called before each checkpoint, because a resumed run reads the records up to it."""
+        """Bring all records to disk. Called before each checkpoint, because a resumed run reads the records up to it."""
         if self._writes and self._file is None:
             self._write_all()
+        elif self._writes:
+            sync(self._path)
 
     def close(self) -> None:
         if not self._writes:
