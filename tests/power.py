@@ -27,7 +27,7 @@ class Disk:
         self.images: list[Image] = []
         self._root = root
         self._contents: dict[int, bytes] = {}  # inode → content on disk
-        self._names: dict[int, dict[str, int]] = {}  # inode of a folder → what it lists on disk
+        self._names: dict[int, dict[str, tuple[int, bool]]] = {}  # inode of a folder → what it lists on disk
         self._kept: list[int] = []  # handles, so that no inode is used again
         self._real = {name: getattr(os, name) for name in CALLS}
 
@@ -63,7 +63,7 @@ class Disk:
         self._kept.append(os.open(path, os.O_RDONLY))
         there = os.fstat(self._kept[-1])
         if stat.S_ISDIR(there.st_mode):
-            self._names[there.st_ino] = {e.name: e.inode() for e in os.scandir(self._kept[-1])}
+            self._names[there.st_ino] = {e.name: (e.inode(), e.is_dir()) for e in os.scandir(self._kept[-1])}
         else:
             with open(path, "rb") as file:
                 self._contents[there.st_ino] = file.read()
@@ -79,8 +79,8 @@ class Disk:
         self.images += [image for image in (current, listed) if image not in self.images[-2:]]
 
     def _list(self, folder: int, prefix: str, found: Image) -> None:
-        for name, inode in self._names.get(folder, {}).items():
-            if inode in self._names:
+        for name, (inode, is_folder) in self._names.get(folder, {}).items():
+            if is_folder:
                 self._list(inode, f"{prefix}{name}/", found)
             else:
                 found[prefix + name] = self._contents.get(inode, b"")

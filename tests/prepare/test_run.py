@@ -2,9 +2,12 @@
 """Preparation as a whole: from files to a corpus that training and plain SeqIO read."""
 
 import dataclasses
+import errno
+import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,12 +20,14 @@ import pytest
 from mlm_jax import config as cfg
 from mlm_jax import manifest, records, tokenizers, vocabulary
 from mlm_jax.errors import UserError
+from mlm_jax.files import PASSING, is_aside
 from mlm_jax.input.blocks import Blocks
 from mlm_jax.prepare import check, pool, sample, sources
 from mlm_jax.prepare.held_out import HeldOut, is_held_out, streams_of
 from mlm_jax.prepare.run import prepare_corpus
 from mlm_jax.prepare.slices import Slice
 from mlm_jax.prepare.vocabulary import draw_sample
+from tests.power import Disk
 
 WORDS = ["river", "stone", "light", "maji", "nyumba", "barua", "ведро", "окно", "सूरज", "नदी", "house", "tree"]
 
@@ -548,3 +553,65 @@ def test_next_sentence_blocks_of_a_language_hold_that_language_only(tmp_path, mo
         config, workdir=str(tmp_path / "once"), data=dataclasses.replace(config.data, pairings=1)
     )
     assert prepare_corpus(once).streams[0].train.blocks * 2 < made.streams[0].train.blocks
+
+
+def corpus_bytes(config):
+    folder = Path(config.workdir)
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A config and what it gives, for corpora that are made again."""
+    folder = tmp_path_factory.mktemp("small")
+    write_text(folder / "text", {"de": 120})
+    config = make_config(folder, validation_fraction=0.2)
+    prepare_corpus(config)
+    whole = corpus_bytes(config)
+    shutil.rmtree(config.workdir)
+    return config, whole
+
+
+def test_a_power_cut_while_preparing_leaves_nothing_that_looks_whole_and_is_not(small):
+    config, whole = small
+    run = Path(config.workdir)
+    run.mkdir()
+    with Disk(run) as disk:
+        prepare_corpus(config)
+    shutil.rmtree(run)
+    assert len(disk.images) > 20
+    for image in disk.images:
+        named = [name for name in image if not is_aside(name)]
+        assert all(image[name] == whole[name] for name in named)
+        if "vocabulary/vocabulary.json" in image:
+            assert "vocabulary/sentencepiece.model" in image
+        if any(name.endswith(".done") for name in named):
+            assert image.keys() >= {name for name in whole if ".tfrecord-" in name}
+        if "corpus/manifest.json" in image:
+            assert image.keys() >= whole.keys()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE])
+@pytest.mark.parametrize("call", [1, 4, 9, 16, 25])
+def test_a_disk_that_fails_while_preparing_is_one_line_and_the_same_command_goes_on(small, monkeypatch, number, call):
+    config, whole = small
+    calls = itertools.count(1)
+    sync = os.fsync
+
+    def fail_once(handle):
+        if next(calls) == call:
+            raise OSError(number, os.strerror(number))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fail_once)
+    with pytest.raises(UserError) as raised:
+        prepare_corpus(config)
+    line = str(raised.value)
+    assert (
+        line.startswith(str(Path(config.workdir).parent))
+        and f": {os.strerror(number)}; {PASSING[number]}, then run the same" in line
+    )
+    assert not any(map(is_aside, Path(config.workdir).rglob("*")))
+    prepare_corpus(config)
+    assert corpus_bytes(config) == whole
+    shutil.rmtree(config.workdir)
