@@ -18,7 +18,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from mlm_jax import console, hosts, lock
 from mlm_jax.errors import UserError
-from mlm_jax.files import in_bucket
+from mlm_jax.files import in_bucket, sync_tree
 from mlm_jax.train.state import State
 
 # Orbax logs, with the stack of its threads, what it also raises.
@@ -57,6 +57,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._sync),
                 preservation_policy=policies.AnyPreservationPolicy(
                     [
                         policies.LatestN(keep_last),
@@ -106,6 +107,14 @@ class Checkpoints:
         except Exception as e:
             raise self._not_written(e) from e
 
+    def _sync(self) -> None:
+        """Bring checkpoints to disk: TensorStore does so with its files, Orbax not with what describes them, nor with its commits.
+
+        Called before a commit, which is a rename, and so before an older checkpoint is removed for the one that was committed last.
+        """
+        if jax.process_index() == 0 and not in_bucket(self._folder):
+            sync_tree(self._folder)
+
     def wait(self) -> None:
         """Wait until what is being saved is on disk.
 
@@ -115,6 +124,7 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
+            self._sync()
         except Exception as e:
             raise self._not_written(e) from e
 
