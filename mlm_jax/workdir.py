@@ -37,6 +37,11 @@ def own_workdir(config: Any, again: str = "", write: bool = True) -> None:
       UserError: the workdir holds a run with another config, or cannot be written.
     """
     folder = epath.Path(config.workdir)
+    if "\\" in os.path.abspath(config.workdir):
+        raise UserError(
+            f"{os.path.abspath(config.workdir)}: a path with a backslash, under which TensorStore saves no checkpoint; use another "
+            "--workdir"
+        )
     stored = folder / "config.json"
     if stored.exists():
         try:

@@ -182,7 +182,7 @@ def finetune_model(
         batches=batches_from,
         batch_shapes={key: (value.shape, value.dtype.type) for key, value in batch_arrays(batches[0]).items()},
         describe=describe,
-        log=lambda update, sums, seconds: {"examples": float(sums["examples"][0]) / int(sums["steps"])},
+        log=lambda update, sums, updates_per_second: {"examples": float(sums["examples"][0]) / int(sums["steps"])},
         evaluate=evaluate,
         save_evaluated=True,
         blame=lambda update: "",

@@ -96,7 +96,7 @@ def _finding(run: Run) -> str:
 def _cards(run: Run) -> list[tuple[str, str]]:
     """(figure, what it is) of each card."""
     last = run.validation[-1] if run.validation else None
-    speeds = sorted(r["tokens_per_second"] for r in run.train)
+    speeds = sorted(r["tokens_per_second"] for r in run.steady)
     languages = sum(not row["is_pair"] for row in run.sampling)
     cards = [
         (f"{languages}", "languages" if languages != 1 else "language"),
@@ -111,8 +111,8 @@ def _cards(run: Run) -> list[tuple[str, str]]:
         ]
     if last is not None and last["macro_bits_per_byte"] is not None:
         cards.append((f"{last['macro_bits_per_byte']:.2f}", "bits per byte, mean"))
-    if run.train[-1]["mfu"] is not None:
-        cards.append((f"{run.train[-1]['mfu']:.1%}", "model FLOPs utilisation"))
+    if run.steady[-1]["mfu"] is not None:
+        cards.append((f"{run.steady[-1]['mfu']:.1%}", "model FLOPs utilisation"))
     return cards
 
 

@@ -315,7 +315,8 @@ def throughput(run: Run) -> Figure:
     """Tokens per second, and the share of time spent waiting for input."""
     steps = [r["step"] for r in run.train]
     speeds = [r["tokens_per_second"] for r in run.train]
-    middle = sorted(speeds)[len(speeds) // 2]
+    steady = sorted(r["tokens_per_second"] for r in run.steady)
+    middle = steady[len(steady) // 2]
     waited = mean([r["input_wait"] for r in run.train]) or 0.0
     title = f"{middle:,.0f} tokens per second (median); {waited:.1%} of the time waiting for input"
     figure, axes = new_axes(title, unit="tokens per second")

@@ -45,6 +45,13 @@ class Run:
         scored = [v for v in self.validation if v["macro_loss"] is not None]
         return min(scored, key=lambda v: v["macro_loss"], default=None)
 
+    @property
+    def steady(self) -> list[dict[str, Any]]:
+        """The training records whose speed is that of the run: of earlier versions the first after it went on has too high a one."""
+        steps = [r["step"] for r in self.train]
+        first = {next((step for step in steps if step > start), None) for start in self.continued}
+        return [r for r in self.train if r["step"] not in first] or self.train
+
     def tokens_seen(self) -> dict[str, float]:
         """Language → tokens drawn so far: its blocks, at its mean tokens per block."""
         blocks = self.train[-1]["blocks"] if self.train else {}

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +16,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 from etils import epath
+from flax import traverse_util
 from orbax.checkpoint import checkpoint_managers
 
 from mlm_jax import console, hosts, lock
@@ -21,8 +24,36 @@ from mlm_jax.errors import UserError
 from mlm_jax.files import in_bucket, sync_tree
 from mlm_jax.train.state import State
 
-# Orbax logs, with the stack of its threads, what it also raises.
-logging.getLogger("absl").setLevel(logging.CRITICAL)
+# Of what Orbax logs: the warnings after which a checkpoint is not whole, or not there. What it raises it logs too.
+LOSSES = ("Skipping merge", "save will be skipped", "Failed to read", "Failed to delete")
+
+# Orbax looks for the parts of an OCDBT checkpoint by a pattern that begins with the folder.
+IN_PATTERNS = "*?["
+
+NO_DAMAGE = {
+    errno.EMFILE: "let a process have more files open, by ulimit -n",
+    errno.ENFILE: "let the machine have more files open",
+    errno.EIO: "mend the disk",
+    errno.EACCES: "mend permissions",
+    errno.EPERM: "mend permissions",
+    errno.ENOSPC: "free space",
+    errno.EDQUOT: "free space",
+}
+MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # these are damage
+
+
+def _say_loss(record: logging.LogRecord) -> bool:
+    """Say a warning that means loss as a line of ours; of what absl logs nothing else is shown."""
+    text = re.sub(r"^(\[[^]]*\])+ *", "", " ".join(record.getMessage().split()))  # without process and thread
+    # In such a folder nothing has to be merged.
+    meant = "Skipping merge" in text and any(c in text for c in IN_PATTERNS)
+    if any(loss in text for loss in LOSSES) and not meant:
+        console.warn(f"checkpoints: {text[:300]}")
+    return False
+
+
+logging.getLogger("absl").setLevel(logging.WARNING)
+logging.getLogger("absl").addFilter(_say_loss)
 
 
 # What the hashes of a checkpoint are of, where their names do not say it.
@@ -31,6 +62,8 @@ WHAT = {"manifest_sha256": "another corpus", "examples_sha256": "other examples"
 
 class Checkpoints:
     """A folder of checkpoints, each with the state and what it was trained on.
+
+    The first that is saved is read back, so that no run trains on for weeks and has nothing.
 
     Args:
       folder: made where it is not there.
@@ -53,9 +86,15 @@ class Checkpoints:
         self._folder = epath.Path(folder) if in_bucket(folder) else epath.Path(folder).absolute()
         self._must_match, self._noted = must_match, noted
         self._best, self._sign = best[0] if best else "", 1 if highest else -1
+        self._read_back = False  # whether what was saved here can be read
         policies = checkpoint_managers
+        ocdbt = not any(c in str(self._folder) for c in IN_PATTERNS)
         self._manager = ocp.CheckpointManager(
             self._folder,
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(use_ocdbt=ocdbt),
+                "identity": ocp.JsonCheckpointHandler(),
+            },
             options=ocp.CheckpointManagerOptions(
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._sync),
                 preservation_policy=policies.AnyPreservationPolicy(
@@ -83,14 +122,17 @@ class Checkpoints:
         if kind is None or jax.process_count() == 1:
             self.close()
 
-    def save(self, step: int, state: State, metrics: dict[str, float] | None) -> None:
-        """Start to save; returns once the state is copied and the training may go on.
+    def save(
+        self, step: int, state: State, metrics: dict[str, float] | None, progress: dict[str, float] | None = None
+    ) -> None:
+        """Start to save; returns once the state is copied and the training may go on, but the first time once it is read back.
 
         Args:
           metrics: of a validation at this very step, by which the best checkpoint is known.
+          progress: `seconds` of training and `lines` of metrics so far.
 
         Raises:
-          UserError: this save or the one before could not be written.
+          UserError: this save or the one before could not be written, or the first cannot be read.
         """
         if step in self._manager.all_steps():
             return
@@ -100,12 +142,16 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(_as_dict(state)),
-                    identity=ocp.args.JsonSave(self._noted | self._must_match),
+                    identity=ocp.args.JsonSave({**self._noted, **self._must_match, **(progress or {})}),
                 ),
                 metrics=metrics,
             )
         except Exception as e:
             raise self._not_written(e) from e
+        if not self._read_back:
+            self.wait()
+            self._refuse_unreadable(step, state)
+            self._read_back = True
 
     def _sync(self) -> None:
         """Bring checkpoints to disk: TensorStore does so with its files, Orbax not with what describes them, nor with its commits.
@@ -127,6 +173,11 @@ class Checkpoints:
             self._sync()
         except Exception as e:
             raise self._not_written(e) from e
+
+    def progress(self, step: int) -> dict[str, float]:
+        """`seconds` of training and `lines` of metrics up to a checkpoint; 0 where an earlier version saved it."""
+        stored = ocp.JsonCheckpointHandler().restore(self._folder / str(step) / "identity")
+        return {name: stored.get(name, 0) for name in ("seconds", "lines")}
 
     def latest(self) -> int | None:
         """The newest checkpoint's step."""
@@ -167,19 +218,23 @@ class Checkpoints:
           step: take this one, or none.
 
         Raises:
-          UserError: the checkpoints are of another vocabulary or corpus, or none can be read.
+          UserError: the checkpoints are of another vocabulary or corpus, or none can be read; or memory, open files, permissions or
+            the disk do not let one be read, which is no damage.
         """
         steps = sorted(self._manager.all_steps(), reverse=True) if step is None else [step]
         unreadable = []
         for step in steps:
-            restored, reason = None, "another process cannot read its part"
+            restored, reason, cause = None, "another process cannot read its part", ""
             try:
                 restored = self._read(step, abstract_state)
             except UserError:
                 raise
             except Exception as e:
-                reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-            if not all(hosts.allgather(restored is not None)):
+                reason, cause = _first_line(e), _no_damage(e)
+            found = hosts.allgather(_HINDERED if cause else int(restored is not None))
+            if _HINDERED in found:
+                raise self._hindered(step, cause or "another process says why: mend it")
+            if not all(found):
                 console.warn(
                     f"{self._folder / str(step)}: checkpoint cannot be read ({reason[:200]}); trying the one before"
                 )
@@ -187,7 +242,7 @@ class Checkpoints:
                 continue
             for bad in unreadable if jax.process_index() == 0 else ():
                 # Aside and not away: it may be worth more than we can tell.
-                (self._folder / str(bad)).rename(self._folder.parent / f"unreadable_checkpoint_{bad}")
+                (self._folder / str(bad)).rename(_free(self._folder.parent / f"unreadable_checkpoint_{bad}"))
             if unreadable:
                 hosts.allgather(0)  # once it is aside
                 self._manager.reload()
@@ -223,8 +278,11 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as e:
-            reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-            raise UserError(f"{folder}: checkpoint cannot be read ({reason[:200]}); choose another --step") from e
+            if cause := _no_damage(e):
+                raise self._hindered(step, cause) from e
+            raise UserError(
+                f"{folder}: checkpoint cannot be read ({_first_line(e)[:200]}); choose another --step"
+            ) from e
 
     def close(self) -> None:
         """Wait until what is being saved is on disk."""
@@ -264,6 +322,55 @@ class Checkpoints:
             }
         return State(**restored)
 
+    def _refuse_unreadable(self, step: int, state: State) -> None:
+        """Compare a checkpoint with the state that was saved: its structure, and the bytes of one tensor that lie on this process.
+
+        Raises:
+          UserError: there is another, or none.
+        """
+        folder, reason = self._folder / str(step), "another process cannot read its part"
+        hosts.allgather(0)  # once it is in place
+        # Another host may see the files late.
+        for _ in range(1 if jax.process_count() == 1 else 10):
+            try:
+                self._compare(step, state)
+                reason = ""
+                break
+            except Exception as e:
+                reason = _first_line(e)
+                time.sleep(0 if jax.process_count() == 1 else 1)
+        if not all(hosts.allgather(int(not reason))):
+            raise UserError(
+                f"{folder}: the first checkpoint was written and cannot be read back ({reason[:200] or 'by another process'}), "
+                "so the run stops before it trains on for nothing; move it away, and use a --workdir on another disk"
+            )
+
+    def _compare(self, step: int, state: State) -> None:
+        folder, saved = self._folder / str(step), _as_dict(state)
+        self._check(step, ocp.JsonCheckpointHandler().restore(folder / "identity"))
+        handler = ocp.PyTreeCheckpointHandler()
+        kinds = [
+            sorted((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(tree))
+            for tree in (handler.metadata(folder / "state").tree, saved)
+        ]
+        if kinds[0] != kinds[1]:
+            raise ValueError("it holds other tensors")
+        tensors = traverse_util.flatten_dict(saved["params"])
+        path = min(tensors, key=lambda path: (tensors[path].ndim < 2, tensors[path].size, path))
+        wanted: Any = {"params": traverse_util.unflatten_dict({path: jax.ShapeDtypeStruct((), np.float32)})}
+        types = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        asked = ocp.args.PyTreeRestore(item=wanted, restore_args=types, partial_restore=True)
+        stored = jax.tree.leaves(handler.restore(folder / "state", args=asked))[0]
+        with jax.transfer_guard("allow"):
+            for shard in tensors[path].addressable_shards:
+                if np.asarray(shard.data).tobytes() != stored[shard.index].tobytes():
+                    raise ValueError(f"params/{'/'.join(path)} has other values")
+
+    def _hindered(self, step: int, cause: str) -> UserError:
+        return UserError(
+            f"{self._folder / str(step)}: checkpoint is not read now ({cause}, then run the same command again); nothing is lost or moved"
+        )
+
     def _check(self, step: int, stored: dict[str, Any]) -> None:
         for name, wanted in self._must_match.items():
             if stored.get(name) != wanted:
@@ -283,6 +390,44 @@ class Checkpoints:
             f"{self._folder}: checkpoint could not be written ({reason}); {last}; "
             "free space or mend permissions, then run the same command to continue"
         )
+
+
+_HINDERED = 2  # of a process that cannot read a checkpoint for a reason other than the checkpoint
+
+
+def _no_damage(error: BaseException) -> str:
+    """Why a checkpoint was not read and what to do, where that is not the checkpoint's fault; else empty."""
+    chain = list(_causes(error))
+    text = "\n".join(map(str, chain))
+    codes = [e.errno for e in chain if isinstance(e, OSError) and e.errno]
+    codes += [int(code) for code in re.findall(r"os_error_code='(\d+)'", text)]
+    memory = any(isinstance(e, MemoryError) for e in chain) or errno.ENOMEM in codes
+    for code in codes:
+        if code not in (*MISSING, errno.ENOMEM):
+            return f"{os.strerror(code)}: {NO_DAMAGE.get(code, 'mend it')}"
+    if memory or "RESOURCE_EXHAUSTED" in text or "bad_alloc" in text:
+        return "memory does not suffice: free some, or split the parameters over more devices (mesh.fsdp)"
+    if "PERMISSION_DENIED" in text or "UNAUTHENTICATED" in text:
+        return "permission denied: mend permissions"
+    if "UNAVAILABLE" in text or "DEADLINE_EXCEEDED" in text:
+        return "the store does not answer: wait until it does"
+    return ""
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def _free(path: epath.Path) -> epath.Path:
+    """A path that is not there: this one, or with a number behind it."""
+    names = (path, *(path.parent / f"{path.name}_{n}" for n in range(2, 1000)))
+    return next(name for name in names if not name.exists())
 
 
 def _as_dict(state: State) -> dict[str, Any]:

@@ -21,7 +21,7 @@ class Clock:
     """Training time, without validation and saving, and the part of it spent waiting for input.
 
     Attributes:
-      total: seconds of training so far, those before the run was continued included.
+      total: seconds of training up to the last lap, those before the run was continued included.
     """
 
     def __init__(self, total: float):
@@ -30,6 +30,10 @@ class Clock:
 
     def start(self) -> None:
         self._since, self._waited, self._paused = time.perf_counter(), 0.0, 0.0
+
+    def now(self) -> float:
+        """Seconds of training so far, those before the run was continued included."""
+        return self.total + max(time.perf_counter() - self._since - self._paused, 0.0)
 
     def lap(self) -> tuple[float, float]:
         """Seconds of training, and of them waiting, since the last lap."""

@@ -55,7 +55,7 @@ class Learner:
       batches: first step → this process's rows of the batch of that step and of every later one.
       batch_shapes: feature → (shape over all processes, dtype) of a batch.
       describe: first step → the line that says what is about to be trained.
-      log: (step, sums on the host, seconds) → fields of the line of metrics, besides those every training has.
+      log: (step, sums on the host, steps per second) → fields of the line of metrics, besides those every training has.
       evaluate: (step, state) → what the validation or dev sets say.
       save_evaluated: whether an evaluation's state is saved whenever it was measured.
       blame: step → what was in its batch, for the message of a loss that is not finite.
@@ -153,6 +153,18 @@ def fit(learner: Learner, pace: Pace, mesh: jax.sharding.Mesh, checkpoints: Chec
     batches = learner.batches(step)
     # Drops what the run had logged past the checkpoint it continues from: those steps come again.
     writer = MetricsWriter(workdir, step)
+    # What earlier processes did of the current line of metrics, which the rates of its line leave out.
+    earlier = {name: int(jax.device_get(state.window[name])) for name in ("tokens", "steps")}
+    earlier = earlier if step % pace.log_every else dict.fromkeys(earlier, 0)
+    before = checkpoints.progress(step) if step else {"seconds": 0.0, "lines": 0}
+    clock = Clock(max(writer.seconds, before["seconds"]))
+    # Of an earlier version's checkpoint it is known only where nothing is left.
+    wanted = int(before["lines"]) or int(step >= pace.log_every)
+    if len(writer.kept) < wanted and jax.process_index() == 0:
+        console.warn(
+            f"{workdir}/metrics.jsonl: {wanted - len(writer.kept):,} lines or more of the {wanted:,} up to {learner.unit} {step:,} are gone; "
+            "the run goes on, and its report lacks them: put the file back from a copy if there is one"
+        )
     try:
         with (
             meshes.mesh_context(mesh),
@@ -165,7 +177,6 @@ def fit(learner: Learner, pace: Pace, mesh: jax.sharding.Mesh, checkpoints: Chec
             compiled = train_step.lower(learner.abstract_state, abstract_frozen, abstract_batch).compile()
             # Collectives wait for 30 s only, and the processes do not compile equally fast.
             hosts.barrier(f"compiled {learner.name}")
-            clock = Clock(writer.seconds)
             clock.start()
 
             # 3. The loop.
@@ -194,7 +205,8 @@ def fit(learner: Learner, pace: Pace, mesh: jax.sharding.Mesh, checkpoints: Chec
                     # Before anything is made of the state: what is not finite is neither scored nor saved.
                     refuse_bad(learner, int(jax.device_get(window["first_bad"])), checkpoints)
                 if logs:
-                    record = line_of(learner, step, window, clock)
+                    record = line_of(learner, step, window, clock, earlier)
+                    earlier = dict.fromkeys(earlier, 0)
                     writer.write(record)
                     note = f"loss {record['loss']:.3f}  {record['tokens_per_second']:,.0f} tokens/s"
                 if evaluates:
@@ -206,9 +218,10 @@ def fit(learner: Learner, pace: Pace, mesh: jax.sharding.Mesh, checkpoints: Chec
                         writer.write({"step": step, "seconds": clock.total, **evaluation.record})
                 # The metrics must be of this very step, because Orbax keeps the best checkpoint by them.
                 if saves or (metrics is not None and learner.save_evaluated):
+                    progress = {"seconds": clock.now(), "lines": writer.lines}
                     with clock.paused():
                         writer.flush()  # who continues from a checkpoint reads the lines up to it
-                        checkpoints.save(step, state, metrics)
+                        checkpoints.save(step, state, metrics, progress)
                 advance(1, note)
             # Saves run beside the training: the last one may still be under way.
             checkpoints.wait()
@@ -219,8 +232,12 @@ def fit(learner: Learner, pace: Pace, mesh: jax.sharding.Mesh, checkpoints: Chec
     return Outcome(step, stop)
 
 
-def line_of(learner: Learner, step: int, window: Window, clock: Clock) -> Record:
-    """A line of metrics: every (sum, weight) pair as its mean, rates, and what the learner adds."""
+def line_of(learner: Learner, step: int, window: Window, clock: Clock, earlier: dict[str, int]) -> Record:
+    """A line of metrics: every (sum, weight) pair as its mean, rates, and what the learner adds.
+
+    Args:
+      earlier: `tokens` and `steps` of the window that other processes did before: no part of the rates.
+    """
     # The one transfer of a line of metrics; it waits for the step.
     sums: dict[str, np.ndarray] = jax.device_get(window)
     seconds, waited = clock.lap()
@@ -234,9 +251,9 @@ def line_of(learner: Learner, step: int, window: Window, clock: Clock) -> Record
         **means,
         "gradient_norm": float(sums["gradient_norm"]) / int(sums["steps"]),
         "learning_rate": float(sums["learning_rate"]),
-        "tokens_per_second": int(sums["tokens"]) / seconds,
+        "tokens_per_second": (int(sums["tokens"]) - earlier["tokens"]) / seconds,
         "input_wait": waited / seconds,
-        **learner.log(step, sums, seconds),
+        **learner.log(step, sums, (int(sums["steps"]) - earlier["steps"]) / seconds),
     }
 
 

@@ -36,12 +36,14 @@ class MetricsWriter:
     Attributes:
       kept: the records that were there already, up to `step`.
       seconds: training time that they account for.
+      lines: records there are by now.
     """
 
     def __init__(self, workdir: epath.PathLike, step: int):
         # Every process reads them; the file is replaced whole, so that it does not matter who comes first.
         self.kept: list[Record] = [record for record in read_metrics(workdir) if record["step"] <= step]
         self.seconds = max((record["seconds"] for record in self.kept), default=0.0)
+        self.lines = len(self.kept)
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
@@ -55,6 +57,7 @@ class MetricsWriter:
 
     def write(self, record: Record) -> None:
         """Append a record with `kind` and `step`; its numbers go to TensorBoard too."""
+        self.lines += 1
         if not self._writes:
             return
         if self._file is not None:

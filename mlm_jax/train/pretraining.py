@@ -220,9 +220,9 @@ def make_log(
     flops = step_flops(config.model, padded_rows(size), config.train.batch_size, length, scored)
     peak = peak_flops(mesh.devices.flat[0])
 
-    def log(step: int, sums: dict[str, np.ndarray], seconds: float) -> Record:
+    def log(step: int, sums: dict[str, np.ndarray], steps_per_second: float) -> Record:
         total, targets = sums["loss"].tolist()
-        rate = flops * int(sums["steps"]) / seconds
+        rate = flops * steps_per_second
         return {
             "perplexity": float(np.exp(min(total / max(targets, 1.0), 700.0))),
             "model_flops_per_second": rate,

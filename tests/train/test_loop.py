@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training program's promises: reproducible, resumable, the same on any number of devices."""
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import resource
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -17,6 +20,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from mlm_jax.errors import UserError
+from mlm_jax.train import clock, fit
 from mlm_jax.train.checkpoints import _cause as cause
 from mlm_jax.train.metrics import read_metrics
 from mlm_jax.train.pretraining import train
@@ -120,6 +124,53 @@ def test_sigterm_saves_and_says_how_to_continue(tmp_path):
     assert line.startswith("stopped by SIGTERM at step ") and "to continue: mlm-jax pretrain " in line
     step = int(line.split("step ")[1].split(",")[0])
     assert int(checkpoint(config.workdir, step)["step"]) == step
+
+
+@contextlib.contextmanager
+def stopped_at(monkeypatch, step):
+    """A SIGTERM that is heard after a step; and each look at the clock takes a second."""
+
+    @contextlib.contextmanager
+    def catch_stop(max_seconds, start=0):
+        yield lambda done: signal.SIGTERM if done == step else None
+
+    with monkeypatch.context() as patched:
+        ticks = itertools.count()
+        patched.setattr(fit, "catch_stop", catch_stop)
+        patched.setattr(
+            clock, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks)), monotonic=time.monotonic)
+        )
+        yield
+
+
+@pytest.mark.parametrize("lost", ["nothing", "all", "a line"])
+def test_rates_and_history_after_a_stop_between_two_lines(tmp_path, monkeypatch, capsys, lost):
+    options = {"steps": 30, "log_every": 10, "validate_every": 15, "save_every": 100}
+    config = make_workdir(tmp_path / "run", SIZES, train=options)
+    with stopped_at(monkeypatch, 19):
+        assert train(config).step == 19
+    file = tmp_path / "run" / "metrics.jsonl"
+    if lost == "all":
+        file.unlink()
+    if lost == "a line":
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[1:]))
+    capsys.readouterr()
+    with stopped_at(monkeypatch, 99):
+        assert train(config).step == 30
+    said = capsys.readouterr().err
+    if lost != "nothing":
+        assert (
+            "/run/metrics.jsonl: " in said
+            and "up to step 19 are gone; the run goes on" in said
+            and said.count("\n") == 1
+        )
+        return
+    assert said == ""
+    lines = {r["step"]: r for r in read_metrics(config.workdir) if r["kind"] == "train"}
+    # The line of step 20 is of one step of this process: two looks at the clock for each step, and a few besides.
+    for name in ("tokens_per_second", "model_flops_per_second"):
+        assert lines[20][name] < 1.2 * lines[10][name]
+    assert lines[20]["seconds"] - lines[10]["seconds"] >= 18  # of the nine steps before the stop too
 
 
 @pytest.mark.parametrize(
