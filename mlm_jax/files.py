@@ -362,8 +362,45 @@ def read_json(path: epath.PathLike) -> Any:
     Raises:
       UserError: it is damaged.
     """
+    check_file(path)
     try:
         with naming(path):
             return json.loads(epath.Path(path).read_text())
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise UserError(f"{path}: not JSON ({e}), so it is damaged; restore it from a copy, or start anew") from e
+
+
+KINDS = {
+    stat.S_ISDIR: "a folder",
+    stat.S_ISFIFO: "a pipe",
+    stat.S_ISSOCK: "a socket",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+}
+
+
+def check_file(path: epath.PathLike, most: int | None = None) -> None:
+    """Refuse what cannot be read as a file, or would not fit, before it is opened.
+
+    Args:
+      most: bytes that it may have.
+
+    Raises:
+      UserError: it is a folder, a pipe, a device or a socket, or too large.
+      FileNotFoundError: there is none.
+    """
+    if in_bucket(path):
+        return
+    try:
+        found = os.stat(path)
+    except OSError as e:
+        if os.path.islink(path):
+            raise UserError(f"{path}: a link to nothing ({e.strerror}); get the file again") from e
+        raise
+    if not stat.S_ISREG(found.st_mode):
+        what = next((said for is_kind, said in KINDS.items() if is_kind(found.st_mode)), "something else")
+        raise UserError(f"{path}: {what}, where a file is needed; put the file there")
+    if most is not None and found.st_size > most:
+        raise UserError(
+            f"{path}: {found.st_size:,} bytes, where {most:,} are the most that belong there; get the right file"
+        )
