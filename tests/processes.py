@@ -55,6 +55,7 @@ class Processes:
         timeout: int = 30,
         command: str = "pretrain",
         path: str = "",
+        program: str = PROGRAM,
     ):
         self.folder, self.workdir = folder, config.workdir
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +71,7 @@ class Processes:
         for i in range(count):
             hosts = ["--hosts.start", "given", "--hosts.coordinator", coordinator, "--hosts.timeout", str(timeout)]
             hosts += ["--hosts.processes", str(count), "--hosts.process", str(i)]
-            line = [sys.executable, "-c", PROGRAM, str(folder / f"rows.{i}"), command, path]
+            line = [sys.executable, "-c", program, str(folder / f"rows.{i}"), command, path]
             with (folder / f"out.{i}").open("w") as out, (folder / f"err.{i}").open("w") as err:
                 process = subprocess.Popen([*line, *hosts, *options], env=environment, stdout=out, stderr=err)
             self.started.append(process)
