@@ -16,7 +16,7 @@ CHECKOUT = Path(__file__).parents[1]
 # Notes in a file which rows of its batches the process reads.
 PROGRAM = """
 import sys
-from mlm_jax.cli import main
+from mlm_jax.__main__ import main
 from mlm_jax.input.mixture import Mixture
 
 draw, rows = Mixture.draw, open(sys.argv[1], "w", buffering=1)
@@ -26,7 +26,8 @@ def noting(self, number):
     return draw(self, number)
 
 Mixture.draw = noting
-sys.exit(main(sys.argv[2:]))
+del sys.argv[1]
+sys.exit(main())
 """
 
 

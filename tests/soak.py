@@ -37,7 +37,7 @@ FAULTS = ("kill one", "kill both", "terminate", "interrupt", "kill at start", "s
 # Reading waits, so that hours of a tiny model are not millions of steps, nor take the machine.
 SLOWLY = """
 import sys, time
-from mlm_jax.cli import main
+from mlm_jax.__main__ import main
 from mlm_jax.input.mixture import Mixture
 
 draw = Mixture.draw
@@ -47,7 +47,8 @@ def slowly(self, number):
     return draw(self, number)
 
 Mixture.draw = slowly
-sys.exit(main(sys.argv[2:]))
+del sys.argv[1]
+sys.exit(main())
 """
 
 
