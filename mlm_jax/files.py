@@ -110,7 +110,9 @@ def make_folder(path: epath.PathLike) -> None:
 
 
 def sync(path: epath.PathLike) -> None:
-    """Bring a file, or what a folder lists, to disk; nothing where the file system or its rights do not let us."""
+    """Bring a file, or what a folder lists, to disk; nothing in a bucket, or where the file system or its rights do not let us."""
+    if in_bucket(path):
+        return
     try:
         handle = os.open(path, os.O_RDONLY)
     except PermissionError:
@@ -144,10 +146,13 @@ def _check() -> None:
 
 
 @contextlib.contextmanager
-def aside(path: epath.PathLike) -> Iterator[epath.Path]:
+def aside(path: epath.PathLike, listed: bool = True) -> Iterator[epath.Path]:
     """Yield a new, empty file beside a path, which takes its place at the end of the block, or is removed where that fails.
 
     The file gets the permissions of the one that is there, or of any new one. A link stays, and what it leads to is replaced.
+
+    Args:
+      listed: bring the folder to disk too, in which it is found after a power cut; False for the caller to do so (`sync`), of many at once.
     """
     path = epath.Path(path)
     if in_bucket(path):
@@ -179,7 +184,8 @@ def aside(path: epath.PathLike) -> Iterator[epath.Path]:
                 shutil.copyfileobj(file, into, CHUNK)
                 into.flush()
                 _sync(into.fileno())
-    sync(os.path.dirname(target) or ".")
+    if listed:
+        sync(os.path.dirname(target) or ".")
 
 
 @contextlib.contextmanager
@@ -292,11 +298,12 @@ def _keeps_place(path: epath.Path) -> bool:
 
 
 @contextlib.contextmanager
-def writing(path: epath.PathLike, mode: str = "w") -> Iterator[IO[Any]]:
+def writing(path: epath.PathLike, mode: str = "w", listed: bool = True) -> Iterator[IO[Any]]:
     """Open a file to write it, whole or not at all; a device or a pipe is written to and stays what it is.
 
     Args:
       mode: "w", text in UTF-8, or "wb".
+      listed: as in `aside`.
     """
     _check()
     encoding = None if "b" in mode else "utf-8"
@@ -308,12 +315,15 @@ def writing(path: epath.PathLike, mode: str = "w") -> Iterator[IO[Any]]:
         with naming(path), open(path, mode, encoding=encoding) as file:
             yield file
     else:
-        with aside(path) as beside, naming(path), open(beside, mode, encoding=encoding) as file:
+        with aside(path, listed) as beside, naming(path), open(beside, mode, encoding=encoding) as file:
             yield file
 
 
-def write_whole(path: epath.PathLike, content: str | bytes) -> None:
+def write_whole(path: epath.PathLike, content: str | bytes, listed: bool = True) -> None:
     """Write a file, whole or not at all, over an older one if there is one.
+
+    Args:
+      listed: as in `aside`.
 
     Raises:
       UserError: the text has half a character (a lone surrogate), which no file can hold.
@@ -329,7 +339,7 @@ def write_whole(path: epath.PathLike, content: str | bytes) -> None:
                 f"{path}: cannot hold '{near}', which is not Unicode text (half a character, or the name of a file in "
                 "another encoding); rename or mend what it comes from"
             ) from e
-    with writing(path, "wb") as file:
+    with writing(path, "wb", listed) as file:
         file.write(data)
 
 
