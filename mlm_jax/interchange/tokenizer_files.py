@@ -18,7 +18,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from mlm_jax import console
 from mlm_jax import vocabulary as vocabularies
 from mlm_jax.errors import UserError
-from mlm_jax.files import check_file, write_whole
+from mlm_jax.files import check_file, copy_whole, make_folder, write_whole
 from mlm_jax.given import LARGEST_JSON, given_file, given_json, given_text
 from mlm_jax.interchange.agreement import check_agreement
 from mlm_jax.interchange.sentencepiece_json import from_sentencepiece, unrounded
@@ -88,11 +88,11 @@ def import_tokenizer(source: Path, folder: epath.Path, size: int) -> Vocabulary:
     second_type, separators = _pair_rule(made, source)
     made_vocabulary = dataclasses.replace(made_vocabulary, second_type=second_type, separators=separators)
     kept = folder / KEPT_FOLDER
-    kept.mkdir(exist_ok=True)
+    make_folder(kept)
     used = _used(source)
     for name in KEPT:
         if name in used:
-            (kept / name).write_bytes((source / name).read_bytes())
+            copy_whole(source / name, kept / name)
         else:
             (kept / name).unlink(missing_ok=True)
     vocabularies.write_vocabulary(made_vocabulary, folder)
@@ -406,7 +406,7 @@ def export_tokenizer(
     if kept.exists():
         for name in KEPT:
             if (path := given_file(folder, f"{KEPT_FOLDER}/{name}")) is not None:
-                (out / name).write_bytes(path.read_bytes())
+                copy_whole(path, out / name)
     if (out / "tokenizer.json").exists():
         _name_mask(folder, vocabulary, out)
     else:
@@ -422,7 +422,7 @@ def _write_tokenizer(
         model = folder / vocabulary.file
         made = from_sentencepiece(model)
         if family.startswith("xlm-roberta"):
-            (out / "sentencepiece.bpe.model").write_bytes(model.read_bytes())
+            copy_whole(model, out / "sentencepiece.bpe.model")
     else:
         made = load_json(folder / vocabulary.file)
         made.encode_special_tokens = False
