@@ -15,7 +15,6 @@ import itertools
 import json
 import re
 import runpy
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,9 @@ from mlm_jax.fields import (
     Within,
     check_bounds,
 )
+from mlm_jax.files import read_json
+from mlm_jax.names import check_names
+from mlm_jax.typed import as_type
 
 EXPONENT = Within(0, 1, note=" (0 draws languages evenly, 1 as often as they occur)")
 
@@ -103,9 +105,6 @@ class Data:
     """next_sentence: times the text is cut into pairs anew (BERT's duplication factor: 10)."""
     shard_bytes: Annotated[int, AtLeast(1)] = 64 * 2**20
     """Uncompressed text files are prepared in slices of this many bytes, in parallel."""
-    longest_document: Annotated[int, AtLeast(1_000)] = 10_000_000
-    """Bytes of a document. A longer paragraph is cut at the end of a line into several documents; a longer line is refused, with its
-    place. Bounds the memory: a document takes roughly 60 times as much."""
     workers: Annotated[int, AtLeast(0), MAY_CHANGE] = 0
     """Preparation processes; 0: one per core."""
     runner: Annotated[Literal["pool", "beam"], MAY_CHANGE] = "pool"
@@ -465,12 +464,12 @@ def stored_config(workdir: str, kinds: tuple[type, ...]) -> Any:
     """
     path = Path(workdir) / "config.json"
     try:
-        stored = json.loads(path.read_text())
+        stored = read_json(path, dict[str, Any], "name the config file")
         # The type that has all of its options and fewest others.
         fitting = [kind for kind in kinds if set(stored) <= {field.name for field in dataclasses.fields(kind)}]
         kind = min(fitting, key=lambda kind: len(dataclasses.fields(kind)))
-        config: Any = build_config(kind, stored)
-    except (KeyError, TypeError, AttributeError, ValueError) as e:
+        config: Any = as_type(kind, stored)
+    except ValueError as e:
         wanted = " or ".join(kind.__name__ for kind in kinds)
         raise UserError(f"{path}: no {wanted} that this command can go on with ({e}); name the config file") from e
     return dataclasses.replace(config, workdir=workdir)
@@ -612,6 +611,8 @@ def validate_pretraining(config: Config) -> None:
     )
     validate_mesh(config.mesh)
     validate_hosts(config.hosts)
+    languages = [source.language for source in data.sources if source.language != "*"]
+    check_names("data", [*languages, *(x for pair in data.parallel for x in pair.languages if x != "*")])
 
 
 def validate_mesh(mesh: Mesh) -> None:
@@ -659,29 +660,11 @@ def pretraining_config(stored: dict[str, Any], where: str) -> Config:
       UserError: another version of mlm_jax stored it.
     """
     try:
-        return dataclasses.replace(build_config(Config, stored), workdir=where)
-    except (KeyError, TypeError, AttributeError) as e:
+        return dataclasses.replace(as_type(Config, stored), workdir=where)
+    except ValueError as e:
         raise UserError(
             f"{where}/config.json: not a config of this mlm_jax ({e}); use the version that wrote it"
         ) from e
-
-
-def build_config(kind: Any, stored: Any, default: Any = None) -> Any:
-    """A config dataclass from the JSON of its fields: nested dataclasses and tuples as their types say.
-
-    Args:
-      default: of the field that holds it, which has the values of options that were not stored: those of later versions.
-    """
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        hints, defaults = typing.get_type_hints(kind), {field.name: field.default for field in dataclasses.fields(kind)}
-        values = {name: build_config(hints[name], value, defaults.get(name)) for name, value in stored.items()}
-        return dataclasses.replace(typing.cast(Any, default), **values) if isinstance(default, kind) else kind(**values)
-    if typing.get_origin(kind) is tuple:
-        kinds = typing.get_args(kind)
-        if kinds[1:] == (Ellipsis,):
-            return tuple(build_config(kinds[0], value) for value in stored)
-        return tuple(build_config(k, value) for k, value in zip(kinds, stored, strict=True))
-    return stored
 
 
 def flat_options(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -63,14 +63,14 @@ def progress(title: str, total: int, start: int = 0, unit: str = "") -> Iterator
     """
     if sys.stdout.isatty():
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, TextColumn("{task.fields[note]}"), console=Console()) as bar:
+        with Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=Console()) as bar:
             task = bar.add_task(title, total=total, completed=start, note="")
 
             def advance(amount: int = 1, note: str = "") -> None:

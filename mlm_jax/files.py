@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import json
 import os
 import re
@@ -21,9 +22,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 from etils import epath
 
 from mlm_jax.errors import UserError
+from mlm_jax.typed import as_type
 
 before_writing: list[
     Callable[[], None]
@@ -110,9 +113,7 @@ def make_folder(path: epath.PathLike) -> None:
 
 
 def sync(path: epath.PathLike) -> None:
-    """Bring a file, or what a folder lists, to disk; nothing in a bucket, or where the file system or its rights do not let us."""
-    if in_bucket(path):
-        return
+    """Bring a file, or what a folder lists, to disk; nothing where the file system or its rights do not let us."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except PermissionError:
@@ -146,13 +147,10 @@ def _check() -> None:
 
 
 @contextlib.contextmanager
-def aside(path: epath.PathLike, listed: bool = True) -> Iterator[epath.Path]:
+def aside(path: epath.PathLike) -> Iterator[epath.Path]:
     """Yield a new, empty file beside a path, which takes its place at the end of the block, or is removed where that fails.
 
     The file gets the permissions of the one that is there, or of any new one. A link stays, and what it leads to is replaced.
-
-    Args:
-      listed: bring the folder to disk too, in which it is found after a power cut; False for the caller to do so (`sync`), of many at once.
     """
     path = epath.Path(path)
     if in_bucket(path):
@@ -184,8 +182,7 @@ def aside(path: epath.PathLike, listed: bool = True) -> Iterator[epath.Path]:
                 shutil.copyfileobj(file, into, CHUNK)
                 into.flush()
                 _sync(into.fileno())
-    if listed:
-        sync(os.path.dirname(target) or ".")
+    sync(os.path.dirname(target) or ".")
 
 
 @contextlib.contextmanager
@@ -298,12 +295,11 @@ def _keeps_place(path: epath.Path) -> bool:
 
 
 @contextlib.contextmanager
-def writing(path: epath.PathLike, mode: str = "w", listed: bool = True) -> Iterator[IO[Any]]:
+def writing(path: epath.PathLike, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a file to write it, whole or not at all; a device or a pipe is written to and stays what it is.
 
     Args:
       mode: "w", text in UTF-8, or "wb".
-      listed: as in `aside`.
     """
     _check()
     encoding = None if "b" in mode else "utf-8"
@@ -315,15 +311,12 @@ def writing(path: epath.PathLike, mode: str = "w", listed: bool = True) -> Itera
         with naming(path), open(path, mode, encoding=encoding) as file:
             yield file
     else:
-        with aside(path, listed) as beside, naming(path), open(beside, mode, encoding=encoding) as file:
+        with aside(path) as beside, naming(path), open(beside, mode, encoding=encoding) as file:
             yield file
 
 
-def write_whole(path: epath.PathLike, content: str | bytes, listed: bool = True) -> None:
+def write_whole(path: epath.PathLike, content: str | bytes) -> None:
     """Write a file, whole or not at all, over an older one if there is one.
-
-    Args:
-      listed: as in `aside`.
 
     Raises:
       UserError: the text has half a character (a lone surrogate), which no file can hold.
@@ -339,7 +332,7 @@ def write_whole(path: epath.PathLike, content: str | bytes, listed: bool = True)
                 f"{path}: cannot hold '{near}', which is not Unicode text (half a character, or the name of a file in "
                 "another encoding); rename or mend what it comes from"
             ) from e
-    with writing(path, "wb", listed) as file:
+    with writing(path, "wb") as file:
         file.write(data)
 
 
@@ -366,51 +359,95 @@ def write_json(path: epath.PathLike, content: Any, indent: int | None = None) ->
     write_whole(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
 
 
-def read_json(path: epath.PathLike) -> Any:
+ADVICE = "restore it from a copy, or start anew"
+
+
+def read_json(path: epath.PathLike, kind: Any = Any, advice: str = ADVICE) -> Any:
     """What a JSON file holds.
+
+    Args:
+      kind: the type that it is of (`typed.as_type`).
+      advice: what to do about a file that is damaged, for the message.
+
+    Raises:
+      UserError: it is not JSON, or of another type.
+    """
+    with naming(path):
+        content = epath.Path(path).read_bytes()
+    return parse_stored(content, str(path), kind, advice)
+
+
+def parse_stored(content: str | bytes, where: str, kind: Any, advice: str = ADVICE) -> Any:
+    """What JSON that this program wrote holds; arguments and errors as `read_json`'s, with the place for messages.
+
+    Raises:
+      UserError: it is not JSON, or of another type.
+    """
+    try:
+        text = content if isinstance(content, str) else content.decode()
+        value = json.loads(text)
+        if "\\u" in text:  # an escape of half a character, or of a NUL, is in no text
+            written = json.dumps(value, ensure_ascii=False)
+            written.encode()
+            if "\\u0000" in written:
+                raise ValueError("a NUL in a text")
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"{where}: not JSON ({e}), so it is damaged; {advice}") from e
+    try:
+        return as_type(kind, value)
+    except ValueError as e:
+        raise UserError(f"{where}: damaged ({e}); {advice}") from e
+
+
+def read_arrays(path: epath.PathLike, advice: str = ADVICE, **kinds: tuple[str, int]) -> dict[str, np.ndarray]:
+    """The arrays [...] of an .npz file, by name.
+
+    Args:
+      advice: what to do about a file that is damaged, for the message.
+      kinds: name → dtype and number of dimensions, which each of them has to have.
 
     Raises:
       UserError: it is damaged.
     """
-    check_file(path)
-    try:
+    with reading_arrays(path, advice):
         with naming(path):
-            return json.loads(epath.Path(path).read_text())
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"{path}: not JSON ({e}), so it is damaged; restore it from a copy, or start anew") from e
+            content = epath.Path(path).read_bytes()
+        stored = np.load(io.BytesIO(content))
+        found = {name: stored[name] for name in kinds}
+        for name, kind in kinds.items():
+            if (found[name].dtype, found[name].ndim) != kind:
+                raise ValueError(f"{name} is {found[name].dtype}, of {found[name].ndim} dimensions")
+    return found
 
 
-KINDS = {
-    stat.S_ISDIR: "a folder",
-    stat.S_ISFIFO: "a pipe",
-    stat.S_ISSOCK: "a socket",
-    stat.S_ISCHR: "a device",
-    stat.S_ISBLK: "a device",
-}
-
-
-def check_file(path: epath.PathLike, most: int | None = None) -> None:
-    """Refuse what cannot be read as a file, or would not fit, before it is opened.
-
-    Args:
-      most: bytes that it may have.
+@contextlib.contextmanager
+def reading_arrays(path: epath.PathLike, advice: str = ADVICE) -> Iterator[None]:
+    """While a file of NumPy's is read: whatever goes wrong with its content is its damage.
 
     Raises:
-      UserError: it is a folder, a pipe, a device or a socket, or too large.
-      FileNotFoundError: there is none.
+      UserError: it is damaged.
     """
-    if in_bucket(path):
-        return
     try:
-        found = os.stat(path)
+        yield
     except OSError as e:
-        if os.path.islink(path):
-            raise UserError(f"{path}: a link to nothing ({e.strerror}); get the file again") from e
-        raise
-    if not stat.S_ISREG(found.st_mode):
-        what = next((said for is_kind, said in KINDS.items() if is_kind(found.st_mode)), "something else")
-        raise UserError(f"{path}: {what}, where a file is needed; put the file there")
-    if most is not None and found.st_size > most:
-        raise UserError(
-            f"{path}: {found.st_size:,} bytes, where {most:,} are the most that belong there; get the right file"
-        )
+        if e.errno is not None:
+            raise
+        raise UserError(f"{path}: damaged ({e}); {advice}") from e
+    except Exception as e:  # of zipfile, zlib, struct, tokenize and NumPy
+        raise UserError(f"{path}: damaged ({e}); {advice}") from e
+
+
+@contextlib.contextmanager
+def fitting(what: str, advice: str = ADVICE) -> Iterator[None]:
+    """While stored files are used together: where one lacks what another has, or holds numbers that cannot be, they are damaged.
+
+    Args:
+      what: the files, for the message.
+
+    Raises:
+      UserError: they do not fit.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as e:
+        raise UserError(f"{what}: damaged, or of different runs ({type(e).__name__}: {e}); {advice}") from e

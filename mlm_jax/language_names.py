@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 # Two letters (ISO 639-1), three (639-3, or what corpora write), name.
 _BOTH = """
@@ -147,11 +148,16 @@ def _pair(code: str) -> tuple[str, str]:
 
 
 def label(code: str, most: int = 22) -> str:
-    """A language as a figure names it: name and code, as far as there is room; otherwise the code.
+    """A language as a figure names it: name and code, as far as there is room; otherwise the code, cut where it is very long.
 
     Args:
       most: letters.
     """
-    code = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in code)
+    code = code.strip("\u2068\u2069")  # of a page
+    code = "".join(
+        c if c.isprintable() or unicodedata.category(c) == "Cf" else "\N{REPLACEMENT CHARACTER}" for c in code
+    )
+    if len(code) > 2 * most:
+        code = f"{code[: 2 * most - 1]}…"
     name = language_name(code)
     return f"{name}, {code}" if name and len(name) + len(code) + 2 <= most else code

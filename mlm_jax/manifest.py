@@ -12,14 +12,15 @@ import hashlib
 import io
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 from etils import epath
 
-from mlm_jax.config import build_config
 from mlm_jax.errors import UserError
-from mlm_jax.files import write_whole
+from mlm_jax.fields import AtLeast
+from mlm_jax.files import fitting, read_json, reading_arrays, write_whole
+from mlm_jax.typed import as_type
 
 SCHEMA = 2
 TOKEN_COUNTS = "token_counts.npy"
@@ -33,23 +34,32 @@ FINDINGS = (
 )  # of a split: what was found, not what it is
 
 
+Count = Annotated[int, AtLeast(0)]
+
+
+class Versioned(TypedDict):
+    """A manifest of whatever version."""
+
+    schema: int
+
+
 @dataclass(frozen=True)
 class Shard:
     """One TFRecord file of blocks, with an index of its records' offsets beside it (`FILE.index`)."""
 
     file: str  # relative to the corpus folder
-    blocks: int
-    bytes: int  # of the file, by which a truncated one is known
+    blocks: Count
+    bytes: Count  # of the file, by which a truncated one is known
 
 
 @dataclass(frozen=True)
 class Split:
     """A stream's training or validation blocks."""
 
-    documents: int
-    bytes: int  # UTF-8 bytes of text
-    tokens: int  # in the blocks, specials included
-    blocks: int
+    documents: Count
+    bytes: Count  # UTF-8 bytes of text
+    tokens: Count  # in the blocks, specials included
+    blocks: Count
     shards: tuple[Shard, ...]
     # Corpora of earlier versions do not have these.
     unknown: float = 0.0  # share of the text that the vocabulary cannot write (`coverage.unknown_share`)
@@ -90,9 +100,9 @@ class Manifest:
     """
 
     schema: int
-    sequence_length: int
+    sequence_length: Annotated[int, AtLeast(1)]
     packing: str
-    vocabulary_size: int
+    vocabulary_size: Annotated[int, AtLeast(1)]
     vocabulary_sha256: str
     languages: tuple[str, ...]
     streams: tuple[Stream, ...]
@@ -132,19 +142,22 @@ def read_manifest(corpus: epath.PathLike) -> Manifest:
     path = epath.Path(corpus) / "manifest.json"
     if not path.exists():
         raise UserError(f"{path}: no manifest, so the corpus is not prepared; run: mlm-jax prepare CONFIG")
-    try:
-        stored = json.loads(path.read_text())
-        schema = int(stored["schema"])
-    except (ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{path}: not a manifest ({e}); delete it and run: mlm-jax prepare CONFIG") from e
+    advice = "delete it and run: mlm-jax prepare CONFIG"
+    stored = read_json(path, Versioned, advice)
+    schema = stored["schema"]
     if schema > SCHEMA:
         raise UserError(f"{path}: schema {schema} is newer than the {SCHEMA} that this mlm_jax reads; upgrade mlm_jax")
     if schema < SCHEMA:
         raise UserError(f"{path}: schema {schema} is older than this mlm_jax's {SCHEMA}; prepare into a new workdir")
-    try:
-        return build_config(Manifest, stored)
-    except (KeyError, TypeError, AttributeError) as e:
-        raise UserError(f"{path}: damaged ({e}); delete it and run: mlm-jax prepare CONFIG") from e
+    with fitting(str(path), advice):
+        made: Manifest = as_type(Manifest, stored)
+        for stream in made.streams:
+            if len(stream.languages) not in (1, 2) or not {*stream.languages} <= {*made.languages}:
+                raise ValueError(f"{stream.name} is of the languages {', '.join(stream.languages)}")
+            for split in (stream.train, stream.validation):
+                if sum(shard.blocks for shard in split.shards) != split.blocks:
+                    raise ValueError(f"the shards of {stream.name} have not the {split.blocks:,} blocks of all")
+    return made
 
 
 def write_token_counts(counts: np.ndarray, corpus: epath.PathLike) -> None:
@@ -163,4 +176,8 @@ def read_token_counts(corpus: epath.PathLike) -> np.ndarray:
     path = epath.Path(corpus) / TOKEN_COUNTS
     if not path.exists():
         raise UserError(f"{path}: missing; delete {path.parent / 'manifest.json'} and run: mlm-jax prepare CONFIG")
-    return np.load(io.BytesIO(path.read_bytes()))
+    with reading_arrays(path, f"delete {path.parent / 'manifest.json'} and run: mlm-jax prepare CONFIG"):
+        counts = np.load(io.BytesIO(path.read_bytes()))
+        if counts.dtype != np.int64 or counts.ndim != 1:
+            raise ValueError(f"{counts.dtype}, of {counts.ndim} dimensions")
+    return counts

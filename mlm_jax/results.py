@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NotRequired, ParamSpec, TypedDict, TypeVar
 
@@ -101,6 +102,7 @@ class ProbeRow(TypedDict):
     step: NotRequired[int]
 
 
+ANEW = "delete it, and the same command makes it anew"
 FEW = 100  # examples, below which one is a whole point of accuracy
 FAR = 6.0  # points that the seeds of a model may differ by
 
@@ -191,7 +193,11 @@ def read_results(folder: epath.PathLike) -> Any:
     path = epath.Path(folder) / "results.json"
     if not path.exists():
         raise UserError(f"{path}: no such file; run: mlm-jax finetune, evaluate or analyze CONFIG")
-    return read_json(path)
+    rows = read_json(path, list[dict[str, Any]], ANEW)
+    kind: Any = (
+        FinetunedRow if rows and "regime" in rows[0] else ProbeRow if rows and "probe" in rows[0] else BenchmarkRow
+    )
+    return read_json(path, list[kind], ANEW)
 
 
 def as_csv(columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:
@@ -206,10 +212,15 @@ def as_csv(columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:
 
 
 def compute_once(path: epath.PathLike, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What `make` returns of the arguments, computed once: a JSON file at `path` keeps it for the next run."""
+    """What `make` returns of the arguments, computed once: a JSON file at `path` keeps it for the next run.
+
+    Raises:
+      UserError: the file does not hold what `make` is annotated to return.
+    """
     path = epath.Path(path)
     if path.exists():
-        return read_json(path)
+        kind = typing.get_type_hints(make).get("return", Any)
+        return typing.cast(T, read_json(path, kind, "delete it, and it is computed anew"))
     console.say(f"{path.name.removesuffix('.json')}:")
     made = make(*args, **kwargs)
     make_folder(path.parent)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import shutil
 import signal
@@ -13,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Any, TypedDict
 
 from etils import epath
 
@@ -20,7 +20,6 @@ from mlm_jax import children, console
 from mlm_jax import config as cfg
 from mlm_jax.errors import Ended, UserError
 from mlm_jax.files import aside_folder, copy_whole, in_bucket, link, read_json, sync, sync_tree
-from mlm_jax.given import given_file
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -138,7 +137,7 @@ def finetuned_workdir(folder: str) -> Iterator[str]:
       UserError: it is a Hugging Face folder without a head that was fine-tuned, or cannot be read.
     """
     settings = epath.Path(folder) / "config.json"
-    if not settings.exists() or "model_type" not in read_json(settings):
+    if not settings.exists() or "model_type" not in read_json(settings, dict[str, Any]):
         yield folder
         return
     from mlm_jax.interchange.workdir import import_encoder
@@ -154,15 +153,31 @@ def finetuned_workdir(folder: str) -> Iterator[str]:
 
 
 def copy_words(source: str, target: str) -> None:
-    """Copy what says how a tagger's text is cut into words, where there is such a file.
-
-    Raises:
-      UserError: it is a link to elsewhere, or no regular file.
-    """
+    """Copy what says how a tagger's text is cut into words, where there is such a file."""
     from mlm_jax.finetune.words import FILE
 
-    if (path := given_file(source, FILE)) is not None:
+    path = epath.Path(source) / FILE
+    if path.exists():
         copy_whole(path, epath.Path(target) / FILE)
+
+
+class Positions(TypedDict):
+    """Of a stored model."""
+
+    positions: int
+
+
+class SequenceLength(TypedDict):
+    """Of stored data."""
+
+    sequence_length: int
+
+
+class Lengths(TypedDict):
+    """Of a stored config."""
+
+    model: Positions
+    data: SequenceLength
 
 
 def with_positions(config: cfg.Config) -> cfg.Config:
@@ -175,10 +190,10 @@ def with_positions(config: cfg.Config) -> cfg.Config:
     positions, stored = config.data.sequence_length, epath.Path(config.workdir) / "config.json"
     if stored.exists():
         # What is no config of ours is refused later on.
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            was = json.loads(stored.read_text())
+        with contextlib.suppress(UserError):
+            was = read_json(stored, Lengths)
             if was["model"]["positions"] != was["data"]["sequence_length"]:
-                positions = int(was["model"]["positions"]) or positions
+                positions = was["model"]["positions"] or positions
     return dataclasses.replace(config, model=dataclasses.replace(config.model, positions=positions))
 
 

@@ -8,11 +8,21 @@ import datetime
 import importlib.metadata
 import json
 import platform
-from typing import Any
+from typing import TypedDict
 
 from etils import epath
 
-from mlm_jax.files import write_whole
+from mlm_jax.errors import UserError
+from mlm_jax.files import parse_stored, write_whole
+
+
+class Start(TypedDict):
+    """A line of started.jsonl."""
+
+    date: str
+    command: str
+    step: int
+    versions: dict[str, str]
 
 
 def last_saved(folder: epath.Path) -> int:
@@ -25,22 +35,23 @@ def last_saved(folder: epath.Path) -> int:
 def note_start(folder: epath.Path, command: str) -> None:
     """Add a line to the workdir's started.jsonl, unless it says the same already: date (UTC), command, step, and versions."""
     versions = {name: importlib.metadata.version(name) for name in ("mlm_jax", "jax")}
-    start = {
+    start: Start = {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": command,
         "step": last_saved(folder),
         "versions": versions | {"python": platform.python_version()},
     }
     before = read_starts(folder)
     if not before or {**before[-1], "date": ""} != {**start, "date": ""}:
-        lines = [*before, {"date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"), **start}]
+        lines = [*before, start]
         write_whole(folder / "started.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
-def read_starts(folder: epath.Path) -> list[dict[str, Any]]:
-    """The lines of started.jsonl; none in workdirs of earlier versions. Lines that are no JSON are left out: nothing depends on them."""
+def read_starts(folder: epath.Path) -> list[Start]:
+    """The lines of started.jsonl; none in workdirs of earlier versions. Lines that are damaged are left out: nothing depends on them."""
     found = []
     path = folder / "started.jsonl"
-    for line in path.read_text().split("\n") if path.exists() else []:
-        with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+        with contextlib.suppress(UserError):
+            found.append(parse_stored(line, str(path), Start))
     return found

@@ -13,7 +13,7 @@ from etils import epath
 
 from mlm_jax import words
 from mlm_jax.errors import UserError
-from mlm_jax.files import read_json, write_whole
+from mlm_jax.files import ADVICE, read_json, write_whole
 from mlm_jax.tokenizers import load_json, load_pieces, load_tokenizer
 
 # Ids of a vocabulary that we train. Padding is 0 because SeqIO and T5X take 0 for padding.
@@ -134,15 +134,19 @@ def read_vocabulary(folder: epath.PathLike) -> Vocabulary:
     description = epath.Path(folder) / "vocabulary.json"
     if not description.exists():
         raise UserError(f"{folder}: no vocabulary there; run: mlm-jax prepare CONFIG")
-    stored = read_json(description)
-    described = Vocabulary(**stored | {"special_ids": tuple(stored["special_ids"])})
+    described: Vocabulary = read_json(description, Vocabulary)
     file = epath.Path(folder) / described.file
-    found = hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else "no such file"
+    content = file.read_bytes() if file.name == described.file and file.is_file() else None
+    found = "no such file" if content is None else hashlib.sha256(content).hexdigest()
     if found != described.sha256:
         raise UserError(
             f"{file}: not the one that {description} describes (sha256 {found[:12]}, not {described.sha256[:12]}); "
             "put the right one back, or prepare into an empty workdir"
         )
+    ids = {described.pad, described.eos, described.unk, described.bos, described.mask, *described.special_ids}
+    # Every piece but the specials takes a byte of the file.
+    if max(ids) >= described.size or min(ids) < 0 or described.size > len(content or "") + len(NAMES):
+        raise UserError(f"{description}: damaged (ids {min(ids)} to {max(ids)}, of {described.size:,}); {ADVICE}")
     return described
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 import shlex
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax.errors import UserError
 from mlm_jax.fields import Difference, FixedBy, differences, types_of
-from mlm_jax.files import make_folder, said, write_whole
+from mlm_jax.files import make_folder, read_json, said, write_whole
 from mlm_jax.starts import last_saved, note_start
 
 SHOWN = 8  # options that differ, named in a message
@@ -44,11 +43,8 @@ def own_workdir(config: Any, again: str = "", write: bool = True) -> None:
         )
     stored = folder / "config.json"
     if stored.exists():
-        try:
-            was = json.loads(stored.read_text())
-            different = differences(was, config)
-        except ValueError as e:
-            raise UserError(f"{stored}: not JSON ({e}); delete it, or use another workdir") from e
+        was = read_json(stored, dict[str, Any], "delete it, or use another workdir")
+        different = differences(was, config)
         # What another command made a workdir for is its own from the first.
         saved = has_saved(folder) or bool(was.keys() - types_of(type(config)).keys())
 

@@ -23,8 +23,8 @@ def test_round_trip_and_identity(tmp_path):
     [
         (lambda m: m | {"schema": manifest.SCHEMA + 1}, "is newer than the .* that this mlm_jax reads; upgrade"),
         (lambda m: {k: v for k, v in m.items() if k != "streams"}, "damaged"),
-        (lambda m: {k: v for k, v in m.items() if k != "schema"}, "not a manifest"),
-        (lambda m: [], "not a manifest"),
+        (lambda m: {k: v for k, v in m.items() if k != "schema"}, "lacks schema"),
+        (lambda m: [], "a list is not an object.; delete it and run: mlm-jax prepare"),
     ],
 )
 def test_what_cannot_be_understood_is_refused(tmp_path, change, message):
@@ -42,5 +42,5 @@ def test_no_manifest_and_half_a_manifest(tmp_path):
     make_corpus(tmp_path, {"en": 4})
     path = tmp_path / "manifest.json"
     path.write_text(path.read_text()[:50])
-    with pytest.raises(UserError, match="not a manifest"):
+    with pytest.raises(UserError, match="not JSON"):
         manifest.read_manifest(tmp_path)

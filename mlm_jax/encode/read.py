@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, TypedDict
 
 import jax
 from etils import epath
@@ -69,10 +70,30 @@ def _read_checkpoint(folder: epath.Path, which: str, mesh: jax.sharding.Mesh | N
     return Pretrained(model, params, words, prepared.languages, f"{folder} at step {step:,}", step, trained=trained)
 
 
+class Described(TypedDict):
+    """What model.json says of a fine-tuned model."""
+
+    labels: list[str]
+    step: int
+
+
+class MaxLength(TypedDict):
+    """Of the data in a stored config of `finetune`."""
+
+    max_length: int
+
+
+class Finetuned(TypedDict):
+    """What is read of a stored config of `finetune`."""
+
+    task: dict[str, Any]
+    data: MaxLength
+
+
 def _read_finetuned(workdir: epath.Path, folder: epath.Path, mesh: jax.sharding.Mesh | None) -> Pretrained:
-    described = read_json(folder / "model.json")
+    described = read_json(folder / "model.json", Described)
     found = read_initial(folder, mesh, vocabulary.read_vocabulary(workdir / "vocabulary"))
-    config = read_json(workdir / "config.json")
+    config = read_json(workdir / "config.json", Finetuned)
     head = FinetunedHead(config["task"], tuple(described["labels"]), found.params["head"])
     trained = max(found.trained, config["data"]["max_length"]) if found.trained else 0
     params, step = found.params["encoder"], described["step"]
@@ -82,7 +103,7 @@ def _read_finetuned(workdir: epath.Path, folder: epath.Path, mesh: jax.sharding.
 def is_finetuned(workdir: epath.PathLike) -> bool:
     """Whether a workdir is of `finetune`."""
     config = epath.Path(workdir) / "config.json"
-    return config.exists() and "task" in read_json(config)
+    return config.exists() and "task" in read_json(config, dict[str, Any])
 
 
 def choose_model(workdir: epath.PathLike, name: str) -> epath.Path:
@@ -128,5 +149,5 @@ def checkpoint_steps(workdir: epath.PathLike) -> list[int]:
 
 def open_checkpoints(folder: epath.Path) -> tuple[Checkpoints, cfg.Config]:
     """The checkpoints of a pretraining run, and its config."""
-    config = cfg.pretraining_config(read_json(folder / "config.json"), str(folder))
+    config = cfg.pretraining_config(read_json(folder / "config.json", dict[str, Any]), str(folder))
     return run_checkpoints(config, manifest.read_manifest(folder / "corpus")), config

@@ -16,6 +16,7 @@ from mlm_jax.fields import MAY_CHANGE, AtLeast, Within, check_bounds
 from mlm_jax.files import in_bucket
 from mlm_jax.finetune import config as finetune_config
 from mlm_jax.finetune.config import Finetune
+from mlm_jax.names import check_names
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,12 @@ def validate_evaluation(config: Evaluate) -> None:
     if not names:
         raise UserError("tuned, retrieval, mining, language_model: all empty; name at least one benchmark")
     twice = {name for name in names if names.count(name) > 1}
+    check_names("benchmarks", names, as_files=True)
+    languages = [x for part in config.retrieval for pair in part.pairs for x in pair.languages]
+    languages += [x for part in config.mining for corpora in part.corpora for x in corpora.languages]
+    languages += [text.language for part in config.language_model for text in part.texts]
+    for language in languages:  # of which different benchmarks may spell one in different ways
+        check_names("benchmarks", [language])
     if twice:
         raise UserError(f"benchmarks: {', '.join(sorted(twice))} twice; each needs a name of its own")
     for tuned in config.tuned:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import glob
-import itertools
 import math
 import zlib
 from collections import Counter
@@ -62,8 +61,7 @@ def make_measure(pretrained: Pretrained, tokenizer: Tokenizer, mesh: jax.shardin
 
     def measure(text: Text, most: int) -> tuple[dict[str, float], int]:
         paths = sorted(glob.glob(text.path))
-        lines = (line for path in paths for _, line in read_lines(path) if line.strip())
-        found = list(itertools.islice(lines, most))
+        found = [line for path in paths for _, line in read_lines(path) if line.strip()][:most]
         if not found:
             raise UserError(f"{text.path}: no text there ({text.language})")
         tokens = tokenizer.encode(found)

@@ -298,7 +298,7 @@ def share_encoder(source: epath.Path, target: epath.Path, config: Finetune) -> N
       UserError: it holds an experiment with another config.
     """
     stored = target / "config.json"
-    if stored.exists() and any(d.may_change is None for d in differences(read_json(stored), config)):
+    if stored.exists() and any(d.may_change is None for d in differences(read_json(stored, dict[str, Any]), config)):
         raise UserError(f"{target}: holds another experiment; move it away, or use another --workdir")
     make_folder(target / "vocabulary")
     # In this order: a workdir with the second has the whole encoder.

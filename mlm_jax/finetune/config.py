@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from etils import epath
@@ -14,9 +14,8 @@ from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.fields import BELOW_ONE, MAY_CHANGE, Above, AtLeast, Formerly, Within, check_bounds
 from mlm_jax.files import read_json
-from mlm_jax.lines import LARGEST_FILE
-
-LARGEST = "data.largest_file"  # the option's name, for messages
+from mlm_jax.names import check_names
+from mlm_jax.typed import as_type
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,6 @@ class Data:
     """tag: column of the word in CoNLL files, from 1; -1 is the last; 0: recognised, and said."""
     tag_column: int = 0
     """tag: column of the tag in CoNLL files, from 1; -1 is the last; 0: recognised, and said."""
-    largest_file: Annotated[int, AtLeast(1), MAY_CHANGE] = LARGEST_FILE
-    """Bytes of a file, unpacked, that is read; a larger one is refused. Bounds the memory, as examples are kept there."""
     max_length: Annotated[int, AtLeast(8)] = 128
     """Tokens of an example, specials included. Longer pairs lose tokens at the end of the longer sentence; tagged
     words beyond are tagged O; paragraphs are read in windows of this length."""
@@ -209,6 +206,12 @@ def validate_finetuning(config: Finetune) -> None:
     data, task = config.data, config.task
     require(bool(data.train), "data.train: empty; name at least one Labelled(language, path)")
     require(bool(data.test), "data.test: empty; name at least one Labelled(language, path)")
+    parts = (*data.train, *data.dev, *data.test)
+    check_names(
+        "data",
+        [*(part.language for part in parts), *(part.text_language or part.language for part in parts)],
+        as_files=True,
+    )
     for name in ("train", "dev", "test"):
         languages = [part.language for part in getattr(data, name)]
         twice = {x for x in languages if languages.count(x) > 1}
@@ -256,12 +259,12 @@ def read_finetuning(workdir: str) -> Finetune:
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         raise UserError(f"{path}: no such file; give a workdir that finetune made")
-    stored = read_json(path)
+    stored = read_json(path, dict[str, Any])
     if "model_type" in stored:
         raise UserError(f"{workdir}: a Hugging Face folder; run: mlm-jax import {workdir} RUN, and give RUN")
     if "task" not in stored:
         raise UserError(f"{workdir}: not a workdir of finetune; run: mlm-jax finetune CONFIG --init {workdir}")
     try:
-        return dataclasses.replace(cfg.build_config(Finetune, stored), workdir=workdir)
-    except (KeyError, TypeError) as e:
+        return dataclasses.replace(as_type(Finetune, stored), workdir=workdir)
+    except ValueError as e:
         raise UserError(f"{path}: not a config of finetune ({e}); give the workdir of one") from e

@@ -10,6 +10,7 @@ import math
 import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import jax
 import numpy as np
@@ -30,7 +31,7 @@ from mlm_jax.finetune.tasks.base import Prediction
 from mlm_jax.finetune.words import learn, write_splitter
 from mlm_jax.mesh import make_mesh
 from mlm_jax.pretrained import FinetunedHead, Params, Pretrained
-from mlm_jax.results import FINETUNED, FinetunedRow, finetuned_cautions, write_results
+from mlm_jax.results import ANEW, FINETUNED, FinetunedRow, finetuned_cautions, write_results
 from mlm_jax.tokenizers import load_tokenizer
 from mlm_jax.train.initial import read_initial
 
@@ -193,6 +194,19 @@ def measure_model(
     return rows, most_chosen(steps)
 
 
+class Epochs(TypedDict, total=False):
+    """How long models are trained, in a stored config."""
+
+    epochs: float
+    max_updates: int
+
+
+class Budget(TypedDict, total=False):
+    """Of a stored config."""
+
+    train: Epochs
+
+
 def note_budget(workdir: epath.PathLike) -> None:
     """Write into the results of finished models how long they were trained, where an earlier version did not.
 
@@ -201,12 +215,12 @@ def note_budget(workdir: epath.PathLike) -> None:
     workdir = epath.Path(workdir)
     if not (workdir / "config.json").exists():
         return
-    train = read_json(workdir / "config.json").get("train", {})
+    train = read_json(workdir / "config.json", Budget).get("train", {})
     for path in finished(workdir):
-        rows = read_json(path)
+        rows = read_rows(path)
         if any("epochs" not in r for r in rows):
             known = {"epochs": train.get("epochs", 3.0), "max_updates": train.get("max_updates", 0)}
-            write_json(path, [known | r for r in rows], 1)
+            write_json(path, [{**known, **r} for r in rows], 1)
 
 
 def is_outgrown(config: Finetune, folder: epath.Path) -> bool:
@@ -215,7 +229,7 @@ def is_outgrown(config: Finetune, folder: epath.Path) -> bool:
     Raises:
       UserError: it was trained for more.
     """
-    had = read_json(folder / "results.json")[0]
+    had = read_rows(folder / "results.json")[0]
     asked = config.train.epochs, config.train.max_updates or math.inf
     was = had.get("epochs", asked[0]), had.get("max_updates", 0) or math.inf
     if any(now < before for now, before in zip(asked, was, strict=True)):
@@ -289,7 +303,19 @@ def write_predictions(path: epath.Path, examples: Sequence[Example], found: Sequ
 
 def gather(workdir: epath.Path) -> list[FinetunedRow]:
     """The rows of all finished models."""
-    return [row for path in finished(workdir) for row in read_json(path)]
+    return [row for path in finished(workdir) for row in read_rows(path)]
+
+
+def read_rows(path: epath.Path) -> list[FinetunedRow]:
+    """The rows of a finished model.
+
+    Raises:
+      UserError: they are damaged.
+    """
+    rows: list[FinetunedRow] = read_json(path, list[FinetunedRow], ANEW)
+    if not rows:
+        raise UserError(f"{path}: damaged (it has no rows); {ANEW}")
+    return rows
 
 
 def finished(workdir: epath.Path) -> list[epath.Path]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from etils import epath
 
-from mlm_jax import config as cfg
 from mlm_jax.files import read_json, write_json
 
 FILE = "words.json"  # of a workdir
@@ -151,4 +150,4 @@ def read_splitter(workdir: epath.PathLike) -> Splitter:
     path = epath.Path(workdir) / FILE
     if not path.exists():
         return SPACES
-    return cfg.build_config(Splitter, read_json(path))
+    return read_json(path, Splitter)

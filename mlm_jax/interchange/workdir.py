@@ -8,6 +8,7 @@ import dataclasses
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 from etils import epath
@@ -30,7 +31,6 @@ from mlm_jax.files import (
 )
 from mlm_jax.finetune import config as options
 from mlm_jax.finetune.models import save_model
-from mlm_jax.given import LARGEST_JSON, foreign, given_file
 from mlm_jax.interchange.agreement import corpus_lines
 from mlm_jax.interchange.folder import read_folder, write_folder
 from mlm_jax.interchange.settings import exportable_family
@@ -38,6 +38,7 @@ from mlm_jax.interchange.tokenizer_files import export_tokenizer, import_tokeniz
 from mlm_jax.mesh import make_mesh
 from mlm_jax.pretrained import FinetunedHead, Pretrained
 from mlm_jax.train.initial import has_initial, link_initial, new_parameters, read_source, write_initial
+from mlm_jax.typed import as_type
 
 
 def _is_hugging_face(settings: epath.Path) -> bool:
@@ -46,8 +47,8 @@ def _is_hugging_face(settings: epath.Path) -> bool:
     Raises:
       UserError: it is of neither.
     """
-    stored = read_json(settings)
-    if not isinstance(stored, dict) or not stored:
+    stored = read_json(settings, dict[str, Any])
+    if not stored:
         raise UserError(f"{settings}: has no fields; give a Hugging Face folder or the workdir of a run")
     return "model_type" in stored
 
@@ -79,26 +80,29 @@ def import_encoder(
     if (folder / "checkpoints").exists() or (folder / "corpus").exists():
         raise UserError(f"{folder}: holds a run already; import into a new workdir")
     settings = epath.Path(source) / "config.json"
-    given_file(source, "config.json", LARGEST_JSON)
     # A workdir that import made has an encoder, and no config yet.
     if not settings.exists() and not has_initial(source):
         raise UserError(f"{source}: no config.json there; give a Hugging Face folder or the workdir of a run")
     if settings.exists() and _is_hugging_face(settings):
         if in_bucket(source):
             raise UserError(f"{source}: a Hugging Face folder is read from a local disk; copy it here first")
-        with foreign(
-            f"{source}: not a whole Hugging Face folder", "mend its config.json, tokenizer or weights, or get it again"
-        ):
+        try:
             found = read_folder(Path(source), lambda size: import_tokenizer(Path(source), folder / "vocabulary", size))
+        except (LookupError, ValueError, TypeError, ArithmeticError, AttributeError, RuntimeError, MemoryError) as e:
+            # A malformed file: report the library's own error.
+            why = (str(e).splitlines() or [""])[0][:200]
+            raise UserError(
+                f"{source}: not a whole Hugging Face folder ({type(e).__name__}: {why}); "
+                "mend its config.json, tokenizer or weights, or export it again"
+            ) from e
         # A workdir with a config is of an experiment that only starts from the encoder.
         if found.head is not None and not (folder / "config.json").exists():
             write_imported(folder, found, found.head)
     else:
         found = read_pretrained(source, which, None if mesh is None else make_mesh(mesh), model)
         make_folder(folder / "vocabulary")
-        words = epath.Path(source) / "vocabulary"
-        for path in words.iterdir():
-            if path.is_file() and not is_aside(path) and given_file(words, path.name) is not None:
+        for path in (epath.Path(source) / "vocabulary").iterdir():
+            if path.is_file() and not is_aside(path):
                 copy_whole(path, folder / "vocabulary" / path.name)
         found = dataclasses.replace(found, source=f"{source} at step {found.step:,}")
     untouched = has_initial(source) and not any((epath.Path(source) / x).exists() for x in ("checkpoints", "models"))
@@ -138,7 +142,7 @@ def write_imported(folder: epath.Path, found: Pretrained, head: FinetunedHead) -
     """Store a fine-tuned encoder as the model `imported` of a workdir."""
     config = options.Finetune(
         workdir=str(folder),
-        task=cfg.build_config(options.Task, head.task),
+        task=as_type(options.Task, head.task),
         data=options.Data(max_length=min(found.model.positions, 512), pair=""),
     )
     save_model(folder / "models" / "imported", found)

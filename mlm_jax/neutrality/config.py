@@ -12,6 +12,7 @@ from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.fields import MAY_CHANGE, AtLeast, Within, check_bounds
 from mlm_jax.files import in_bucket
+from mlm_jax.names import check_names
 
 TRANSFORMATIONS = ("plain", "centred", "normalised", "projected")
 DECODERS = ("argmax", "itermax", "edge_cover", "matching")
@@ -123,7 +124,13 @@ def validate_analysis(config: Analyze) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"{', '.join(twice)}: twice; each set needs a name of its own")
+    check_names("sets", names, as_files=True)
+    for pair in sets:
+        if not isinstance(pair, Aligned):
+            check_names(pair.name, pair.languages[:1])
+            check_names(pair.name, pair.languages[1:])
     for part in config.aligned:
+        check_names(part.name, [language for language, _ in part.files])
         languages = [language for language, _ in part.files]
         if len(set(languages)) < 2 or len(set(languages)) < len(languages):
             raise UserError(f"{part.name}: {', '.join(languages)}; name at least two languages, each once")

@@ -128,8 +128,8 @@ def read_cautions(workdir: epath.PathLike) -> list[str]:
     config, initial = (epath.Path(workdir) / name for name in ("config.json", "initial.json"))
     if not config.exists():
         return []
-    width = read_json(initial).get("model", {}).get("width", 0) if initial.exists() else 0
-    return analysis_cautions(read_json(config), width)
+    width = read_json(initial, dict[str, Any]).get("model", {}).get("width", 0) if initial.exists() else 0
+    return analysis_cautions(read_json(config, dict[str, Any]), width)
 
 
 def table(rows: Sequence[ProbeRow]) -> str:

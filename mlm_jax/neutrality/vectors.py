@@ -20,7 +20,7 @@ from mlm_jax.encode.given import as_texts
 from mlm_jax.encode.run import Function, frame, items_of, make_run, refuse_longer
 from mlm_jax.encode.sentences import Pooling, pooled
 from mlm_jax.encode.words import encode_words
-from mlm_jax.files import aside, make_folder
+from mlm_jax.files import aside, make_folder, reading_arrays
 from mlm_jax.model.batch import PackedBatch
 from mlm_jax.pretrained import Params, Pretrained, place
 from mlm_jax.tokenizers import Tokenizer
@@ -84,6 +84,7 @@ def make_vectors(
         sentences = as_texts(sentences, "sentences")
         asked = json.dumps([sentences, language, max_length, pretrained.step], ensure_ascii=False)
         path = epath.Path(folder) / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}.npy"
+        size = (len(POOLINGS), model.layers + 1, len(sentences), model.width)
         if not path.exists():
             make_folder(path.parent)
             pieces = tokenizer.encode(sentences)
@@ -91,14 +92,17 @@ def make_vectors(
             cut = sum(len(x) > max_length - 2 for x in pieces)
             if cut:
                 console.warn(f"{language}: {cut:,} of {len(pieces):,} sentences cut to max_length, {max_length} tokens")
-            size = (len(POOLINGS), model.layers + 1, len(sentences), model.width)
             with aside(path) as beside:
                 # A map of the file: no more than a batch is in memory.
                 out = np.lib.format.open_memmap(beside, "w+", np.float32, size)
                 for members, found in of_sentences([frame(x, words, max_length) for x in pieces], language):
                     out[:, :, members] = found[:, :, : len(members)].swapaxes(0, 1)
                 out.flush()
-        return np.load(path, mmap_mode="r")
+        with reading_arrays(path, "delete it, and it is computed anew"):
+            found = np.load(path, mmap_mode="r")
+            if found.shape != size or found.dtype != np.float32:
+                raise ValueError(f"{found.dtype} {found.shape}, not float32 {size}")
+        return found
 
     def embed_words(sentences: Sequence[Sequence[str]], language: str) -> list[np.ndarray]:
         ids, starts = [], []

@@ -62,6 +62,8 @@ def first_look(
         read_back(tokenizer, words, texts, tokens, tally)
         ids = [token for document in tokens for token in document]
         share = coverage.unknown_share(ids.count(words.unk), len(ids), tally.lost.total(), tally.characters)
+        if texts and not ids:  # nothing but what normalisation drops
+            share = 1.0
         found[language] = (share, coverage.in_words(tally.lost))
     return found
 

@@ -20,7 +20,7 @@ import numpy as np
 from etils import epath
 
 from mlm_jax import config as cfg
-from mlm_jax.files import write_whole
+from mlm_jax.files import read_arrays, write_whole
 from mlm_jax.lines import uncompressed
 from mlm_jax.overlap import text_hash
 from mlm_jax.prepare.pool import run_all
@@ -244,5 +244,6 @@ def _gather_slice(text: Slice[Any], with_sentences: bool) -> np.ndarray:
 
 @cache
 def _load(file: str, sha256: str) -> tuple[np.ndarray, float]:  # sha256: what the file held
-    stored = np.load(io.BytesIO(epath.Path(file).read_bytes()))
+    advice = f"delete {epath.Path(file).parent / 'manifest.json'} and run: mlm-jax prepare CONFIG"
+    stored = read_arrays(file, advice, hashes=("uint64", 1), most=("float64", 0))
     return stored["hashes"], float(stored["most"])

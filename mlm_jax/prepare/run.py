@@ -19,8 +19,9 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import coverage, manifest
 from mlm_jax.errors import UserError
-from mlm_jax.files import make_folder, naming, said, sync, write_whole
+from mlm_jax.files import fitting, make_folder, read_arrays, said, write_whole
 from mlm_jax.manifest import Manifest, Shard, Split, Stream
+from mlm_jax.names import check_names
 from mlm_jax.prepare import check
 from mlm_jax.prepare.held_out import HeldOut, gather, streams_of
 from mlm_jax.prepare.pool import run_all
@@ -61,6 +62,7 @@ def prepare_corpus(config: cfg.Config) -> Manifest:
     try:
         make_folder(corpus)
         languages, pairs = streams_of(config.data, workers)
+        check_names("data", [*languages, *(name for pair in pairs for name in pair)])
         check.refuse_swapped(languages, pairs)
         held_out = gather(languages, pairs, corpus, workers)
         words = make_vocabulary(config, languages, held_out, workdir / "vocabulary", workers)
@@ -70,10 +72,6 @@ def prepare_corpus(config: cfg.Config) -> Manifest:
         named: dict[tuple[str, ...], Sequence[Slice[Any]]] = {(name,): found for name, found in languages.items()}
         for pair, found in pairs.items():
             named[pair] = found
-        tasks = Counter(map(task_name, named))
-        if len(tasks) < len(named):
-            twice = tasks.most_common(1)[0][0]
-            raise UserError(f"data.sources: two languages would share the folder {twice}; rename one of them")
         jobs = {names: stream_jobs(config, words, held_out, names, found, ids) for names, found in named.items()}
         results = make_shards(config, [job for mine in jobs.values() for job in mine], workers)
         streams = [
@@ -185,10 +183,11 @@ def finish_stream(
             lost.total(),
             sum(counts["characters"] for _, counts in made),
         )
+        if total["documents"] and not histogram[words.ordinary_ids].any() and not histogram[words.unk]:
+            unknown = 1.0  # nothing but what normalisation drops
         splits[split] = Split(**total, shards=shards, unknown=unknown, lost=coverage.in_words(lost))
         write_seqio_info(corpus / task, split, splits[split])
-    write_whole(corpus / task / "COMPLETED", "", listed=False)  # without it SeqIO takes the task for not cached
-    sync(corpus / task)
+    write_whole(corpus / task / "COMPLETED", "")  # without it SeqIO takes the task for not cached
     loss = unigram_loss(histograms, words) if len(names) == 1 else None
     return Stream("-".join(names), names, task, splits["train"], splits["validation"], loss)
 
@@ -197,9 +196,9 @@ def write_seqio_info(folder: epath.Path, split: str, made: Split) -> None:
     """info.json and stats.json of a cached SeqIO split."""
     features = {name: {"shape": [None], "dtype": "int32"} for name in FEATURES}
     info = {"num_shards": len(made.shards), "features": features, "seqio_version": importlib.metadata.version("seqio")}
-    write_whole(folder / f"info.{split}.json", json.dumps(info), listed=False)
+    write_whole(folder / f"info.{split}.json", json.dumps(info))
     stats = {"examples": made.blocks, "tokens_tokens": made.tokens}
-    write_whole(folder / f"stats.{split}.json", json.dumps(stats), listed=False)
+    write_whole(folder / f"stats.{split}.json", json.dumps(stats))
 
 
 def token_counts(corpus: epath.Path, shards: Sequence[Shard], size: int) -> np.ndarray:
@@ -207,8 +206,11 @@ def token_counts(corpus: epath.Path, shards: Sequence[Shard], size: int) -> np.n
     counts = np.zeros(size, np.int64)
     for shard in shards:
         path = corpus / f"{shard.file}.histogram.npz"
-        with naming(path), path.open("rb") as file:
-            stored = np.load(file)
+        advice = f"delete {path.parent} and run: mlm-jax prepare CONFIG"
+        stored = read_arrays(path, advice, ids=("int64", 1), counts=("int64", 1))
+        with fitting(str(path), advice):
+            if stored["ids"].min(initial=0) < 0:
+                raise ValueError("an id below 0")
             counts[stored["ids"]] += stored["counts"]
     return counts
 

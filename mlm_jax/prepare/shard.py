@@ -3,20 +3,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from etils import epath
 
 from mlm_jax import records
 from mlm_jax.errors import UserError
-from mlm_jax.files import said, sync, write_whole, writing
+from mlm_jax.files import read_json, said, write_whole, writing
 from mlm_jax.prepare import packing, sources
 from mlm_jax.prepare.held_out import HeldOut
 from mlm_jax.prepare.sentence_pairs import sentence_pairs, sentences
@@ -81,6 +82,29 @@ def file_name(split: str, number: int, count: int) -> str:
     return f"{split}.tfrecord-{number:05d}-of-{count:05d}"
 
 
+class DoneSplit(TypedDict):
+    """What a .done file says of a split: fields of `Tally`, and what was written."""
+
+    documents: int
+    bytes: int
+    left_out: int
+    sentences_left_out: int
+    in_no_block: int
+    unpaired: int
+    characters: int
+    lost: dict[str, int]
+    tokens: int
+    blocks: int
+    file_bytes: int
+
+
+class Done(TypedDict):
+    """What a .done file says."""
+
+    fingerprint: str
+    splits: dict[str, DoneSplit]
+
+
 def make_shard(job: Job) -> dict[str, Any]:
     """Write a job's shards, unless they are there; returns what its .done file holds.
 
@@ -96,12 +120,13 @@ def make_shard(job: Job) -> dict[str, Any]:
     fingerprint = job.fingerprint()
     done = job.done_file()
     if done.exists():
-        stored = json.loads(done.read_text())
-        if stored["fingerprint"] == fingerprint and all(_is_there(job, stored, split) for split in job.shards):
-            return stored
+        with contextlib.suppress(UserError):  # a damaged one says nothing, and the shard is made again
+            stored: Any = read_json(done, Done)
+            same = stored["fingerprint"] == fingerprint and stored["splits"].keys() == job.shards.keys()
+            if same and all(_is_there(job, stored, split) for split in job.shards):
+                return stored
     try:
         result = {"fingerprint": fingerprint, "splits": {split: _write_split(job, split) for split in job.shards}}
-        sync(job.folder)
         write_whole(done, json.dumps(result) + "\n")
     except OSError as e:
         again = "then run the same command again: finished shards are kept"
@@ -130,17 +155,17 @@ def _write_split(job: Job, split: str) -> dict[str, Any]:
     number, count = job.shards[split]
     path = epath.Path(job.folder) / file_name(split, number, count)
     offsets = [0]
-    with writing(path, "wb", listed=False) as file:
+    with writing(path, "wb") as file:
         for block in make_blocks(job.text, split, job.settings, job.language_ids, tally):
             payload = records.encode_block(block)
             file.write(records.frame(payload))
             offsets.append(offsets[-1] + len(payload) + records.FRAMING)
             np.add.at(histogram, block["tokens"], 1)
-    write_whole(records.index_path(str(path)), np.array(offsets, "<u8").tobytes(), listed=False)
+    write_whole(records.index_path(str(path)), np.array(offsets, "<u8").tobytes())
     ids = np.flatnonzero(histogram)
     stored = io.BytesIO()  # NumPy opens no gs:// itself
     np.savez(stored, ids=ids, counts=histogram[ids])
-    write_whole(path.parent / f"{path.name}.histogram.npz", stored.getvalue(), listed=False)
+    write_whole(path.parent / f"{path.name}.histogram.npz", stored.getvalue())
     return vars(tally) | {"tokens": int(histogram.sum()), "blocks": len(offsets) - 1, "file_bytes": offsets[-1]}
 
 

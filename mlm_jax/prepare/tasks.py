@@ -22,11 +22,12 @@ from etils import epath
 
 from mlm_jax import config as cfg
 from mlm_jax import manifest, records, sampling
-from mlm_jax.files import read_json
+from mlm_jax.files import fitting, read_json
 from mlm_jax.manifest import Manifest, Stream
 from mlm_jax.prepare import held_out, shard
 from mlm_jax.prepare.run import SPLITS
 from mlm_jax.prepare.slices import Slice
+from mlm_jax.typed import as_type
 from mlm_jax.vocabulary import read_vocabulary
 
 OUTPUTS = (*records.TOKEN_FEATURES, "next_sentence")
@@ -113,7 +114,8 @@ def register(workdir: epath.PathLike, prefix: str = "mlm_jax") -> list[str]:
     prepared = manifest.read_manifest(corpus)
     words = read_vocabulary(workdir / "vocabulary")
     # An earlier version held out no more of small languages.
-    data = cfg.build_config(cfg.Data, {"validation_documents": 0} | prepared.settings["data"])
+    with fitting(str(corpus / "manifest.json")):
+        data: cfg.Data = as_type(cfg.Data, {"validation_documents": 0} | prepared.settings["data"])
     settings = shard.Settings(
         prepared.sequence_length,
         prepared.packing,
@@ -173,6 +175,11 @@ def _register_mixtures(workdir: epath.Path, prepared: Manifest, prefix: str) -> 
 def _run_config(workdir: epath.Path, prepared: Manifest) -> cfg.Config:
     """As much of the run's config as its rates depend on: the run's own, or what it was prepared with."""
     path = workdir / "config.json"
-    stored = read_json(path) if path.exists() else {"sampling": prepared.settings["sampling"]}
-    train = cfg.Train(**stored["train"]) if "train" in stored else cfg.Train()
-    return dataclasses.replace(cfg.Config(), sampling=cfg.build_config(cfg.Sampling, stored["sampling"]), train=train)
+    stored = read_json(path, dict[str, Any]) if path.exists() else {"sampling": prepared.settings["sampling"]}
+    with fitting(str(path)):
+        parts = {
+            name: as_type(kind, stored[name])
+            for name, kind in (("sampling", cfg.Sampling), ("train", cfg.Train))
+            if name in stored
+        }
+    return dataclasses.replace(cfg.Config(), **parts)

@@ -105,17 +105,22 @@ def draw_sample(
     """
     budget = config.vocabulary.sample_bytes
     jobs = [(language, text) for language, mine in slices.items() for text in mine if text.part != "validation"]
-    documents_of, bytes_of = dict.fromkeys(slices, 0), dict.fromkeys(slices, 0)
+    documents_of, bytes_of, held_out_of = (dict.fromkeys(slices, 0) for _ in range(3))
     counted = run_all(_count, [(text, held_out) for _, text in jobs], workers, "counting text", lambda j: str(j[0]))
-    for number, (found_documents, found_bytes) in counted:
+    for number, (found_documents, found_bytes, found_held_out) in counted:
         language = jobs[number][0]
+        held_out_of[language] += found_held_out
         documents_of[language] += found_documents
         bytes_of[language] += found_bytes
     for language in slices:
-        if not bytes_of[language]:
+        if bytes_of[language]:
+            continue
+        if held := held_out_of[language]:
             raise UserError(
-                f"language {language}: only white space in {slices[language][0]}, or all of it is held out; give it text or drop it"
+                f"language {language}: all of its {held:,} documents are held out, here or in another language, which leaves none to train "
+                "on; equal documents are held out together: give it other text, or drop it"
             )
+        raise UserError(f"language {language}: only white space in {slices[language][0]}; give it text or drop it")
 
     by = documents_of if config.sampling.count == "documents" else bytes_of
     rates = sampling.language_rates(config.sampling, list(by.values()), budget)
@@ -152,14 +157,15 @@ def draw_sample(
     return table, sentences
 
 
-def _count(text: Slice[cfg.Source], held_out: HeldOut) -> tuple[int, int]:
-    """Training documents of a slice, and their bytes."""
-    count = size = 0
+def _count(text: Slice[cfg.Source], held_out: HeldOut) -> tuple[int, int, int]:
+    """Training documents of a slice, their bytes, and how many other documents it has."""
+    count = size = others = 0
     for batch in read_documents(text):
         train = held_out.take(text, batch, "train")
         count += len(train)
+        others += len(batch) - len(train)
         size += len("".join(train).encode())
-    return count, size
+    return count, size, others
 
 
 def _draw(text: Slice[cfg.Source], held_out: HeldOut, seed: str, below: float) -> list[tuple[float, str]]:

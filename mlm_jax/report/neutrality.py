@@ -12,7 +12,7 @@ from etils import epath
 from matplotlib.figure import Figure
 from scipy.cluster import hierarchy
 
-from mlm_jax.files import read_json, write_whole
+from mlm_jax.files import fitting, read_json, write_whole
 from mlm_jax.language_names import label
 from mlm_jax.neutrality.config import TRANSFORMATIONS
 from mlm_jax.neutrality.headlines import SHOWN, headlines, read_cautions
@@ -20,7 +20,8 @@ from mlm_jax.report.plots import WIDTH, new_axes, widen
 from mlm_jax.report.provenance import provenance
 from mlm_jax.report.rendering import Cell, Table, plot_of, render
 from mlm_jax.report.svg import BLUE, GREEN, GREY, ORANGE, SERIES, styled
-from mlm_jax.results import ProbeRow, read_results, standard_error
+from mlm_jax.report.texts import isolated
+from mlm_jax.results import ANEW, ProbeRow, read_results, standard_error
 
 COLOURS = dict(zip(TRANSFORMATIONS, (GREY, BLUE, GREEN, ORANGE), strict=True))
 MARKERS = ("o", "^", "s")
@@ -35,10 +36,14 @@ def write_analysis_page(workdir: epath.PathLike) -> epath.Path:
     Raises:
       UserError: it has no results yet.
     """
-    folder = epath.Path(workdir)
-    rows: list[ProbeRow] = read_results(folder)
-    drawn = read_json(folder / "figures.json")
-    config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    with fitting(f"{workdir}: results.json, figures.json, config.json"):
+        return _write_analysis_page(epath.Path(workdir))
+
+
+def _write_analysis_page(folder: epath.Path) -> epath.Path:
+    rows: list[ProbeRow] = isolated(read_results(folder))
+    drawn = isolated(read_json(folder / "figures.json", dict[str, dict[str, Any]], ANEW))
+    config = isolated(read_json(folder / "config.json", dict[str, Any])) if (folder / "config.json").exists() else {}
     groups = {
         "Layer by layer": curves(rows),
         "Between languages": matrices(drawn),
@@ -51,7 +56,7 @@ def write_analysis_page(workdir: epath.PathLike) -> epath.Path:
     }
     page = render(
         "neutrality.html",
-        title=f"{folder.name}: what its layers know of language",
+        title=f"{isolated(folder.name)}: what its layers know of language",
         lead=finding(rows, {part["name"]: part["test"] * len(part["files"]) for part in config.get("aligned", ())}),
         cautions=read_cautions(folder),
         table=headline_table(rows),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -11,12 +12,13 @@ import numpy as np
 from etils import epath
 
 from mlm_jax.config import flat_options
-from mlm_jax.files import make_folder, write_whole
+from mlm_jax.files import fitting, make_folder, write_whole
 from mlm_jax.report.plots import Drawn, figures, language_figures, short
 from mlm_jax.report.provenance import provenance
 from mlm_jax.report.rendering import Cell, Plot, Table, language_cell, plot_of, render
 from mlm_jax.report.run import Run, language_rows, mean, read_run
 from mlm_jax.report.svg import png, styled
+from mlm_jax.report.texts import isolated
 
 # Field → heading, form, and how wide a page has to be for it: 0 a phone, 1 a tablet, 2 a desk.
 COLUMNS = {
@@ -43,8 +45,14 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
     Raises:
       UserError: there is no run in the workdir.
     """
-    run = read_run(workdir)
-    folder = epath.Path(workdir) / "report"
+    with fitting(f"{workdir}: config.json, sampling.json, metrics.jsonl"):
+        return _write_report(epath.Path(workdir))
+
+
+def _write_report(workdir: epath.Path) -> epath.Path:
+    read = read_run(workdir)
+    run = dataclasses.replace(read, **{name: isolated(value) for name, value in vars(read).items()})
+    folder = workdir / "report"
     make_folder(folder)
     pairs = sum(row["is_pair"] for row in run.sampling)
     among = f" and {_count(pairs, 'pair')}" if pairs else ""
@@ -61,7 +69,7 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
         language_plots=_written(folder, language_figures(run)),
         unit="per token, each predicted from those before it" if causal else "per masked token, at a fixed 15 % mask",
         table=_table(run),
-        provenance=provenance(epath.Path(workdir), run.config, done),
+        provenance=provenance(workdir, run.config, done),
         options={name: json.dumps(value, ensure_ascii=False) for name, value in flat_options(run.config).items()},
     )
     write_whole(folder / "index.html", page)

@@ -202,7 +202,7 @@ def new_rows(title: str, names: Sequence[str], below: float = 50, of: int = 0) -
       of: rows that it has place for, at least as many as there are names.
     """
     of = max(of, len(names))
-    figure, axes = new_axes(title, below + ROW * of)
+    figure, axes = new_axes(title, max(120, below + ROW * of))
     axes.grid(visible=False)
     axes.grid(axis="x", color=LINE, linewidth=0.8)
     axes.set_yticks(range(len(names)), [label(name) for name in names])

@@ -9,7 +9,7 @@ from typing import Any
 
 from etils import epath
 
-from mlm_jax.starts import read_starts
+from mlm_jax.starts import Start, read_starts
 
 
 def provenance(folder: epath.Path, config: Mapping[str, Any], steps: int = 0) -> list[tuple[str, str]]:
@@ -32,7 +32,7 @@ def provenance(folder: epath.Path, config: Mapping[str, Any], steps: int = 0) ->
     return found
 
 
-def told(starts: Sequence[dict[str, Any]], steps: int) -> list[dict[str, Any]]:
+def told(starts: Sequence[Start], steps: int) -> list[Start]:
     """Starts without those of `prepare`, where there are others, and without those that had nothing left to do."""
     others = [s for s in starts if not re.search(r"mlm[-_]jax prepare\b", s["command"])] or list(starts)
     return [s for s in others if not steps or s["step"] < steps]

@@ -12,10 +12,12 @@ from matplotlib.figure import Figure
 
 from mlm_jax.language_names import language_name
 from mlm_jax.report.svg import svg
+from mlm_jax.report.texts import readable
 
 ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("mlm_jax.report"),
     autoescape=True,
+    finalize=readable,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

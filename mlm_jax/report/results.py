@@ -5,20 +5,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from etils import epath
 from matplotlib.figure import Figure
 
 from mlm_jax.evaluate.run import LOWER_IS_BETTER, from_experiment, summary, unknown_source
-from mlm_jax.files import read_json, write_whole
+from mlm_jax.files import fitting, read_json, write_whole
 from mlm_jax.language_names import label
 from mlm_jax.report.plots import marker, new_axes, widen
 from mlm_jax.report.provenance import provenance
 from mlm_jax.report.rendering import Cell, Plot, Table, language_cell, plot_of, render
 from mlm_jax.report.svg import BLUE, SERIES, styled
+from mlm_jax.report.texts import isolated
 from mlm_jax.results import BenchmarkRow, benchmark_cautions, read_results, standard_error
 from mlm_jax.train.metrics import read_metrics
+
+
+class Sourced(TypedDict):
+    """Of a stored config of `evaluate` or `finetune`."""
+
+    source: str
 
 
 @styled
@@ -28,10 +35,14 @@ def write_results_page(workdir: epath.PathLike) -> epath.Path:
     Raises:
       UserError: it has no results yet.
     """
-    folder = epath.Path(workdir)
-    found: list[Any] = read_results(folder)
+    with fitting(f"{workdir}: results.json, config.json, metrics.jsonl"):
+        return _write_results_page(epath.Path(workdir))
+
+
+def _write_results_page(folder: epath.Path) -> epath.Path:
+    found: list[Any] = isolated(read_results(folder))
     rows: list[BenchmarkRow] = from_experiment(found[0]["regime"], found) if found and "regime" in found[0] else found
-    config = read_json(folder / "config.json")
+    config = isolated(read_json(folder / "config.json", Sourced))
     source = config["source"]
     tasks, languages = (
         list(dict.fromkeys(found)) for found in ([r["task"] for r in rows], [r["language"] for r in rows])
@@ -41,7 +52,7 @@ def write_results_page(workdir: epath.PathLike) -> epath.Path:
         what = f"{tasks[0].replace('_', '-')}, {rows[0]['metric'].replace('_', ' ')}"
     page = render(
         "results.html",
-        title=f"{folder.name}: {what}",
+        title=f"{isolated(folder.name)}: {what}",
         lead=headline(rows, source),
         table=results_table(rows, source),
         cautions=[*benchmark_cautions(rows), *unknown_source(rows, source)],
@@ -136,13 +147,15 @@ def curves(folder: epath.Path) -> list[Plot]:
     out = []
     models = sorted((folder / "models").iterdir()) if (folder / "models").exists() else []
     for number, model in enumerate(models):
-        records = read_metrics(model)
+        records = isolated(read_metrics(model))
         train = [r for r in records if r["kind"] == "train"]
         dev = [r for r in records if r["kind"] == "dev"]
         if not train:
             continue
         first, last = train[0]["loss"], train[-1]["loss"]
-        figure, axes = new_axes(f"{model.name}: training loss from {first:.2f} to {last:.2f}", unit="training loss")
+        figure, axes = new_axes(
+            f"{isolated(model.name)}: training loss from {first:.2f} to {last:.2f}", unit="training loss"
+        )
         steps = [r["step"] for r in train]
         axes.plot(steps, [r["loss"] for r in train], color=BLUE, marker=marker(steps), markersize=3)
         axes.set_xlabel("update")
@@ -150,7 +163,7 @@ def curves(folder: epath.Path) -> list[Plot]:
         widen(axes, 0.05 * max(r["loss"] for r in train))
         out.append(plot_of([figure], "Training loss by update.", f"loss{number}"))
         if dev:
-            figure = on_dev(model.name, dev)
+            figure = on_dev(isolated(model.name), dev)
             out.append(plot_of([figure], "The metric on each dev set, by update.", f"dev{number}"))
     return out
 

@@ -3,16 +3,29 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from etils import epath
 
 from mlm_jax import console
 from mlm_jax.errors import UserError
+from mlm_jax.fields import AtLeast
+from mlm_jax.files import read_json
 from mlm_jax.starts import read_starts
 from mlm_jax.train.metrics import read_metrics
+
+
+class SamplingRow(TypedDict):
+    """What a page takes of a row of `sampling.sampling_table`."""
+
+    language: str
+    is_pair: bool
+    natural: float
+    rates: list[float]
+    tokens: Annotated[int, AtLeast(1)]
+    blocks: Annotated[int, AtLeast(1)]
+    unigram_loss: float | None
 
 
 @dataclass(frozen=True)
@@ -88,19 +101,17 @@ def read_run(workdir: epath.PathLike) -> Run:
       UserError: there is no run in it, or it has logged nothing yet.
     """
     folder = epath.Path(workdir)
-    texts = {}
     for name in ("config.json", "sampling.json", "metrics.jsonl"):
         path = folder / name
         if not path.exists():
             raise UserError(f"{path}: missing, so there is no run to report on; run: mlm-jax pretrain CONFIG")
-        texts[name] = path.read_text()
     records = read_metrics(workdir)
     run = Run(
         name=folder.name,
         train=[r for r in records if r["kind"] == "train"],
         validation=[r for r in records if r["kind"] == "validation"],
-        sampling=json.loads(texts["sampling.json"]),
-        config=json.loads(texts["config.json"]),
+        sampling=read_json(folder / "sampling.json", list[SamplingRow], "delete it, and train on"),
+        config=read_json(folder / "config.json", dict[str, Any]),
         continued=tuple(sorted({start["step"] for start in read_starts(folder)} - {0})),
     )
     if not run.train:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from typing import Any
 from xml.etree import ElementTree
 
@@ -13,6 +14,9 @@ import matplotlib
 matplotlib.use("Agg")  # no display, whatever the machine has
 
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from mlm_jax.report.texts import drawn, readable
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; LINE is the grid's.
 BLUE, ORANGE, GREEN, GREY, PALE, LINE = "#0072b2", "#d55e00", "#009e73", "#555555", "#b8c4cc", "#e6e9ec"
@@ -37,9 +41,20 @@ styled = matplotlib.rc_context(STYLE)
 
 def png(figure: Figure, dpi: int = 200) -> bytes:
     """A figure as a PNG file."""
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=dpi)
-    return image.getvalue()
+    return _saved(figure, format="png", dpi=dpi)
+
+
+def _saved(figure: Figure, **options: Any) -> bytes:
+    for text in figure.findobj(Text):
+        if drawn(text.get_text()) != text.get_text():
+            text.set_text(drawn(text.get_text()))
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        # A PNG lacks the letters that no font here has; the page's own text is in the reader's.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        warnings.filterwarnings("ignore", "constrained_layout not applied")  # names that leave no room for the plot
+        figure.savefig(file, **options)
+    return file.getvalue()
 
 
 def svg(figure: Figure, prefix: str, alt: str) -> str:
@@ -50,9 +65,7 @@ def svg(figure: Figure, prefix: str, alt: str) -> str:
       alt: what is read aloud.
     """
     figure.suptitle("")
-    text = io.BytesIO()
-    figure.savefig(text, format="svg", transparent=True)
-    root = ElementTree.fromstring(text.getvalue())
+    root = ElementTree.fromstring(_saved(figure, format="svg", transparent=True))
     for parent in list(root.iter()):
         for child in list(parent):
             if _local(child.tag) in ("metadata", "style"):
@@ -74,7 +87,9 @@ def svg(figure: Figure, prefix: str, alt: str) -> str:
     width = figure.get_figwidth() * 72
     view = root.attrib["viewBox"]
     root.attrib.clear()
-    root.attrib.update({"viewBox": view, "role": "img", "aria-label": alt, "style": f"--width: {width:.0f}px"})
+    root.attrib.update(
+        {"viewBox": view, "role": "img", "aria-label": readable(alt), "style": f"--width: {width:.0f}px"}
+    )
     return ElementTree.tostring(root, encoding="unicode")
 
 

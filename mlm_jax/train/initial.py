@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from functools import partial
+from typing import Any, NotRequired, TypedDict
 
 import jax
 import numpy as np
@@ -36,6 +37,19 @@ CHOSEN = (
     "remat",
     "loss_chunk",
 )
+
+
+class Description(TypedDict):
+    """What initial.json says."""
+
+    source: str
+    model: Model
+    languages: list[str]
+    trained: NotRequired[int]
+
+
+def _read_description(workdir: epath.PathLike) -> Description:
+    return read_json(epath.Path(workdir) / "initial.json", Description)
 
 
 def write_initial(workdir: epath.PathLike, pretrained: Pretrained) -> None:
@@ -71,7 +85,7 @@ def link_initial(source: epath.PathLike, workdir: epath.PathLike) -> None:
       source: a local workdir with `initial.safetensors`.
     """
     folder = epath.Path(workdir)
-    described = read_json(epath.Path(source) / "initial.json") | {"source": f"{source} at step 0"}
+    described = read_json(epath.Path(source) / "initial.json", dict[str, Any]) | {"source": f"{source} at step 0"}
     link(epath.Path(source) / TENSORS, folder / TENSORS)
     sync(folder)
     write_whole(folder / "initial.json", json.dumps(described, indent=1, ensure_ascii=False) + "\n")
@@ -84,8 +98,8 @@ def has_initial(workdir: epath.PathLike) -> bool:
 
 def read_trained(workdir: epath.PathLike) -> int:
     """The longest text that the encoder a workdir starts from was trained on, in tokens; 0 where that is unknown."""
-    described = read_json(epath.Path(workdir) / "initial.json")
-    return described.get("trained", 0) or described["model"]["positions"]
+    described = _read_description(workdir)
+    return described.get("trained", 0) or described["model"].positions
 
 
 def new_parameters(workdir: epath.PathLike, params: Params) -> list[str]:
@@ -96,7 +110,7 @@ def new_parameters(workdir: epath.PathLike, params: Params) -> list[str]:
 
 def read_source(workdir: epath.PathLike) -> str:
     """Where the encoder of a workdir comes from, for messages."""
-    return read_json(epath.Path(workdir) / "initial.json")["source"]
+    return _read_description(workdir)["source"]
 
 
 def read_initial(
@@ -115,9 +129,9 @@ def read_initial(
       UserError: the file is damaged, or a parameter does not divide over the mesh.
     """
     folder = epath.Path(workdir)
-    described = read_json(folder / "initial.json")
+    described = _read_description(folder)
     # Training asked for an attention kernel that may not run here.
-    model = dataclasses.replace(Model(**described["model"]), attention="auto")
+    model = dataclasses.replace(described["model"], attention="auto")
     flat: dict[str, np.ndarray | jax.Array]
     if mesh is None:
         flat = {name: np.array(tensor) for name, tensor in read_tensors(folder / TENSORS)}
@@ -138,8 +152,7 @@ def adopt(config: Config) -> Config:
     Dropout, dtype, attention and rematerialisation come from the config. An encoder without an output layer gets a new one;
     `next_sentence` is set by `data.packing`.
     """
-    described = read_json(epath.Path(config.workdir) / "initial.json")
-    model = Model(**described["model"])
+    model = _read_description(config.workdir)["model"]
     if model.head == "none":
         model = dataclasses.replace(model, head="plain" if family_of(model) == "xlm" else "transform")
     paired = config.data.packing == "next_sentence"
@@ -165,7 +178,7 @@ def load_into(state: State, workdir: epath.PathLike, languages: Sequence[str]) -
     Raises:
       UserError: a parameter has another shape: the workdir's vocabulary is not the encoder's.
     """
-    known = read_json(epath.Path(workdir) / "initial.json")["languages"]
+    known = _read_description(workdir)["languages"]
     params = traverse_util.flatten_dict(state.params, sep="/")
     fresh = set(params)
     for name, stored in read_tensors(epath.Path(workdir) / TENSORS):

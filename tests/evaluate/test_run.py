@@ -28,6 +28,7 @@ from mlm_jax.evaluate.config import (
     validate_evaluation,
 )
 from mlm_jax.finetune.config import Train
+from mlm_jax.typed import as_type
 from tests.finetune.toys import MODEL, WORDS, make_config, make_start
 
 PLAIN = dataclasses.replace(MODEL, head=cfg.Model().head)
@@ -227,4 +228,4 @@ def test_configs_that_cannot_work(tmp_path, changes, message):
 
 def test_the_config_stored_is_the_config(tmp_path):
     config = suite(tmp_path)
-    assert cfg.build_config(Evaluate, json.loads(cfg.config_to_json(config))) == config
+    assert as_type(Evaluate, json.loads(cfg.config_to_json(config))) == config

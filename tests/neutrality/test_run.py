@@ -22,6 +22,7 @@ from mlm_jax.neutrality.headlines import best_of
 from mlm_jax.neutrality.probe_sentences import probe_aligned
 from mlm_jax.neutrality.vectors import Vectors, make_vectors
 from mlm_jax.train.pretraining import train
+from mlm_jax.typed import as_type
 from mlm_jax.workdir import own_workdir
 from tests.corpora import make_workdir
 from tests.finetune.toys import WORDS, make_start
@@ -277,7 +278,7 @@ def test_configs_that_cannot_work(tmp_path, changes, message, capsys):
 
 def test_the_config_stored_is_the_config(tmp_path):
     config = analysis(tmp_path)
-    assert cfg.build_config(Analyze, json.loads(cfg.config_to_json(config))) == config
+    assert as_type(Analyze, json.loads(cfg.config_to_json(config))) == config
 
 
 def test_the_best_layer_is_of_the_highest_mean():

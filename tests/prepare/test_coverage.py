@@ -106,6 +106,18 @@ def test_what_is_normalised_away_counts(tmp_path):
     assert lost(tokenizer, vocabulary, texts) == pytest.approx(share)
 
 
+@pytest.mark.parametrize("text", ["\u00ad", "\u200b\u200b", "\u200b \ufeff", "\u2060"])
+def test_a_language_of_which_normalisation_leaves_nothing_is_refused(tmp_path, text):
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "vi.txt").write_text("\n".join(sentences("vi", 200)) + "\n")
+    (tmp_path / "text" / "xx.txt").write_text("".join(f"{text * (i % 90 + 1)}\n" for i in range(3_000)))
+    trained(tmp_path, sentences("vi", 200), model="unigram", normalization="nmt_nfkc")
+    with pytest.raises(
+        UserError, match=r"cannot write the text of xx \(100.0 %.*drop the language|language xx: only white space"
+    ):
+        prepare_corpus(config_of(tmp_path, cfg.Vocabulary(path=str(tmp_path / "sentencepiece.model"))))
+
+
 def test_the_share_is_of_tokens_or_of_characters():
     assert unknown_share(5, 10, 0, 100) == 0.5  # an <unk> for each character of a few
     assert unknown_share(1, 100, 90, 100) == 0.9  # one for a whole line

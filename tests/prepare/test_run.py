@@ -22,7 +22,7 @@ from mlm_jax import manifest, records, tokenizers, vocabulary
 from mlm_jax.errors import UserError
 from mlm_jax.files import PASSING, is_aside
 from mlm_jax.input.blocks import Blocks
-from mlm_jax.prepare import check, pool, sample, sources
+from mlm_jax.prepare import check, pool, sample, shard, sources
 from mlm_jax.prepare.held_out import HeldOut, is_held_out, streams_of
 from mlm_jax.prepare.run import prepare_corpus
 from mlm_jax.prepare.slices import Slice
@@ -314,6 +314,36 @@ def test_bad_sources_are_one_line(tmp_path):
     )
     refused(config(cfg.Source("xx", "seqio:nothing")), "no SeqIO task or mixture of this name")
     refused(config(cfg.Source("xx", "sample:nothing")), "no such sample")
+
+
+def test_a_language_of_which_all_is_held_out_is_not_called_empty(tmp_path):
+    write_text(tmp_path / "text", {"de": 300})
+    (tmp_path / "text" / "sw.txt").write_text("river\n" * 300)
+    refused(
+        make_config(tmp_path, validation_fraction=0.9),
+        "language sw: all of its 300 documents are held out, .* equal documents are held out together: give it other text",
+    )
+    assert not Path(tmp_path, "run/vocabulary/vocabulary.json").exists()
+
+
+@pytest.mark.parametrize("spelt", ["moved", "./run", "run/../run"])
+def test_finished_shards_are_kept_where_the_workdir_is_moved_or_spelt_otherwise(tmp_path, monkeypatch, spelt):
+    write_text(tmp_path / "text", {"de": 300})
+    config = make_config(tmp_path, shard_bytes=5_000)
+    made = prepare_corpus(config)
+    Path(tmp_path, "run/corpus/manifest.json").unlink()
+    if spelt == "moved":
+        Path(tmp_path, "run").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shard, "_write_split", None)
+    again = prepare_corpus(dataclasses.replace(config, workdir=spelt))
+    assert again.sha256() == made.sha256()
+    # But one that is damaged is made again.
+    next(Path(tmp_path, "run" if spelt != "moved" else spelt).glob("corpus/*/*.done")).write_text("")
+    Path(spelt, "corpus/manifest.json").unlink()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert prepare_corpus(dataclasses.replace(config, workdir=spelt)).sha256() == made.sha256()
 
 
 def test_pairs_that_are_not_aligned_are_refused(tmp_path):

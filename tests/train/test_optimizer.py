@@ -16,7 +16,7 @@ import optax
 import optax.contrib
 import pytest
 
-from mlm_jax.config import Mesh, Model, Optimizer, build_config
+from mlm_jax.config import Mesh, Model, Optimizer
 from mlm_jax.fields import differences
 from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Finetune, Task
 from mlm_jax.finetune.forward import make_head, params_of_head
@@ -28,6 +28,7 @@ from mlm_jax.model.axes import encoder_axes, matrix_axes, parameter_axes
 from mlm_jax.model.encoder import boxed_shapes, make_encoder
 from mlm_jax.pretrained import Pretrained
 from mlm_jax.train.optimizer import MUON_MOMENTUM, MUON_RMS, make_optimizer, make_schedule
+from mlm_jax.typed import as_type
 from mlm_jax.vocabulary import Vocabulary
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "optimizers.json"
@@ -52,7 +53,7 @@ def test_fine_tuning_keeps_the_rates_it_had_with_an_optimizer_of_its_own(schedul
     """As finished runs stored it, and as those runs translated it into pretraining's."""
     stored = {"learning_rate": 3e-5, "schedule": schedule, "warmup_share": share, "weight_decay": 0.01}
     stored |= {"b1": 0.9, "b2": 0.999, "epsilon": 1e-8, "clip_norm": 1.0, "layer_decay": 1.0, "freeze": -1}
-    found = build_config(Finetune, {"optimizer": stored}).optimizer
+    found = as_type(Finetune, {"optimizer": stored}).optimizer
     assert found == dataclasses.replace(FINETUNE_OPTIMIZER, learning_rate=3e-5, schedule=schedule, warmup_share=share)
     assert not differences({"optimizer": stored}, Finetune(optimizer=found))
     for steps in (1, 7, 100):

@@ -54,9 +54,7 @@ class Tag(TaskKind):
 
     def read_file(self, path: str, data: Data, labels: bool = True) -> Iterator[list[Example]]:
         suffix = Path(uncompressed(path)).suffix
-        if suffix in CONLL or (
-            suffix == ".tsv" and not data.columns and looks_like_conll(path, data.text, data.largest_file)
-        ):
+        if suffix in CONLL or (suffix == ".tsv" and not data.columns and looks_like_conll(path, data.text)):
             examples = read_conll(path, data, labels)
         else:
             examples = (tagged_words(*row, data) for row in self.read_rows(path, data, labels))
@@ -217,10 +215,12 @@ def tagged_words(where: str, words: Any, _: Any, tags: Any, data: Data) -> Examp
         raise UserError(f"{where}: {data.text} is not a list of words, nor words with spaces between")
     if "" in words:
         raise UserError(f"{where}: word {words.index('') + 1} in {data.text} is empty; remove it and its tag")
-    if isinstance(tags, list) and not all(tag is None or isinstance(tag, str) for tag in tags):
+    if tags is not None and (
+        not isinstance(tags, list) or not all(tag is None or isinstance(tag, str) for tag in tags)
+    ):
         raise UserError(f"{where}: {data.label} is not a list of tags")
-    if tags is not None and (not isinstance(tags, list) or len(tags) != len(words)):
-        raise UserError(f"{where}: {len(tags or [])} tags in {data.label} for {len(words)} words in {data.text}")
+    if tags is not None and len(tags) != len(words):
+        raise UserError(f"{where}: {len(tags)} tags in {data.label} for {len(words)} words in {data.text}")
     return Example(where, words, None, tags, line_number(where))
 
 
