@@ -29,6 +29,7 @@ BEAT = 15.0  # seconds between heartbeats
 PATIENCE = 60.0  # seconds without one after which a run elsewhere counts as gone
 SETTLE = 1.0  # seconds after which two that began at once in a bucket see each other
 INHERITED = "MLM_JAX_LOCKS"  # tokens of the process that started this one, whose locks hold for both
+SIZE = 1_024  # bytes of the file at least
 LONGEST = 65_536  # bytes of the file that are looked at
 
 
@@ -199,7 +200,8 @@ def _heartbeat(path: epath.Path, mine: Holder, ended: threading.Event) -> None:
 
 
 def _text(mine: Holder, beat: int) -> str:
-    return json.dumps(dataclasses.asdict(mine) | {"beat": beat})
+    # Of one length, because a store's library may know the length from before another wrote the file.
+    return json.dumps(dataclasses.asdict(mine) | {"beat": beat}).ljust(SIZE)
 
 
 def _aside_path(path: epath.Path, holder: Holder) -> epath.Path:

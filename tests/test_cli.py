@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from etils import epath
 
-from mlm_jax import cli
+from mlm_jax import cli, lock
 from mlm_jax import config as cfg
 from mlm_jax.commands import COMMANDS, find_command
 from mlm_jax.errors import Ended, UserError
@@ -397,10 +397,14 @@ def test_a_folder_under_a_file_is_one_line(tmp_path, capsys):
     assert said.startswith("error: ") and said.count("\n") == 1
 
 
-def test_sigterm_ends_the_preparation_too(tmp_path):
+@pytest.mark.parametrize(
+    "how", [signal.SIGTERM, *(pytest.param(how, marks=pytest.mark.slow) for how in (signal.SIGHUP, signal.SIGKILL))]
+)
+def test_what_ends_a_run_ends_its_preparation_too(tmp_path, how):
     (tmp_path / "text.txt").write_text("\n".join(f"word{i} and {i * 7} others" for i in range(400_000)))
+    sources = tuple(cfg.Source(language, str(tmp_path / "text.txt")) for language in ("xx", "yy"))
     config = tiny_config(str(tmp_path / "run"))
-    data = dataclasses.replace(config.data, sources=(cfg.Source("xx", str(tmp_path / "text.txt")),))
+    data = dataclasses.replace(config.data, sources=sources, workers=2)
     path = write_config(tmp_path / "c.py", dataclasses.replace(config, data=data))
     with subprocess.Popen(
         [sys.executable, "-m", "mlm_jax", "pretrain", str(path)], stdout=subprocess.PIPE, text=True
@@ -409,10 +413,15 @@ def test_sigterm_ends_the_preparation_too(tmp_path):
         while not (found := children(parent.pid)):
             assert time.monotonic() < deadline and parent.poll() is None
             time.sleep(0.05)
-        time.sleep(1)  # past the imports
-        parent.terminate()
-        assert parent.wait(60) == 143
-        while any(Path(f"/proc/{pid}").exists() for pid in found):
+        # Past the imports, or, to see whether its pool ends too, until there is one.
+        time.sleep(1)
+        while how != signal.SIGTERM and len(pool := children(found[0])) < 3:
+            assert time.monotonic() < deadline and parent.poll() is None
+            time.sleep(0.05)
+        found += pool if how != signal.SIGTERM else []
+        parent.send_signal(how)
+        assert parent.wait(60) == (-how if how == signal.SIGKILL else 128 + how)
+        while any(lock._started(pid) for pid in found):
             assert time.monotonic() < deadline
             time.sleep(0.05)
 

@@ -16,11 +16,17 @@ from pathlib import Path
 import pytest
 from etils import epath
 
-from mlm_jax import children, cli, files, lock, start
+from mlm_jax import actions, children, cli, files, lock, start
+from mlm_jax.commands import find_command
 from mlm_jax.errors import UserError
+from mlm_jax.evaluate import run as evaluate
+from mlm_jax.evaluate.config import Evaluate, Tuned
 from mlm_jax.files import write_whole
+from mlm_jax.finetune.config import Finetune
 from mlm_jax.lock import Holder, locked
+from mlm_jax.neutrality.config import Analyze
 from tests.corpora import tiny_config, write_config
+from tests.finetune.toys import make_finetuned, make_start
 
 HOLD = """
 import sys
@@ -446,3 +452,132 @@ def test_a_lock_is_checked_before_what_is_written_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "before_writing", [lambda: checked.append(True)])
     write_whole(tmp_path / "x", "")
     assert checked
+
+
+def exchanged(name):
+    return {name: default for name, (_, default) in find_command(name).options.items()}
+
+
+# What each command that writes a folder is given, to write `folder`.
+WRITERS = {
+    "prepare": lambda folder: tiny_config(folder),
+    "pretrain": lambda folder: tiny_config(folder),
+    "finetune": lambda folder: Finetune(workdir=folder),
+    "evaluate": lambda folder: Evaluate(workdir=folder),
+    "analyze": lambda folder: Analyze(workdir=folder),
+    "import": lambda folder: exchanged("import") | {"FOLDER": f"{folder}/..", "WORKDIR": folder},
+    "export": lambda folder: exchanged("export") | {"WORKDIR": f"{folder}/..", "FOLDER": folder},
+}
+
+
+@needs_proc
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_second_of_any_command_that_writes_is_refused_and_touches_nothing(tmp_path, name):
+    (tmp_path / "x").mkdir()
+    if name == "export":
+        leave(tmp_path, command=name)
+        (tmp_path / "running.json").rename(tmp_path / ".x.running.json")
+    else:
+        leave(tmp_path / "x", command=name)
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    with pytest.raises(UserError) as refused:
+        find_command(name).run(WRITERS[name](str(tmp_path / "x")), [])
+    said = str(refused.value)
+    assert said.startswith(f"{tmp_path}/x: mlm-jax {name} is at work here, process {os.getppid()} on ")
+    other = "use another --workdir" if name not in ("import", "export") else f"{name} into another folder"
+    assert said.endswith(f"; wait for it or stop it, or {other}")
+    assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+def test_an_experiment_of_an_evaluation_is_locked_while_it_trains(tmp_path, monkeypatch):
+    found = []
+    made = Finetune(workdir=str(tmp_path / "experiment"))
+
+    def stop(config):
+        found.append(read(tmp_path / "experiment")["command"])
+        return [], signal.SIGTERM
+
+    monkeypatch.setattr(evaluate, "own_benchmarks", lambda *_: [])
+    monkeypatch.setattr(evaluate, "experiment", lambda *_: made)
+    monkeypatch.setattr(evaluate, "share_encoder", lambda *_: None)
+    monkeypatch.setattr(evaluate.finetuning, "run_finetuning", stop)
+    config = Evaluate(workdir=str(tmp_path), tuned=(Tuned("toy", made),))
+    assert evaluate.run(config) == ([], signal.SIGTERM) and found == ["evaluate"]
+
+
+@needs_proc
+@pytest.mark.slow
+def test_what_only_reads_a_workdir_does_so_while_a_run_is_in_it(tmp_path, capsys):
+    make_finetuned(make_start(tmp_path / "start"), tmp_path / "run", "classify")
+    leave(tmp_path / "run")
+    (tmp_path / "texts.jsonl").write_text('{"text": "so so"}\n')
+    run = str(tmp_path / "run")
+    assert cli.main(["export", run, str(tmp_path / "hf")]) == 0
+    assert cli.main(["import", run, str(tmp_path / "next")]) == 0
+    assert cli.main(["predict", run, str(tmp_path / "texts.jsonl"), str(tmp_path / "out")]) == 0
+    assert read(tmp_path / "run")["token"] == "ab12"
+    assert not (tmp_path / "next" / "running.json").exists() and not list(tmp_path.glob(".*"))
+
+
+@needs_proc
+def test_a_corpus_that_is_there_may_be_looked_at_while_a_run_is_in_the_workdir(tmp_path, monkeypatch):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "manifest.json").write_text("")
+    leave(tmp_path)
+    monkeypatch.setattr(actions, "prepare_here", lambda config, arguments, there: 17 if there else 0)
+    assert actions.prepare(tiny_config(str(tmp_path)), ["--check"]) == 17
+
+
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+def test_a_child_ends_with_its_parent_however_that_ends(tmp_path, system):
+    if system == "linux" and sys.platform != "linux":
+        pytest.skip("needs Linux")
+    child = f"""
+import sys, time
+sys.platform = {system!r}
+from mlm_jax.children import end_with_parent
+end_with_parent()
+print("ready", flush=True)
+while True:
+    time.sleep(60)
+"""
+    parent = f"""
+import os, subprocess, sys, time
+from mlm_jax import children
+child = subprocess.Popen([sys.executable, "-c", {child!r}], env=os.environ | children.environment(), stdout=subprocess.PIPE)
+child.stdout.readline()
+print("ready", flush=True)
+time.sleep(600)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", parent], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
+        process.stderr.read()  # to its end: the child, which has it too, is gone
+
+
+def test_a_child_whose_parent_has_ended_before_it_looks_ends():
+    program = "from mlm_jax.children import end_with_parent\nend_with_parent()\nprint('lives')"
+    environment = os.environ | {children.PARENT: "2147483647"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_hanging_up_stops_a_run_as_sigterm_does_unless_it_is_ignored():
+    from mlm_jax.train.clock import catch_stop
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with catch_stop(0) as stop:
+            assert stop(1) is None
+            signal.raise_signal(signal.SIGHUP)
+            assert stop(2) is signal.SIGHUP
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+        with catch_stop(0) as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert stop(1) is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

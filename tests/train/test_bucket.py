@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """A workdir in a bucket, of a Cloud Storage that is emulated on this machine; as on a pod, TensorFlow is not there."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from etils import epath
 
 from mlm_jax import config as cfg
+from mlm_jax import lock
 from mlm_jax.cli import main
+from mlm_jax.errors import UserError
+from mlm_jax.files import write_whole
 from tests.corpora import logged, tiny_config, write_config
 from tests.processes import free_port
 
@@ -91,6 +97,71 @@ def test_a_run_in_a_bucket_is_prepared_killed_continued_and_exported(tmp_path, b
             assert export.returncode == 0, errors
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+
+
+@pytest.fixture
+def emulated(bucket, monkeypatch):
+    """A folder of the bucket as this process sees it, where `bucket` is another's view."""
+    filesystem = type(epath.backend.fsspec_backend)._get_filesystem
+    monkeypatch.setattr("etils.epath.gpath._is_tf_installed", lambda: False)
+    monkeypatch.setattr(lock, "SETTLE", 0.0)
+    monkeypatch.setattr(lock, "PATIENCE", 0.5)
+    filesystem.cache_clear()
+    yield epath.Path("gs://runs/locked")
+    filesystem.cache_clear()
+
+
+def of_another(**fields):
+    """What the lock of a run on another host holds."""
+    return json.dumps({"host": "elsewhere", "pid": 7, "since": "then", "token": "ab12", "beat": 1} | fields)
+
+
+def test_a_lock_in_a_bucket_and_one_that_is_taken_over(emulated, bucket, monkeypatch):
+    def end(line, status):
+        raise SystemExit(line)
+
+    monkeypatch.setattr(lock, "end_at_once", end)
+    with lock.locked(str(emulated), "pretrain"):
+        assert json.loads(bucket.cat("runs/locked/running.json"))["command"] == "pretrain"
+        lock.check()
+    bucket.invalidate_cache()
+    assert not bucket.exists("runs/locked/running.json")
+    with lock.locked(str(emulated), "pretrain"):
+        assert [path.name for path in emulated.iterdir()] == ["running.json"]  # which is remembered
+        bucket.pipe("runs/locked/running.json", of_another(command="x" * 700).encode())
+        with pytest.raises(SystemExit, match=r"has taken over, process 7 on elsewhere"):
+            write_whole(emulated / "mine", "")
+    assert b"elsewhere" in bucket.cat("runs/locked/running.json")
+    assert not bucket.exists("runs/locked/mine")
+
+
+def test_a_lock_in_a_bucket_is_respected_while_it_beats_and_taken_over_when_it_stands_still(
+    emulated, bucket, monkeypatch, capsys
+):
+    bucket.pipe("runs/locked/running.json", of_another().encode())
+    with lock.locked(str(emulated)):
+        assert json.loads((emulated / "running.json").read_text())["host"] != "elsewhere"
+    assert "no sign of life of process 7 on elsewhere" in capsys.readouterr().err
+    bucket.pipe("runs/locked/running.json", of_another().encode())
+    monkeypatch.setattr(lock, "PATIENCE", 30.0)
+    beat = threading.Timer(0.1, bucket.pipe, ["runs/locked/running.json", of_another(beat=2).encode()])
+    beat.start()
+    with pytest.raises(UserError, match="a run is at work here, process 7 on elsewhere"):
+        lock.locked(str(emulated)).__enter__()
+    beat.join()
+
+
+def test_of_two_that_lock_a_folder_in_a_bucket_at_once_one_gets_it(emulated, bucket, monkeypatch):
+    """The other wrote it between this one's look and its second look."""
+    monkeypatch.setattr(lock, "PATIENCE", 30.0)
+
+    def settle(seconds):
+        bucket.pipe("runs/locked/running.json", of_another(beat=time.monotonic()).encode())
+
+    monkeypatch.setattr(lock.time, "sleep", settle)
+    with pytest.raises(UserError, match="a run is at work here, process 7 on elsewhere"):
+        lock.locked(str(emulated)).__enter__()
+    assert b"elsewhere" in bucket.cat("runs/locked/running.json")
 
 
 def test_without_gcsfs_one_line_says_so(monkeypatch, capsys):

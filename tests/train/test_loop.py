@@ -6,10 +6,14 @@ import dataclasses
 import itertools
 import json
 import os
+import pty
 import resource
+import select
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -355,3 +359,35 @@ def test_a_batch_that_does_not_divide_over_the_devices_is_refused(tmp_path):
 
 def test_tiny_config_is_what_the_workdir_is_made_for(tmp_path):
     assert tiny_config("x").model.positions == tiny_config("x").data.sequence_length
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("setsid"), reason="needs setsid")
+def test_a_terminal_that_goes_away_stops_a_run_that_is_saved(tmp_path):
+    config = make_workdir(tmp_path / "run", SIZES, train={"steps": 100_000, "save_every": 90_000, "log_every": 10})
+    shell, terminal = pty.openpty()
+    # Of a session of its own, whose terminal this is: the kernel signals it as it does what is started from a shell.
+    process = subprocess.Popen(
+        ["setsid", "-c", "-w", *command(config, tmp_path)],
+        env=ENVIRONMENT,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    reader = threading.Thread(target=drain, args=(shell, ended := threading.Event()))
+    reader.start()
+    wait_for_step(config.workdir, 20)
+    ended.set()
+    reader.join()
+    os.close(shell)
+    assert process.wait(300) == 128 + signal.SIGHUP
+    [saved] = (tmp_path / "run" / "checkpoints").iterdir()
+    assert int(saved.name) >= 20
+    assert not (tmp_path / "run" / "running.json").exists()
+
+
+def drain(shell, ended):
+    while not ended.is_set():
+        if select.select([shell], [], [], 0.05)[0]:
+            os.read(shell, 65_536)
