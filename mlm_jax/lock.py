@@ -164,6 +164,7 @@ def check() -> None:
         if found and found.holder and found.holder.token != mine.token:
             for tell in before_end:
                 tell()
+            files.remove_asides()
             end_at_once(
                 f"error: {path.parent}: {found.holder.what} has taken over, {found.holder}, because this one, {mine}, had stood "
                 "still; it ends and leaves the folder to that one",
