@@ -39,9 +39,13 @@ def main() -> int:
 
     try:
         try:
-            return command()
+            status = command()
         finally:
             _flush()
+        hosts = sys.modules.get("mlm_jax.hosts")
+        if hosts is not None and hosts.has_left:
+            os._exit(status)
+        return status
     except BrokenPipeError:
         output = select.poll()
         output.register(1, 0)

@@ -113,7 +113,9 @@ def make_folder(path: epath.PathLike) -> None:
 
 
 def sync(path: epath.PathLike) -> None:
-    """Bring a file, or what a folder lists, to disk; nothing where the file system or its rights do not let us."""
+    """Bring a file, or what a folder lists, to disk; nothing in a bucket, or where the file system or its rights do not let us."""
+    if in_bucket(path):
+        return
     try:
         handle = os.open(path, os.O_RDONLY)
     except PermissionError:
@@ -147,10 +149,13 @@ def _check() -> None:
 
 
 @contextlib.contextmanager
-def aside(path: epath.PathLike) -> Iterator[epath.Path]:
+def aside(path: epath.PathLike, listed: bool = True) -> Iterator[epath.Path]:
     """Yield a new, empty file beside a path, which takes its place at the end of the block, or is removed where that fails.
 
     The file gets the permissions of the one that is there, or of any new one. A link stays, and what it leads to is replaced.
+
+    Args:
+      listed: bring the folder to disk too, in which it is found after a power cut; False for the caller to do so (`sync`), of many at once.
     """
     path = epath.Path(path)
     if in_bucket(path):
@@ -182,7 +187,8 @@ def aside(path: epath.PathLike) -> Iterator[epath.Path]:
                 shutil.copyfileobj(file, into, CHUNK)
                 into.flush()
                 _sync(into.fileno())
-    sync(os.path.dirname(target) or ".")
+    if listed:
+        sync(os.path.dirname(target) or ".")
 
 
 @contextlib.contextmanager
@@ -295,11 +301,12 @@ def _keeps_place(path: epath.Path) -> bool:
 
 
 @contextlib.contextmanager
-def writing(path: epath.PathLike, mode: str = "w") -> Iterator[IO[Any]]:
+def writing(path: epath.PathLike, mode: str = "w", listed: bool = True) -> Iterator[IO[Any]]:
     """Open a file to write it, whole or not at all; a device or a pipe is written to and stays what it is.
 
     Args:
       mode: "w", text in UTF-8, or "wb".
+      listed: as in `aside`.
     """
     _check()
     encoding = None if "b" in mode else "utf-8"
@@ -311,12 +318,15 @@ def writing(path: epath.PathLike, mode: str = "w") -> Iterator[IO[Any]]:
         with naming(path), open(path, mode, encoding=encoding) as file:
             yield file
     else:
-        with aside(path) as beside, naming(path), open(beside, mode, encoding=encoding) as file:
+        with aside(path, listed) as beside, naming(path), open(beside, mode, encoding=encoding) as file:
             yield file
 
 
-def write_whole(path: epath.PathLike, content: str | bytes) -> None:
+def write_whole(path: epath.PathLike, content: str | bytes, listed: bool = True) -> None:
     """Write a file, whole or not at all, over an older one if there is one.
+
+    Args:
+      listed: as in `aside`.
 
     Raises:
       UserError: the text has half a character (a lone surrogate), which no file can hold.
@@ -332,7 +342,7 @@ def write_whole(path: epath.PathLike, content: str | bytes) -> None:
                 f"{path}: cannot hold '{near}', which is not Unicode text (half a character, or the name of a file in "
                 "another encoding); rename or mend what it comes from"
             ) from e
-    with writing(path, "wb") as file:
+    with writing(path, "wb", listed) as file:
         file.write(data)
 
 
@@ -372,6 +382,7 @@ def read_json(path: epath.PathLike, kind: Any = Any, advice: str = ADVICE) -> An
     Raises:
       UserError: it is not JSON, or of another type.
     """
+    check_file(path)
     with naming(path):
         content = epath.Path(path).read_bytes()
     return parse_stored(content, str(path), kind, advice)
@@ -451,3 +462,39 @@ def fitting(what: str, advice: str = ADVICE) -> Iterator[None]:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as e:
         raise UserError(f"{what}: damaged, or of different runs ({type(e).__name__}: {e}); {advice}") from e
+
+
+KINDS = {
+    stat.S_ISDIR: "a folder",
+    stat.S_ISFIFO: "a pipe",
+    stat.S_ISSOCK: "a socket",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+}
+
+
+def check_file(path: epath.PathLike, most: int | None = None) -> None:
+    """Refuse what cannot be read as a file, or would not fit, before it is opened.
+
+    Args:
+      most: bytes that it may have.
+
+    Raises:
+      UserError: it is a folder, a pipe, a device or a socket, or too large.
+      FileNotFoundError: there is none.
+    """
+    if in_bucket(path):
+        return
+    try:
+        found = os.stat(path)
+    except OSError as e:
+        if os.path.islink(path):
+            raise UserError(f"{path}: a link to nothing ({e.strerror}); get the file again") from e
+        raise
+    if not stat.S_ISREG(found.st_mode):
+        what = next((said for is_kind, said in KINDS.items() if is_kind(found.st_mode)), "something else")
+        raise UserError(f"{path}: {what}, where a file is needed; put the file there")
+    if most is not None and found.st_size > most:
+        raise UserError(
+            f"{path}: {found.st_size:,} bytes, where {most:,} are the most that belong there; get the right file"
+        )

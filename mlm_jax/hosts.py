@@ -27,6 +27,10 @@ AGAIN = "start all of them again to continue from the last checkpoint"
 # What JAX's errors hold where the others cannot be reached, by gloo, NCCL and the coordination service.
 LOST = ("gloo", "nccl", "coordination", "barrier", "unavailable", "deadline_exceeded", "connection")
 
+# Whether this process trained with others and has left them. `__main__` then ends it without the interpreter's own way out, in which
+# processes of a busy machine hung in two of 24 runs.
+has_left = False
+
 
 @contextlib.contextmanager
 def initialized(config: Hosts) -> Iterator[bool]:
@@ -39,6 +43,7 @@ def initialized(config: Hosts) -> Iterator[bool]:
     Yields:
       Whether this is the first process, or alone.
     """
+    global has_left
     if config.start == "alone":
         yield True
         return
@@ -61,6 +66,7 @@ def initialized(config: Hosts) -> Iterator[bool]:
                 stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
             yield process == 0
         jax.distributed.shutdown()
+        has_left = True
         witness.communicate(b"ended\n")
     except BaseException as error:
         # Not the way out through `sys.exit`: JAX would wait for the others there, and they wait for this process.

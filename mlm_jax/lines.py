@@ -22,6 +22,8 @@ from mlm_jax.errors import UserError
 
 CHUNK = 1 << 20  # bytes read at a time
 LONGEST_LINE = 10_000_000  # bytes
+LARGEST_FILE = 1_000_000_000  # bytes of a file that is read whole, unpacked
+ZSTANDARD_BYTES = 512  # unpacked at a time: at most 16 MiB
 BOM = b"\xef\xbb\xbf"
 DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error, zstandard.ZstdError)
 
@@ -46,14 +48,22 @@ class Chunk:
         return _place(self.path, self.start, self.number + i)
 
 
-def read_lines(path: str) -> Iterator[tuple[int, str]]:
+def read_lines(
+    path: str, most: int = LARGEST_FILE, longest: int | None = LONGEST_LINE, option: str = ""
+) -> Iterator[tuple[int, str]]:
     """Numbered lines of a whole file, without their line ends.
 
+    Args:
+      most: bytes that it may have, unpacked.
+      longest: bytes that a line may have; None: as many as the file.
+      option: that sets `most`, for the message.
+
     Raises:
-      UserError: the file is empty, it is not UTF-8, it has a NUL byte, or it cannot be unpacked; the message names the line.
+      UserError: the file is empty or too large, a line is too long, it is not UTF-8, it has a NUL byte, or it cannot be unpacked; the
+        message names the line.
     """
     number = 0
-    for chunk in read_chunks(path, longest=None):
+    for chunk in read_chunks(path, longest=longest, most=most, option=option):
         for number, line in enumerate(chunk.lines, chunk.number):
             yield number, line.rstrip("\r")
     if not number:
@@ -61,7 +71,12 @@ def read_lines(path: str) -> Iterator[tuple[int, str]]:
 
 
 def read_chunks(
-    path: str, start: int = 0, end: int | None = None, longest: int | None = LONGEST_LINE
+    path: str,
+    start: int = 0,
+    end: int | None = None,
+    longest: int | None = LONGEST_LINE,
+    most: int | None = None,
+    option: str = "",
 ) -> Iterator[Chunk]:
     """The lines of a range of bytes, about `CHUNK` bytes of them at a time. A byte order mark is left out.
 
@@ -69,11 +84,14 @@ def read_chunks(
       path: a plain file, or one whose name ends in a suffix of `UNPACK`.
       start, end: bytes; the whole file unless given, which a compressed file needs.
       longest: bytes that a line may have.
+      most: bytes that are read, unpacked; None: any number.
+      option: that sets `most` or, where that is None, `longest`; for the message.
 
     Raises:
-      UserError: it is not UTF-8, it has a NUL byte or a line that is too long, or it cannot be unpacked; the message names the
+      UserError: it is too large, not UTF-8, has a NUL byte or a line that is too long, or cannot be unpacked; the message names the
         line.
     """
+    read, raising = 0, f", or raise {option}" if option else ""
     number, byte = 1, start  # of the first line that is not returned yet
     unfinished: list[bytes] = []  # parts of the last line
     left = float("inf") if end is None else end - start
@@ -92,6 +110,11 @@ def read_chunks(
                 break
             data = data[: int(min(len(data), left))]
             left -= len(data)
+            read += len(data)
+            if most is not None and read > most:
+                raise UserError(
+                    f"{path}: over {most:,} bytes{' unpacked' * (uncompressed(path) != path)}; cut it up{raising}"
+                )
             head, newline, tail = data.rpartition(b"\n")
             if newline:
                 whole = b"".join([*unfinished, head])
@@ -102,6 +125,7 @@ def read_chunks(
             if longest is not None and sum(map(len, unfinished)) > longest:
                 raise UserError(
                     f"{_place(path, start, number)}: a line of over {longest:,} bytes; put a document on each line, or cut it up"
+                    + (raising if most is None else "")
                 )
     if last := b"".join(unfinished):
         yield Chunk(path, _decode(path, last, start, byte, number), start, number)
@@ -159,13 +183,22 @@ def _blocks(unpack: Callable[[IO[Any]], Any], file: IO[Any]) -> Iterator[bytes]:
 
 
 def _zstandard_blocks(file: IO[Any]) -> Iterator[bytes]:
-    """Unpack frame by frame, because the library's own reader says nothing when the last frame is cut off."""
+    """Unpack frame by frame, because the library's own reader says nothing when the last frame is cut off.
+
+    A few bytes at a time: a block of 128 KiB may be packed in four of them. Of a frame's window, which may be of 2 GiB (`--long=31`), as
+    much takes memory as there is text.
+    """
     decoder = None
-    while data := (decoder.unused_data if decoder else b"") or file.read(CHUNK // 4):
-        if decoder is None or decoder.eof:
-            decoder = zstandard.ZstdDecompressor().decompressobj()
-        if out := decoder.decompress(data):
-            yield out
+    while packed := file.read(CHUNK // 4):
+        for i in range(0, len(packed), ZSTANDARD_BYTES):
+            data = packed[i : i + ZSTANDARD_BYTES]
+            while data:
+                if decoder is None or decoder.eof:
+                    decoder = zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj()
+                out = decoder.decompress(data)
+                for j in range(0, len(out), CHUNK):
+                    yield out[j : j + CHUNK]
+                data = decoder.unused_data
     if decoder is not None and not decoder.eof:
         raise EOFError("the last frame is not complete")
 
@@ -179,14 +212,17 @@ UNPACK: dict[str, Callable[[IO[Any]], Iterator[bytes]]] = {
 }
 
 
-def read_table(path: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+def read_table(
+    path: str, columns: Sequence[str], most: int = LARGEST_FILE, option: str = ""
+) -> Iterator[tuple[str, dict[str, str]]]:
     """Rows of a file of columns with tabs between, in which quotes are text: (file:line, column → text).
 
     Args:
       columns: their names; empty: the first line has them.
+      most, option: as in `read_lines`.
     """
     names = list(columns)
-    for number, line in read_lines(path):
+    for number, line in read_lines(path, most, option=option):
         cells = line.split("\t")
         if not names:
             names = cells
@@ -200,9 +236,9 @@ def read_table(path: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[st
         yield f"{path}:{number}", dict(zip(names, cells, strict=True))
 
 
-def read_json_lines(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Objects of a file of JSON lines: (file:line, object)."""
-    for number, line in read_lines(path):
+def read_json_lines(path: str, most: int = LARGEST_FILE, option: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Objects of a file of JSON lines: (file:line, object); arguments as of `read_lines`."""
+    for number, line in read_lines(path, most, option=option):
         if not line.strip():
             continue
         row = parse_json(line, partial(at_line, path), number)

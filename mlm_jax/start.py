@@ -20,6 +20,7 @@ from mlm_jax import children, console
 from mlm_jax import config as cfg
 from mlm_jax.errors import Ended, UserError
 from mlm_jax.files import aside_folder, copy_whole, in_bucket, link, read_json, sync, sync_tree
+from mlm_jax.given import given_file
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -153,11 +154,14 @@ def finetuned_workdir(folder: str) -> Iterator[str]:
 
 
 def copy_words(source: str, target: str) -> None:
-    """Copy what says how a tagger's text is cut into words, where there is such a file."""
+    """Copy what says how a tagger's text is cut into words, where there is such a file.
+
+    Raises:
+      UserError: it is a link to elsewhere, or no regular file.
+    """
     from mlm_jax.finetune.words import FILE
 
-    path = epath.Path(source) / FILE
-    if path.exists():
+    if (path := given_file(source, FILE)) is not None:
         copy_whole(path, epath.Path(target) / FILE)
 
 

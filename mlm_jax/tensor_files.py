@@ -16,11 +16,11 @@ from typing import Any, TypedDict
 import numpy as np
 from etils import epath
 
-from mlm_jax.errors import UserError
-from mlm_jax.files import in_bucket, naming, parse_stored, writing
-from mlm_jax.typed import as_type
+from mlm_jax.files import check_file, in_bucket, naming, writing
+from mlm_jax.given import foreign
 
 Shape = tuple[int, ...]
+LONGEST_HEADER = 100_000_000  # bytes
 FLOAT32 = np.dtype("<f4")
 
 
@@ -58,17 +58,6 @@ def write_tensors(
                 del part  # before the next is read
 
 
-ADVICE = "restore it from a copy, or import anew"
-
-
-class Entry(TypedDict):
-    """What a header says of a tensor."""
-
-    dtype: str
-    shape: list[int]
-    data_offsets: tuple[int, int]
-
-
 def read_tensors(path: epath.PathLike) -> Iterator[tuple[str, np.ndarray]]:
     """The tensors of a file of `write_tensors`, in its order: name and float32 array [...].
 
@@ -79,28 +68,25 @@ def read_tensors(path: epath.PathLike) -> Iterator[tuple[str, np.ndarray]]:
       UserError: the file is damaged.
     """
     path = epath.Path(path)
-    try:
-        with naming(path), path.open("rb") as file:
-            length, whole = int.from_bytes(file.read(8), "little"), path.stat().length
-            if length > whole:
-                raise ValueError(f"{whole:,} bytes, with a header of {length:,}")
-            header = parse_stored(file.read(length), str(path), dict[str, Any], ADVICE)
-            header.pop("__metadata__", None)
-            entries: dict[str, Entry] = as_type(dict[str, Entry], header)
-            for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
-                (begin, end), shape = entry["data_offsets"], tuple(entry["shape"])
-                if entry["dtype"] != "F32":
-                    raise ValueError(f"{name} is of {entry['dtype']}")
-                if (
-                    begin < 0
-                    or end > whole - 8 - length
-                    or min(shape, default=0) < 0
-                    or 4 * math.prod(shape) != end - begin
-                ):
-                    raise ValueError(f"{name}, {list(shape)}, is bytes {begin:,} to {end:,} of {whole:,}")
-                if in_bucket(path):
-                    yield name, np.frombuffer(file.read(end - begin), FLOAT32).reshape(shape)
-                else:
-                    yield name, np.memmap(path, FLOAT32, "r", 8 + length + begin, shape)
-    except (ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{path}: not a whole safetensors file ({e}); {ADVICE}") from e
+    advice = "restore it from a copy, or import anew"
+    check_file(path)
+    with foreign(f"{path}: not a whole safetensors file", advice), naming(path), path.open("rb") as file:
+        length, size = int.from_bytes(file.read(8), "little"), path.stat().length
+        if length > min(size - 8, LONGEST_HEADER):
+            raise ValueError(f"a header of {length:,} bytes, of {size:,}")
+        header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            (begin, end), shape = entry["data_offsets"], tuple(entry["shape"])
+            if entry["dtype"] != "F32":
+                raise ValueError(f"{name} is of {entry['dtype']}")
+            if not 0 <= begin <= end <= size - 8 - length or FLOAT32.itemsize * math.prod(shape) != end - begin:
+                raise ValueError(
+                    f"{name} of shape {list(shape)} has bytes {begin:,} to {end:,}, of {size - 8 - length:,}"
+                )
+            if in_bucket(path):
+                yield name, np.frombuffer(file.read(end - begin), FLOAT32).reshape(shape)
+            elif begin == end:
+                yield name, np.zeros(shape, FLOAT32)
+            else:
+                yield name, np.memmap(path, FLOAT32, "r", 8 + length + begin, shape)

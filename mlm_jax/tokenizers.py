@@ -16,7 +16,13 @@ from sentencepiece import sentencepiece_pb2
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from mlm_jax.errors import UserError
+from mlm_jax.files import check_file
+from mlm_jax.given import foreign, given_text
 
+MOST_PIECES = 5_000_000  # of a vocabulary; the largest in use have a million
+MOST_ADDED = (
+    10_000  # tokens that are added to a model's own, which takes the library a time that grows with their square
+)
 FILES = ("sentencepiece.model", "tokenizer.json")  # a `vocabulary/` folder holds one of them
 
 UNSPELLABLE = "\ufdd0\ufdd1"  # not characters, by Unicode
@@ -106,6 +112,7 @@ def load_pieces(path: epath.PathLike) -> sentencepiece.SentencePieceProcessor:
     path = epath.Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such vocabulary; give a SentencePiece .model file")
+    check_file(path, largest_model(MOST_PIECES))
     try:
         loaded = sentencepiece.SentencePieceProcessor(
             model_proto=path.read_bytes() or b"none"
@@ -117,8 +124,16 @@ def load_pieces(path: epath.PathLike) -> sentencepiece.SentencePieceProcessor:
         raise UserError(f"{path}: not a SentencePiece model; give a .model file that spm_train wrote") from e
 
 
-def load_json(path: epath.PathLike) -> tokenizers.Tokenizer:
+def largest_model(pieces: int) -> int:
+    """Bytes that a SentencePiece model or a vocab.txt of so many pieces may have."""
+    return 10_000_000 + 100 * pieces
+
+
+def load_json(path: epath.PathLike, most: int = MOST_PIECES) -> tokenizers.Tokenizer:
     """Load a tokenizer.json so that raw text never becomes a special token.
+
+    Args:
+      most: pieces that it may have, about; a file that must have more is refused before the library reads it.
 
     Raises:
       UserError: there is no such file or it is no tokenizer.
@@ -126,10 +141,23 @@ def load_json(path: epath.PathLike) -> tokenizers.Tokenizer:
     path = epath.Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such vocabulary; give a tokenizer.json, a vocab.txt or a SentencePiece .model")
-    try:
-        loaded = tokenizers.Tokenizer.from_str(path.read_text())
-    except Exception as e:  # the library raises bare ones
-        raise UserError(f"{path}: not a tokenizer of the Hugging Face tokenizers library ({e})") from e
+    check_file(path, 10_000_000 + 1_000 * most)
+    content = path.read_bytes()
+    # A piece of a unigram model has two commas, one of BPE with its merge three; of pieces that were added some have seven.
+    if content.count(b",") > 100_000 + 20 * most:
+        raise UserError(f"{path}: far more pieces than the {most:,} that belong there; get the right tokenizer.json")
+    with foreign(f"{path}: not a tokenizer of the Hugging Face tokenizers library", "get the right tokenizer.json"):
+        added = json.loads(content).get("added_tokens") or []
+        if len(added) > MOST_ADDED:
+            raise UserError(
+                f"{path}: {len(added):,} added tokens, where {MOST_ADDED:,} are the most; put them into the model's vocabulary"
+            )
+        loaded = tokenizers.Tokenizer.from_str(content.decode())
+        # Ids may be far apart, and what is made of them has a row for each.
+        if max(loaded.get_vocab(with_added_tokens=True).values(), default=0) > MOST_PIECES:
+            raise UserError(
+                f"{path}: an id above {MOST_PIECES:,}, the most that are read; get the right tokenizer.json"
+            )
     loaded.no_truncation()
     loaded.no_padding()
     loaded.encode_special_tokens = True
@@ -227,19 +255,18 @@ def word_piece(
     return made
 
 
-def read_vocab_txt(path: epath.PathLike) -> dict[str, int]:
+def read_vocab_txt(path: epath.PathLike, most: int = MOST_PIECES) -> dict[str, int]:
     """BERT's vocab.txt: one piece per line, its id the line's number from 0.
 
+    Args:
+      most: pieces that it may have, about.
+
     Raises:
-      UserError: a piece occurs twice, or there is no [UNK].
+      UserError: a piece occurs twice, there is no [UNK], or it is too large or no text.
     """
     path = epath.Path(path)
-    try:
-        pieces = path.read_bytes().decode().split("\n")
-    except UnicodeDecodeError as e:
-        raise UserError(
-            f"{path}: not UTF-8 ({e}); give BERT's vocab.txt, a tokenizer.json or a SentencePiece .model"
-        ) from e
+    check_file(path, largest_model(most))
+    pieces = given_text(path).split("\n")
     if pieces[-1] == "":
         pieces.pop()
     vocabulary = {piece.rstrip("\r"): number for number, piece in enumerate(pieces)}

@@ -16,7 +16,7 @@ CHECKOUT = Path(__file__).parents[1]
 # Notes in a file which rows of its batches the process reads.
 PROGRAM = """
 import sys
-from mlm_jax.cli import main
+from mlm_jax.__main__ import main
 from mlm_jax.input.mixture import Mixture
 
 draw, rows = Mixture.draw, open(sys.argv[1], "w", buffering=1)
@@ -26,7 +26,8 @@ def noting(self, number):
     return draw(self, number)
 
 Mixture.draw = noting
-sys.exit(main(sys.argv[2:]))
+del sys.argv[1]
+sys.exit(main())
 """
 
 
@@ -55,6 +56,7 @@ class Processes:
         timeout: int = 30,
         command: str = "pretrain",
         path: str = "",
+        program: str = PROGRAM,
     ):
         self.folder, self.workdir = folder, config.workdir
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +72,7 @@ class Processes:
         for i in range(count):
             hosts = ["--hosts.start", "given", "--hosts.coordinator", coordinator, "--hosts.timeout", str(timeout)]
             hosts += ["--hosts.processes", str(count), "--hosts.process", str(i)]
-            line = [sys.executable, "-c", PROGRAM, str(folder / f"rows.{i}"), command, path]
+            line = [sys.executable, "-c", program, str(folder / f"rows.{i}"), command, path]
             with (folder / f"out.{i}").open("w") as out, (folder / f"err.{i}").open("w") as err:
                 process = subprocess.Popen([*line, *hosts, *options], env=environment, stdout=out, stderr=err)
             self.started.append(process)

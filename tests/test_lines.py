@@ -3,6 +3,7 @@
 
 import bz2
 import gzip
+import itertools
 import json
 import lzma
 
@@ -11,7 +12,8 @@ import zstandard
 
 from mlm_jax import lines
 from mlm_jax.errors import UserError
-from mlm_jax.finetune.config import Data, Labelled
+from mlm_jax.finetune.config import Data, Finetune, Labelled
+from mlm_jax.finetune.predict import read_unlabelled
 from mlm_jax.finetune.tasks import TASKS
 from mlm_jax.prepare.text import cut_file, read_file_documents
 
@@ -55,7 +57,98 @@ def test_compressed_files_and_a_byte_order_mark(tmp_path, monkeypatch):
 
 def test_a_long_line_of_json_is_read_whole(tmp_path):
     (tmp_path / "a.json").write_bytes(b"x" * 12_000_000 + b"\n\nlast")
-    assert [len(text) for text in texts(tmp_path / "a.json")] == [12_000_000, 0, 4]
+    found = [text for _, text in lines.read_lines(str(tmp_path / "a.json"), longest=None)]
+    assert [len(text) for text in found] == [12_000_000, 0, 4]
+
+
+def zstandard_frame(*blocks, window=17):
+    """A frame of raw blocks (bytes) and of repeated ones (byte, times), whose window is of 2**window bytes."""
+    made = b"\x28\xb5\x2f\xfd\x00" + bytes([(window - 10) << 3])
+    for i, block in enumerate(blocks):
+        last = i + 1 == len(blocks)
+        if isinstance(block, bytes):
+            made += (len(block) << 3 | last).to_bytes(3, "little") + block
+        else:
+            made += (block[1] << 3 | 2 | last).to_bytes(3, "little") + block[0]
+    return made
+
+
+@pytest.mark.parametrize("window", [27, 28, 30, 31])
+def test_zst_of_a_long_window_is_read(tmp_path, window):
+    (tmp_path / "a.txt.zst").write_bytes(zstandard_frame(b"a\n", (b"b", 5), b"\nc", window=window) * 2)
+    assert texts(tmp_path / "a.txt.zst") == ["a", "bbbbb", "ca", "bbbbb", "c"]
+
+
+def test_a_bomb_is_unpacked_a_part_at_a_time(tmp_path, monkeypatch):
+    # 60 KB that are 2 GB of zeros; and of empty lines.
+    (tmp_path / "a.txt.zst").write_bytes(zstandard_frame(*[(b"\0", 131_072)] * 15_000))
+    (tmp_path / "b.txt.zst").write_bytes(zstandard_frame(*[(b"\n", 131_072)] * 15_000, window=31))
+    unpacked = []
+    with (tmp_path / "a.txt.zst").open("rb") as file:
+        for block, _ in zip(lines.UNPACK[".zst"](file), range(100), strict=False):
+            unpacked.append(len(block))
+    assert max(unpacked) <= lines.CHUNK
+    with pytest.raises(UserError, match=r"a.txt.zst:1: (a line of over|holds a NUL)"):
+        texts(tmp_path / "a.txt.zst")
+    with pytest.raises(
+        UserError, match=r"b.txt.zst: over 5,000,000 bytes unpacked; cut it up, or raise data.largest_file"
+    ):
+        list(lines.read_lines(str(tmp_path / "b.txt.zst"), 5_000_000, option="data.largest_file"))
+    documents = read_file_documents(str(tmp_path / "b.txt.zst"), "paragraph", "text")
+    assert [next(documents) for _ in range(3)] == [[], [], []]
+
+
+READERS = {
+    ".tsv": lambda path, data: TASKS["classify"].read_examples(Labelled("en", path), data),
+    ".jsonl": lambda path, data: TASKS["classify"].read_examples(Labelled("en", path), data),
+    ".conll": lambda path, data: TASKS["tag"].read_examples(Labelled("en", path), data),
+    ".json": lambda path, data: TASKS["span"].read_examples(Labelled("en", path), data),
+    ".txt": lambda path, data: read_unlabelled(path, Finetune(data=data)),
+}
+
+
+@pytest.mark.parametrize("packed", ["", *PACK])
+@pytest.mark.parametrize("suffix", READERS)
+def test_every_reader_ends_at_the_largest_file(tmp_path, suffix, packed):
+    path = tmp_path / f"a{suffix}{packed}"
+    content = b"text\tlabel\n" + b"a\tb\n" * 1_000 if suffix == ".tsv" else b"{}\n" * 1_000
+    path.write_bytes(PACK.get(packed, bytes)(content))
+    what = " unpacked" if packed else ""
+    with pytest.raises(UserError, match=rf"a{suffix}{packed}: over 900 bytes{what}; .* raise data.largest_file"):
+        READERS[suffix](str(path), Data(largest_file=900))
+
+
+@pytest.mark.parametrize("packed", ["", *PACK])
+@pytest.mark.parametrize("suffix", [suffix for suffix in READERS if suffix != ".json"])
+def test_every_reader_ends_at_the_longest_line(tmp_path, suffix, packed):
+    path = tmp_path / f"a{suffix}{packed}"
+    first = b'{"text": "a", "label": "b"}' if suffix == ".jsonl" else b"text\tlabel"
+    path.write_bytes(PACK.get(packed, bytes)(first + b"\n" + b"x" * 13_000_000))
+    with pytest.raises(UserError, match=rf"a{suffix}{packed}:2: a line of over 10,000,000 bytes"):
+        READERS[suffix](str(path), Data())
+
+
+@pytest.mark.parametrize("longest", [1_000, 1_001, 5_000, 10_000_000])
+def test_long_paragraphs_are_cut_at_lines_and_nothing_is_lost(tmp_path, longest):
+    every = [f"line {i} é中" * (1 + i % 3) for i in range(400)]
+    text = "\n".join(every[:200]) + "\n\nshort\none\n\n" + "\n".join(every[200:])
+    (tmp_path / "a.txt").write_text(text)
+    found = [
+        d for batch in read_file_documents(str(tmp_path / "a.txt"), "paragraph", "", longest=longest) for d in batch
+    ]
+    assert "\n".join(found).split("\n") == [*every[:200], "short", "one", *every[200:]]
+    assert max(len(document.encode()) for document in found) <= longest
+    assert "short\none" in found
+    if longest == 10_000_000:
+        assert len(found) == 3
+    # As long as can be.
+    assert all(len(f"{a}\n{b}".encode()) > longest for a, b in itertools.pairwise(found) if "short" not in a + b)
+
+
+def test_the_option_for_documents_is_named(tmp_path):
+    (tmp_path / "a.txt").write_text("short\n" + "x" * 3_000_000 + "\n")
+    with pytest.raises(UserError, match=r"a.txt:2: a line of over 2,000 bytes; .*, or raise data.longest_document"):
+        list(read_file_documents(str(tmp_path / "a.txt"), "line", "", longest=2_000))
 
 
 @pytest.mark.parametrize(

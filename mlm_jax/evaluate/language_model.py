@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import math
 import zlib
 from collections import Counter
@@ -61,7 +62,8 @@ def make_measure(pretrained: Pretrained, tokenizer: Tokenizer, mesh: jax.shardin
 
     def measure(text: Text, most: int) -> tuple[dict[str, float], int]:
         paths = sorted(glob.glob(text.path))
-        found = [line for path in paths for _, line in read_lines(path) if line.strip()][:most]
+        lines = (line for path in paths for _, line in read_lines(path) if line.strip())
+        found = list(itertools.islice(lines, most))
         if not found:
             raise UserError(f"{text.path}: no text there ({text.language})")
         tokens = tokenizer.encode(found)

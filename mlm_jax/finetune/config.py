@@ -14,8 +14,11 @@ from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.fields import BELOW_ONE, MAY_CHANGE, Above, AtLeast, Formerly, Within, check_bounds
 from mlm_jax.files import read_json
+from mlm_jax.lines import LARGEST_FILE
 from mlm_jax.names import check_names
 from mlm_jax.typed import as_type
+
+LARGEST = "data.largest_file"  # the option's name, for messages
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Data:
     """tag: column of the word in CoNLL files, from 1; -1 is the last; 0: recognised, and said."""
     tag_column: int = 0
     """tag: column of the tag in CoNLL files, from 1; -1 is the last; 0: recognised, and said."""
+    largest_file: Annotated[int, AtLeast(1), MAY_CHANGE] = LARGEST_FILE
+    """Bytes of a file, unpacked, that is read; a larger one is refused. Bounds the memory, as examples are kept there."""
     max_length: Annotated[int, AtLeast(8)] = 128
     """Tokens of an example, specials included. Longer pairs lose tokens at the end of the longer sentence; tagged
     words beyond are tagged O; paragraphs are read in windows of this length."""

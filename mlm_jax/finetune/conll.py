@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from mlm_jax import console
 from mlm_jax.errors import UserError
-from mlm_jax.finetune.config import Data
+from mlm_jax.finetune.config import LARGEST, Data
 from mlm_jax.finetune.examples import Example
 from mlm_jax.lines import read_lines, split_words
 from mlm_jax.metrics.entities import NO_KIND, recognise
@@ -70,7 +70,7 @@ def read_conll(path: str, data: Data, labels: bool) -> Iterator[Example]:
     Raises:
       UserError: a word without a tag, an empty word, or columns that cannot be told apart; names file and line.
     """
-    lines = list(read_lines(path))
+    lines = list(read_lines(path, data.largest_file, option=LARGEST))
     layout = find_layout(path, lines, data, labels)
     tags_seen = {
         cells[layout.tag]
@@ -123,9 +123,9 @@ def read_conll(path: str, data: Data, labels: bool) -> Iterator[Example]:
         yield Example(f"{path}:{numbers[0]}", list(words), None, label, str(numbers[0]), texts.get(i))
 
 
-def looks_like_conll(path: str, column: str) -> bool:
+def looks_like_conll(path: str, column: str, most: int) -> bool:
     """Whether a file without this column in its first line has blank lines between others, or begins with a comment."""
-    lines = [line for _, line in read_lines(path)]
+    lines = [line for _, line in read_lines(path, most, option=LARGEST)]
     if column in lines[0].split("\t"):
         return False
     return lines[0].startswith("#") or any(not line.strip(" \t") for line in lines[: len(lines) - 1])

@@ -30,7 +30,7 @@ from mlm_jax.errors import UserError
 from mlm_jax.files import in_bucket, make_folder, naming, writing
 from mlm_jax.finetune import config as options
 from mlm_jax.finetune.arrays import Encoded, join
-from mlm_jax.finetune.config import Finetune
+from mlm_jax.finetune.config import LARGEST, Finetune
 from mlm_jax.finetune.examples import Example
 from mlm_jax.finetune.forward import make_head, scores
 from mlm_jax.finetune.output import Summary, grouped, record
@@ -337,7 +337,7 @@ def read_input(path: str, config: Finetune) -> list[Example]:
     """
     if path != "-":
         return read_unlabelled(path, config)
-    content = sys.stdin.buffer.read()
+    content = sys.stdin.buffer.read(config.data.largest_file + 1)
     kind = task_kind(config.task)
     lines = ".tsv" if config.data.pair else ".txt"
     suffix = ".json" if kind.from_line("text") is None else ".jsonl" if content.lstrip()[:1] == b"{" else lines
@@ -364,7 +364,7 @@ def read_unlabelled(path: str, config: Finetune) -> list[Example]:
             raise UserError(f"{path}: the model reads pairs of texts; give a .tsv, .jsonl or SQuAD .json file")
         examples = [
             Example(f"{path}:{number}", line, None, None, str(number))
-            for number, line in read_lines(path)
+            for number, line in read_lines(path, config.data.largest_file, option=LARGEST)
             if line.strip()
         ]
     else:

@@ -22,6 +22,8 @@ from tokenizers import Regex, normalizers
 BARRIER = "\ufff0"  # never assigned, and a control to Unicode's rules of graphemes, so that it ends one
 STAND_INS = 0x10F000  # the first of the private characters that stand for a result on its way past the map
 MOST_STAND_INS = 1_000
+MOST_KEYS = 300_000  # of one length; SentencePiece's own rules have 201,755
+LONGEST_RESULT = 1_000  # bytes that one rule makes
 # What may join the character before it into a grapheme, or the one after it.
 _JOINING = (
     r"\r\p{M}\p{Cf}\p{Sk}\u0E33\u0EB3\uFF9E\uFF9F\u1100-\u11FF\uA960-\uA97F\uD7B0-\uD7FF\U0001F1E6-\U0001F1FF"
@@ -36,15 +38,22 @@ def read_map(precompiled: bytes) -> dict[str, str]:
     Args:
       precompiled: as SentencePiece stores it: the length of a double-array trie, the trie (darts-clone's, in 4-byte
         units), and the replacements, each ended by a zero byte.
+
+    Raises:
+      ValueError: it is damaged.
     """
+    if len(precompiled) < 4:
+        raise ValueError("a normalisation map that is cut off")
     (length,) = struct.unpack("<I", precompiled[:4])
+    if length % 4 or not length <= len(precompiled) - 4:
+        raise ValueError("a normalisation map that is cut off")
     units = np.frombuffer(precompiled[4 : 4 + length], "<u4").astype(np.int64)
     replacements = precompiled[4 + length :]
     label = units & 0x800000FF
     offset = (units >> 10) << ((units & (1 << 9)) >> 6)
     rules = {}
     labels = np.arange(1, 256)
-    nodes, keys = offset[:1], [b""]
+    nodes, keys, seen = offset[:1], [b""], 0
     while len(nodes):
         children = nodes[:, None] ^ labels
         children[children >= len(units)] = 0
@@ -53,8 +62,13 @@ def read_map(precompiled: bytes) -> dict[str, str]:
         keys = [keys[p] + bytes((b + 1,)) for p, b in zip(parent.tolist(), byte.tolist(), strict=True)]
         nodes = found ^ offset[found]
         ends = np.flatnonzero((units[found] >> 8) & 1)
+        seen += len(found)
+        if len(found) > MOST_KEYS or seen > 5 * MOST_KEYS or (nodes[ends] >= len(units)).any():
+            raise ValueError("a normalisation map that is damaged")
         for i, start in zip(ends.tolist(), (units[nodes[ends]] & 0x7FFFFFFF).tolist(), strict=True):
-            rules[keys[i].decode()] = replacements[start : replacements.index(b"\0", start)].decode()
+            rules[keys[i].decode()] = replacements[
+                start : replacements.index(b"\0", start, start + LONGEST_RESULT)
+            ].decode()
     return rules
 
 

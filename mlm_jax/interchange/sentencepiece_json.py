@@ -18,6 +18,7 @@ from mlm_jax.errors import UserError
 from mlm_jax.interchange.character_map import STAND_INS, map_steps
 
 SPACE = "\u2581"  # what SentencePiece writes for a space
+LONGEST_PIECE = 1_000  # characters; spm_train's default is 16
 FAIRSEQ = ("<s>", "<pad>", "</s>", "<unk>")  # before the model's own pieces; its first three are left out
 _PROTECTED = STAND_INS + 0x800  # private characters that stand for user-defined symbols on their way past the map
 
@@ -86,6 +87,10 @@ def _refuse_inexpressible(proto: Any, path: epath.Path | Path) -> None:
 
     if not any(piece.type == _KIND.UNKNOWN for piece in proto.pieces):
         raise UserError(f"{path}: not a SentencePiece model, or cut off; give a .model file that spm_train wrote")
+    if len({piece.piece for piece in proto.pieces}) < len(proto.pieces):
+        raise refuse("has a piece twice")
+    if any(len(piece.piece) > LONGEST_PIECE for piece in proto.pieces):
+        raise refuse(f"has a piece of over {LONGEST_PIECE:,} characters")
     if trainer.model_type == trainer.WORD:
         raise refuse("a model of whole words, which makes one <unk> of several words")
     if any(piece.type == _KIND.UNUSED for piece in proto.pieces):

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -170,17 +169,9 @@ def to_settings(model: Model, vocabulary: Vocabulary, family: str, languages: It
 
 
 # Fields of numbers, in whatever family's config.json.
-_POSITIVE = [
-    "layer_norm_eps",
-    "norm_eps",
-    "initializer_range",
-    "embed_init_std",
-    "init_std",
-    "global_rope_theta",
-    "local_rope_theta",
-    "rope_theta",
-]
-_SHARES = [
+_EPSILONS = ("layer_norm_eps", "norm_eps")
+_POSITIVE = ("initializer_range", "embed_init_std", "init_std", "global_rope_theta", "local_rope_theta", "rope_theta")
+_SHARES = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
     "dropout",
@@ -189,8 +180,8 @@ _SHARES = [
     "mlp_dropout",
     "classifier_dropout",
     "summary_first_dropout",
-]
-_SIZES = [
+)
+_SIZES = (
     "vocab_size",
     "n_words",
     "num_hidden_layers",
@@ -204,8 +195,8 @@ _SIZES = [
     "local_attention",
     "global_attn_every_n_layers",
     "n_langs",
-]
-_IDS = [
+)
+_IDS = (
     "pad_token_id",
     "bos_token_id",
     "eos_token_id",
@@ -218,38 +209,84 @@ _IDS = [
     "eos_index",
     "unk_index",
     "mask_index",
-]
+)
+_SWITCHES = ("causal", "use_lang_emb", "norm_bias", "attention_bias", "mlp_bias", "classifier_bias", "decoder_bias")
 LARGEST = 10**9  # of a size or an id; larger ones are slips
+LARGEST_NUMBER = 10**12  # of a rotary base
+LONGEST_TEXT = 2**20  # positions without a table that would bound them
+
+_SHAPE = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "max_position_embeddings")
+REQUIRED = {  # what has no default that all of a family's encoders have
+    "bert": ("vocab_size", *_SHAPE, "type_vocab_size"),
+    "xlm-roberta": ("vocab_size", *_SHAPE, "type_vocab_size"),
+    "xlm-roberta-xl": ("vocab_size", *_SHAPE, "type_vocab_size"),
+    "modernbert": ("vocab_size", *_SHAPE),
+    "xlm": ("n_layers", "emb_dim", "n_heads", "max_position_embeddings"),
+}
 
 
-def check_numbers(settings: dict[str, Any], where: str) -> None:
-    """Refuse a config.json with numbers that no encoder has.
+def without_nulls(settings: dict[str, Any]) -> dict[str, Any]:
+    """A config.json without numbers and switches that are null, which have their defaults."""
+    those = {*_EPSILONS, *_POSITIVE, *_SHARES, *_SIZES, *_IDS, *_SWITCHES, "type_vocab_size"}
+    return {name: value for name, value in settings.items() if value is not None or name not in those}
+
+
+def is_number(found: Any, whole: bool = False) -> bool:
+    """Whether a value of JSON is a number, and a whole one where asked; true and false are none."""
+    return isinstance(found, int if whole else (int, float)) and not isinstance(found, bool)
+
+
+def vocabulary_size(settings: dict[str, Any], family: str) -> int:
+    """Rows of the embedding that a config.json tells of; 0 where it does not."""
+    return (family == "xlm" and settings.get("n_words")) or settings.get("vocab_size", 0)
+
+
+def check_numbers(settings: dict[str, Any], family: str, where: str) -> None:
+    """Refuse a config.json that lacks numbers, or has some that no encoder has.
 
     Raises:
       UserError: names the field, its value and its bounds.
     """
-    size = settings.get("n_words") or settings.get("vocab_size")
 
-    def check(field: str, what: str, is_right: Callable[[Any], bool], kinds: tuple[type, ...]) -> None:
-        found = settings.get(field)
-        if found is None:
-            return
-        if not isinstance(found, kinds) or isinstance(found, bool) or not is_right(found):
-            raise UserError(f"{where}: config.json has {field} {found!r}; it has to be {what}")
+    def refuse(field: str, what: str) -> UserError:
+        return UserError(f"{where}: config.json has {field} {_shown(settings[field])}; it has to be {what}")
 
-    for field in _POSITIVE:
-        check(field, "a number above 0", lambda x: 0 < x < math.inf, (int, float))
-    for field in _SHARES:
-        check(field, "a share from 0 and below 1", lambda x: 0 <= x < 1, (int, float))
-    for field in _SIZES:
-        check(field, f"a whole number from 1 to {LARGEST:,}", lambda x: 1 <= x <= LARGEST, (int,))
-    check("type_vocab_size", "a whole number from 0", lambda x: 0 <= x <= LARGEST, (int,))
-    for field in _IDS:
-        check(field, f"an id of the vocabulary, from 0 and below {size:,}", lambda x: 0 <= x < size, (int,))
-    width = settings.get("hidden_size") or settings.get("emb_dim")
-    heads = settings.get("num_attention_heads") or settings.get("n_heads")
-    if width and heads and width % heads:
+    def check(fields: Iterable[str], what: str, is_right: Callable[[Any], bool], whole: bool = False) -> None:
+        for field in fields:
+            if field in settings and not (is_number(settings[field], whole) and is_right(settings[field])):
+                raise refuse(field, what)
+
+    for field in REQUIRED[family]:
+        if field not in settings:
+            raise UserError(f"{where}: config.json has no {field}; get the whole config.json")
+    check(_SIZES, f"a whole number from 1 to {LARGEST:,}", lambda x: 1 <= x <= LARGEST, whole=True)
+    size = vocabulary_size(settings, family)
+    if not size:
+        raise UserError(f"{where}: config.json has no vocab_size; get the whole config.json")
+    check(_EPSILONS, "a number above 0, and at most 1", lambda x: 0 < x <= 1)
+    check(_POSITIVE, f"a number above 0, and at most {LARGEST_NUMBER:,}", lambda x: 0 < x <= LARGEST_NUMBER)
+    check(_SHARES, "a share from 0 and below 1", lambda x: 0 <= x < 1)
+    check(["type_vocab_size"], "a whole number from 0", lambda x: 0 <= x <= LARGEST, whole=True)
+    check(_IDS, f"an id of the vocabulary, from 0 and below {size:,}", lambda x: 0 <= x < size, whole=True)
+    for field in _SWITCHES:
+        if field in settings and not isinstance(settings[field], bool):
+            raise refuse(field, "true or false")
+    if family == "modernbert" and settings["max_position_embeddings"] > LONGEST_TEXT:
+        raise refuse("max_position_embeddings", f"a whole number from 1 to {LONGEST_TEXT:,}")
+    is_xlm = family == "xlm"
+    width, heads = (settings[f] for f in (("emb_dim", "n_heads") if is_xlm else ("hidden_size", "num_attention_heads")))
+    if width % heads:
         raise UserError(f"{where}: config.json has {width} dimensions and {heads} heads, which do not divide them")
+    if family == "modernbert" and width // heads % 2:
+        raise UserError(
+            f"{where}: config.json has {width // heads} dimensions a head; rotary positions need an even number"
+        )
+
+
+def _shown(value: Any) -> str:
+    """A value of JSON for a message."""
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
 # Option of ModernBERT's config.json, and its default → the tensors that it gives.
@@ -277,33 +314,48 @@ def absent_biases(settings: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def from_settings(settings: dict[str, Any], names: Iterable[str], where: str) -> tuple[str, Model, tuple[str, ...]]:
+def family_of_settings(settings: dict[str, Any], where: str) -> str:
+    """The family that a config.json is of.
+
+    Raises:
+      UserError: none of ours.
+    """
+    family = settings.get("model_type") or "missing"
+    family = "xlm-roberta" if family == "roberta" else family
+    if not isinstance(family, str) or family not in NAMES:
+        raise UserError(
+            f"{where}: model_type {family if isinstance(family, str) else _shown(family)}; those that can be imported are "
+            f"{', '.join(NAMES)}"
+        )
+    return family
+
+
+def from_settings(
+    settings: dict[str, Any], family: str, names: Iterable[str], where: str
+) -> tuple[Model, tuple[str, ...]]:
     """An encoder from a config.json and the names of its checkpoint's tensors, which say what heads it has.
 
     Args:
       settings: content of config.json.
+      family: of `family_of_settings`.
       names: of the tensors.
       where: the folder, for messages.
 
     Returns:
-      Family, encoder, and the languages in the order of the language embedding's rows.
+      Encoder, and the languages in the order of the language embedding's rows.
 
     Raises:
       UserError: an encoder that ours cannot express; names the field.
     """
-    family = settings.get("model_type", "")
-    family = "xlm-roberta" if family == "roberta" else family
-    if family not in NAMES:
-        raise UserError(f"{where}: model_type {family or 'missing'}; those that can be imported are {', '.join(NAMES)}")
 
     def require(field: str, default: Any, *wanted: Any) -> None:
         found = settings.get(field, default)
         if found not in wanted:
             raise UserError(
-                f"{where}: config.json has {field} {found!r}; only {' or '.join(map(repr, wanted))} can be imported"
+                f"{where}: config.json has {field} {_shown(found)}; only {' or '.join(map(repr, wanted))} can be imported"
             )
 
-    check_numbers(settings, where)
+    check_numbers(settings, family, where)
     require("tie_word_embeddings", True, True)
     has = set(names)
     parts = NAMES[family]
@@ -318,10 +370,9 @@ def from_settings(settings: dict[str, Any], names: Iterable[str], where: str) ->
         require("sinusoidal_embeddings", False, False)
         require("asm", False, False)
         require("is_encoder", True, True)
-        languages = settings.get("lang2id") or {}
-        embedded = bool(settings.get("use_lang_emb", True)) and settings.get("n_langs", 1) > 1
+        rows = settings.get("n_langs", 1)
+        embedded = settings.get("use_lang_emb", True) and rows > 1
         return (
-            family,
             Model(
                 layers=settings["n_layers"],
                 width=settings["emb_dim"],
@@ -332,13 +383,13 @@ def from_settings(settings: dict[str, Any], names: Iterable[str], where: str) ->
                 position_offset=0,
                 token_types=0,
                 language_embedding=embedded,
-                causal=bool(settings.get("causal", False)),
+                causal=settings.get("causal", False),
                 dropout=settings.get("dropout", 0.1),
                 attention_dropout=settings.get("attention_dropout", 0.1),
                 initializer_std=settings.get("embed_init_std", 0.02),
                 **common,
             ),
-            tuple(sorted(languages, key=languages.__getitem__)),
+            _languages(settings, rows if embedded else LARGEST, where),
         )
     common |= {
         "layers": settings["num_hidden_layers"],
@@ -359,6 +410,11 @@ def from_settings(settings: dict[str, Any], names: Iterable[str], where: str) ->
         every = settings.get("global_attn_every_n_layers", 3)
         kinds = settings.get("layer_types")
         if kinds:
+            layers = settings["num_hidden_layers"]
+            if not isinstance(kinds, list) or len(kinds) != layers:
+                raise UserError(
+                    f"{where}: config.json has layer_types {_shown(kinds)} and num_hidden_layers {layers}; it has to be a list of as many"
+                )
             later = [i for i, kind in enumerate(kinds) if kind == "full_attention"][1:2]
             every = later[0] if later else len(kinds)
             if kinds != ["sliding_attention" if i % every else "full_attention" for i in range(len(kinds))]:
@@ -366,17 +422,26 @@ def from_settings(settings: dict[str, Any], names: Iterable[str], where: str) ->
                     f"{where}: config.json has layer_types that are not global every n-th layer from the first"
                 )
         ropes = settings.get("rope_parameters") or {}
+        if not isinstance(ropes, dict) or not all(isinstance(rope, dict) for rope in ropes.values()):
+            raise UserError(
+                f"{where}: config.json has rope_parameters {_shown(ropes)}; it has to name full_attention and sliding_attention"
+            )
         for kind, rope in ropes.items():
             if rope.get("rope_type", "default") != "default":
                 raise UserError(
-                    f"{where}: config.json has {kind} rope_type {rope['rope_type']!r}; only 'default' can be imported"
+                    f"{where}: config.json has {kind} rope_type {_shown(rope['rope_type'])}; only 'default' can be imported"
                 )
 
         def theta(kind: str, field: str, default: float) -> float:
-            return float(ropes.get(kind, {}).get("rope_theta", settings.get(field, default)))
+            found = ropes.get(kind, {}).get("rope_theta", settings.get(field, default))
+            if not is_number(found) or not 0 < found <= LARGEST_NUMBER:
+                raise UserError(
+                    f"{where}: config.json has {kind} rope_theta {_shown(found)}; it has to be a number above 0, and at most "
+                    f"{LARGEST_NUMBER:,}"
+                )
+            return float(found)
 
         return (
-            family,
             Model(
                 norm="pre",
                 bias=bias,
@@ -400,7 +465,7 @@ def from_settings(settings: dict[str, Any], names: Iterable[str], where: str) ->
     require("hidden_act", "gelu", "gelu")
     require("position_embedding_type", "absolute", "absolute")
     require("is_decoder", False, False)
-    offset = 0 if family == "bert" else settings.get("pad_token_id", 1) + 1
+    offset = 0 if family == "bert" else int(settings.get("pad_token_id", 1)) + 1
     if settings["max_position_embeddings"] <= offset:
         raise UserError(
             f"{where}: config.json has max_position_embeddings {settings['max_position_embeddings']} and pad_token_id {offset - 1}, "
@@ -408,7 +473,6 @@ def from_settings(settings: dict[str, Any], names: Iterable[str], where: str) ->
         )
     is_pre = family == "xlm-roberta-xl"
     return (
-        family,
         Model(
             norm="pre" if is_pre else "post",
             embedding_norm=not is_pre,
@@ -424,3 +488,18 @@ def from_settings(settings: dict[str, Any], names: Iterable[str], where: str) ->
         ),
         (),
     )
+
+
+def _languages(settings: dict[str, Any], rows: int, where: str) -> tuple[str, ...]:
+    """The languages of XLM's config.json, in the order of the language embedding's rows.
+
+    Raises:
+      UserError: their rows are not numbers of their own, below `rows`.
+    """
+    found = settings.get("lang2id") or {}
+    places: list[Any] = list(found.values()) if isinstance(found, dict) else [None]
+    if not all(is_number(i, whole=True) and 0 <= i < rows for i in places) or len(set(places)) < len(places):
+        raise UserError(
+            f"{where}: config.json has lang2id {_shown(found)}; it has to give every language a row of its own, below n_langs"
+        )
+    return tuple(sorted(found, key=found.__getitem__))

@@ -31,7 +31,8 @@ def kind_of(architecture: str, settings: dict[str, Any]) -> str | None:
     """The task of a class; None: it is no fine-tuned one."""
     problem = settings.get("problem_type")
     if problem is None or problem == "single_label_classification":
-        is_number = len(settings.get("id2label", {0: 0, 1: 1})) == 1
+        labels = settings.get("id2label")
+        is_number = isinstance(labels, dict) and len(labels) == 1
         problem = "regression" if is_number else "single_label_classification"
     for name, kind in TASKS.items():
         if architecture.removesuffix("Simple").endswith(kind.architecture) and kind.problem_type in (None, problem):
@@ -113,7 +114,10 @@ def from_settings(settings: dict[str, Any], family: str, where: str) -> Task | N
     Raises:
       UserError: a head that ours cannot express.
     """
-    kind = kind_of((settings.get("architectures") or [""])[0], settings)
+    classes = settings.get("architectures") or [""]
+    if not isinstance(classes, list) or not isinstance(classes[0], str):
+        raise UserError(f"{where}: config.json has architectures {str(classes)[:60]}; it has to be a list of names")
+    kind = kind_of(classes[0], settings)
     if kind is None:
         return None
     if family == "xlm" and not TASKS[kind].of_tokens:
@@ -122,7 +126,22 @@ def from_settings(settings: dict[str, Any], family: str, where: str) -> Task | N
                 raise UserError(
                     f"{where}: config.json has {field} {settings[field]!r}; only {wanted!r} can be imported"
                 )
-    by_id = settings.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-    labels = tuple(by_id[key] for key in sorted(by_id, key=int)) if TASKS[kind].has_labels else ()
+    labels = _labels(settings, where) if TASKS[kind].has_labels else ()
     mean = family == "modernbert" and settings.get("classifier_pooling", "cls") == "mean"
     return Task(kind=kind, labels=labels, pooling="mean" if mean else "first")
+
+
+def _labels(settings: dict[str, Any], where: str) -> tuple[str, ...]:
+    """The labels of `id2label`, in the order of their ids.
+
+    Raises:
+      UserError: they are not numbered from 0, not text, or two are the same.
+    """
+    found = settings.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    wanted = {str(i): i for i in range(len(found))} if isinstance(found, dict) else {}
+    if not isinstance(found, dict) or found.keys() != wanted.keys():
+        raise UserError(f"{where}: config.json has id2label {str(found)[:60]}; it has to name labels from 0 on")
+    labels = list(found.values())
+    if not all(isinstance(label, str) and label for label in labels) or len(set(labels)) < len(labels):
+        raise UserError(f"{where}: config.json has id2label {str(found)[:60]}; each label has to be a name of its own")
+    return tuple(found[key] for key in sorted(found, key=wanted.__getitem__))

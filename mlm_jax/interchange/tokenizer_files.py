@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,21 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from mlm_jax import console
 from mlm_jax import vocabulary as vocabularies
 from mlm_jax.errors import UserError
-from mlm_jax.files import write_whole
+from mlm_jax.files import check_file, copy_whole, make_folder, write_whole
+from mlm_jax.given import LARGEST_JSON, given_file, given_json, given_text
 from mlm_jax.interchange.agreement import check_agreement
 from mlm_jax.interchange.sentencepiece_json import from_sentencepiece, unrounded
-from mlm_jax.tokenizers import from_library, load_json, load_tokenizer, read_vocab_txt, word_piece
+from mlm_jax.interchange.settings import is_number
+from mlm_jax.tokenizers import (
+    MOST_ADDED,
+    MOST_PIECES,
+    from_library,
+    largest_model,
+    load_json,
+    load_tokenizer,
+    read_vocab_txt,
+    word_piece,
+)
 from mlm_jax.vocabulary import Vocabulary
 
 # What a folder may hold of a tokenizer; kept beside an imported vocabulary, for exporting it again.
@@ -33,6 +46,9 @@ KEPT = (
     "vocab.json",
     "merges.txt",
 )
+# Those of any tokenizer; and the others, of which the first that is whole is read.
+SETTINGS = KEPT[1:4]
+MODELS = (("tokenizer.json",), ("sentencepiece.bpe.model",), ("vocab.txt",), ("vocab.json", "merges.txt"))
 KEPT_FOLDER = "hugging_face"
 SPECIALS = {"pad": "pad_token", "bos": "cls_token", "eos": "sep_token", "unk": "unk_token", "mask": "mask_token"}
 
@@ -47,7 +63,7 @@ def import_tokenizer(source: Path, folder: epath.Path, size: int) -> Vocabulary:
     Raises:
       UserError: there is no tokenizer, or it has ids that the checkpoint has no row for.
     """
-    made, named = _load_flagged(source)
+    made, named = _load_flagged(source, size)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "tokenizer.json", made.to_str())
     described = vocabularies.vocabulary_of_file(folder / "tokenizer.json")
@@ -66,26 +82,44 @@ def import_tokenizer(source: Path, folder: epath.Path, size: int) -> Vocabulary:
     ids = {name: -1 if number >= pieces else number for name, number in ids.items()}
     free = iter(range(pieces, size))
     ids = {name: next(free, -1) if number < 0 else number for name, number in ids.items()}
+    _refuse_shared(ids, source)
     made_vocabulary = vocabularies.with_specials(size, ids, special)
     made_vocabulary = vocabularies.with_file(made_vocabulary, folder / "tokenizer.json")
     second_type, separators = _pair_rule(made, source)
     made_vocabulary = dataclasses.replace(made_vocabulary, second_type=second_type, separators=separators)
     kept = folder / KEPT_FOLDER
-    kept.mkdir(exist_ok=True)
+    make_folder(kept)
+    used = _used(source)
     for name in KEPT:
-        if (source / name).exists():
-            (kept / name).write_bytes((source / name).read_bytes())
+        if name in used:
+            copy_whole(source / name, kept / name)
+        else:
+            (kept / name).unlink(missing_ok=True)
     vocabularies.write_vocabulary(made_vocabulary, folder)
     return made_vocabulary
 
 
-def _load_flagged(source: Path) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+def _used(source: Path) -> tuple[str, ...]:
+    """The files of a folder that its tokenizer is read from. Others are not looked at, nor kept.
+
+    Raises:
+      UserError: one is a link to elsewhere, no regular file, or too large.
+    """
+    there = {name for name in KEPT if os.path.lexists(source / name)}
+    models = [set(names) for names in MODELS if set(names) <= there]
+    used = tuple(name for name in KEPT if name in there and (name in SETTINGS or name in (models or [set()])[0]))
+    for name in used:
+        given_file(source, name, LARGEST_JSON if name in SETTINGS else None)
+    return used
+
+
+def _load_flagged(source: Path, most: int = MOST_PIECES) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
     """A folder's tokenizer, in which the token of every role is special; and the roles' tokens.
 
     Raises:
       UserError: as `_load`, and a role that an ordinary piece has.
     """
-    made, named = _load(source), _special_tokens(source)
+    made, named = _load(source, most), _special_tokens(source)
     _refuse_ordinary(made, named, source)
     made.add_special_tokens(
         [
@@ -97,27 +131,32 @@ def _load_flagged(source: Path) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
     return made, named
 
 
-def _load(source: Path) -> tokenizers.Tokenizer:
+def _load(source: Path, most: int) -> tokenizers.Tokenizer:
     """A folder's tokenizer, with the settings and added tokens of the files beside it.
 
+    Args:
+      most: pieces that it may have, about.
+
     Raises:
-      UserError: there is none, or a setting that is not honoured; names it.
+      UserError: there is none, it is too large, or has a setting that is not honoured; names it.
     """
-    settings = _json(source / "tokenizer_config.json")
+    used = _used(source)
+    settings = given_json(source, "tokenizer_config.json")
     named = _special_tokens(source)
-    if (source / "tokenizer.json").exists():
-        made = load_json(source / "tokenizer.json")
+    if "tokenizer.json" in used:
+        made = load_json(source / "tokenizer.json", most)
         _refuse_contradictions(made, settings, source)
-    elif (source / "sentencepiece.bpe.model").exists():
+    elif "sentencepiece.bpe.model" in used:
+        check_file(source / "sentencepiece.bpe.model", largest_model(most))
         # Our own exports keep the model's ids and name another class.
         is_fairseq = settings.get("tokenizer_class") != "PreTrainedTokenizerFast"
         made = from_sentencepiece(source / "sentencepiece.bpe.model", is_fairseq)
-        made = _with_template(made, "<s>", "</s>", 0) if is_fairseq else made
-    elif (source / "vocab.txt").exists():
-        made = _bert(source, settings)
-        made = _with_template(made, named.get("bos", "[CLS]"), named.get("eos", "[SEP]"), 1)
-    elif (source / "vocab.json").exists() and (source / "merges.txt").exists():
-        made = _xlm(source)
+        made = _with_template(made, "<s>", "</s>", 0, source) if is_fairseq else made
+    elif "vocab.txt" in used:
+        made = _bert(source, settings, most)
+        made = _with_template(made, named.get("bos", "[CLS]"), named.get("eos", "[SEP]"), 1, source)
+    elif "vocab.json" in used:
+        made = _xlm(source, most)
     else:
         raise UserError(
             f"{source}: no tokenizer; put tokenizer.json, sentencepiece.bpe.model, vocab.txt, or vocab.json and merges.txt there"
@@ -132,10 +171,11 @@ BERT_SETTINGS = {
     "strip_accents": "strip_accents",
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
+FLAGS = ("single_word", "lstrip", "rstrip", "special")  # of an added token
 BERT_CLASSES = ("", "BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
 
 
-def _bert(source: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
+def _bert(source: Path, settings: dict[str, Any], most: int) -> tokenizers.Tokenizer:
     """BERT's tokenizer of a vocab.txt, with the settings of tokenizer_config.json."""
     found = settings.get("tokenizer_class") or ""
     if found not in BERT_CLASSES:
@@ -147,7 +187,7 @@ def _bert(source: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
             raise UserError(
                 f"{source}: tokenizer_config.json has {field} {settings[field]!r}, which is not honoured; put a tokenizer.json there that does it"
             )
-    vocabulary = read_vocab_txt(source / "vocab.txt")
+    vocabulary = read_vocab_txt(source / "vocab.txt", most)
     if settings.get("do_lower_case") is None:
         capitals = sum(piece != piece.lower() and not piece.startswith("[") for piece in vocabulary)
         told = "has no do_lower_case" if (source / "tokenizer_config.json").exists() else "is missing"
@@ -200,13 +240,35 @@ def _add_tokens(made: tokenizers.Tokenizer, settings: dict[str, Any], source: Pa
     """
     wanted: dict[int, tuple[AddedToken, str]] = {}
     roles = set(_special_tokens(source).values())
-    for content, number in _json(source / "added_tokens.json").items():
+    listed = given_json(source, "added_tokens.json")
+    for content, number in listed.items():
+        if not content or not is_number(number, whole=True):
+            raise UserError(
+                f"{source}: added_tokens.json gives {content!r} the id {number!r:.60}; it has to be a whole number"
+            )
         special = content in roles
-        wanted[int(number)] = AddedToken(content, special=special, normalized=not special), "added_tokens.json"
-    for number, token in (settings.get("added_tokens_decoder") or {}).items():
-        flags = {name: bool(token.get(name, False)) for name in ("single_word", "lstrip", "rstrip", "special")}
-        added = AddedToken(token["content"], normalized=bool(token.get("normalized", not flags["special"])), **flags)
-        wanted[int(number)] = added, "tokenizer_config.json (added_tokens_decoder)"
+        wanted[number] = AddedToken(content, special=special, normalized=not special), "added_tokens.json"
+    decoder = settings.get("added_tokens_decoder") or {}
+    field = "tokenizer_config.json (added_tokens_decoder)"
+    if not isinstance(decoder, dict):
+        raise UserError(f"{source}: {field} is {decoder!r:.60}; it has to give tokens by their ids")
+    for number, token in decoder.items():
+        flags = {name: token.get(name, False) for name in FLAGS} if isinstance(token, dict) else {}
+        written = token.get("content") if isinstance(token, dict) else None
+        if not written or not isinstance(written, str) or not re.fullmatch(r"[0-9]{1,9}", number):
+            raise UserError(
+                f"{source}: {field} gives id {number!r:.60} the token {token!r:.60}; it has to be a token's content"
+            )
+        normalized = token.get("normalized", not flags["special"])
+        if not all(isinstance(flag, bool) for flag in (*flags.values(), normalized)):
+            raise UserError(
+                f"{source}: {field} gives {written!r:.60} {token!r:.200}; its settings have to be true or false"
+            )
+        wanted[int(number)] = AddedToken(written, normalized=normalized, **flags), field
+    if len(wanted) > MOST_ADDED:
+        raise UserError(
+            f"{source}: {len(wanted):,} added tokens, where {MOST_ADDED:,} are the most; get the right tokenizer"
+        )
     there = made.get_added_tokens_decoder()
     for number, (token, where) in sorted(wanted.items()):
         if number in there and there[number].content == token.content:
@@ -218,12 +280,19 @@ def _add_tokens(made: tokenizers.Tokenizer, settings: dict[str, Any], source: Pa
                 f"{source}: {where} gives {token.content!r} id {number}, the tokenizer's next is {made.token_to_id(token.content)}; "
                 "they do not belong together"
             )
+    more: list[str] = []
     for field in ("additional_special_tokens", "extra_special_tokens"):
-        listed = settings.get(field) or _json(source / "special_tokens_map.json").get(field) or []
-        for token in listed.values() if isinstance(listed, dict) else listed:
-            content = token["content"] if isinstance(token, dict) else token
-            if not _is_special(made, content):
-                made.add_special_tokens([AddedToken(content, special=True, normalized=False)])
+        extra = settings.get(field) or given_json(source, "special_tokens_map.json").get(field) or []
+        if not isinstance(extra, (list, dict)) or len(extra) > MOST_ADDED:
+            raise UserError(f"{source}: {field} is {extra!r:.60}; it has to be a list of at most {MOST_ADDED:,} tokens")
+        for token in extra.values() if isinstance(extra, dict) else extra:
+            named = token.get("content") if isinstance(token, dict) else token
+            if not isinstance(named, str) or not named:
+                raise UserError(f"{source}: {field} has {token!r:.60}; it has to be a token's content")
+            more.append(named)
+    known = {token.content for token in made.get_added_tokens_decoder().values() if token.special}
+    new = [name for name in dict.fromkeys(more) if name not in known]
+    made.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in new])
 
 
 def _is_special(made: tokenizers.Tokenizer, name: str) -> bool:
@@ -250,6 +319,17 @@ def _refuse_ordinary(made: tokenizers.Tokenizer, named: dict[str, str], source: 
             )
 
 
+def _refuse_shared(ids: dict[str, int], source: Path) -> None:
+    """Refuse padding or a mask that is another special too: what is padded or hidden could not be told from it."""
+    for role in ("mask", "pad"):
+        for other, number in ids.items():
+            if other != role and number == ids[role] >= 0:
+                raise UserError(
+                    f"{source}: {SPECIALS[role]} and {SPECIALS[other]} have one id, {number}; give each a token of its own in "
+                    "tokenizer_config.json"
+                )
+
+
 def _pair_rule(made: tokenizers.Tokenizer, source: Path) -> tuple[int, int]:
     """`second_type` and `separators` of a vocabulary, as the folder's tokenizer puts two texts together."""
     if made.post_processor is None:
@@ -260,37 +340,42 @@ def _pair_rule(made: tokenizers.Tokenizer, source: Path) -> tuple[int, int]:
         return 1, 0
     second = of_text.index(1)
     between = sum(text is None for text in of_text[of_text.index(0) : second])
-    inputs = _json(source / "tokenizer_config.json").get("model_input_names")
+    inputs = given_json(source, "tokenizer_config.json").get("model_input_names")
     typed = inputs is None or "token_type_ids" in inputs
     return min(pair.type_ids[second], 1) if typed else 0, between
 
 
-def _xlm(source: Path) -> tokenizers.Tokenizer:
+def _xlm(source: Path, most: int) -> tokenizers.Tokenizer:
     """XLM's BPE on words at white space: text has to be cut up by Moses and lower-cased beforehand, as XLM's was."""
-    vocabulary = json.loads((source / "vocab.json").read_text())
-    lines = [line.split()[:2] for line in (source / "merges.txt").read_text().splitlines()]
+    vocabulary = given_json(source, "vocab.json", largest_model(most))
+    for piece, number in vocabulary.items():
+        if not is_number(number, whole=True) or not 0 <= number <= MOST_PIECES:
+            raise UserError(
+                f"{source}: vocab.json gives {piece!r:.60} the id {number!r:.60}; it has to be a whole number from 0"
+            )
+    check_file(source / "merges.txt", largest_model(most))
+    lines = [line.split()[:2] for line in given_text(epath.Path(source / "merges.txt")).splitlines()]
     merges = [(a, b) for a, b in (line for line in lines if len(line) == 2) if a in vocabulary or a + b in vocabulary]
     known = [(a, b) for a, b in merges if {a, b, a + b} <= vocabulary.keys()]
     made = tokenizers.Tokenizer(models.BPE(vocabulary, known, unk_token="<unk>", end_of_word_suffix="</w>"))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     made.decoder = decoders.BPEDecoder(suffix="</w>")
-    return _with_template(made, "<s>", "</s>", 0)
+    return _with_template(made, "<s>", "</s>", 0, source)
 
 
 def _special_tokens(source: Path) -> dict[str, str]:
     """Role → the token that tokenizer_config.json or special_tokens_map.json gives it."""
-    settings = _json(source / "tokenizer_config.json") | _json(source / "special_tokens_map.json")
+    settings = given_json(source, "tokenizer_config.json") | given_json(source, "special_tokens_map.json")
     found = {}
     for role, field in SPECIALS.items():
         token = settings.get(field)
         content = token.get("content") if isinstance(token, dict) else token
-        if content:
-            found[role] = content
+        if content in (None, "", False):
+            continue
+        if not isinstance(content, str):
+            raise UserError(f"{source}: {field} is {token!r:.60}; it has to be a token's content")
+        found[role] = content
     return found
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def export_tokenizer(
@@ -319,8 +404,9 @@ def export_tokenizer(
     """
     kept = folder / KEPT_FOLDER
     if kept.exists():
-        for path in kept.iterdir():
-            (out / path.name).write_bytes(path.read_bytes())
+        for name in KEPT:
+            if (path := given_file(folder, f"{KEPT_FOLDER}/{name}")) is not None:
+                copy_whole(path, out / name)
     if (out / "tokenizer.json").exists():
         _name_mask(folder, vocabulary, out)
     else:
@@ -336,16 +422,16 @@ def _write_tokenizer(
         model = folder / vocabulary.file
         made = from_sentencepiece(model)
         if family.startswith("xlm-roberta"):
-            (out / "sentencepiece.bpe.model").write_bytes(model.read_bytes())
+            copy_whole(model, out / "sentencepiece.bpe.model")
     else:
         made = load_json(folder / vocabulary.file)
         made.encode_special_tokens = False
     names = _name_specials(made, vocabulary, folder)
     second_type = min(vocabulary.second_type, max(token_types - 1, 0))
     if made.post_processor is None:
-        made = _with_template(made, names["bos"], names["eos"], second_type, vocabulary.separators)
+        made = _with_template(made, names["bos"], names["eos"], second_type, folder, vocabulary.separators)
     write_whole(out / "tokenizer.json", made.to_str())
-    settings = _json(out / "tokenizer_config.json") | {
+    settings = given_json(out, "tokenizer_config.json") | {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": positions,
         "clean_up_tokenization_spaces": False,
@@ -385,15 +471,20 @@ def _name_mask(folder: epath.Path, vocabulary: Vocabulary, out: Path) -> None:
     """Name the mask in a tokenizer_config.json that names none, as encoders without a head come, for it has one now."""
     pieces = load_tokenizer(folder / vocabulary.file).pieces
     if "mask" not in _special_tokens(out) and vocabulary.mask < len(pieces):
-        settings = _json(out / "tokenizer_config.json") | {"mask_token": pieces[vocabulary.mask]}
+        settings = given_json(out, "tokenizer_config.json") | {"mask_token": pieces[vocabulary.mask]}
         write_whole(out / "tokenizer_config.json", json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
 
 
 def _with_template(
-    made: tokenizers.Tokenizer, begin: str, end: str, second_type: int, separators: int = 0
+    made: tokenizers.Tokenizer, begin: str, end: str, second_type: int, where: epath.PathLike, separators: int = 0
 ) -> tokenizers.Tokenizer:
     """Put specials around a text; between two, `separators` ends (0: `</s>` twice, as XLM-R, others once, as BERT)."""
     vocabulary = made.get_vocab(with_added_tokens=True)
+    for name in (begin, end):
+        if name not in vocabulary:
+            raise UserError(
+                f"{where}: no {name!r}, which stands around a text; name a cls_token and a sep_token that it has"
+            )
     between = [end] * (separators or (2 if end == "</s>" else 1))
     made.post_processor = processors.TemplateProcessing(
         single=[begin, "$A", end],

@@ -6,51 +6,99 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from safetensors import SafetensorError, safe_open
 
 from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
+from mlm_jax.given import given_file, given_json
 from mlm_jax.tensor_files import write_tensors
 
 SHARD_BYTES = 5 * 10**9
+INDEX = "model.safetensors.index.json"
+LARGEST_INDEX = 100_000_000  # bytes
+MOST_TENSORS = 20_000  # of a checkpoint; XLM-R XXL has 777
 
 
-def read_weights(folder: Path) -> dict[str, np.ndarray]:
-    """Every tensor of a Hugging Face folder's checkpoint, as it is stored (bfloat16 as ml_dtypes').
+@dataclass(frozen=True)
+class Stored:
+    """A tensor of a file: its shape, known from the header, and what reads it, as it is stored (bfloat16 as ml_dtypes')."""
 
-    Returns:
-      Name → array [...] of the shape and dtype of the file.
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+
+def read_weights(folder: Path) -> dict[str, Stored]:
+    """Every tensor of a Hugging Face folder's checkpoint, by name; none is read yet.
 
     Raises:
-      UserError: there is none, only pickles, a file is missing or damaged.
+      UserError: there is none, only pickles, a file is missing, damaged, or outside of the folder.
     """
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").exists():
+    if given_file(folder, "model.safetensors") is not None:
         files = ["model.safetensors"]
-    elif index.exists():
-        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    elif index := given_json(folder, INDEX, LARGEST_INDEX):
+        files = _shards(folder, index)
     elif any(folder.glob("*.bin")):
         raise UserError(
             f"{folder}: only a pickle (.bin), which may run any code when it is read; convert it to safetensors first"
         )
     else:
-        raise UserError(f"{folder}: no model.safetensors and no model.safetensors.index.json there; check the folder")
-    tensors: dict[str, np.ndarray] = {}
+        raise UserError(f"{folder}: no model.safetensors and no {INDEX} there; check the folder")
+    stored: dict[str, Stored] = {}
     for name in files:
-        path = folder / name
-        if not path.exists():
-            raise UserError(f"{path}: missing, though {index.name} names it; get the whole checkpoint")
+        path = given_file(folder, name)
+        if path is None:
+            raise UserError(f"{folder / name}: missing, though {INDEX} names it; get the whole checkpoint")
+        stored |= _open(path)
+        if len(stored) > MOST_TENSORS:
+            raise UserError(f"{path}: over {MOST_TENSORS:,} tensors, which no encoder has; get another checkpoint")
+    return stored
+
+
+def _shards(folder: Path, index: dict[str, Any]) -> list[str]:
+    """The files that an index names.
+
+    Raises:
+      UserError: it names none, or what is no file of the folder.
+    """
+    names = index.get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise UserError(f"{folder / INDEX}: no weight_map of tensors and their files; get the whole checkpoint")
+    for tensor, name in names.items():
+        if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\\0"):
+            raise UserError(
+                f"{folder / INDEX}: {tensor} is said to be in {name!r}, which is no name of a file beside it; get another checkpoint"
+            )
+    return sorted(set(names.values()))
+
+
+def _open(path: epath.Path) -> dict[str, Stored]:
+    damaged = "not a safetensors file, or cut off"
+    try:
+        file = safe_open(path, "flax")
+        names = file.keys()
+        if len(names) > MOST_TENSORS:
+            raise UserError(f"{path}: {len(names):,} tensors, which no encoder has; get another checkpoint")
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+    except SafetensorError as e:
+        raise UserError(f"{path}: {damaged} ({e}); get it again") from e
+
+    def read(name: str) -> np.ndarray:
         try:
             # The NumPy side of the library knows no bfloat16; arrays stay in this machine's memory.
-            with jax.default_device(jax.devices("cpu")[0]), safe_open(path, "flax") as file:
-                tensors |= {key: np.asarray(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
+            with jax.default_device(jax.devices("cpu")[0]), np.errstate(over="ignore"):
+                return np.asarray(file.get_tensor(name))
         except SafetensorError as e:
-            raise UserError(f"{path}: not a safetensors file, or cut off ({e}); get it again") from e
-    return tensors
+            raise UserError(f"{path}: {damaged} ({e}); get it again") from e
+
+    return {name: Stored(shape, partial(read, name)) for name, shape in shapes.items()}
 
 
 def write_weights(
@@ -80,4 +128,4 @@ def write_weights(
         weight_map |= dict.fromkeys(shard, file)
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
-        write_whole(folder / "model.safetensors.index.json", json.dumps(index, indent=1) + "\n")
+        write_whole(folder / INDEX, json.dumps(index, indent=1) + "\n")

@@ -31,6 +31,7 @@ from mlm_jax.files import (
 )
 from mlm_jax.finetune import config as options
 from mlm_jax.finetune.models import save_model
+from mlm_jax.given import LARGEST_JSON, foreign, given_file
 from mlm_jax.interchange.agreement import corpus_lines
 from mlm_jax.interchange.folder import read_folder, write_folder
 from mlm_jax.interchange.settings import exportable_family
@@ -80,29 +81,26 @@ def import_encoder(
     if (folder / "checkpoints").exists() or (folder / "corpus").exists():
         raise UserError(f"{folder}: holds a run already; import into a new workdir")
     settings = epath.Path(source) / "config.json"
+    given_file(source, "config.json", LARGEST_JSON)
     # A workdir that import made has an encoder, and no config yet.
     if not settings.exists() and not has_initial(source):
         raise UserError(f"{source}: no config.json there; give a Hugging Face folder or the workdir of a run")
     if settings.exists() and _is_hugging_face(settings):
         if in_bucket(source):
             raise UserError(f"{source}: a Hugging Face folder is read from a local disk; copy it here first")
-        try:
+        with foreign(
+            f"{source}: not a whole Hugging Face folder", "mend its config.json, tokenizer or weights, or get it again"
+        ):
             found = read_folder(Path(source), lambda size: import_tokenizer(Path(source), folder / "vocabulary", size))
-        except (LookupError, ValueError, TypeError, ArithmeticError, AttributeError, RuntimeError, MemoryError) as e:
-            # A malformed file: report the library's own error.
-            why = (str(e).splitlines() or [""])[0][:200]
-            raise UserError(
-                f"{source}: not a whole Hugging Face folder ({type(e).__name__}: {why}); "
-                "mend its config.json, tokenizer or weights, or export it again"
-            ) from e
         # A workdir with a config is of an experiment that only starts from the encoder.
         if found.head is not None and not (folder / "config.json").exists():
             write_imported(folder, found, found.head)
     else:
         found = read_pretrained(source, which, None if mesh is None else make_mesh(mesh), model)
         make_folder(folder / "vocabulary")
-        for path in (epath.Path(source) / "vocabulary").iterdir():
-            if path.is_file() and not is_aside(path):
+        words = epath.Path(source) / "vocabulary"
+        for path in words.iterdir():
+            if path.is_file() and not is_aside(path) and given_file(words, path.name) is not None:
                 copy_whole(path, folder / "vocabulary" / path.name)
         found = dataclasses.replace(found, source=f"{source} at step {found.step:,}")
     untouched = has_initial(source) and not any((epath.Path(source) / x).exists() for x in ("checkpoints", "models"))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Iterator
 from functools import cache
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
-from mlm_jax.lines import check_text
+from mlm_jax.lines import LONGEST_LINE, check_text
 from mlm_jax.prepare.slices import Pair, Slice, SourceKind
 from mlm_jax.prepare.text import tidy
 
@@ -37,11 +38,16 @@ def shard_count(source: cfg.Source, split: str) -> int:
     return len(task.source.list_shards(split)) if isinstance(task, seqio.Task) else 1
 
 
-def named_documents(source: cfg.Source, split: str, index: int, count: int) -> Iterator[list[str]]:
+def named_documents(
+    source: cfg.Source, split: str, index: int, count: int, longest: int = LONGEST_LINE
+) -> Iterator[list[str]]:
     """The documents of one shard, in batches, in a fixed order.
 
+    Args:
+      longest: bytes of a document.
+
     Raises:
-      UserError: the data set has no text in `Source.field`.
+      UserError: the data set has no text in `Source.field`, or a longer one.
     """
     import seqio
     import tensorflow_datasets as tfds
@@ -60,6 +66,10 @@ def named_documents(source: cfg.Source, split: str, index: int, count: int) -> I
         texts = dataset.map(lambda example: {source.field: example[source.field]})
         batches = texts.batch(BATCH).as_numpy_iterator()
     for batch in batches:
+        if (size := max(map(len, batch[source.field]))) > longest:
+            raise UserError(
+                f"{source.path}: a document of {size:,} bytes, {longest:,} are the most; cut it up, or raise data.longest_document"
+            )
         yield [text for value in batch[source.field] if (text := tidy(_text(value, source.path)))]
 
 
@@ -192,10 +202,13 @@ def _import_module(source: cfg.Source) -> None:
 def _slices(source: cfg.Source, data: cfg.Data) -> list[Slice[cfg.Source]]:
     count = shard_count(source, "train")
     first: Literal["train", "both"] = "train" if source.validation else "both"
-    found = [Slice(source, first, (source.path,), index=i, count=count) for i in range(count)]
+    found = [
+        Slice(source, first, (source.path,), index=i, count=count, longest=data.longest_document) for i in range(count)
+    ]
     if source.validation:
         count = shard_count(source, source.validation)
-        found += [Slice(source, "validation", (source.path,), index=i, count=count) for i in range(count)]
+        held = Slice(source, "validation", (source.path,), count=count, longest=data.longest_document)
+        found += [dataclasses.replace(held, index=i) for i in range(count)]
     return found
 
 
@@ -206,7 +219,7 @@ def _pair_slices(parallel: cfg.Parallel) -> list[Slice[cfg.Parallel]]:
 
 def _documents(part: Slice[cfg.Source]) -> Iterator[list[str]]:
     split = part.source.validation if part.part == "validation" else "train"
-    return named_documents(part.source, split, part.index, part.count)
+    return named_documents(part.source, split, part.index, part.count, part.longest)
 
 
 TFDS = SourceKind(

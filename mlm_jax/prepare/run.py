@@ -19,7 +19,7 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import coverage, manifest
 from mlm_jax.errors import UserError
-from mlm_jax.files import fitting, make_folder, read_arrays, said, write_whole
+from mlm_jax.files import fitting, make_folder, naming, read_arrays, said, sync, write_whole
 from mlm_jax.manifest import Manifest, Shard, Split, Stream
 from mlm_jax.names import check_names
 from mlm_jax.prepare import check
@@ -187,7 +187,8 @@ def finish_stream(
             unknown = 1.0  # nothing but what normalisation drops
         splits[split] = Split(**total, shards=shards, unknown=unknown, lost=coverage.in_words(lost))
         write_seqio_info(corpus / task, split, splits[split])
-    write_whole(corpus / task / "COMPLETED", "")  # without it SeqIO takes the task for not cached
+    write_whole(corpus / task / "COMPLETED", "", listed=False)  # without it SeqIO takes the task for not cached
+    sync(corpus / task)
     loss = unigram_loss(histograms, words) if len(names) == 1 else None
     return Stream("-".join(names), names, task, splits["train"], splits["validation"], loss)
 
@@ -196,9 +197,9 @@ def write_seqio_info(folder: epath.Path, split: str, made: Split) -> None:
     """info.json and stats.json of a cached SeqIO split."""
     features = {name: {"shape": [None], "dtype": "int32"} for name in FEATURES}
     info = {"num_shards": len(made.shards), "features": features, "seqio_version": importlib.metadata.version("seqio")}
-    write_whole(folder / f"info.{split}.json", json.dumps(info))
+    write_whole(folder / f"info.{split}.json", json.dumps(info), listed=False)
     stats = {"examples": made.blocks, "tokens_tokens": made.tokens}
-    write_whole(folder / f"stats.{split}.json", json.dumps(stats))
+    write_whole(folder / f"stats.{split}.json", json.dumps(stats), listed=False)
 
 
 def token_counts(corpus: epath.Path, shards: Sequence[Shard], size: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from etils import epath
 
 from mlm_jax import records
 from mlm_jax.errors import UserError
-from mlm_jax.files import read_json, said, write_whole, writing
+from mlm_jax.files import read_json, said, sync, write_whole, writing
 from mlm_jax.prepare import packing, sources
 from mlm_jax.prepare.held_out import HeldOut
 from mlm_jax.prepare.sentence_pairs import sentence_pairs, sentences
@@ -127,6 +127,7 @@ def make_shard(job: Job) -> dict[str, Any]:
                 return stored
     try:
         result = {"fingerprint": fingerprint, "splits": {split: _write_split(job, split) for split in job.shards}}
+        sync(job.folder)
         write_whole(done, json.dumps(result) + "\n")
     except OSError as e:
         again = "then run the same command again: finished shards are kept"
@@ -155,17 +156,17 @@ def _write_split(job: Job, split: str) -> dict[str, Any]:
     number, count = job.shards[split]
     path = epath.Path(job.folder) / file_name(split, number, count)
     offsets = [0]
-    with writing(path, "wb") as file:
+    with writing(path, "wb", listed=False) as file:
         for block in make_blocks(job.text, split, job.settings, job.language_ids, tally):
             payload = records.encode_block(block)
             file.write(records.frame(payload))
             offsets.append(offsets[-1] + len(payload) + records.FRAMING)
             np.add.at(histogram, block["tokens"], 1)
-    write_whole(records.index_path(str(path)), np.array(offsets, "<u8").tobytes())
+    write_whole(records.index_path(str(path)), np.array(offsets, "<u8").tobytes(), listed=False)
     ids = np.flatnonzero(histogram)
     stored = io.BytesIO()  # NumPy opens no gs:// itself
     np.savez(stored, ids=ids, counts=histogram[ids])
-    write_whole(path.parent / f"{path.name}.histogram.npz", stored.getvalue())
+    write_whole(path.parent / f"{path.name}.histogram.npz", stored.getvalue(), listed=False)
     return vars(tally) | {"tokens": int(histogram.sum()), "blocks": len(offsets) - 1, "file_bytes": offsets[-1]}
 
 

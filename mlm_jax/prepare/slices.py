@@ -12,6 +12,7 @@ from typing import Generic, Literal, TypeVar
 from etils import epath
 
 from mlm_jax import config as cfg
+from mlm_jax.lines import LONGEST_LINE
 
 S = TypeVar("S", cfg.Source, cfg.Parallel)
 Pair = tuple[str, str]
@@ -32,6 +33,7 @@ class Slice(Generic[S]):
       fraction: of them that is then held out.
       paths: the file; two for aligned parallel files; or the data set's name.
       start, end: bytes of a plain file.
+      longest: bytes that a document may have.
       index, count: which of how many shards, for data sets.
     """
 
@@ -43,6 +45,7 @@ class Slice(Generic[S]):
     index: int = 0
     count: int = 1
     fraction: float = 0.0
+    longest: int = LONGEST_LINE
 
     def __str__(self) -> str:
         where = f" bytes {self.start:,} to {self.end:,}" if self.start else ""

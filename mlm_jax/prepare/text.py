@@ -27,7 +27,7 @@ STRAY = re.compile(
 
 
 def read_file_documents(
-    file: str, documents: str, field: str, start: int = 0, end: int | None = None
+    file: str, documents: str, field: str, start: int = 0, end: int | None = None, longest: int = LONGEST_LINE
 ) -> Iterator[list[str]]:
     """The documents that begin in a range of a file, in batches, without those that are only white space.
 
@@ -36,11 +36,12 @@ def read_file_documents(
       documents: "line" or "paragraph", for .txt.
       field: of JSON lines, that holds the text.
       start, end: bytes; the whole file unless given.
+      longest: bytes of a document. A longer paragraph is cut at a line's end into several.
 
     Raises:
-      UserError: with file and line: what `read_chunks` refuses, and a line that is not JSON or lacks the field.
+      UserError: with file and line: what `read_chunks` refuses, a line of over `longest` bytes among them, and a line that is not JSON or lacks the field.
     """
-    chunks = read_chunks(file, start, end)
+    chunks = read_chunks(file, start, end, longest, option="data.longest_document")
     if uncompressed(file).endswith(".jsonl"):
         for chunk in chunks:
             yield _json_documents(field, chunk)
@@ -48,7 +49,7 @@ def read_file_documents(
         for chunk in chunks:
             yield [text for line in chunk.lines if (text := line.strip())]
     else:
-        yield from _paragraphs(chunks)
+        yield from _paragraphs(chunks, longest)
 
 
 def tidy(text: str) -> str:
@@ -70,17 +71,21 @@ def _json_documents(field: str, chunk: Chunk) -> list[str]:
     return found
 
 
-def _paragraphs(chunks: Iterator[Chunk]) -> Iterator[list[str]]:
-    """Join lines up to blank ones; a document may go on over several chunks."""
+def _paragraphs(chunks: Iterator[Chunk], longest: int) -> Iterator[list[str]]:
+    """Join lines up to blank ones, or as many as `longest` bytes have room for; a document may go on over several chunks."""
     current: list[str] = []
+    size = 0
     for chunk in chunks:
         found = []
         for line in chunk.lines:
-            if text := line.strip():
-                current.append(text)
-            elif current:
+            text = line.strip()
+            length = len(text.encode()) + 1
+            if current and (not text or size + length > longest + 1):
                 found.append("\n".join(current))
-                current = []
+                current, size = [], 0
+            if text:
+                current.append(text)
+                size += length
         yield found
     if current:
         yield ["\n".join(current)]
@@ -154,14 +159,15 @@ def _file_slices(
         if epath.Path(file).stat().length == 0:
             raise UserError(f"{file}: empty; remove it, or give the language some text")
     return [
-        Slice(source, part, (file,), start, end)
+        Slice(source, part, (file,), start, end, longest=data.longest_document)
         for file in files
         for start, end in cut_file(file, source.documents, data.shard_bytes)
     ]
 
 
 def _documents(part: Slice[cfg.Source]) -> Iterator[list[str]]:
-    return read_file_documents(part.paths[0], part.source.documents, part.source.field, part.start, part.end)
+    source = part.source
+    return read_file_documents(part.paths[0], source.documents, source.field, part.start, part.end, part.longest)
 
 
 def _pair_slices(parallel: cfg.Parallel) -> list[Slice[cfg.Parallel]]:

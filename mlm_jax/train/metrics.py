@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any, TypedDict
 
 import jax
@@ -61,7 +62,7 @@ class MetricsWriter:
         self._lines = list(map(_line, self.kept))
         self._write_all()
         self._file = None if in_bucket(path) else path.open("a")
-        self._board = SummaryWriter(str(epath.Path(workdir) / "tensorboard"), purge_step=step + 1)
+        self._board = _open_board(str(epath.Path(workdir) / "tensorboard"), step)
 
     def write(self, record: Record) -> None:
         """Append a record with `kind` and `step`; its numbers go to TensorBoard too."""
@@ -102,12 +103,48 @@ class MetricsWriter:
             self.flush()
         finally:
             if self._file is not None:
-                self._file.close()
+                with naming(self._path):
+                    self._file.close()
             self._board.close()
 
     def _write_all(self) -> None:
         write_whole(self._path, "".join(self._lines))
         self._written = time.monotonic()
+
+
+def _open_board(folder: str, step: int) -> SummaryWriter:
+    """TensorBoard's log. Where it cannot be written a run goes on without it, since metrics.jsonl has all of it.
+
+    Otherwise its thread would end with a traceback, and the run would wait for that thread for ever.
+    """
+    try:
+        board = SummaryWriter(folder, purge_step=step + 1)
+    except OSError as e:
+        _warn_of_board(folder, e)
+        return SummaryWriter(folder, write_to_disk=False)
+    records = board.file_writer.event_writer._ev_writer._py_recordio_writer
+    failed = False
+
+    def tolerant(call: Callable[..., None]) -> Callable[..., None]:
+        def run(*arguments: Any) -> None:
+            nonlocal failed
+            if failed:
+                return
+            try:
+                call(*arguments)
+            except OSError as e:
+                failed = True
+                _warn_of_board(folder, e)
+
+        return run
+
+    for name in ("write", "flush", "close"):
+        setattr(records, name, tolerant(getattr(records, name)))
+    return board
+
+
+def _warn_of_board(folder: str, error: OSError) -> None:
+    console.warn(f"{folder}: {error.strerror or error}; the run goes on without TensorBoard's log from here")
 
 
 def _line(record: Record) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from mlm_jax.encode.given import as_text
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.arrays import Encoded, Items
-from mlm_jax.finetune.config import Data, Labelled, Task
+from mlm_jax.finetune.config import LARGEST, Data, Labelled, Task
 from mlm_jax.finetune.examples import Example, named_fields
 from mlm_jax.finetune.packing import Batch, Shape
 from mlm_jax.lines import read_json_lines, read_table, uncompressed
@@ -134,9 +134,9 @@ class TaskKind(abc.ABC):
         """(file:line, text, pair or None, label or None) of a file of columns or of JSON lines."""
         suffix = Path(uncompressed(path)).suffix
         if suffix == ".tsv":
-            rows = read_table(path, data.columns)
+            rows = read_table(path, data.columns, data.largest_file, LARGEST)
         elif suffix == ".jsonl":
-            rows = read_json_lines(path)
+            rows = read_json_lines(path, data.largest_file, LARGEST)
         else:
             raise UserError(f"{path}: task.kind {self.name} reads {self.reads} files")
         for where, row in rows:

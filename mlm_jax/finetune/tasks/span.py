@@ -19,7 +19,7 @@ from mlm_jax.encode.given import as_text
 from mlm_jax.encode.rows import placed
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.arrays import Encoded, Items
-from mlm_jax.finetune.config import Data, Task
+from mlm_jax.finetune.config import LARGEST, Data, Task
 from mlm_jax.finetune.examples import Example
 from mlm_jax.finetune.packing import Batch, Shape
 from mlm_jax.finetune.tasks.base import Losses, Prediction, TaskKind
@@ -61,7 +61,7 @@ class Span(TaskKind):
         """The questions of a file, paragraph by paragraph."""
         if Path(uncompressed(path)).suffix != ".json":
             raise UserError(f"{path}: task.kind span reads SQuAD files (.json)")
-        yield from squad(path, labels)
+        yield from squad(path, labels, data.largest_file)
 
     def check_given(self, example: Example, data: Data) -> Example:
         """A question and its paragraph."""
@@ -180,9 +180,11 @@ class Span(TaskKind):
         return self.architecture + ("Simple" if family == "xlm" else "")
 
 
-def squad(path: str, labels: bool) -> Iterator[list[Example]]:
-    """Questions of a SQuAD file (1.1 or 2.0), paragraph by paragraph."""
-    read = parse_json("\n".join(line for _, line in read_lines(path)), partial(at_line, path))
+def squad(path: str, labels: bool, most: int) -> Iterator[list[Example]]:
+    """Questions of a SQuAD file (1.1 or 2.0), of `most` bytes at most, paragraph by paragraph."""
+    # Such a file is often one line.
+    lines = read_lines(path, most, None, LARGEST)
+    read = parse_json("\n".join(line for _, line in lines), partial(at_line, path))
     try:
         articles = read["data"]
         paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]

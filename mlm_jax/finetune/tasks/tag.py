@@ -54,7 +54,9 @@ class Tag(TaskKind):
 
     def read_file(self, path: str, data: Data, labels: bool = True) -> Iterator[list[Example]]:
         suffix = Path(uncompressed(path)).suffix
-        if suffix in CONLL or (suffix == ".tsv" and not data.columns and looks_like_conll(path, data.text)):
+        if suffix in CONLL or (
+            suffix == ".tsv" and not data.columns and looks_like_conll(path, data.text, data.largest_file)
+        ):
             examples = read_conll(path, data, labels)
         else:
             examples = (tagged_words(*row, data) for row in self.read_rows(path, data, labels))
