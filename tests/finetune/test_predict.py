@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -258,3 +259,65 @@ def test_a_folder_that_export_wrote_predicts_the_same(models, tmp_path, capsys):
     (tmp_path / "suite.py").write_text(f"{imports}\n\ndef get_config():\n    return {config!r}\n")
     assert cli.main(["evaluate", str(tmp_path / "suite.py")]) == 0
     assert "100.0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "place", ["link", "dangling", "device", "null", "private", "full", "folder", "standard output"]
+)
+def test_where_predictions_go(models, tmp_path, place, capsys):
+    (tmp_path / "in.txt").write_text("so\n")
+    (tmp_path / "real").write_text("old")
+    out = tmp_path / "out"
+    if place == "device":
+        try:
+            os.mknod(out, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+            out.write_text("")
+        except OSError:
+            pytest.skip("needs the right to make devices")
+    elif place == "private":
+        out.write_text("old")
+        out.chmod(0o600)
+    else:
+        out.symlink_to(
+            {
+                "null": "/dev/null",
+                "full": "/dev/full",
+                "folder": tmp_path,
+                "link": "real",
+                "standard output": "/dev/stdout",
+            }.get(place, "new")
+        )
+    before = out.lstat()
+    status = cli.main(["predict", str(models["folder"] / "classify"), str(tmp_path / "in.txt"), str(out)])
+    said = capsys.readouterr()
+    assert (out.lstat().st_mode, out.lstat().st_rdev) == (before.st_mode, before.st_rdev)
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".partial")]
+    if place in ("full", "folder"):
+        message = {"full": f"{out}: No space left on device; free space there, then run", "folder": "is a folder"}[
+            place
+        ]
+        assert status == 2 and message in said.err and said.err.count("\n") == 1
+        return
+    assert status == 0
+    if place == "standard output":
+        assert json.loads(said.out)["text"] == "so" and "1 examples" in said.err  # nothing else among the lines
+    elif place not in ("device", "null"):
+        assert json.loads(out.read_text())["text"] == "so"
+
+
+def test_standard_output_that_is_full_is_one_line(models, tmp_path, monkeypatch, capsys):
+    (tmp_path / "in.txt").write_text("so – ü\n")
+    arguments = ["predict", str(models["folder"] / "classify"), str(tmp_path / "in.txt"), "-"]
+    shown = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr("sys.stdout", shown)
+    assert cli.main(arguments) == 0
+    assert json.loads(shown.buffer.getvalue().decode())["text"] == "so – ü"
+    capsys.readouterr()
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert cli.main(arguments) == 2
+        monkeypatch.undo()
+    errors = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
+    assert errors == [
+        "error: standard output: No space left on device; free space there, then run the same command again"
+    ]
