@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import shlex
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from mlm_jax import console
 from mlm_jax.errors import UserError
 from mlm_jax.fields import Difference, FixedBy, differences, types_of
 from mlm_jax.files import make_folder, read_json, said, write_whole
+from mlm_jax.patterns import matching_files
 from mlm_jax.starts import last_saved, note_start
 
 SHOWN = 8  # options that differ, named in a message
@@ -87,7 +87,7 @@ def warn_of_newer(made: epath.Path, globs: Sequence[str]) -> None:
         return
     since = made.stat().mtime
     # Compare in whole seconds, the resolution of object stores; skip files that have vanished.
-    present = (path for pattern in globs for path in glob.glob(pattern) if os.path.exists(path))
+    present = (path for pattern in globs for path in matching_files(pattern) if os.path.exists(path))
     newer = sorted(path for path in present if int(os.stat(path).st_mtime) > since)
     if newer:
         others = f" and {len(newer) - 1:,} others" if len(newer) > 1 else ""

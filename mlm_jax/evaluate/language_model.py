@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import glob
 import itertools
 import math
 import zlib
@@ -19,6 +18,7 @@ from mlm_jax.encode.run import frame, items_of, make_run
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate.config import Text
 from mlm_jax.lines import read_lines
+from mlm_jax.patterns import matching_files
 from mlm_jax.pretrained import Pretrained
 from mlm_jax.tokenizers import Tokenizer
 from mlm_jax.train.validate import LOST, validation_sums
@@ -61,7 +61,7 @@ def make_measure(pretrained: Pretrained, tokenizer: Tokenizer, mesh: jax.shardin
     )
 
     def measure(text: Text, most: int) -> tuple[dict[str, float], int]:
-        paths = sorted(glob.glob(text.path))
+        paths = matching_files(text.path)
         lines = (line for path in paths for _, line in read_lines(path) if line.strip())
         found = list(itertools.islice(lines, most))
         if not found:

@@ -320,7 +320,9 @@ def read_rows(path: epath.Path) -> list[FinetunedRow]:
 
 def finished(workdir: epath.Path) -> list[epath.Path]:
     """The results of the models that are finished."""
-    return sorted((workdir / "models").glob("*/results.json")) if (workdir / "models").exists() else []
+    # Not by a glob, for which brackets in the workdir's own path would be part of the pattern.
+    models = (workdir / "models").iterdir() if (workdir / "models").is_dir() else ()
+    return sorted(model / "results.json" for model in models if (model / "results.json").exists())
 
 
 def table(rows: Sequence[FinetunedRow], source: str) -> str:

@@ -44,7 +44,7 @@ def run_all_in_beam(function: Callable[[Any], Any], jobs: Sequence[Any], options
             raise
         except Exception as e:
             raise UserError(f"data.runner: the Beam pipeline failed ({str(e).strip().splitlines()[-1][:300]})") from e
-        for path in sorted(epath.Path(folder).glob("results*")):
+        for path in sorted(x for x in epath.Path(folder).iterdir() if x.name.startswith("results")):
             for line in path.read_text().splitlines():
                 number, result = json.loads(line)
                 yield number, result

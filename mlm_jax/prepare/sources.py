@@ -12,6 +12,7 @@ from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax.errors import UserError
 from mlm_jax.language_names import folded
+from mlm_jax.patterns import matching_files
 from mlm_jax.prepare import named, sample, text
 from mlm_jax.prepare.slices import Pair, Slice, SourceKind
 
@@ -62,7 +63,7 @@ def _resolve(source: cfg.Source) -> Iterator[cfg.Source]:
     elif "{language}" in source.path:
         pattern = re.escape(source.path).replace(r"\{language\}", "(?P<language>[^/]+)", 1)
         pattern = pattern.replace(r"\{language\}", "(?P=language)").replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
-        matches = [re.fullmatch(pattern, path) for path in text.glob_files(source.path.replace("{language}", "*"))]
+        matches = [re.fullmatch(pattern, path) for path in matching_files(source.path.replace("{language}", "*"))]
         found = sorted({m["language"] for m in matches if m})
         if source.language != "*":
             found = [language for language in found if language == source.language]

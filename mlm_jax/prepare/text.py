@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import re
 from collections.abc import Iterator
 from typing import Literal
@@ -14,6 +13,7 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.lines import LONGEST_LINE, UNPACK, Chunk, parse_json, read_chunks, uncompressed
+from mlm_jax.patterns import matching_files
 from mlm_jax.prepare.columns import are_quoted, find_columns, heading, unquote
 from mlm_jax.prepare.slices import Pair, Slice, SourceKind
 
@@ -116,23 +116,6 @@ def cut_file(file: str, documents: str, size: int) -> list[tuple[int, int | None
     return list(zip(starts, [*starts[1:], length], strict=True))
 
 
-def glob_files(pattern: str) -> list[str]:
-    """Files that match a pattern, sorted; the pattern may have wildcards in any of its folders."""
-    if epath.Path(pattern).exists():
-        return [pattern]
-    if not any(c in pattern for c in "*?["):
-        return []
-    root: list[str] = []
-    names = pattern.split("/")
-    # A folder that is there is no pattern, whatever is in its name.
-    while not any(c in names[0] for c in "*?[") or epath.Path("/".join([*root, names[0]])).exists():
-        root.append(names.pop(0))
-    folder = "/".join(root) or ("/" if pattern.startswith("/") else ".")
-    prefix = f"{'/'.join(root)}/" if root else ""
-    found = epath.Path(glob.escape(folder)).glob("/".join(names))
-    return sorted(prefix + str(path.relative_to(folder)) for path in found if not path.is_dir())
-
-
 def _slices(source: cfg.Source, data: cfg.Data) -> list[Slice[cfg.Source]]:
     found = _file_slices(source, source.path, "train" if source.validation else "both", data)
     return found + (_file_slices(source, source.validation, "validation", data) if source.validation else [])
@@ -141,7 +124,7 @@ def _slices(source: cfg.Source, data: cfg.Data) -> list[Slice[cfg.Source]]:
 def _file_slices(
     source: cfg.Source, pattern: str, part: Literal["train", "validation", "both"], data: cfg.Data
 ) -> list[Slice[cfg.Source]]:
-    files = glob_files(pattern)
+    files = matching_files(pattern)
     if not files:
         raise UserError(f"data.sources: language {source.language}: no file matches {pattern}; check the path")
     for file in files:

@@ -18,7 +18,7 @@ from mlm_jax.report.neutrality import finding, heat_map
 from mlm_jax.report.page import COLUMNS, write_report
 from mlm_jax.report.plots import baseline, new_axes, sampling, spread, validation, widen
 from mlm_jax.report.results import headline
-from mlm_jax.report.run import read_run, summary_table
+from mlm_jax.report.run import Run, read_run, summary_table
 from mlm_jax.report.svg import styled
 from mlm_jax.results import BenchmarkRow, probe_rows
 from mlm_jax.starts import note_start, read_starts
@@ -273,3 +273,10 @@ def test_heat_maps_of_few_languages_have_numbers_and_fit_a_phone(count, wide):
     assert numbers == ([] if wide else ["" if i == j else "99" for i in range(count) for j in range(count)])
     assert len(figure.axes) == 1 + wide and (wide or figure.get_figwidth() * 72 == 340)
     assert figure.axes[0].images[0].get_clim() == (90, 100)
+
+
+@pytest.mark.parametrize(("continued", "steps"), [((), [10, 20, 30]), ((14,), [10, 30]), ((5, 14, 25), [10, 20, 30])])
+def test_the_first_line_after_a_continue_is_no_part_of_the_median(continued, steps):
+    train = [{"step": step, "tokens_per_second": 10.0} for step in (10, 20, 30)]
+    run = Run("run", train, [], [], {}, continued)
+    assert [r["step"] for r in run.steady] == steps  # all, where nothing would be left

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import abc
-import glob
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from mlm_jax.finetune.packing import Batch, Shape
 from mlm_jax.lines import read_json_lines, read_table, uncompressed
 from mlm_jax.model.batch import PackedBatch
 from mlm_jax.model.task_head import pool
+from mlm_jax.patterns import matching_files
 from mlm_jax.tokenizers import Tokenizer
 from mlm_jax.vocabulary import Vocabulary
 
@@ -106,7 +106,7 @@ class TaskKind(abc.ABC):
         Raises:
           UserError: no such file, no such column, a line of another shape; names file and line.
         """
-        paths = sorted(glob.glob(part.path)) or ([part.path] if Path(part.path).is_file() else [])
+        paths = matching_files(part.path)
         if not paths:
             raise UserError(f"{part.path}: no such file ({part.language}); mend the path or glob")
         found: list[Example] = []
