@@ -19,7 +19,7 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import coverage, manifest
 from mlm_jax.errors import UserError
-from mlm_jax.files import fitting, make_folder, naming, read_arrays, said, sync, write_whole
+from mlm_jax.files import fitting, make_folder, read_arrays, said, sync, write_whole
 from mlm_jax.manifest import Manifest, Shard, Split, Stream
 from mlm_jax.names import check_names
 from mlm_jax.prepare import check
