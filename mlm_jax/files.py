@@ -28,9 +28,8 @@ from etils import epath
 from mlm_jax.errors import UserError
 from mlm_jax.typed import as_type
 
-before_writing: list[
-    Callable[[], None]
-] = []  # what `writing` does first, and again before a file takes its place: see `lock.check`
+# What `writing` does first, and again before a file takes its place: see `lock.check`.
+before_writing: list[Callable[[], None]] = []
 ASIDE = re.compile(r"\..*\.[0-9a-f]{16}\.partial")
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # of file systems that cannot
 CHUNK = 1 << 20
