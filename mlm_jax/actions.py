@@ -101,7 +101,7 @@ def prepare_here(config: cfg.Config, arguments: list[str], there: bool) -> int:
 def pretrain(config: cfg.Config, arguments: list[str]) -> int:
     """Prepare what is missing, then train; continues where the workdir stands.
 
-    SIGTERM and Ctrl-C finish the step, save and exit; the same command continues the run. With several processes
+    SIGTERM, Ctrl-C and a terminal that goes away finish the step, save and exit; the same command continues the run. With several processes
     (`hosts`) the workdir has to be prepared, and the first of them alone writes what is not a checkpoint.
     """
     with as_one_of_several(config.hosts, config.workdir, "pretrain") as first:
@@ -151,7 +151,7 @@ def pretrain_here(config: cfg.Config, arguments: list[str], first: bool) -> int:
 def finetune(config: Finetune, arguments: list[str]) -> int:
     """Train the models of a transfer regime on labelled data, choose among their checkpoints, and test them.
 
-    SIGTERM and Ctrl-C finish the update, save and exit; the same command continues. Prints a table of languages, and leaves
+    SIGTERM, Ctrl-C and a terminal that goes away finish the update, save and exit; the same command continues. Prints a table of languages, and leaves
     it in the workdir as results.json, .csv and .html, beside the models and what they predicted. With several processes (`hosts`)
     the first alone writes what is not a checkpoint.
     """
