@@ -107,7 +107,7 @@ class Data:
     """Uncompressed text files are prepared in slices of this many bytes, in parallel."""
     longest_document: Annotated[int, AtLeast(1_000)] = 10_000_000
     """Bytes of a document. A longer paragraph is cut at the end of a line into several documents; a longer line is refused, with its
-    place. Bounds the memory: a document takes roughly 60 times as much."""
+    place. Bounds the memory: a document takes 60 to 100 times as much."""
     workers: Annotated[int, AtLeast(0), MAY_CHANGE] = 0
     """Preparation processes; 0: one per core."""
     runner: Annotated[Literal["pool", "beam"], MAY_CHANGE] = "pool"
