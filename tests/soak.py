@@ -29,9 +29,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from tests.corpora import logged, make_workdir
-from tests.drill import TIMEOUT, saved
+from tests.drill import saved
 from tests.processes import Processes
 
+TIMEOUT = 60  # hosts.timeout
 EVERY = 20  # steps from save to save
 FAULTS = ("kill one", "kill both", "terminate", "interrupt", "kill at start", "stop and continue")
 # Reading waits, so that hours of a tiny model are not millions of steps, nor take the machine.
@@ -62,6 +63,15 @@ def restored(workdir: str, step: int) -> list[np.ndarray]:
         return [np.asarray(leaf) for leaf in jax.tree.leaves(checkpointer.restore(path, wanted))]
 
 
+def begins(processes: Processes) -> bool:
+    """Wait until the training begins; False where a process has ended, as where a busy machine lets one come too late."""
+    while "parameters," not in processes.said("out")[0]:
+        if any(p.poll() is not None for p in processes.started):
+            return False
+        time.sleep(0.05)
+    return True
+
+
 def befall(fault: str, processes: Processes, rng: random.Random) -> bool:
     """Do it; whether the processes end of it."""
     one = rng.choice(processes.started)
@@ -75,7 +85,7 @@ def befall(fault: str, processes: Processes, rng: random.Random) -> bool:
             one.send_signal(signal.SIGINT)
         case "stop and continue":
             one.send_signal(signal.SIGSTOP)
-            time.sleep(rng.uniform(1, TIMEOUT / 2))
+            time.sleep(rng.uniform(1, 20))
             one.send_signal(signal.SIGCONT)
             return False
         case _:
@@ -107,7 +117,10 @@ def main() -> None:
                 if fault == "kill at start":
                     time.sleep(rng.uniform(0, 15))
                 else:
-                    processes.wait_until(lambda said: "parameters," in said)
+                    if not begins(processes):
+                        print(f"the processes did not meet, or one ended: {processes.wait()}; again", flush=True)
+                        processes = None
+                        continue
                     began = next(line for line in processes.said("out")[0].splitlines() if "parameters," in line)
                     assert (f"continuing at step {before:,} " if before else "from step 0 ") in began, began
             elif fault == "kill at start":
