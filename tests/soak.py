@@ -155,11 +155,9 @@ def main() -> None:
         if processes:
             befall("kill both", processes, rng)
             processes.wait()
-        common = max(
-            int(p.name)
-            for p in (Path(run.workdir) / "checkpoints").iterdir()
-            if p.name.isdecimal() and int(p.name) % EVERY == 0
-        )
+        steps = [int(p.name) for p in (Path(run.workdir) / "checkpoints").iterdir() if p.name.isdecimal()]
+        common = max((step for step in steps if step % EVERY == 0), default=0)
+        assert common, "no checkpoint that an unbroken run saves too; soak for longer"
         print(f"{dict(counts)}; now an unbroken run to step {common:,}", flush=True)
         unbroken = Processes(folder / "unbroken", whole, 2, 1, timeout=TIMEOUT)
         while saved(whole.workdir) < common:
