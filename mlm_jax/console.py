@@ -29,11 +29,20 @@ def say(text: str) -> None:
     """
     try:
         print(text, flush=True)
-    except BrokenPipeError:
-        raise
     except OSError as e:
-        silence(sys.stdout)
-        warn(f"standard output: {e.strerror or e}; going on without it")
+        go_on_without_output(e)
+
+
+def go_on_without_output(error: OSError) -> None:
+    """Say that standard output cannot be written to, and print nothing there any more.
+
+    Raises:
+      BrokenPipeError: whoever read it has gone.
+    """
+    if isinstance(error, BrokenPipeError):
+        raise error
+    silence(sys.stdout)
+    warn(f"standard output: {error.strerror or error}; going on without it")
 
 
 def say_aside(text: str) -> None:

@@ -16,6 +16,7 @@ import tyro
 
 from mlm_jax import config as cfg
 from mlm_jax.commands import WITH_CONFIG, Command, find_command
+from mlm_jax.console import go_on_without_output
 from mlm_jax.errors import UserError
 from mlm_jax.fields import options as options_of
 from mlm_jax.start import with_positions
@@ -68,6 +69,9 @@ def parse(name: str, arguments: list[str]) -> Any:
         if e.code:
             raise UserError(f"{' '.join(options)}: {_first_sentence(said.getvalue())}; see --help") from None
         raise
+    except OSError as e:  # of --help
+        go_on_without_output(e)
+        raise SystemExit(0) from None
     if isinstance(config, cfg.Config):
         config = with_positions(config)
     command.validate(config)

@@ -147,24 +147,25 @@ def curves(folder: epath.Path) -> list[Plot]:
     out = []
     models = sorted((folder / "models").iterdir()) if (folder / "models").exists() else []
     for number, model in enumerate(models):
-        records = isolated(read_metrics(model))
-        train = [r for r in records if r["kind"] == "train"]
-        dev = [r for r in records if r["kind"] == "dev"]
-        if not train:
-            continue
-        first, last = train[0]["loss"], train[-1]["loss"]
-        figure, axes = new_axes(
-            f"{isolated(model.name)}: training loss from {first:.2f} to {last:.2f}", unit="training loss"
-        )
-        steps = [r["step"] for r in train]
-        axes.plot(steps, [r["loss"] for r in train], color=BLUE, marker=marker(steps), markersize=3)
-        axes.set_xlabel("update")
-        axes.locator_params(axis="x", integer=True, nbins=6)
-        widen(axes, 0.05 * max(r["loss"] for r in train))
-        out.append(plot_of([figure], "Training loss by update.", f"loss{number}"))
-        if dev:
-            figure = on_dev(isolated(model.name), dev)
-            out.append(plot_of([figure], "The metric on each dev set, by update.", f"dev{number}"))
+        with fitting(str(model / "metrics.jsonl")):
+            records = isolated(read_metrics(model))
+            train = [r for r in records if r["kind"] == "train"]
+            dev = [r for r in records if r["kind"] == "dev"]
+            if not train:
+                continue
+            first, last = train[0]["loss"], train[-1]["loss"]
+            figure, axes = new_axes(
+                f"{isolated(model.name)}: training loss from {first:.2f} to {last:.2f}", unit="training loss"
+            )
+            steps = [r["step"] for r in train]
+            axes.plot(steps, [r["loss"] for r in train], color=BLUE, marker=marker(steps), markersize=3)
+            axes.set_xlabel("update")
+            axes.locator_params(axis="x", integer=True, nbins=6)
+            widen(axes, 0.05 * max(r["loss"] for r in train))
+            out.append(plot_of([figure], "Training loss by update.", f"loss{number}"))
+            if dev:
+                figure = on_dev(isolated(model.name), dev)
+                out.append(plot_of([figure], "The metric on each dev set, by update.", f"dev{number}"))
     return out
 
 
