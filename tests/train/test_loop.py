@@ -381,7 +381,10 @@ def test_a_terminal_that_goes_away_stops_a_run_that_is_saved(tmp_path):
     ended.set()
     reader.join()
     os.close(shell)
-    assert process.wait(300) == 128 + signal.SIGHUP
+    try:
+        assert process.wait(300) == 128 + signal.SIGHUP
+    finally:
+        process.kill()
     [saved] = (tmp_path / "run" / "checkpoints").iterdir()
     assert int(saved.name) >= 20
     assert not (tmp_path / "run" / "running.json").exists()
