@@ -7,12 +7,18 @@ from typing import NoReturn
 
 INTERRUPTED = "interrupted; the same command goes on from what is done"
 
+CONTROLS = {*map(chr, (*range(32), *range(127, 160))), "\u2028", "\u2029"}
+
 
 class UserError(Exception):
     """Bad input: one line that says what is wrong, where, and what to do.
 
-    The command line prints it as `error: ...` and exits with status 2, without a traceback.
+    The command line prints it as `error: ...` and exits with status 2, without a traceback. Line ends and other control characters, which
+    names and values that it cites may hold, are escaped.
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__("".join(repr(c)[1:-1] if c in CONTROLS else c for c in str(message)))
 
 
 class Ended(Exception):

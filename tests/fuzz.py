@@ -60,7 +60,7 @@ from mlm_jax.workdir import own_workdir
 from tests.corpora import make_workdir
 from tests.report.test_page import make_run
 
-LONGEST = 30  # seconds for a case
+LONGEST = 30  # seconds of processor time for a case
 DEEP = 100_000  # brackets
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, 0.5, 1e308, float("nan"), float("inf"), "", "x", "../x", "/", "\0", "a\nb", "é" * 300,
@@ -397,8 +397,8 @@ def _too_slow(*_: Any) -> None:
 def judge(target: Target, content: bytes) -> str:
     """Empty where the reader reads the content, or refuses it in a line; otherwise what happened."""
     target.file.write_bytes(content)
-    before = signal.signal(signal.SIGALRM, _too_slow)
-    signal.alarm(LONGEST)
+    before = signal.signal(signal.SIGPROF, _too_slow)
+    signal.setitimer(signal.ITIMER_PROF, LONGEST)
     try:
         with (
             warnings.catch_warnings(),
@@ -415,8 +415,8 @@ def judge(target: Target, content: bytes) -> str:
     except Exception:
         return traceback.format_exc()
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
     return ""
 
 

@@ -2,6 +2,7 @@
 """What JSON holds, as a type, or where it is of another."""
 
 import json
+import pickle
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
@@ -94,3 +95,9 @@ def test_damaged_arrays_are_refused(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"a.npz: damaged .*; restore it"):
         read_arrays(path, ids=("int64", 1))
+
+
+def test_what_a_refusal_cites_stays_in_its_line():
+    told = str(UserError("a\nb\r\x1b[2J\u2028c: no such file; é 中 \\n"))
+    assert told == "a\\nb\\r\\x1b[2J\\u2028c: no such file; é 中 \\n"
+    assert str(UserError(told)) == told and str(pickle.loads(pickle.dumps(UserError("a\nb")))) == "a\\nb"
