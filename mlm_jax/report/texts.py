@@ -14,15 +14,15 @@ REPLACED = "\N{REPLACEMENT CHARACTER}"
 
 
 def isolated(value: Any) -> Any:
-    """JSON, in which texts with letters that run from right to left, or with bidi controls, turn none of what they will stand in."""
+    """JSON, in which texts with letters that run from right to left, or with bidi controls, turn none of what they will stand in: `readable`."""
     if isinstance(value, dict):
         return {isolated(name): isolated(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(map(isolated, value))
-    if not isinstance(value, str) or value.isascii():
+    if not isinstance(value, str):
         return value
     turns = any(unicodedata.bidirectional(c) in ("R", "AL") or c in (ISOLATE, END) for c in value)
-    return f"{ISOLATE}{readable(value)}{END}" if turns else value
+    return f"{ISOLATE}{readable(value)}{END}" if turns else readable(value)
 
 
 def readable(value: Any) -> Any:

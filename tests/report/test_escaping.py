@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
+from mlm_jax.errors import UserError
 from mlm_jax.report.neutrality import write_analysis_page
 from mlm_jax.report.page import write_report
 from mlm_jax.report.results import write_results_page
@@ -96,7 +97,12 @@ def check(tmp_path_factory, write, name):
     folder, other = tmp_path_factory.mktemp("p") / "run", tmp_path_factory.mktemp("p") / "run"
     for made in (folder, other):
         made.mkdir()
-    page, plain = write(folder, name).read_text(), write(other, "qq").read_text()
+    try:
+        page, plain = write(folder, name).read_text(), write(other, "qq").read_text()
+    except UserError:
+        if "\0" in name:  # which no file of a workdir holds
+            return
+        raise
     found, expected = Parsed(page), Parsed(plain)
     assert found.elements == expected.elements
     # Every bidi isolate ends, and there is no other control.
@@ -104,7 +110,7 @@ def check(tmp_path_factory, write, name):
     depth = 0
     for c in found.text:
         depth += (c == "\u2068") - (c == "\u2069")
-        assert depth in (0, 1, 2, 3)
+        assert depth >= 0
     assert not depth
     if not set(name) & set("\u202a\u202e\u2066\u2067\u2068\u2069\0\x1b\x7f\ufffe"):
         told = found.text.replace("\u2068", "").replace("\u2069", "")
@@ -154,4 +160,5 @@ def test_what_would_turn_a_page_around_is_replaced(text, shown):
 
 
 def test_names_from_right_to_left_stand_apart():
+    assert isolated(["a\u2066b", "\x1b", "é", 7]) == ["a\ufffdb", "\ufffd", "é", 7]
     assert isolated({"עברית": ["x", ("\u2069\u202e",)]}) == {"\u2068עברית\u2069": ["x", ("\u2068\ufffd\ufffd\u2069",)]}
