@@ -35,8 +35,8 @@ from mlm_jax.fields import (
     Within,
     check_bounds,
 )
-from mlm_jax.files import read_json
 from mlm_jax.names import check_names
+from mlm_jax.stored import read_json
 from mlm_jax.typed import as_type
 
 EXPONENT = Within(0, 1, note=" (0 draws languages evenly, 1 as often as they occur)")

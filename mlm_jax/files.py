@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import io
 import json
 import os
 import re
@@ -22,11 +21,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 from etils import epath
 
 from mlm_jax.errors import UserError
-from mlm_jax.typed import as_type
 
 # What `writing` does first, and again before a file takes its place: see `lock.check`.
 before_writing: list[Callable[[], None]] = []
@@ -366,101 +363,6 @@ def link(source: epath.PathLike, target: epath.PathLike) -> None:
 def write_json(path: epath.PathLike, content: Any, indent: int | None = None) -> None:
     """Write a JSON file, whole, with letters of any script as they are."""
     write_whole(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
-
-
-ADVICE = "restore it from a copy, or start anew"
-
-
-def read_json(path: epath.PathLike, kind: Any = Any, advice: str = ADVICE) -> Any:
-    """What a JSON file holds.
-
-    Args:
-      kind: the type that it is of (`typed.as_type`).
-      advice: what to do about a file that is damaged, for the message.
-
-    Raises:
-      UserError: it is not JSON, or of another type.
-    """
-    check_file(path)
-    with naming(path):
-        content = epath.Path(path).read_bytes()
-    return parse_stored(content, str(path), kind, advice)
-
-
-def parse_stored(content: str | bytes, where: str, kind: Any, advice: str = ADVICE) -> Any:
-    """What JSON that this program wrote holds; arguments and errors as `read_json`'s, with the place for messages.
-
-    Raises:
-      UserError: it is not JSON, or of another type.
-    """
-    try:
-        text = content if isinstance(content, str) else content.decode()
-        value = json.loads(text)
-        if "\\u" in text:  # an escape of half a character, or of a NUL, is in no text
-            written = json.dumps(value, ensure_ascii=False)
-            written.encode()
-            if "\\u0000" in written:
-                raise ValueError("a NUL in a text")
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"{where}: not JSON ({e}), so it is damaged; {advice}") from e
-    try:
-        return as_type(kind, value)
-    except ValueError as e:
-        raise UserError(f"{where}: damaged ({e}); {advice}") from e
-
-
-def read_arrays(path: epath.PathLike, advice: str = ADVICE, **kinds: tuple[str, int]) -> dict[str, np.ndarray]:
-    """The arrays [...] of an .npz file, by name.
-
-    Args:
-      advice: what to do about a file that is damaged, for the message.
-      kinds: name → dtype and number of dimensions, which each of them has to have.
-
-    Raises:
-      UserError: it is damaged.
-    """
-    with reading_arrays(path, advice):
-        with naming(path):
-            content = epath.Path(path).read_bytes()
-        stored = np.load(io.BytesIO(content))
-        found = {name: stored[name] for name in kinds}
-        for name, kind in kinds.items():
-            if (found[name].dtype, found[name].ndim) != kind:
-                raise ValueError(f"{name} is {found[name].dtype}, of {found[name].ndim} dimensions")
-    return found
-
-
-@contextlib.contextmanager
-def reading_arrays(path: epath.PathLike, advice: str = ADVICE) -> Iterator[None]:
-    """While a file of NumPy's is read: whatever goes wrong with its content is its damage.
-
-    Raises:
-      UserError: it is damaged.
-    """
-    try:
-        yield
-    except OSError as e:
-        if e.errno is not None:
-            raise
-        raise UserError(f"{path}: damaged ({e}); {advice}") from e
-    except Exception as e:  # of zipfile, zlib, struct, tokenize and NumPy
-        raise UserError(f"{path}: damaged ({e}); {advice}") from e
-
-
-@contextlib.contextmanager
-def fitting(what: str, advice: str = ADVICE) -> Iterator[None]:
-    """While stored files are used together: where one lacks what another has, or holds numbers that cannot be, they are damaged.
-
-    Args:
-      what: the files, for the message.
-
-    Raises:
-      UserError: they do not fit.
-    """
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as e:
-        raise UserError(f"{what}: damaged, or of different runs ({type(e).__name__}: {e}); {advice}") from e
 
 
 KINDS = {

@@ -19,7 +19,8 @@ from etils import epath
 
 from mlm_jax.errors import UserError
 from mlm_jax.fields import AtLeast
-from mlm_jax.files import fitting, read_json, reading_arrays, write_whole
+from mlm_jax.files import write_whole
+from mlm_jax.stored import fitting, read_json, reading_arrays
 from mlm_jax.typed import as_type
 
 SCHEMA = 2

@@ -14,7 +14,8 @@ from etils import epath
 
 from mlm_jax import console
 from mlm_jax.errors import UserError
-from mlm_jax.files import make_folder, read_json, write_json, write_whole
+from mlm_jax.files import make_folder, write_json, write_whole
+from mlm_jax.stored import checked, read_json
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -197,7 +198,7 @@ def read_results(folder: epath.PathLike) -> Any:
     kind: Any = (
         FinetunedRow if rows and "regime" in rows[0] else ProbeRow if rows and "probe" in rows[0] else BenchmarkRow
     )
-    return read_json(path, list[kind], ANEW)
+    return checked(list[kind], rows, str(path), ANEW)
 
 
 def as_csv(columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:

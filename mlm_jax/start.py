@@ -19,8 +19,9 @@ from etils import epath
 from mlm_jax import children, console
 from mlm_jax import config as cfg
 from mlm_jax.errors import Ended, UserError
-from mlm_jax.files import aside_folder, copy_whole, in_bucket, link, read_json, sync, sync_tree
+from mlm_jax.files import aside_folder, copy_whole, in_bucket, link, sync, sync_tree
 from mlm_jax.given import given_file
+from mlm_jax.stored import read_json
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 

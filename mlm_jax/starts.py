@@ -13,7 +13,8 @@ from typing import TypedDict
 from etils import epath
 
 from mlm_jax.errors import UserError
-from mlm_jax.files import parse_stored, write_whole
+from mlm_jax.files import write_whole
+from mlm_jax.stored import parse_stored
 
 
 class Start(TypedDict):

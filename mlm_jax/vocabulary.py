@@ -13,7 +13,8 @@ from etils import epath
 
 from mlm_jax import words
 from mlm_jax.errors import UserError
-from mlm_jax.files import ADVICE, read_json, write_whole
+from mlm_jax.files import write_whole
+from mlm_jax.stored import ADVICE, read_json
 from mlm_jax.tokenizers import load_json, load_pieces, load_tokenizer
 
 # Ids of a vocabulary that we train. Padding is 0 because SeqIO and T5X take 0 for padding.

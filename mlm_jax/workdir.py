@@ -14,9 +14,10 @@ from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax.errors import UserError
 from mlm_jax.fields import Difference, FixedBy, differences, types_of
-from mlm_jax.files import make_folder, read_json, said, write_whole
+from mlm_jax.files import make_folder, said, write_whole
 from mlm_jax.patterns import matching_files
 from mlm_jax.starts import last_saved, note_start
+from mlm_jax.stored import read_json
 
 SHOWN = 8  # options that differ, named in a message
 

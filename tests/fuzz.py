@@ -37,7 +37,6 @@ from mlm_jax import manifest, records, results, vocabulary
 from mlm_jax.encode.read import is_finetuned
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate.config import Evaluate
-from mlm_jax.files import read_arrays, read_json
 from mlm_jax.finetune.config import Data, Finetune, read_finetuning
 from mlm_jax.finetune.tasks import TASKS
 from mlm_jax.finetune.words import SPACES, read_splitter, write_splitter
@@ -52,6 +51,7 @@ from mlm_jax.report.neutrality import write_analysis_page
 from mlm_jax.report.page import write_report
 from mlm_jax.report.results import write_results_page
 from mlm_jax.starts import note_start
+from mlm_jax.stored import read_arrays, read_json
 from mlm_jax.tensor_files import read_tensors, write_tensors
 from mlm_jax.tokenizers import load_tokenizer, read_vocab_txt
 from mlm_jax.train import initial

@@ -10,7 +10,7 @@ import pytest
 
 from mlm_jax.errors import UserError
 from mlm_jax.fields import AtLeast
-from mlm_jax.files import parse_stored, read_arrays, read_json
+from mlm_jax.stored import parse_stored, read_arrays, read_json
 from mlm_jax.typed import as_type
 
 

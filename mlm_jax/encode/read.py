@@ -12,9 +12,9 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import manifest, vocabulary
 from mlm_jax.errors import UserError
-from mlm_jax.files import read_json
 from mlm_jax.model.encoder import parameter_shapes
 from mlm_jax.pretrained import FinetunedHead, Pretrained, abstract_params
+from mlm_jax.stored import read_json
 from mlm_jax.train.checkpoints import Checkpoints
 from mlm_jax.train.initial import has_initial, read_initial, read_trained
 from mlm_jax.train.pretraining import run_checkpoints

@@ -22,7 +22,7 @@ from mlm_jax.evaluate import retrieval
 from mlm_jax.evaluate.config import Evaluate, LanguageModel, Mining, Pairs, Retrieval, experiment
 from mlm_jax.evaluate.language_model import Measure, make_measure
 from mlm_jax.fields import differences
-from mlm_jax.files import copy_whole, in_bucket, is_aside, link, make_folder, read_json, sync, write_json, write_whole
+from mlm_jax.files import copy_whole, in_bucket, is_aside, link, make_folder, sync, write_json, write_whole
 from mlm_jax.finetune import run as finetuning
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.finetune.named import PREFIX, local_file
@@ -41,6 +41,7 @@ from mlm_jax.results import (
     finetuned_cautions,
     write_results,
 )
+from mlm_jax.stored import read_json
 from mlm_jax.tokenizers import load_tokenizer
 
 LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte")

@@ -13,9 +13,9 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.fields import BELOW_ONE, MAY_CHANGE, Above, AtLeast, Formerly, Within, check_bounds
-from mlm_jax.files import read_json
 from mlm_jax.lines import LARGEST_FILE
 from mlm_jax.names import check_names
+from mlm_jax.stored import read_json
 from mlm_jax.typed import as_type
 
 LARGEST = "data.largest_file"  # the option's name, for messages

@@ -18,7 +18,7 @@ from etils import epath
 
 from mlm_jax import console, hosts
 from mlm_jax.errors import UserError
-from mlm_jax.files import make_folder, read_json, write_json, write_whole
+from mlm_jax.files import make_folder, write_json, write_whole
 from mlm_jax.finetune.arrays import join
 from mlm_jax.finetune.config import Finetune, selection
 from mlm_jax.finetune.examples import Example
@@ -32,6 +32,7 @@ from mlm_jax.finetune.words import learn, write_splitter
 from mlm_jax.mesh import make_mesh
 from mlm_jax.pretrained import FinetunedHead, Params, Pretrained
 from mlm_jax.results import ANEW, FINETUNED, FinetunedRow, finetuned_cautions, write_results
+from mlm_jax.stored import read_json
 from mlm_jax.tokenizers import load_tokenizer
 from mlm_jax.train.initial import read_initial
 

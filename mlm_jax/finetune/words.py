@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from etils import epath
 
-from mlm_jax.files import read_json, write_json
+from mlm_jax.files import write_json
+from mlm_jax.stored import read_json
 
 FILE = "words.json"  # of a workdir
 APOSTROPHES = ("'", "\u2019")

@@ -23,7 +23,6 @@ from mlm_jax.files import (
     in_bucket,
     is_aside,
     make_folder,
-    read_json,
     resolve,
     sync,
     sync_tree,
@@ -38,6 +37,7 @@ from mlm_jax.interchange.settings import exportable_family
 from mlm_jax.interchange.tokenizer_files import export_tokenizer, import_tokenizer
 from mlm_jax.mesh import make_mesh
 from mlm_jax.pretrained import FinetunedHead, Pretrained
+from mlm_jax.stored import read_json
 from mlm_jax.train.initial import has_initial, link_initial, new_parameters, read_source, write_initial
 from mlm_jax.typed import as_type
 

@@ -11,9 +11,9 @@ import numpy as np
 from etils import epath
 
 from mlm_jax import console
-from mlm_jax.files import read_json
 from mlm_jax.neutrality.config import TRANSFORMATIONS
 from mlm_jax.results import ProbeRow
+from mlm_jax.stored import read_json
 
 FEW_LANGUAGES = 10  # below which clusters are families by chance
 

@@ -20,7 +20,7 @@ import numpy as np
 from etils import epath
 
 from mlm_jax import config as cfg
-from mlm_jax.files import read_arrays, write_whole
+from mlm_jax.files import write_whole
 from mlm_jax.lines import uncompressed
 from mlm_jax.overlap import text_hash
 from mlm_jax.prepare.pool import run_all
@@ -28,6 +28,7 @@ from mlm_jax.prepare.sentence_pairs import sentences
 from mlm_jax.prepare.slices import Pair, Slice, sides_of
 from mlm_jax.prepare.sources import language_slices, pair_slices, read_texts
 from mlm_jax.prepare.tally import Tally
+from mlm_jax.stored import read_arrays
 
 T = TypeVar("T", bound=str | Pair)
 S = TypeVar("S", cfg.Source, cfg.Parallel)

@@ -19,7 +19,7 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import coverage, manifest
 from mlm_jax.errors import UserError
-from mlm_jax.files import fitting, make_folder, read_arrays, said, sync, write_whole
+from mlm_jax.files import make_folder, said, sync, write_whole
 from mlm_jax.manifest import Manifest, Shard, Split, Stream
 from mlm_jax.names import check_names
 from mlm_jax.prepare import check
@@ -29,6 +29,7 @@ from mlm_jax.prepare.shard import Job, Settings, file_name, make_shard
 from mlm_jax.prepare.slices import Slice
 from mlm_jax.prepare.vocabulary import make_vocabulary
 from mlm_jax.records import FEATURES
+from mlm_jax.stored import fitting, read_arrays
 from mlm_jax.vocabulary import Vocabulary
 
 SPLITS = ("train", "validation")

@@ -17,12 +17,13 @@ from etils import epath
 
 from mlm_jax import records
 from mlm_jax.errors import UserError
-from mlm_jax.files import read_json, said, sync, write_whole, writing
+from mlm_jax.files import said, sync, write_whole, writing
 from mlm_jax.prepare import packing, sources
 from mlm_jax.prepare.held_out import HeldOut
 from mlm_jax.prepare.sentence_pairs import sentence_pairs, sentences
 from mlm_jax.prepare.slices import Slice
 from mlm_jax.prepare.tally import Tally, read_back
+from mlm_jax.stored import read_json
 from mlm_jax.tokenizers import Tokenizer, load_tokenizer
 from mlm_jax.vocabulary import Vocabulary
 

@@ -22,11 +22,11 @@ from etils import epath
 
 from mlm_jax import config as cfg
 from mlm_jax import manifest, records, sampling
-from mlm_jax.files import fitting, read_json
 from mlm_jax.manifest import Manifest, Stream
 from mlm_jax.prepare import held_out, shard
 from mlm_jax.prepare.run import SPLITS
 from mlm_jax.prepare.slices import Slice
+from mlm_jax.stored import fitting, read_json
 from mlm_jax.typed import as_type
 from mlm_jax.vocabulary import read_vocabulary
 

@@ -12,7 +12,7 @@ from etils import epath
 from matplotlib.figure import Figure
 from scipy.cluster import hierarchy
 
-from mlm_jax.files import fitting, read_json, write_whole
+from mlm_jax.files import write_whole
 from mlm_jax.language_names import label
 from mlm_jax.neutrality.config import TRANSFORMATIONS
 from mlm_jax.neutrality.headlines import SHOWN, headlines, read_cautions
@@ -22,6 +22,7 @@ from mlm_jax.report.rendering import Cell, Table, plot_of, render
 from mlm_jax.report.svg import BLUE, GREEN, GREY, ORANGE, SERIES, styled
 from mlm_jax.report.texts import isolated
 from mlm_jax.results import ANEW, ProbeRow, read_results, standard_error
+from mlm_jax.stored import fitting, read_json
 
 COLOURS = dict(zip(TRANSFORMATIONS, (GREY, BLUE, GREEN, ORANGE), strict=True))
 MARKERS = ("o", "^", "s")

@@ -12,13 +12,14 @@ import numpy as np
 from etils import epath
 
 from mlm_jax.config import flat_options
-from mlm_jax.files import fitting, make_folder, write_whole
+from mlm_jax.files import make_folder, write_whole
 from mlm_jax.report.plots import Drawn, figures, language_figures, short
 from mlm_jax.report.provenance import provenance
 from mlm_jax.report.rendering import Cell, Plot, Table, language_cell, plot_of, render
 from mlm_jax.report.run import Run, language_rows, mean, read_run
 from mlm_jax.report.svg import png, styled
 from mlm_jax.report.texts import isolated
+from mlm_jax.stored import fitting
 
 # Field → heading, form, and how wide a page has to be for it: 0 a phone, 1 a tablet, 2 a desk.
 COLUMNS = {

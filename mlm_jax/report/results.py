@@ -11,7 +11,7 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from mlm_jax.evaluate.run import LOWER_IS_BETTER, from_experiment, summary, unknown_source
-from mlm_jax.files import fitting, read_json, write_whole
+from mlm_jax.files import write_whole
 from mlm_jax.language_names import label
 from mlm_jax.report.plots import marker, new_axes, widen
 from mlm_jax.report.provenance import provenance
@@ -19,6 +19,7 @@ from mlm_jax.report.rendering import Cell, Plot, Table, language_cell, plot_of, 
 from mlm_jax.report.svg import BLUE, SERIES, styled
 from mlm_jax.report.texts import isolated
 from mlm_jax.results import BenchmarkRow, benchmark_cautions, read_results, standard_error
+from mlm_jax.stored import fitting, read_json
 from mlm_jax.train.metrics import read_metrics
 
 

@@ -11,8 +11,8 @@ from etils import epath
 from mlm_jax import console
 from mlm_jax.errors import UserError
 from mlm_jax.fields import AtLeast
-from mlm_jax.files import read_json
 from mlm_jax.starts import read_starts
+from mlm_jax.stored import read_json
 from mlm_jax.train.metrics import read_metrics
 
 

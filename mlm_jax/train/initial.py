@@ -17,9 +17,10 @@ from flax import traverse_util
 from mlm_jax import vocabulary
 from mlm_jax.config import Config, Model
 from mlm_jax.errors import UserError
-from mlm_jax.files import link, make_folder, read_json, sync, write_whole
+from mlm_jax.files import link, make_folder, sync, write_whole
 from mlm_jax.model.families import family_of
 from mlm_jax.pretrained import Params, Pretrained, head_shardings, host_parts, parameter_shardings, put
+from mlm_jax.stored import read_json
 from mlm_jax.tensor_files import read_tensors, write_tensors
 from mlm_jax.train.state import State
 from mlm_jax.vocabulary import Vocabulary

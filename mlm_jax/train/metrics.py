@@ -13,7 +13,8 @@ from etils import epath
 from tensorboardX import SummaryWriter
 
 from mlm_jax import console, lock
-from mlm_jax.files import in_bucket, make_folder, naming, parse_stored, sync, write_whole
+from mlm_jax.files import in_bucket, make_folder, naming, sync, write_whole
+from mlm_jax.stored import parse_stored
 
 Record = dict[str, Any]  # a line of metrics.jsonl: kind, step, seconds, and what its kind has
 
