@@ -21,9 +21,8 @@ from mlm_jax import config as cfg
 from mlm_jax.errors import Ended, UserError
 from mlm_jax.files import aside_folder, copy_whole, in_bucket, link, sync, sync_tree
 from mlm_jax.given import given_file
+from mlm_jax.signals import heard
 from mlm_jax.stored import read_json
-
-STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextlib.contextmanager
@@ -42,7 +41,7 @@ def needing_memory(advice: str) -> Iterator[None]:
 
 
 def run_in_own_process(*arguments: str) -> None:
-    """Run a command in a process of its own, which works under the locks of this one and ends with it, by `STOPS` too.
+    """Run a command in a process of its own, which works under the locks of this one and ends with it, by `signals.STOPS` too.
 
     Raises:
       Ended: it did not succeed, and has said why.
@@ -58,9 +57,7 @@ def run_in_own_process(*arguments: str) -> None:
         child.send_signal(number)
 
     # A Ctrl-C in a terminal reaches the child twice, from the terminal and from here; see `raise_interrupt`.
-    # What is ignored (nohup) stays so.
-    caught = [number for number in STOPS if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, send) for number in caught}
+    before = {number: signal.signal(number, send) for number in heard()}
     try:
         status = child.wait()
     finally:

@@ -15,6 +15,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from mlm_jax import hosts
+from mlm_jax.signals import heard
 
 
 class Clock:
@@ -56,19 +57,20 @@ class Clock:
         self._paused += time.perf_counter() - begin
 
 
-STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
 @dataclass
 class Caught:
-    """The first of `STOPS` since the handlers were set."""
+    """The first of `signals.STOPS` since the handlers were set."""
 
     signal: signal.Signals | None = field(default=None)
 
 
 @contextmanager
-def catch_signals(numbers: Sequence[int] = STOPS) -> Iterator[Caught]:
-    """Note signals instead of dying of them; a second SIGINT interrupts at once. A SIGHUP that is ignored (nohup) stays so."""
+def catch_signals(but: Sequence[int] = ()) -> Iterator[Caught]:
+    """Note the signals that stop a run (`signals.heard`) instead of dying of them; a second SIGINT interrupts at once.
+
+    Args:
+      but: signals that are left to others.
+    """
     caught = Caught()
     terminals = [output for output in (1, 2) if os.isatty(output)]
 
@@ -82,8 +84,7 @@ def catch_signals(numbers: Sequence[int] = STOPS) -> Iterator[Caught]:
             raise KeyboardInterrupt
         caught.signal = signal.Signals(number)
 
-    ignored = [n for n in numbers if n == signal.SIGHUP and signal.getsignal(n) is signal.SIG_IGN]
-    before = {number: signal.signal(number, handle) for number in numbers if number not in ignored}
+    before = {number: signal.signal(number, handle) for number in heard() if number not in but}
     try:
         yield caught
     finally:
@@ -93,7 +94,7 @@ def catch_signals(numbers: Sequence[int] = STOPS) -> Iterator[Caught]:
 
 @contextmanager
 def catch_stop(max_seconds: float, start: int = 0) -> Iterator[Callable[[int], signal.Signals | None]]:
-    """Why a training is to stop, asked after each step by its number: one of `STOPS`, SIGALRM once `max_seconds`
+    """Why a training is to stop, asked after each step by its number: one of `signals.STOPS`, SIGALRM once `max_seconds`
     (0: no limit) are over, or None.
 
     Processes that train together stop at the same step, whichever of them has a reason: JAX's preemption service
@@ -109,7 +110,7 @@ def catch_stop(max_seconds: float, start: int = 0) -> Iterator[Callable[[int], s
     # before the first query that step is 1, so a run that continues also queries step 1.
     early = together and start > 0 and any(multihost_utils.reached_preemption_sync_point(n) for n in (1, start))
     # With several processes JAX handles SIGTERM: a handler of ours would replace its own.
-    with catch_signals([number for number in STOPS if number != signal.SIGTERM or not together]) as caught:
+    with catch_signals(but=[signal.SIGTERM] if together else []) as caught:
 
         def stop(step: int) -> signal.Signals | None:
             nonlocal told
