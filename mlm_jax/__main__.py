@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m mlm_jax` and `mlm-jax`: see `mlm_jax.cli`."""
 
-import contextlib
 import os
 import select
 import signal
@@ -57,14 +56,12 @@ def main() -> int:
 
 
 def _flush() -> None:
+    from mlm_jax.console import go_on_without_output
+
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise
     except OSError as e:
-        silence(sys.stdout)
-        with contextlib.suppress(OSError):
-            print(f"warning: standard output: {e.strerror or e}", file=sys.stderr, flush=True)
+        go_on_without_output(e)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,12 @@ def is_aside(path: epath.PathLike) -> bool:
     return ASIDE.fullmatch(Path(path).name) is not None
 
 
+def listed(folder: epath.PathLike) -> list[epath.Path]:
+    """What a folder holds; nothing where there is none. No glob, for which brackets in its own path would be part of the pattern."""
+    folder = epath.Path(folder)
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
 def make_folder(path: epath.PathLike) -> None:
     """Make a folder and those above it, as far as they are missing, so that they outlive a power cut."""
     path = epath.Path(path)
@@ -214,9 +220,13 @@ def resolve(path: epath.PathLike) -> str:
     return target
 
 
+def shortened(name: str) -> str:
+    """A file's name, cut so that another may be made of it, which has 255 bytes at most."""
+    return name.encode(errors="surrogateescape")[:200].decode(errors="ignore")
+
+
 def _aside_name(name: str) -> str:
-    short = name.encode(errors="surrogateescape")[:200].decode(errors="ignore")  # a name has 255 bytes at most
-    return f".{short}.{secrets.token_hex(8)}.partial"
+    return f".{shortened(name)}.{secrets.token_hex(8)}.partial"
 
 
 @contextlib.contextmanager

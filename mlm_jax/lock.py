@@ -105,8 +105,7 @@ def locked(
     path = epath.Path(folder) / NAME
     if beside:
         whole = Path(os.path.realpath(folder))
-        short = whole.name.encode(errors="surrogateescape")[:200].decode(errors="ignore")
-        path = epath.Path(whole.parent) / f".{short}.{NAME}"
+        path = epath.Path(whole.parent) / f".{files.shortened(whole.name)}.{NAME}"
     mine = Holder(
         socket.gethostname(), os.getpid(), f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}", command, secrets.token_hex(8),
         **_identity(),

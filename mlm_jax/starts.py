@@ -13,7 +13,7 @@ from typing import TypedDict
 from etils import epath
 
 from mlm_jax.errors import UserError
-from mlm_jax.files import write_whole
+from mlm_jax.files import listed, write_whole
 from mlm_jax.stored import parse_stored
 
 
@@ -28,9 +28,7 @@ class Start(TypedDict):
 
 def last_saved(folder: epath.Path) -> int:
     """The step of a workdir's newest checkpoint; 0 where there is none."""
-    checkpoints = folder / "checkpoints"
-    found = checkpoints.iterdir() if checkpoints.is_dir() else ()
-    return max((int(path.name) for path in found if path.name.isdigit()), default=0)
+    return max((int(path.name) for path in listed(folder / "checkpoints") if path.name.isdigit()), default=0)
 
 
 def note_start(folder: epath.Path, command: str) -> None:

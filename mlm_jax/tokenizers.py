@@ -20,9 +20,8 @@ from mlm_jax.files import check_file
 from mlm_jax.given import foreign, given_text
 
 MOST_PIECES = 5_000_000  # of a vocabulary; the largest in use have a million
-MOST_ADDED = (
-    10_000  # tokens that are added to a model's own, which takes the library a time that grows with their square
-)
+# Tokens that are added to a model's own, which takes the library a time that grows with their square.
+MOST_ADDED = 10_000
 FILES = ("sentencepiece.model", "tokenizer.json")  # a `vocabulary/` folder holds one of them
 
 UNSPELLABLE = "\ufdd0\ufdd1"  # not characters, by Unicode
@@ -114,9 +113,8 @@ def load_pieces(path: epath.PathLike) -> sentencepiece.SentencePieceProcessor:
         raise UserError(f"{path}: no such vocabulary; give a SentencePiece .model file")
     check_file(path, largest_model(MOST_PIECES))
     try:
-        loaded = sentencepiece.SentencePieceProcessor(
-            model_proto=path.read_bytes() or b"none"
-        )  # nothing would count as not given
+        # Nothing would count as not given.
+        loaded = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes() or b"none")
         if not loaded.get_piece_size():
             raise RuntimeError("no pieces")
         return loaded

@@ -14,7 +14,7 @@ from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax.errors import UserError
 from mlm_jax.fields import Difference, FixedBy, differences, types_of
-from mlm_jax.files import make_folder, said, write_whole
+from mlm_jax.files import listed, make_folder, said, write_whole
 from mlm_jax.patterns import matching_files
 from mlm_jax.starts import last_saved, note_start
 from mlm_jax.stored import read_json
@@ -99,24 +99,18 @@ def warn_of_newer(made: epath.Path, globs: Sequence[str]) -> None:
 
 def has_saved(folder: epath.Path) -> bool:
     """Whether a workdir holds results, finished benchmarks or probes, or checkpoints: of its own, its models, its experiments."""
-
-    def inside(name: str) -> list[epath.Path]:
-        # Not by a glob, for which brackets in the workdir's own path would be part of the pattern.
-        return list((folder / name).iterdir()) if (folder / name).is_dir() else []
-
     return (
         (folder / "results.json").exists()
-        or any(path.name.endswith(".json") for path in inside("done"))
-        or any(path.name.isdigit() for path in inside("checkpoints"))
-        or any(has_saved(path) for path in inside("models"))
-        or any(has_saved(path) for path in inside(".") if (path / "models").is_dir())
+        or any(path.name.endswith(".json") for path in listed(folder / "done"))
+        or any(path.name.isdigit() for path in listed(folder / "checkpoints"))
+        or any(has_saved(path) for path in listed(folder / "models"))
+        or any(has_saved(path) for path in listed(folder) if (path / "models").is_dir())
     )
 
 
 def has_finished(folder: epath.Path, config: Any) -> bool:
     """Whether a workdir has a model of which nothing is left to train: what is said of it is of the options it had."""
-    models = folder / "models"
-    tested = models.is_dir() and any((model / "results.json").exists() for model in models.iterdir())
+    tested = any((model / "results.json").exists() for model in listed(folder / "models"))
     return tested or (isinstance(config, cfg.Config) and last_saved(folder) >= config.train.steps)
 
 

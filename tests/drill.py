@@ -24,18 +24,13 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import numpy as np
 
+from mlm_jax.starts import last_saved
 from mlm_jax.train.metrics import read_metrics
 from mlm_jax.train.pretraining import train
 from tests.corpora import make_workdir
 from tests.processes import Processes
 
 TIMEOUT = 20  # hosts.timeout
-
-
-def saved(workdir: str) -> int:
-    """The newest checkpoint's step."""
-    steps = [int(p.name) for p in (Path(workdir) / "checkpoints").glob("*") if p.name.isdecimal()]
-    return max(steps, default=0)
 
 
 def losses(workdir: str) -> list[float]:
@@ -56,7 +51,7 @@ def main() -> None:
         }
         whole, run = (make_workdir(folder / n, {"de": 40, "en": 90, "sw": 7}, **sections) for n in ("whole", "run"))
         for kill in range(options.kills):
-            before = saved(run.workdir)
+            before = last_saved(Path(run.workdir))
             processes = Processes(folder / "said", run, 4, 1, timeout=TIMEOUT)
             at_start = kill % 2 == 1
             if not at_start:
@@ -68,7 +63,7 @@ def main() -> None:
             processes.started[victim].kill()
             killed = time.monotonic()
             statuses = processes.wait(TIMEOUT + 60)
-            seconds, after = time.monotonic() - killed, saved(run.workdir)
+            seconds, after = time.monotonic() - killed, last_saved(Path(run.workdir))
             assert statuses[victim] == -signal.SIGKILL, statuses
             # 2: it did not find the others, where the victim died before they had met.
             assert all(s in (2, 75, -signal.SIGABRT) for i, s in enumerate(statuses) if i != victim), statuses

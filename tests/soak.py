@@ -28,8 +28,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from mlm_jax.starts import last_saved
 from tests.corpora import logged, make_workdir
-from tests.drill import saved
 from tests.processes import Processes
 
 TIMEOUT = 60  # hosts.timeout
@@ -111,7 +111,7 @@ def main() -> None:
         deadline = time.monotonic() + 60 * options.minutes
         processes = None
         while time.monotonic() < deadline:
-            before, fault = saved(run.workdir), rng.choice(FAULTS)
+            before, fault = last_saved(Path(run.workdir)), rng.choice(FAULTS)
             if processes is None:
                 processes = Processes(folder / "said", run, 2, 1, timeout=TIMEOUT, program=SLOWLY)
                 if fault == "kill at start":
@@ -127,7 +127,7 @@ def main() -> None:
                 continue
             if fault != "kill at start":
                 time.sleep(min(rng.uniform(options.least, options.most), max(deadline - time.monotonic(), 1)))
-            newest = saved(run.workdir)
+            newest = last_saved(Path(run.workdir))
             ended = befall(fault, processes, rng)
             counts[fault] += 1
             at = time.monotonic()
@@ -146,7 +146,7 @@ def main() -> None:
             else:
                 statuses = [p.poll() for p in processes.started]
                 assert statuses == [None, None], (statuses, processes.said("err"))
-            after = saved(run.workdir)
+            after = last_saved(Path(run.workdir))
             assert after >= newest, "a checkpoint was lost"
             print(
                 f"{sum(counts.values()):3} {fault}: saved {before:,} -> {after:,}, {time.monotonic() - at:.1f} s, statuses {statuses}",
@@ -160,7 +160,7 @@ def main() -> None:
         assert common, "no checkpoint that an unbroken run saves too; soak for longer"
         print(f"{dict(counts)}; now an unbroken run to step {common:,}", flush=True)
         unbroken = Processes(folder / "unbroken", whole, 2, 1, timeout=TIMEOUT)
-        while saved(whole.workdir) < common:
+        while last_saved(Path(whole.workdir)) < common:
             assert unbroken.started[0].poll() is None, unbroken.said("err")
             time.sleep(0.1)
         befall("kill both", unbroken, rng)

@@ -12,6 +12,7 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import manifest, vocabulary
 from mlm_jax.errors import UserError
+from mlm_jax.files import listed
 from mlm_jax.model.encoder import parameter_shapes
 from mlm_jax.pretrained import FinetunedHead, Pretrained, abstract_params
 from mlm_jax.stored import read_json
@@ -116,7 +117,7 @@ def choose_model(workdir: epath.PathLike, name: str) -> epath.Path:
       UserError: there is none of this name, or several and no name.
     """
     models = epath.Path(workdir) / "models"
-    there = sorted(p.name for p in models.iterdir() if (p / "model.json").exists()) if models.exists() else []
+    there = sorted(p.name for p in listed(models) if (p / "model.json").exists())
     if not there:
         raise UserError(f"{workdir}: no finished model there; run: mlm-jax finetune CONFIG")
     if not name and len(there) == 1:

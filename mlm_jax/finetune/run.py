@@ -18,7 +18,7 @@ from etils import epath
 
 from mlm_jax import console, hosts
 from mlm_jax.errors import UserError
-from mlm_jax.files import make_folder, write_json, write_whole
+from mlm_jax.files import listed, make_folder, write_json, write_whole
 from mlm_jax.finetune.arrays import join
 from mlm_jax.finetune.config import Finetune, selection
 from mlm_jax.finetune.examples import Example
@@ -321,9 +321,7 @@ def read_rows(path: epath.Path) -> list[FinetunedRow]:
 
 def finished(workdir: epath.Path) -> list[epath.Path]:
     """The results of the models that are finished."""
-    # Not by a glob, for which brackets in the workdir's own path would be part of the pattern.
-    models = (workdir / "models").iterdir() if (workdir / "models").is_dir() else ()
-    return sorted(model / "results.json" for model in models if (model / "results.json").exists())
+    return sorted(path for model in listed(workdir / "models") if (path := model / "results.json").exists())
 
 
 def table(rows: Sequence[FinetunedRow], source: str) -> str:

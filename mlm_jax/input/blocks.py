@@ -44,7 +44,7 @@ class Blocks:
         self._shards = list(shards)
         self._ends = list(itertools.accumulate(s.blocks for s in shards))
         self._length, self._pad = length, pad
-        self._keep_open({})
+        self._keep_open()
         for shard in self._shards:
             self._offsets(shard)
 
@@ -75,11 +75,11 @@ class Blocks:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._keep_open({})
+        self._keep_open()
 
-    def _keep_open(self, opened: dict[int, tuple[np.ndarray, int | epath.Path]]) -> None:
-        self._open = opened
-        weakref.finalize(self, _close, opened)
+    def _keep_open(self) -> None:
+        self._open: dict[int, tuple[np.ndarray, int | epath.Path]] = {}
+        weakref.finalize(self, _close, self._open)
 
     def _read(self, number: int, row: int) -> bytes:
         """A record of a shard as it lies there, in its framing."""

@@ -11,7 +11,7 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from mlm_jax.evaluate.run import LOWER_IS_BETTER, from_experiment, summary, unknown_source
-from mlm_jax.files import write_whole
+from mlm_jax.files import listed, write_whole
 from mlm_jax.language_names import label
 from mlm_jax.report.plots import marker, new_axes, widen
 from mlm_jax.report.provenance import provenance
@@ -146,8 +146,7 @@ def _said(value: Any) -> str:
 def curves(folder: epath.Path) -> list[Plot]:
     """Of each model its training loss, and its metric on the dev set of each language."""
     out = []
-    models = sorted((folder / "models").iterdir()) if (folder / "models").exists() else []
-    for number, model in enumerate(models):
+    for number, model in enumerate(sorted(listed(folder / "models"))):
         with fitting(str(model / "metrics.jsonl")):
             records = isolated(read_metrics(model))
             train = [r for r in records if r["kind"] == "train"]

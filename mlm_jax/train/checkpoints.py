@@ -39,6 +39,7 @@ NO_DAMAGE = {
     errno.ENOSPC: "free space",
     errno.EDQUOT: "free space",
 }
+OS_ERROR = re.compile(r"os_error_code='(\d+)'")  # in what TensorStore says
 MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # these are damage
 
 
@@ -400,7 +401,7 @@ def _no_damage(error: BaseException) -> str:
     chain = list(_causes(error))
     text = "\n".join(map(str, chain))
     codes = [e.errno for e in chain if isinstance(e, OSError) and e.errno]
-    codes += [int(code) for code in re.findall(r"os_error_code='(\d+)'", text)]
+    codes += map(int, OS_ERROR.findall(text))
     memory = any(isinstance(e, MemoryError) for e in chain) or errno.ENOMEM in codes
     for code in codes:
         if code not in (*MISSING, errno.ENOMEM):
@@ -442,6 +443,6 @@ def _clips(opt_state: Any) -> bool:
 def _cause(error: Exception) -> str:
     """Why TensorStore failed, short: its messages end with the cause, and after it notes in brackets that may be long."""
     text = str(error).strip()
-    if code := re.search(r"os_error_code='(\d+)'", text):
+    if code := OS_ERROR.search(text):
         return os.strerror(int(code[1]))
     return ": ".join(re.split(r"\s+\[[\w ]+='", text)[0].split(": ")[-2:])[-300:] or type(error).__name__
