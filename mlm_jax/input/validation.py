@@ -23,9 +23,8 @@ def validation_sources(corpus: epath.PathLike, manifest: Manifest, streams: Sequ
 
 
 def validation_batches(
-    corpus: epath.PathLike,
-    manifest: Manifest,
-    streams: Sequence[Stream],
+    sources: Sequence[Blocks],
+    length: int,
     pad: int,
     most_blocks: int,
     batch_size: int,
@@ -34,6 +33,9 @@ def validation_batches(
     """This process's rows of each validation batch.
 
     Args:
+      sources: `validation_sources`.
+      length: tokens in a block.
+      pad: id of padding.
       most_blocks: blocks per stream, from its first on.
       batch_size: blocks per batch over all processes; the last batch is filled with padding.
       rows: this process's rows of every batch.
@@ -42,9 +44,8 @@ def validation_batches(
       What `mixture.batch_shapes` says, this process's rows of it; and the stream of every row of the whole
       batch, int32 [batch_size], -1 for padding.
     """
-    sources = validation_sources(corpus, manifest, streams, pad)
     chosen = [(i, b) for i, source in enumerate(sources) for b in range(min(len(source), most_blocks))]
-    shapes = batch_shapes(batch_size, manifest.sequence_length)
+    shapes = batch_shapes(batch_size, length)
     empty: dict[str, np.ndarray] = {name: np.zeros(shape[1:], kind) for name, (shape, kind) in shapes.items()}
     empty["tokens"] = np.full_like(empty["tokens"], pad)
     empty["next_sentence"] -= 1

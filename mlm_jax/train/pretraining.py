@@ -60,9 +60,8 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
             f"{workdir}: corpus/ was prepared with another vocabulary than vocabulary/ holds; prepare again"
         )
     streams = sampling.trained_streams(config, prepared.streams)
-    validation_sources(
-        corpus, prepared, streams, words.pad
-    )  # refuses damaged ones now, and not at the first validation
+    # Damaged ones are refused now, and not at the first validation.
+    held_out = validation_sources(corpus, prepared, streams, words.pad)
     word_classes = vocabulary.word_classes(workdir / "vocabulary", words) if config.objective.whole_words else None
     counts = manifest.read_token_counts(corpus) if config.objective.frequency_exponent else None
 
@@ -87,7 +86,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
         return in_one_line(training_batches(mixture, corpus, prepared, streams, words.pad, config.seed, step, readers))
 
     # 4. The loop.
-    validation = Validation(training.validation_step, corpus, prepared, streams, words.pad, sharding)
+    validation = Validation(training.validation_step, streams, held_out, prepared.sequence_length, words.pad, sharding)
     learner = Learner(
         name="",
         unit="step",

@@ -10,13 +10,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 
 from mlm_jax import mesh as meshes
 from mlm_jax import objectives
 from mlm_jax.input.arrays import local_rows, to_global
+from mlm_jax.input.blocks import Blocks
 from mlm_jax.input.validation import validation_batches
-from mlm_jax.manifest import Manifest, Stream
+from mlm_jax.manifest import Stream
 from mlm_jax.model.batch import Batch
 from mlm_jax.model.encoder import Encoder
 from mlm_jax.train.state import Params
@@ -35,15 +35,17 @@ class Validation:
 
     Attributes:
       step: `make_validation_step`.
-      corpus, manifest, streams: where the blocks lie, and whose are scored.
+      streams: that are scored.
+      sources: `validation_sources` of them.
+      length: tokens in a block.
       pad: id of padding.
       sharding: of a batch's rows.
     """
 
     step: jax.stages.Wrapped
-    corpus: epath.PathLike
-    manifest: Manifest
     streams: Sequence[Stream]
+    sources: Sequence[Blocks]
+    length: int
     pad: int
     sharding: jax.sharding.NamedSharding
 
@@ -111,7 +113,7 @@ def validate(validation: Validation, params: Params, most_blocks: int, batch_siz
     streams, rows = validation.streams, local_rows(validation.sharding, batch_size).tolist()
     sums = {name: np.zeros(len(streams)) for name in objectives.SUMS}  # [streams]
     for batch, owners in validation_batches(
-        validation.corpus, validation.manifest, streams, validation.pad, most_blocks, batch_size, rows
+        validation.sources, validation.length, validation.pad, most_blocks, batch_size, rows
     ):
         out = jax.device_get(validation.step(params, to_global(batch, batch_size, validation.sharding)))
         # A batch mixes streams; owners is the stream of each row, [rows], -1 where there is no block.

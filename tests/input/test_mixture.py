@@ -16,7 +16,7 @@ from mlm_jax import records, sampling
 from mlm_jax.errors import UserError
 from mlm_jax.input.blocks import Blocks
 from mlm_jax.input.mixture import Mixture, in_one_line, training_batches
-from mlm_jax.input.validation import validation_batches
+from mlm_jax.input.validation import validation_batches, validation_sources
 from tests.corpora import make_corpus
 
 SIZES = {"de": 40, "en": 90, "sw": 7}
@@ -257,7 +257,12 @@ def test_validation_batches_do_not_depend_on_the_batch_size(corpus):
     def collect(batch_size):
         found = {}
         for batch, owners in validation_batches(
-            folder, manifest, manifest.streams, 0, 2, batch_size, range(batch_size)
+            validation_sources(folder, manifest, manifest.streams, 0),
+            manifest.sequence_length,
+            0,
+            2,
+            batch_size,
+            range(batch_size),
         ):
             for row, owner in enumerate(owners):
                 if owner >= 0:
