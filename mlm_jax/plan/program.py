@@ -175,7 +175,7 @@ def read(text: str, true: float = 0.5) -> Program:
                 program.collectives.append(_collective(found, instruction, times))
             seen.add(key)
         products = [part for part in parts if part[0].operation in ("convolution", "dot") or _kernel(part[0])]
-        if instruction.operation in FREE or (carried and not products):
+        if _is_free(instruction) or (carried and not products):
             continue
         flops = times * sum(_flops(product, where) for product, where in products)
         traffic = times * _traffic(instruction, computation, computations)
@@ -269,6 +269,11 @@ def _flops(product: Instruction, computation: Computation) -> float:
     return 2 * math.sqrt(math.prod(math.prod(size) for size in sizes) / batch)
 
 
+def _is_free(instruction: Instruction) -> bool:
+    """Whether it moves no bytes: the TPU compiler reserves memory by a custom call."""
+    return instruction.operation in FREE or 'custom_call_target="AllocateBuffer"' in instruction.attributes
+
+
 def _traffic(instruction: Instruction, computation: Computation, computations: dict[str, Computation]) -> float:
     """Bytes an instruction reads from and writes to HBM."""
     read = sum(
@@ -294,8 +299,26 @@ def _read(user: Instruction, place: int, arrays: list[Array], computations: dict
     parameter = next((i for i in inner.values() if i.operation == "parameter" and i.operands == [str(place)]), None)
     if parameter is None:
         return whole
-    uses = [(i, n) for i in inner.values() for n, operand in enumerate(i.operands) if operand == parameter.name]
-    return min(whole, sum(_read(i, n, arrays, computations) for i, n in uses))
+    return min(whole, sum(_read(i, n, arrays, computations) for i, n in _uses(parameter, inner)))
+
+
+def _uses(array: Instruction, inner: Computation) -> list[tuple[Instruction, int]]:
+    """Who reads an array within a fusion, and as which operand: through bitcasts, and fusions that lay it out anew in place."""
+    found = []
+    for user in inner.values():
+        for place, operand in enumerate(user.operands):
+            if operand != array.name:
+                continue
+            is_same = user.operation == "bitcast" or (user.operation == "fusion" and _alias(user) == place)
+            # At the fusion's end it is read, whatever it is called.
+            found += _uses(user, inner) if is_same and not user.is_root else [(user, place)]
+    return found
+
+
+def _alias(instruction: Instruction) -> int | None:
+    """The operand whose bytes an instruction's one result takes over."""
+    alias = re.search(r"output_to_operand_aliasing=\{\{\}: \((\d+), \{\}", instruction.attributes)
+    return int(alias[1]) if alias else None
 
 
 def _written(instruction: Instruction, computation: Computation, computations: dict[str, Computation]) -> float:

@@ -94,3 +94,61 @@ def test_of_a_stack_only_the_slice_is_read_and_written():
     traffic = program.read(jax.jit(f).lower(stack, x).compile().as_text()).traffic
     once = 1_000 * 256 * 4
     assert 2 * once <= traffic <= 12 * once  # and not 1,000 times
+
+
+def test_reserved_memory_moves_nothing():
+    reserved = '  %r = f32[12,512]{1,0:T(8,128)} custom-call(), custom_call_target="AllocateBuffer", metadata={op_name="broadcast"}\n'
+    text = f"ENTRY %main () -> f32[12,512] {{\n{reserved}  ROOT %c = f32[12,512]{{1,0:T(8,128)}} copy(%r)\n}}\n"
+    assert program.read(text).traffic == 2 * 12 * 512 * 4  # the copy's
+
+
+# A loop's body writes a layer into its stack, or reads one: as the TPU compiler writes it, which first lays the stack out anew.
+STACKED = """%copy_fusion (input: pred[12,16,512]) -> pred[12,16,512] {{
+  %input = pred[12,16,512]{{2,1,0:T(32,128)(4,1)}} parameter(0)
+  ROOT %copy.1 = pred[12,16,512]{{2,1,0:T(8,128)(4,1)}} copy(%input)
+}}
+
+%fused (stack: pred[12,16,512], row: pred[1,16,512], layer: s32[]) -> pred[{layers},16,512] {{
+  %stack = pred[12,16,512]{{2,1,0:T(32,128)(4,1)}} parameter(0)
+  %row = pred[1,16,512]{{2,1,0:T(8,128)(4,1)}} parameter(1)
+  %layer = s32[]{{:T(128)}} parameter(2)
+  %zero = s32[]{{:T(128)}} constant(0)
+  %flat = pred[12,1,16,512]{{3,2,1,0:T(32,128)(4,1)}} bitcast(%stack)
+  %back = pred[12,16,512]{{2,1,0:T(32,128)(4,1)}} bitcast(%flat)
+  %laid = pred[12,16,512]{{2,1,0:T(8,128)(4,1)}} fusion(%back), kind=kLoop, {alias}calls=%copy_fusion
+  ROOT {root}
+}}
+
+ENTRY %main (stack: pred[12,16,512], row: pred[1,16,512], layer: s32[]) -> pred[{layers},16,512] {{
+  %stack = pred[12,16,512]{{2,1,0:T(32,128)(4,1)}} parameter(0)
+  %row = pred[1,16,512]{{2,1,0:T(8,128)(4,1)}} parameter(1)
+  %layer = s32[]{{:T(128)}} parameter(2)
+  ROOT %f = pred[{layers},16,512]{{2,1,0:T(8,128)(4,1)}} fusion(%stack, %row, %layer), kind=kLoop, calls=%fused
+}}
+"""
+UPDATE = "%d = pred[12,16,512]{2,1,0:T(8,128)(4,1)} dynamic-update-slice(%laid, %row, %layer, %zero, %zero)"
+CUT = "%d = pred[1,16,512]{2,1,0:T(8,128)(4,1)} dynamic-slice(%laid, %layer, %zero, %zero), dynamic_slice_sizes={1,16,512}"
+WHOLE = "%d = pred[12,16,512]{2,1,0:T(8,128)(4,1)} not(%laid)"
+ALIAS = "output_to_operand_aliasing={{}: (0, {})}, "
+ROW, LAYER = 16 * 512, 4
+
+
+@pytest.mark.parametrize(
+    ("root", "alias", "moved"),
+    [
+        (UPDATE, ALIAS, ROW + ROW + LAYER),  # the row is read and written
+        (CUT, ALIAS, ROW + ROW + LAYER),  # from the stack to the result
+        # What is not laid out in place, or is used whole, counts whole.
+        (UPDATE, "", 12 * ROW + ROW + ROW + LAYER),
+        (WHOLE, ALIAS, 12 * ROW + 12 * ROW),
+    ],
+)
+def test_a_stack_counts_as_what_is_cut_out_whatever_it_passes_before(root, alias, moved):
+    text = STACKED.format(root=root, alias=alias, layers=1 if root is CUT else 12)
+    assert program.read(text).traffic == moved
+
+
+def test_a_stack_that_leaves_a_fusion_under_another_name_is_read_whole():
+    root = "%d = pred[12,1,16,512]{3,2,1,0:T(8,128)(4,1)} bitcast(%laid)"
+    text = STACKED.format(root=root, alias=ALIAS, layers=12)
+    assert program.read(text).traffic == 2 * 12 * ROW
