@@ -19,7 +19,7 @@ def get_config() -> Config:
     base: Config = runpy.run_path(str(Path(__file__).parent / "modernbert_base.py"))["get_config"]()
     return dataclasses.replace(
         base,
-        model=dataclasses.replace(families.MODERNBERT_LARGE, remat="dots"),
+        model=families.MODERNBERT_LARGE,
         optimizer=dataclasses.replace(base.optimizer, learning_rate=5e-4, weight_decay=1e-5 / 5e-4),
         train=dataclasses.replace(base.train, batch_size=4_928),
         mesh=Mesh(data=1, fsdp=-1),

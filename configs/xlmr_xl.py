@@ -19,7 +19,7 @@ def get_config() -> Config:
     return dataclasses.replace(
         base,
         vocabulary=dataclasses.replace(base.vocabulary, size=families.XLMR_XL_VOCABULARY),
-        model=dataclasses.replace(families.XLMR_XL, remat="dots"),
+        model=families.XLMR_XL,
         optimizer=dataclasses.replace(base.optimizer, learning_rate=1e-4),
         mesh=Mesh(data=1, fsdp=-1),
     )

@@ -252,8 +252,8 @@ class Model:
     or triton (NVIDIA GPUs) or splash (TPUs). auto: cudnn or splash where they can, but xla while training with
     attention_dropout above 0: the kernels have none, and asking for one then is refused."""
     remat: Annotated[Literal["none", "dots", "full"], MAY_CHANGE] = "none"
-    """What the backward pass computes again instead of keeping: nothing, all but matrix products, or
-    everything but each layer's input."""
+    """What the backward pass computes again instead of keeping. none: what costs no product with a weight matrix (norms, GELU,
+    dropout, the scores of plain attention); dots: attention's kernels too; full: everything but each layer's input."""
     loss_chunk: Annotated[int, AtLeast(1)] = 32_768
     """Vocabulary rows that the head computes logits of at a time; a smaller vocabulary is one chunk."""
 

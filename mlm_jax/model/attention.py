@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from mlm_jax import config as cfg
 from mlm_jax.model.attention_kernels import attend, choose
@@ -92,6 +93,7 @@ class Attention(nn.Module):
         if config.bias:
             bias = zeros(self, "qkv_bias", ("qkv", "heads", "head"), (3, heads, head), dtype)
             qkv = qkv + bias[:, None, :, None, :]
+        qkv = checkpoint_name(qkv, "qkv")
 
         # By the layer's number and not by a field, so that all layers are one program and the scan holds.
         is_global = number % config.global_every == 0  # bool []
@@ -106,6 +108,7 @@ class Attention(nn.Module):
         chosen = "xla" if self.is_initializing() else choose(config, dtype, x.shape[1], dropped)
         # [batch, heads, length, head]
         mixed = attend(chosen, config, query, key, value, context, is_global, keys)
+        mixed = checkpoint_name(mixed, "attended")
         mixed = nn.with_logical_constraint(mixed, ("act_batch", "act_heads", "act_length", "act_head"))
         out_kernel = matrix(self, "out_kernel", ("heads", "head", "embed"), (heads, head, width), std, dtype)
         out = jnp.einsum("bhld,hde->ble", mixed, out_kernel)  # [batch, length, embed]

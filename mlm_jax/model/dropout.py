@@ -3,8 +3,8 @@
 
 XLA's generators make bits for a whole array at once: which unit gets which bit then depends on how the
 batch is cut, they are slow on CPUs (threefry), and their masks are stored for the backward pass. Here a
-unit's bits are an integer hash of its number, which XLA fuses with the multiplication, computes again
-in the backward pass, and which any device can compute for its own rows.
+unit's bits are an integer hash of its number, which XLA fuses with the multiplication, which the backward
+pass computes again (`encoder.REMAT`), and which any device can compute for its own rows.
 """
 
 from __future__ import annotations

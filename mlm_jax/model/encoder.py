@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from mlm_jax import config as cfg
 from mlm_jax.model.attention import Attention, Context, make_context
@@ -18,8 +19,19 @@ from mlm_jax.model.embedding import Embedding, Residual
 from mlm_jax.model.head import Head, Pooler
 from mlm_jax.model.layers import LayerNorm, gelu, matrix, zeros
 
-# What the backward pass finds instead of computing it again: products with a weight matrix, or nothing.
+
+def is_kernel(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Whether a primitive is an attention kernel, whose backward pass reads what the forward one gives."""
+    return primitive.name == "pallas_call" or primitive.name.startswith("dot_product_attention_fwd")
+
+
+# What the backward pass of a layer finds; it computes the rest again. none: what a product with a weight matrix reads or is added
+# to, before what is cheap (norm, GELU, dropout), and what an attention kernel gives. What plain attention computes on the way,
+# arrays of [batch, heads, length, length], is in nobody's list.
 REMAT = {
+    "none": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.save_only_these_names("qkv", "attended", "mlp_in", "sum"), is_kernel
+    ),
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
@@ -144,6 +156,7 @@ class Mlp(nn.Module):
         if config.bias:
             bias = zeros(self, "in_bias", (*axes, "mlp"), (*halves, inner), dtype)  # [mlp] or [2, mlp]
             h = h + jnp.expand_dims(bias, (-2, -3))
+        h = checkpoint_name(h, "mlp_in")
         h = gelu(h[0]) * h[1] if config.gated else gelu(h)  # [batch, length, mlp]
         h = nn.with_logical_constraint(h, ("act_batch", "act_length", "act_mlp"))
         out_kernel = matrix(self, "out_kernel", ("mlp", "embed"), (inner, width), std, dtype)
@@ -186,6 +199,7 @@ class Layer(nn.Module):
         def add(stream: jax.Array, out: jax.Array, rate: float, site: int, name: str) -> Residual:
             """Add a sublayer's output, [batch, length, embed], and normalise the sum."""
             stream = stream + dropout(out, rate, None if keys is None else site_keys(keys, site))
+            stream = checkpoint_name(stream, "sum")
             normed = LayerNorm(config.norm_epsilon, config.bias, name=name)(stream)
             # The one difference between the two kinds of encoder: post-norm goes on with what it normalised.
             return Residual(normed if config.norm == "post" else stream, normed)
@@ -209,7 +223,7 @@ class Encoder(nn.Module):
       size: ids in use; the token embedding has `padded_rows(size)` rows, those beyond being zero.
       dtype: of matrix products and activations; norms, softmax and loss are float32.
       unroll: layers that the compiler sees at once; the parameters are stacked all the same. Counts as 1
-        where `config.remat` is on.
+        where `config.remat` is not none.
       languages: rows of the language embedding, where there is one.
     """
 
@@ -221,8 +235,9 @@ class Encoder(nn.Module):
 
     def setup(self) -> None:
         layer = Layer
-        if self.config.remat != "none":
-            layer = nn.remat(layer, policy=REMAT[self.config.remat], prevent_cse=False)
+        # Layers in a row are left to XLA, which finds what is computed twice, and keeps it after all.
+        if self.config.remat != "none" or self.unroll == 1:
+            layer = nn.remat(Layer, policy=REMAT[self.config.remat], prevent_cse=False)
         self.embedding = Embedding(self.config, self.size, padded_rows(self.size), self.languages, self.dtype)
         # A scan, so that a deep encoder compiles as fast as one layer; parameters are stacked, [layers, ...].
         self.layers = nn.scan(
@@ -231,7 +246,6 @@ class Encoder(nn.Module):
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast, nn.broadcast),  # each layer has its number; context and keys are all layers'
             length=self.config.layers,
-            # Without a loop XLA finds what is computed twice, and keeps it after all.
             unroll=self.unroll if self.config.remat == "none" else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(self.config, self.dtype)

@@ -12,8 +12,10 @@ import pytest
 from flax import linen as nn
 
 from mlm_jax import config as cfg
+from mlm_jax import mesh as meshes
 from mlm_jax.model.dropout import row_keys
 from mlm_jax.model.encoder import Encoder, example_batch, make_encoder, padded_rows
+from mlm_jax.plan.compile import activations, with_sections
 
 MODEL = cfg.Model(layers=3, width=48, heads=4, mlp_width=96, positions=24)
 ROWS = 128
@@ -130,6 +132,32 @@ def test_rematerialisation_saves_memory(unroll):
         return jax.jit(jax.grad(loss)).lower(variables).compile().memory_analysis().temp_size_in_bytes
 
     assert temporary("full") < 0.6 * temporary("none")
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_no_mask_and_no_scores_are_stored_for_the_backward_pass(dtype):
+    """In the compiled program: what is stored of all layers is stacked, [layers, ...]."""
+    rows, length = 2, 24
+    model, variables = initialized(dataclasses.replace(MODEL, layers=5, dtype=dtype.__name__))
+    model = model.clone(dtype=jnp.dtype(dtype))
+    tokens, positions, segments = blocks([[24], [10, 8]])
+    keys = row_keys(0, jnp.int32(3), jnp.arange(rows))
+
+    def loss(v):
+        return jnp.sum(jnp.sin(model.apply(v, as_batch(tokens, positions, segments), keys)).astype(jnp.float32))
+
+    text = jax.jit(jax.grad(loss)).lower(variables).compile().as_text()
+    shapes = {(kind, tuple(map(int, shape.split(",")))) for kind, shape in re.findall(r"\b(\w+)\[(5,[\d,]+)\]", text)}
+    assert any(shape[1:3] == (rows, length) for _, shape in shapes)  # what is stored is found
+    assert not [shape for kind, shape in shapes if kind == "pred" and len(shape) > 2]
+    assert not [shape for _, shape in shapes if shape.count(length) > 1]
+
+
+def test_xlmr_base_stores_two_gib_of_sixteen_blocks():
+    config = with_sections(
+        cfg.load_config(str(CHECKOUT / "configs/xlmr_base.py")), train={"batch_size": 16}, model={"dtype": "bfloat16"}
+    )
+    assert activations(config, meshes.make_mesh(cfg.Mesh(), 16, jax.devices()[:1])) < 2.2 * 2**30
 
 
 def test_bfloat16_is_near_float32_and_parameters_stay_float32():
