@@ -8,7 +8,6 @@ from setuptools import find_packages, setup
 extras = {
     # Text → blocks. Training alone needs none of it.
     "prepare": [
-        "google-crc32c>=1.6",
         "seqio>=0.0.20",
         "tensorflow>=2.21",
         "tensorflow-datasets>=4.9.9",
@@ -59,6 +58,7 @@ setup(
         "docstring-parser>=0.16",
         "etils[epath]>=1.12",
         "flax>=0.12",
+        "google-crc32c>=1.6",
         "grain>=0.2.18",
         "jax>=0.10",
         "jinja2>=3.1",

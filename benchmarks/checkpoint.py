@@ -38,7 +38,8 @@ def main() -> None:
     if shape.device:
         jax.config.update("jax_platforms", shape.device)
     vocabulary = shape.vocabularies[0]
-    step, state, on_device = our_step(shape, vocabulary)
+    step, initialize, on_device = our_step(shape, vocabulary)
+    state = initialize()
     batch = on_device(batches(shape, vocabulary, 1)[0])
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     seconds: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
@@ -57,7 +58,7 @@ def main() -> None:
                 blocked.append(time.perf_counter() - start[0])
             for _ in range(options.steps):
                 number += 1
-                state, last = step(state, batch)
+                state, last = step(state, {}, batch)
                 jax.block_until_ready(last)
             checkpoints.wait()
             took = time.perf_counter() - start[0], time.process_time() - start[1]

@@ -5,9 +5,9 @@
     python benchmarks/finetune.py --rounds 1 --updates 6
 
 Both sides: a classifier of three labels on an encoder of multilingual-e5-small's shape (12 layers of width 384, 12 heads, 250,002
-pieces), float32, dropout 0.1, AdamW, 32 examples per update. The examples are random pieces; their lengths, log-normal with a
-median of 40 tokens and a mean of 42, are those of XNLI's pairs in XLM-R's vocabulary. Ours is `finetune`'s own loop, packing
-included; theirs is Trainer with its defaults on a CPU (fused AdamW, sdpa attention). Each run is a process of its own, the sides
+pieces), float32 (on a GPU bfloat16, Trainer's `bf16`), dropout 0.1, AdamW, 32 examples per update. The examples are random
+pieces; their lengths, log-normal with a median of 40 tokens and a mean of 42, are those of XNLI's pairs in XLM-R's vocabulary. Ours is `finetune`'s own loop, packing
+included; theirs is Trainer with its defaults (fused AdamW, sdpa attention). Each run is a process of its own, the sides
 take turns, and the first updates, which compile, are left out.
 
 Needs the extra `[parity]` (torch, transformers and accelerate).
@@ -23,23 +23,45 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-LAYERS, WIDTH, HEADS, MLP, PIECES = 12, 384, 12, 1536, 250_002
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder's shape; the default is multilingual-e5-small's."""
+
+    layers: int = 12
+    width: int = 384
+    heads: int = 12
+    mlp: int = 1536
+    pieces: int = 250_002
+
+    def model(self) -> Any:
+        """Of our side."""
+        from mlm_jax.config import Model
+
+        return Model(
+            layers=self.layers, width=self.width, heads=self.heads, mlp_width=self.mlp, positions=512, head="none"
+        )
+
+
+E5_SMALL = Encoder()
 LABELS, BATCH, LENGTH, SKIPPED = 3, 32, 128, 2
 SIDES = ("ours", "transformers")
 
 
-def examples(count: int) -> tuple[list[np.ndarray], list[int]]:
+def examples(count: int, pieces: int) -> tuple[list[np.ndarray], list[int]]:
     """Token ids of each example, and its label."""
     rng = np.random.default_rng(0)
     lengths = rng.lognormal(np.log(40), 0.34, count).astype(int).clip(8, LENGTH)
-    return [rng.integers(5, PIECES, n, dtype=np.int32) for n in lengths], rng.integers(0, LABELS, count).tolist()
+    return [rng.integers(5, pieces, n, dtype=np.int32) for n in lengths], rng.integers(0, LABELS, count).tolist()
 
 
-def ours(updates: int) -> float:
+def ours(updates: int, encoder: Encoder = E5_SMALL) -> float:
     """Examples per second of `mlm_jax finetune`."""
     from dataclasses import replace
 
@@ -55,9 +77,8 @@ def ours(updates: int) -> float:
     from mlm_jax.train.metrics import read_metrics
     from mlm_jax.vocabulary import Vocabulary
 
-    ids, labels = examples(BATCH * updates)
-    model = cfg.Model(layers=LAYERS, width=WIDTH, heads=HEADS, mlp_width=MLP, positions=512, head="none")
-    words = Vocabulary(PIECES, 0, 1, 2, 3, 4, tuple(range(5)), "")
+    ids, labels = examples(BATCH * updates, encoder.pieces)
+    words = Vocabulary(encoder.pieces, 0, 1, 2, 3, 4, tuple(range(5)), "")
     config = Finetune(
         data=Data(max_length=LENGTH),
         task=Task(kind="classify"),
@@ -65,7 +86,7 @@ def ours(updates: int) -> float:
         train=Train(epochs=1, batch_size=BATCH, log_every=1, save_every=10**9),
     )
     items = Items(ids, [np.zeros(len(x), np.int32) for x in ids], [0] * len(ids), labels)
-    start = random_start(Pretrained(model, {}, words, ("en",), "random weights"), 0)
+    start = random_start(Pretrained(encoder.model(), {}, words, ("en",), "random weights"), 0)
     names = [str(i) for i in range(LABELS)]
     with tempfile.TemporaryDirectory() as folder:
         experiment = Experiment("ours", 0, items, names, "accuracy", (), lambda _: {})
@@ -76,7 +97,7 @@ def ours(updates: int) -> float:
     return sum(r["examples"] for r in timed) / (timed[-1]["seconds"] - records[SKIPPED - 1]["seconds"])
 
 
-def transformers(updates: int) -> float:
+def transformers(updates: int, encoder: Encoder = E5_SMALL) -> float:
     """Examples per second of Trainer."""
     import torch
     from transformers import (
@@ -87,7 +108,7 @@ def transformers(updates: int) -> float:
         XLMRobertaForSequenceClassification,
     )
 
-    ids, labels = examples(BATCH * updates)
+    ids, labels = examples(BATCH * updates, encoder.pieces)
     pad = 1
 
     def padded(tokens: np.ndarray, label: int) -> dict[str, torch.Tensor]:
@@ -100,10 +121,11 @@ def transformers(updates: int) -> float:
         }
 
     torch.manual_seed(0)
+    on_gpu = torch.cuda.is_available()
     model = XLMRobertaForSequenceClassification(
         XLMRobertaConfig(
-            vocab_size=PIECES, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
-            intermediate_size=MLP, max_position_embeddings=514, num_labels=LABELS, pad_token_id=pad,
+            vocab_size=encoder.pieces, hidden_size=encoder.width, num_hidden_layers=encoder.layers,
+            num_attention_heads=encoder.heads, intermediate_size=encoder.mlp, max_position_embeddings=514, num_labels=LABELS, pad_token_id=pad,
         )
     )  # fmt: skip
     times = []
@@ -114,7 +136,7 @@ def transformers(updates: int) -> float:
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            folder, per_device_train_batch_size=BATCH, num_train_epochs=1, use_cpu=True, report_to=[], save_strategy="no",
+            folder, per_device_train_batch_size=BATCH, num_train_epochs=1, use_cpu=not on_gpu, bf16=on_gpu, report_to=[], save_strategy="no",
             logging_strategy="no", disable_tqdm=True, learning_rate=2e-5,
         )  # fmt: skip
         data = [padded(tokens, label) for tokens, label in zip(ids, labels, strict=True)]

@@ -65,16 +65,17 @@ def main() -> None:
         jax.config.update("jax_platforms", shape.device)
     vocabulary = options.vocabulary or shape.vocabularies[0]
 
-    step, state, on_device = our_step(shape, vocabulary)
+    step, initialize, on_device = our_step(shape, vocabulary)
     known = instructions(step.as_text())
     ready = [on_device(tokens) for tokens in batches(shape, vocabulary, options.steps + 2)]
+    state = initialize()
     for batch in ready[:2]:
-        state, _ = step(state, batch)
+        state, _ = step(state, {}, batch)
     jax.block_until_ready(state)
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for batch in ready[2:]:
-                state, _ = step(state, batch)
+                state, _ = step(state, {}, batch)
             jax.block_until_ready(state)
         (path,) = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
         trace = jax.profiler.ProfileData.from_file(path)

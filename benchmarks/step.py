@@ -53,12 +53,29 @@ class Shape:
     device: str = "cpu"  # empty: whatever is there
     attention_dropout: float = 0.1
     attention: str = "auto"
+    remat: str = "none"
+    dtype: str = "auto"  # of our side
+    loss_chunk: int = 32_768  # of our side
 
 
 SHAPES = {
     "small": Shape(),
     "xlmr_base": Shape(12, 768, 12, 3072, 512, 64, (250_002,), ""),
 }
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The processor's name, as Linux has it."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return "a processor of unknown name"
 
 
 def batches(shape: Shape, vocabulary: int, number: int) -> list[np.ndarray]:
@@ -81,6 +98,9 @@ def our_config(shape: Shape) -> Any:
             positions=shape.length,
             attention_dropout=shape.attention_dropout,
             attention=shape.attention,
+            remat=shape.remat,  # type: ignore[arg-type]
+            dtype=shape.dtype,  # type: ignore[arg-type]
+            loss_chunk=shape.loss_chunk,
         ),
         objective=cfg.Objective(mask_rate=MASK_RATE),
         train=cfg.Train(batch_size=shape.batch),
@@ -88,7 +108,11 @@ def our_config(shape: Shape) -> Any:
 
 
 def our_step(shape: Shape, vocabulary: int) -> tuple[Any, Any, Any]:
-    """The compiled step of the training loop, its first state, and a function from token ids to a batch on the device."""
+    """The training loop's own step.
+
+    Returns:
+      The compiled step (state, {}, batch) → (state, window); () → its first state; token ids → a batch on the device.
+    """
     import jax
 
     from mlm_jax import mesh as meshes
@@ -117,28 +141,37 @@ def our_step(shape: Shape, vocabulary: int) -> tuple[Any, Any, Any]:
     )
     with meshes.mesh_context(mesh):
         compiled = pretraining_step(config, training, mesh).lower(training.abstract_state, {}, like).compile()
-        return (lambda state, batch: compiled(state, {}, batch)), training.initialize(), on_device
+        return compiled, training.initialize, on_device
 
 
-def ours(shape: Shape, vocabulary: int, steps: int) -> dict[str, Any]:
-    """Seconds of each step of `mlm_jax.train`, compilation left out."""
+def ours(shape: Shape, vocabulary: int, steps: int, built: tuple[Any, Any, Any] | None = None) -> dict[str, Any]:
+    """Seconds of each step of `mlm_jax.train`, compilation left out.
+
+    Args:
+      built: of `our_step`, where it is there already.
+    """
     import jax
 
     from mlm_jax import objectives
     from mlm_jax.model.encoder import padded_rows
     from mlm_jax.model.flops import peak_flops, step_flops
 
-    step, state, on_device = our_step(shape, vocabulary)
-    seconds = []
+    step, initialize, on_device = built or our_step(shape, vocabulary)
+    state, seconds, first = initialize(), [], None
     for tokens in batches(shape, vocabulary, steps):
         start = time.perf_counter()
-        state, window = step(state, on_device(tokens))
+        state, window = step(state, {}, on_device(tokens))
         jax.block_until_ready(window)
         seconds.append(time.perf_counter() - start)
+        first = first or {name: jax.device_get(window[name]) for name in ("loss", "gradient_norm")}
+    assert first is not None
     device, config = jax.devices()[0], our_config(shape)
     bound = objectives.max_predictions(shape.length, config.objective)
     return {
         "seconds": seconds,
+        # Of the first step: the mean over the scored tokens, and the norm before clipping.
+        "loss": float(first["loss"][0] / first["loss"][1]),
+        "gradient_norm": float(first["gradient_norm"]),
         "memory": (device.memory_stats() or {}).get("peak_bytes_in_use"),
         "device": device.device_kind,
         "peak": peak_flops(device),
@@ -146,13 +179,17 @@ def ours(shape: Shape, vocabulary: int, steps: int) -> dict[str, Any]:
     }
 
 
-def transformers(shape: Shape, vocabulary: int, steps: int) -> dict[str, Any]:
-    """Seconds of each step of XLMRobertaForMaskedLM."""
+def transformers(shape: Shape, vocabulary: int, steps: int, compiler: str = "") -> dict[str, Any]:
+    """Seconds of each step of XLMRobertaForMaskedLM.
+
+    Args:
+      compiler: backend of torch.compile ("inductor" is its default); empty: not compiled.
+    """
     import torch
     from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
     torch.manual_seed(0)
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(cores())
     on_gpu = torch.cuda.is_available() and shape.device != "cpu"
     device = "cuda" if on_gpu else "cpu"
     config = XLMRobertaConfig(
@@ -178,6 +215,7 @@ def transformers(shape: Shape, vocabulary: int, steps: int) -> dict[str, Any]:
         weight_decay=0.01,
         fused=True,
     )
+    call = torch.compile(model, backend=compiler, dynamic=False) if compiler else model
     rng = np.random.default_rng(1)
     seconds = []
     for tokens in batches(shape, vocabulary, steps):
@@ -186,7 +224,7 @@ def transformers(shape: Shape, vocabulary: int, steps: int) -> dict[str, Any]:
         labels = torch.from_numpy(np.where(scored, tokens, -100).astype(np.int64))
         start = time.perf_counter()
         with torch.autocast(device, dtype=torch.bfloat16, enabled=on_gpu):
-            loss = model(input_ids=ids.to(device), labels=labels.to(device)).loss
+            loss = call(input_ids=ids.to(device), labels=labels.to(device)).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -194,7 +232,11 @@ def transformers(shape: Shape, vocabulary: int, steps: int) -> dict[str, Any]:
         if on_gpu:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    return {"seconds": seconds, "memory": torch.cuda.max_memory_allocated() if on_gpu else None}
+    return {
+        "seconds": seconds,
+        "memory": torch.cuda.max_memory_allocated() if on_gpu else None,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
 
 
 def measure(side: str, shape: Shape, vocabulary: int, steps: int, warmup: int) -> dict[str, Any]:
@@ -225,6 +267,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="blocks per step; by default the shape's")
     parser.add_argument("--attention-dropout", type=float, help="on both sides; by default 0.1")
     parser.add_argument("--attention", help="our kernel (`model.attention`); by default auto")
+    parser.add_argument("--remat", help="ours (`model.remat`); by default none")
+    parser.add_argument("--loss-chunk", type=int, help="ours (`model.loss_chunk`), rows of the vocabulary at a time")
+    parser.add_argument("--cores", type=int, help="processor cores that both sides may use; by default all")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each side")
     parser.add_argument("--steps", type=int, default=12, help="timed steps a run")
     parser.add_argument("--warmup", type=int, default=3, help="steps before those")
@@ -233,8 +278,13 @@ def main() -> None:
     if options.job:
         run_job(*options.job)
         return
+    if options.cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])  # of what this starts too
 
-    asked = {name: getattr(options, name) for name in ("vocabularies", "batch", "attention_dropout", "attention")}
+    asked = {
+        name: getattr(options, name)
+        for name in ("vocabularies", "batch", "attention_dropout", "attention", "remat", "loss_chunk")
+    }
     given = {name: value for name, value in asked.items() if value is not None}
     shape = dataclasses.replace(SHAPES[options.shape], **given)
     columns = ("vocabulary", "side", "ms/step", "tokens/s", "TFLOP/s", "MFU", "peak GB")
@@ -255,9 +305,10 @@ def main() -> None:
                 f"  {mfu:>9}  {memory[side] / 1e9:>9.2f}"
             )
         ours_, theirs = SIDES
+        where = f"{cores()} cores of {processor()}" if known["device"] == "cpu" else known["device"]
         print(
             f"{vocabulary:>10,}  {'ratio':<12}  speed {median[theirs] / median[ours_]:.2f}x, "
-            f"memory {memory[ours_] / memory[theirs]:.2f}x, on {known['device']}",
+            f"memory {memory[ours_] / memory[theirs]:.2f}x, on {where}",
             flush=True,
         )
 
