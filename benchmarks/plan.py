@@ -131,7 +131,8 @@ def main() -> None:
     if options.print:
         print(show(rows))
         return
-    topology.require_compiler()
+    for where in options.topologies:
+        topology.require_compiler(topology.parse(where))
     done = {(r["config"], r["topology"], r["remat"]) for r in rows}
     for where, name in itertools.product(options.topologies, options.configs):
         config = cfg.load_config(str(ROOT / "configs" / f"{name}.py"))

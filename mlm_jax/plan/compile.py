@@ -71,7 +71,7 @@ def build_training(config: Config, mesh: jax.sharding.Mesh) -> Training:
     words = stand_in_vocabulary(config.vocabulary.size)
     word_classes = np.zeros((2, words.size), np.uint8) if config.objective.whole_words else None
     counts = np.ones(words.size, int) if config.objective.frequency_exponent else None
-    return build(config, words, languages(config), mesh, word_classes, counts, platform="tpu")
+    return build(config, words, languages(config), mesh, word_classes, counts)
 
 
 def lower_step(config: Config, training: Training, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
@@ -83,11 +83,12 @@ def lower_step(config: Config, training: Training, mesh: jax.sharding.Mesh) -> j
         return pretraining_step(config, training, mesh).lower(training.abstract_state, {}, batch)
 
 
-def compile_step(config: Config, mesh: jax.sharding.Mesh, effort: float = 0.0) -> Step:
+def compile_step(config: Config, mesh: jax.sharding.Mesh, effort: float = 0.0, room: float = math.inf) -> Step:
     """Compile the training step for a mesh's devices.
 
     Args:
       effort: of the compiler for the program's speed, -1 to 0, as the run's own (see `Plan.effort`).
+      room: bytes of a chip. The GPU compiler compiles what needs more, without a word.
     """
     training = build_training(config, mesh)
     state = training.abstract_state
@@ -98,10 +99,14 @@ def compile_step(config: Config, mesh: jax.sharding.Mesh, effort: float = 0.0) -
     text = None
     try:
         options: dict[str, Any] = {"exec_time_optimization_effort": effort}
+        if mesh.devices.flat[0].platform == "gpu":
+            options["xla_gpu_autotune_level"] = 0  # there is no GPU to try kernels on
         compiled = lower_step(config, training, mesh).compile(compiler_options=options)
         text, said = compiled.as_text(), compiled.memory_analysis()
         assert said is not None
         total = float(said.peak_memory_in_bytes)
+        if total > room:
+            text = None
     except jax.errors.JaxRuntimeError as e:
         needed = out_of_memory(str(e))
         if needed is None:
@@ -126,7 +131,9 @@ def activations(config: Config, mesh: jax.sharding.Mesh) -> float:
         "dropout_keys": ((rows,), np.uint32),
     }
     batch = {name: jax.ShapeDtypeStruct(shape, kind) for name, (shape, kind) in shapes.items()}
-    model = make_encoder(config.model, size, languages(config), config.model.dtype, platform="tpu")
+    model = make_encoder(
+        config.model, size, languages(config), config.model.dtype, platform=mesh.devices.flat[0].platform
+    )
     params = parameter_shapes(config.model, size, languages(config))
 
     def backward(params: Any, batch: MaskedBatch) -> Any:

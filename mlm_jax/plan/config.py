@@ -12,10 +12,11 @@ from mlm_jax.fields import AtLeast, Within
 
 @dataclass(frozen=True)
 class Plan(Config):
-    """A run, and the TPU slices that are thought of for it."""
+    """A run, and the TPU slices or hosts of GPUs that are thought of for it."""
 
     topology: str = "v5e:4x4"
-    """A slice by its shape or by Google Cloud's name: v5e:16x16, v5e-256, v4:4x4x4, v6e-64; `mesh.slices` of them."""
+    """A slice by its shape or by Google Cloud's name: v5e:16x16, v5e-256, v4:4x4x4, v6e-64; `mesh.slices` of them.
+    Or GPUs by how many a host has, and how many hosts: h100:8, h100:8x16 (a100, h100, h200, b200)."""
     search: bool = False
     """Look for the mesh, the number of microbatches and the rematerialisation that are fastest of those that fit."""
     compiles: Annotated[int, AtLeast(1)] = 8

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mlm_jax import mesh as meshes
 from mlm_jax import objectives
-from mlm_jax.config import Config, Mesh
+from mlm_jax.config import Config, Mesh, Model
 from mlm_jax.model.encoder import padded_rows
 from mlm_jax.model.flops import step_flops
 from mlm_jax.plan import program, roofline, topology
@@ -75,7 +75,7 @@ def plan_step(config: Config, where: Topology, effort: float = 0.0) -> Planned:
     mesh = meshes.make_mesh(config.mesh, config.train.batch_size // config.train.accumulate, devices)
     data, fsdp, tensor = mesh.devices.shape
     config = with_sections(config, mesh={"data": data, "fsdp": fsdp, "tensor": tensor})
-    step = compile_step(config, mesh, effort)
+    step = compile_step(config, mesh, effort, where.chip.memory)
     flops = step_flops(
         config.model,
         padded_rows(config.vocabulary.size),
@@ -85,12 +85,16 @@ def plan_step(config: Config, where: Topology, effort: float = 0.0) -> Planned:
     )
     parameters, executed, collectives, predicted = step.parameters, None, None, None
     if step.program is not None:
-        # The one conditional is attention's, of global and local layers.
-        whole = len(range(0, config.model.layers, config.model.global_every)) / config.model.layers
-        does = program.read(step.program, whole)
+        does = program.read(step.program, sight(config.model))
         executed, collectives = does.flops, program.totals(does.collectives)
         predicted = roofline.predict(does, where, list(mesh.devices.flat))
     return Planned(config, where, parameters, step.memory, flops, executed, collectives, predicted)
+
+
+def sight(model: Model) -> program.Sight:
+    """Who sees whom in a model's attention."""
+    whole = len(range(0, model.layers, model.global_every)) / model.layers
+    return program.Sight(whole, model.window // 2 if whole < 1 else 0, model.causal)
 
 
 def adapt(config: Config, where: Topology) -> Config:

@@ -18,8 +18,12 @@ BYTES = {"pred": 1, "bf16": 2, "f16": 2, "f32": 4, "f64": 8, "c64": 8, "c128": 1
     f"{sign}{bits}": bits / 8 for sign in "su" for bits in (2, 4, 8, 16, 32, 64)
 }
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
-# Splash attention: scores and values; scores, their gradient and those of keys and values; scores, their gradient and the queries'.
-SPLASH = {"splash_mha_fwd": 2, "splash_mha_dkv": 4, "splash_mha_dq": 3}
+# What attention kernels compute, by the names that they begin with: products of queries × keys × head size. Backwards each
+# computes scores, and their gradient: where keys and values have a kernel of their own, twice.
+KERNELS = {"splash_mha_fwd": 2, "splash_mha_dkv": 4, "splash_mha_dq": 3}
+KERNELS |= {"flash_forward": 2, "flash_backward": 5, "flash_dkv": 4, "flash_dq": 3}  # ours
+KERNELS |= {"mha_forward": 2, "mha_backward": 7}  # JAX's for GPUs, whose one kernel does both one after the other
+KERNELS |= {"dot_product_attention_fwd": 2, "dot_product_attention_bwd": 5}  # cuDNN's
 # What moves no bytes by itself: names for what is there, and the ends of what began before.
 FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "conditional", "call", "after-all"}
 FREE |= {"partition-id", "replica-id", "opt-barrier", "copy-done", "slice-done", "async-done", "async-update"}
@@ -59,6 +63,12 @@ class Instruction:
         match = re.search(rf"\b{attribute}=%?([\w.\-]+)", self.attributes)
         return match[1] if match else None
 
+    @property
+    def target(self) -> str:
+        """What a custom call calls."""
+        match = re.search(r'custom_call_target="([^"]*)"', self.attributes)
+        return match[1] if match and self.operation == "custom-call" else ""
+
 
 Computation = dict[str, Instruction]
 
@@ -82,6 +92,29 @@ class Collective:
     times: float
     shapes: tuple[tuple[int, ...], ...]
     alone: bool
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Who sees whom in a model's attention, which a program does not say where its kernel finds out while it runs.
+
+    Attributes:
+      whole: the share of layers that see all: of the times that a conditional is met, its condition is true.
+      window: tokens that the others see to either side.
+      causal: nobody sees a later token.
+    """
+
+    whole: float = 1.0
+    window: int = 0
+    causal: bool = False
+
+    def visited(self, queries: int, keys: int, length: int) -> float:
+        """The share of tiles that are visited, of `queries` × `keys` tiles, over all layers, where a block is one document."""
+        q, k = np.arange(queries)[:, None] * (length // queries), np.arange(keys) * (length // keys)
+        q_last, k_last = q + length // queries - 1, k + length // keys - 1
+        seen = k <= q_last if self.causal else np.full((queries, keys), True)
+        near = (k <= q_last + self.window) & (q <= k_last + self.window)
+        return float(self.whole * seen.mean() + (1 - self.whole) * (seen & near).mean())
 
 
 @dataclass
@@ -155,15 +188,11 @@ def _arrays(text: str) -> list[Array]:
     ]
 
 
-def read(text: str, true: float = 0.5) -> Program:
-    """What the program does, loops unrolled.
-
-    Args:
-      true: how often of the times that it is met a conditional's condition is true.
-    """
+def read(text: str, sight: Sight = Sight()) -> Program:
+    """What the program does, loops unrolled. The one conditional of a model is attention's, of global and local layers."""
     computations, entry = parse(text)
     program, seen = Program(), set[str]()
-    for instruction, computation, times in _executed(computations, entry, true):
+    for instruction, computation, times in _executed(computations, entry, sight.whole):
         parts = list(_within(instruction, computation, computations))
         carried = [part for part, _ in parts if part.operation.removesuffix("-start") in COLLECTIVES]
         is_end = instruction.operation.endswith("-done") or instruction.operation == "async-update"
@@ -174,10 +203,10 @@ def read(text: str, true: float = 0.5) -> Program:
             if not chain or key not in seen:
                 program.collectives.append(_collective(found, instruction, times))
             seen.add(key)
-        products = [part for part in parts if part[0].operation in ("convolution", "dot") or _kernel(part[0])]
+        products = [part for part in parts if _is_product(part[0])]
         if _is_free(instruction) or (carried and not products):
             continue
-        flops = times * sum(_flops(product, where) for product, where in products)
+        flops = times * sum(_flops(product, where, sight) for product, where in products)
         traffic = times * _traffic(instruction, computation, computations)
         program.flops += flops
         program.traffic += traffic
@@ -209,7 +238,12 @@ def _executed(
 
 
 def _turns(loop: Instruction, computations: dict[str, Computation]) -> int:
-    """How often a loop turns: its counter begins at 0, stops at a constant, and goes up by 1, or by 2 where XLA doubled it."""
+    """How often a loop turns: its counter begins at 0, stops at a constant, and goes up by 1, or by 2 where XLA doubled it.
+
+    The GPU compiler writes the number down, and fuses the condition.
+    """
+    if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
+        return int(known[1])
     condition = computations[loop.called("condition") or ""]
     body = computations[loop.called("body") or ""]
     limits = [int(i.operands[0]) for i in condition.values() if i.operation == "constant"]
@@ -234,29 +268,57 @@ def _within(
             yield from _within(part, inner, computations)
 
 
+def _is_product(instruction: Instruction) -> bool:
+    """Whether it is a matrix product, or several: an attention kernel."""
+    is_product = instruction.operation in ("convolution", "dot") or instruction.target.startswith("__cublas")
+    return is_product or _kernel(instruction) > 0
+
+
 def _kernel(instruction: Instruction) -> int:
-    """How many products of queries × keys × head size an attention kernel computes; 0: it is none."""
+    """How many products of queries × keys × head size an attention kernel computes; 0: it is none.
+
+    A Pallas kernel has its name from the TPU compiler; what the GPU compiler calls "pallas_call" has it in its description.
+    """
     if instruction.operation != "custom-call":
         return 0
-    return next((count for name, count in SPLASH.items() if instruction.name.startswith(name)), 0)
+    named = re.search(r'\bname = "([^"]*)"', instruction.attributes) if "triton" in instruction.target else None
+    name = named[1] if named else instruction.name
+    return next((count for start, count in KERNELS.items() if name.startswith(start)), 0)
 
 
-def _flops(product: Instruction, computation: Computation) -> float:
+def _attention_flops(kernel: Instruction, computation: Computation, sight: Sight) -> float:
+    """FLOPs of an attention kernel: of the tiles that it visits.
+
+    Splash attention's first operand is those that its grid visits, [heads, tiles of queries, tiles of keys], one side's all of the length's.
+    Ours are bounds per tile, int32 [batch, tiles, 2], set while it runs. The others visit all. Its vectors, [batch, heads, length, head]
+    with axes in any order, are the first operand of four; segment ids, [.., length], the last of int32.
+    """
+    operands = [array for name in kernel.operands for array in computation[name].outputs]
+    vectors = next(array.shape for array in operands if len(array.shape) == 4)
+    count = 2.0 * _kernel(kernel) * math.prod(vectors)  # times the keys that a query sees
+    if kernel.name.startswith("splash"):
+        tiles, length = operands[0].shape[1:], vectors[2]
+        return count / length * math.prod(tiles) * (length // max(tiles)) ** 2
+    if kernel.target.startswith("__cudnn"):
+        scores = re.search(r'"intermediate_tensor_shape":.*?"dimensions":\s*\[([^\]]*)\]', kernel.attributes)
+        assert scores is not None, kernel.name
+        return count * int(scores[1].split(",")[-1].strip(' "'))
+    keys = [array for array in operands if array.kind == "s32"][-1].shape[-1]
+    bounds = operands[0].shape if operands[0].kind == "s32" else None
+    return count * keys * (sight.visited(bounds[1], bounds[1], keys) if bounds else 1)
+
+
+def _flops(product: Instruction, computation: Computation, sight: Sight) -> float:
     """FLOPs of a matrix product, which the TPU compiler writes as a convolution, or of an attention kernel.
 
-    With b batches, left is b·m·k, right b·k·n, the result b·m·n; their product over b is (b·m·k·n)². Of splash attention the
-    tiles that it visits count, as its first operand lists them, tiles of queries × of keys; one side's are all of the length's.
+    With b batches, left is b·m·k, right b·k·n, the result b·m·n; their product over b is (b·m·k·n)².
     """
-    if count := _kernel(product):
-        operands = [array for name in product.operands for array in computation[name].outputs]
-        batch, heads, length, head = next(array.shape for array in operands if len(array.shape) == 4)
-        tiles = operands[0].shape[1:]
-        visited = math.prod(tiles) * (length // max(tiles)) ** 2
-        return 2.0 * count * batch * heads * visited * head
+    if _kernel(product):
+        return _attention_flops(product, computation, sight)
     sizes = [computation[name].outputs[0].shape for name in product.operands[:2]] + [product.outputs[0].shape]
-    if product.operation == "dot":
-        dimensions = re.search(r"lhs_batch_dims=\{([\d,]*)\}", product.attributes)
-        batch = math.prod(sizes[0][int(d)] for d in dimensions[1].split(",") if d) if dimensions else 1
+    if product.operation != "convolution":
+        dimensions = re.search(r'lhs_batch_dim(?:s=|ensions":)[{[]([\d,"]*)[]}]', product.attributes)
+        batch = math.prod(sizes[0][int(d)] for d in re.findall(r"\d+", dimensions[1])) if dimensions else 1
     else:
         labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", product.attributes)
         assert labels is not None, product.name
@@ -271,7 +333,7 @@ def _flops(product: Instruction, computation: Computation) -> float:
 
 def _is_free(instruction: Instruction) -> bool:
     """Whether it moves no bytes: the TPU compiler reserves memory by a custom call."""
-    return instruction.operation in FREE or 'custom_call_target="AllocateBuffer"' in instruction.attributes
+    return instruction.operation in FREE or instruction.target == "AllocateBuffer"
 
 
 def _traffic(instruction: Instruction, computation: Computation, computations: dict[str, Computation]) -> float:
@@ -323,7 +385,10 @@ def _alias(instruction: Instruction) -> int | None:
 
 def _written(instruction: Instruction, computation: Computation, computations: dict[str, Computation]) -> float:
     """Bytes that an instruction writes: of an array that is updated in place, only the update."""
-    whole = sum(array.traffic for array in instruction.outputs)
+    outputs = instruction.outputs
+    if instruction.target.startswith(("__cublas", "__cudnn")) and len(outputs) > 1:
+        outputs = outputs[:-1]  # the last is memory to work in
+    whole = sum(array.traffic for array in outputs)
     if not whole:
         return 0
     if instruction.operation in ("dynamic-update-slice", "scatter"):
@@ -347,14 +412,14 @@ def _written(instruction: Instruction, computation: Computation, computations: d
 def _collective(found: Instruction, instruction: Instruction, times: float) -> Collective:
     kind, outputs = found.operation.removesuffix("-start"), found.outputs
     if found.operation.endswith("-start") and kind in ("all-gather", "collective-permute"):
-        outputs = outputs[1:2]  # the first is the operand
+        outputs = outputs[len(found.operands) : 2 * len(found.operands)]  # the first are the operands
     size = sum(array.bytes for array in outputs)
     group = _group(found.attributes)
     if kind in ("reduce-scatter", "all-to-all"):
         size *= len(group)
     if kind == "all-reduce" and "all-reduce-scatter" in (instruction.called("calls") or ""):
         kind = "reduce-scatter"  # a fusion that keeps a slice of the sum
-    alone = instruction.operation == kind
+    alone = instruction.operation == kind or '"is_sync":true' in instruction.attributes
     return Collective(kind, size, group, times, tuple(array.shape for array in outputs), alone)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlm_jax.plan.program import Collective, Program
-from mlm_jax.plan.topology import Topology
+from mlm_jax.plan.topology import Chip, Topology
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ def collective_seconds(collective: Collective, topology: Topology, devices: Sequ
     members = [devices[i] for i in collective.group] or list(devices)
     if len(members) < 2:
         return 0
+    if chip.card is not None:
+        return _between_gpus(collective, chip, len(members), len({device.process_index for device in members}))
     slices = len({getattr(d, "slice_index", 0) for d in members})
     places = np.array(
         [d.coords for d in members if getattr(d, "slice_index", 0) == getattr(members[0], "slice_index", 0)]
@@ -77,3 +79,21 @@ def collective_seconds(collective: Collective, topology: Topology, devices: Sequ
     if slices > 1:
         seconds += passes * collective.bytes / inside * (slices - 1) / slices / chip.network
     return seconds
+
+
+def _between_gpus(collective: Collective, chip: Chip, members: int, hosts: int) -> float:
+    """The least time of a collective of GPUs, the same number of each of some hosts.
+
+    NVLink joins every GPU of a host with every other by all of its bandwidth. Between hosts each GPU has an adapter and
+    sends its share of what its host has put together. Of an all-to-all each GPU sends its own part, an n-th to each of n.
+    """
+    inside = members // hosts
+    if collective.kind == "collective-permute":
+        return collective.bytes / (chip.link if hosts == 1 else chip.network)
+    if collective.kind in ("all-to-all", "ragged-all-to-all"):
+        part = collective.bytes / members**2
+        return part * max((inside - 1) / chip.link, (members - inside) / chip.network)
+    passes = 2.0 if collective.kind == "all-reduce" else 1.0
+    within = (inside - 1) / inside / chip.link
+    across = (hosts - 1) / hosts / inside / chip.network
+    return passes * collective.bytes * (within + across)

@@ -26,16 +26,20 @@ def describe(planned: Planned, before: Config) -> str:
     """What `plan` prints of a step."""
     config, where, memory = planned.config, planned.topology, planned.memory
     mesh, chip = config.mesh, where.chip
-    axes = " × ".join(f"{axis} {getattr(mesh, axis)}" for axis in meshes.AXES if getattr(mesh, axis) > 1)
+    axes = " × ".join(f"{axis} {getattr(mesh, axis)}" for axis in meshes.AXES if getattr(mesh, axis) > 1) or "one"
     microbatches = config.train.accumulate
     lines = [
-        f"{where}: {where.chips} chips ({axes}), remat {config.model.remat}",
+        f"{where}: {where.chips} {where.noun}{'s' if where.chips > 1 else ''} ({axes}), remat {config.model.remat}",
         f"{planned.parameters:,} parameters; {config.train.batch_size:,} blocks of {config.data.sequence_length} tokens per "
-        f"update, {planned.rows:,} per chip at once" + (f" in {microbatches} microbatches" if microbatches > 1 else ""),
+        f"update, {planned.rows:,} per {where.noun} at once"
+        + (f" in {microbatches} microbatches" if microbatches > 1 else ""),
     ]
     if options := changes(before, config):
         lines.append(f"other than the config: {options}")
-    lines += ["", f"memory per chip, of {chip.memory / GIB:.2f} GiB"]
+    room = f"{chip.memory / GIB:.2f} GiB"
+    if chip.card is not None:
+        room += f" that JAX takes by default of the card's {chip.card.memory / GIB:.2f} (XLA_CLIENT_MEM_FRACTION)"
+    lines += ["", f"memory per {where.noun}, of {room}"]
     labels = {
         "activations": "activations kept for the backward pass" + (", at most" if mesh.tensor > 1 else ""),
         "temporaries": "gradients and other temporaries",
@@ -57,7 +61,7 @@ def describe(planned: Planned, before: Config) -> str:
         [kind, f"{devices}", f"{times:,.0f}", f"{size / 1e9:,.3f}"]
         for (kind, devices), (times, size) in sorted(planned.collectives.items(), key=lambda item: -item[1][1])
     ]
-    lines.append(console.format_table(["kind", "chips", "times", "GB"], cells) if cells else "  none")
+    lines.append(console.format_table(["kind", f"{where.noun}s", "times", "GB"], cells) if cells else "  none")
     computed = planned.executed_flops * where.chips / planned.model_flops
     predicted = planned.predicted
     lines += [
@@ -79,6 +83,6 @@ def run(config: Plan) -> None:
       UserError: no such topology, no compiler, or a config that fits no way.
     """
     where = topology.parse(config.topology, config.mesh.slices)
-    topology.require_compiler()
+    topology.require_compiler(where)
     chosen = search(config, where, config.compiles).config if config.search else adapt(config, where)
     console.say(describe(plan_step(chosen, where, config.effort), config))

@@ -140,14 +140,15 @@ def build(
     counts: np.ndarray | None = None,
     platform: str | None = None,
 ) -> Training:
-    """Build a config's training on a mesh.
+    """Build a config's training on a mesh, whose devices may be of another machine.
 
     Args:
       languages: rows of the language embedding.
       word_classes, counts: uint8 [2, vocabulary] and int [vocabulary], where the objective asks for them; see
         `objectives.make_tables`.
-      platform: of the mesh's devices, where they are not here ("tpu").
+      platform: to build it for; None: the mesh's devices'.
     """
+    platform = platform or mesh.devices.flat[0].platform
     model = make_encoder(config.model, words.size, languages, config.model.dtype, platform=platform)
     optimizer = make_optimizer(config.optimizer, config.train.steps, encoder_axes(model))
     initialize, abstract_state = make_initializer(config, model, optimizer, mesh, MEASURED)

@@ -12,11 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlm_jax import cli
+from mlm_jax import cli, objectives
 from mlm_jax import config as cfg
 from mlm_jax import mesh as meshes
 from mlm_jax.errors import UserError
-from mlm_jax.plan import program, roofline, topology
+from mlm_jax.model.encoder import padded_rows
+from mlm_jax.model.flops import step_flops
+from mlm_jax.plan import cards, program, roofline, topology
 from mlm_jax.plan.compile import Memory, activations, compile_step, out_of_memory, with_sections
 from mlm_jax.plan.planned import Planned, adapt
 from mlm_jax.plan.program import Collective, Program
@@ -28,6 +30,10 @@ from tests.train.test_step import assert_no_vocabulary_moves
 
 needs_compiler = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu (extra plan)")
 
+needs_gpu_compiler = pytest.mark.skipif(
+    not topology.has_gpu_compiler(), reason="needs JAX's plugin for CUDA (extra plan-gpu)"
+)
+
 
 @pytest.mark.parametrize(
     ("text", "shape", "chips"),
@@ -38,6 +44,9 @@ needs_compiler = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, 
         ("v4-128", (4, 4, 4), 64),  # counts cores
         ("v5p:2x2x1", (2, 2, 1), 4),
         ("v6e-256", (16, 16), 256),
+        ("h100:8", (8, 1), 8),
+        ("a100:4x2", (4, 2), 8),  # two hosts of four
+        ("b200:8x16", (8, 16), 128),
     ],
 )
 def test_topologies_by_shape_and_by_name(text, shape, chips):
@@ -45,7 +54,9 @@ def test_topologies_by_shape_and_by_name(text, shape, chips):
     assert found.shape == shape and found.chips == chips
 
 
-@pytest.mark.parametrize("text", ["v3-8", "v5e", "v5e:3x3", "v5e-7", "v4-4", "v4:4x4", "h100-8"])
+@pytest.mark.parametrize(
+    "text", ["v3-8", "v5e", "v5e:3x3", "v5e-7", "v4-4", "v4:4x4", "h100-8", "h100:3", "h100:8x0", "b100:8"]
+)
 def test_what_is_no_topology_is_refused_in_a_line(text):
     with pytest.raises(UserError, match="topology") as error:
         topology.parse(text)
@@ -78,6 +89,27 @@ def test_collectives_take_the_links_that_their_group_spans():
     two = Topology("v5e", (4, 4), 2)
     across = seconds(two, "all-reduce", (0, 16))
     assert across == pytest.approx(2 * 1e9 / 2 / two.chip.network)
+
+
+def test_gpus_take_nvlink_within_a_host_and_an_adapter_each_between_hosts():
+    where = topology.parse("h100:8x2")
+    nvlink, network = where.chip.link, where.chip.network
+    cards = [SimpleNamespace(process_index=host) for host in range(2) for _ in range(8)]
+
+    def took(kind, *group):
+        return roofline.collective_seconds(Collective(kind, 1e9, group, 1, ((1,),), True), where, cards)
+
+    host = tuple(range(8))
+    assert took("all-gather", *host) == pytest.approx(7 / 8 * 1e9 / nvlink)
+    assert took("all-reduce", *host) == pytest.approx(2 * took("reduce-scatter", *host))
+    assert took("all-reduce", 0, 8) == pytest.approx(2 * 1e9 / 2 / network)
+    # Of what a host has put together each of its adapters sends an eighth; half of it has to come from the other host.
+    both = tuple(range(16))
+    assert took("all-gather", *both) == pytest.approx(took("all-gather", *host) + 1e9 / 8 / 2 / network)
+    # Each sends a sixteenth of its sixteenth to each: eight of those parts leave the host.
+    assert took("all-to-all", *both) == pytest.approx(8 * 1e9 / 16 / 16 / network)
+    assert took("collective-permute", 0, 1) == pytest.approx(1e9 / nvlink)
+    assert took("collective-permute", 0, 8) == pytest.approx(1e9 / network)
 
 
 def test_the_roofline_takes_the_longer_time_of_each_instruction():
@@ -160,17 +192,20 @@ def test_without_the_compiler_a_line_names_the_extra(tmp_path, monkeypatch, caps
     assert cli.main(["plan", str(config)]) == 2
     said = capsys.readouterr()
     assert said.err.count("\n") == 1 and "[plan]" in said.err and not said.out
+    assert cli.main(["plan", str(config), "--topology", "h100:8"]) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and "[plan-gpu]" in said.err and not said.out
     assert cli.main(["plan", str(config), "--topolgy", "v5e-16"]) == 2
     assert "did you mean --topology?" in capsys.readouterr().err
 
 
-def compiled(where, **sections):
-    topology.require_compiler()
+def compiled(where, room=float("inf"), **sections):
+    topology.require_compiler(where)
     shape = {"heads": 8, "width": 64, "dtype": "bfloat16", "loss_chunk": 128}
     config = with_sections(tiny_config("x"), model=shape, vocabulary={"size": 500}, train={"batch_size": 32})
     config = with_sections(config, **sections)
     mesh = meshes.make_mesh(config.mesh, config.train.batch_size, topology.devices(where))
-    return mesh, compile_step(config, mesh, -1.0)
+    return mesh, compile_step(config, mesh, -1.0, room)
 
 
 def test_activations_are_what_each_rematerialisation_keeps():
@@ -216,7 +251,7 @@ def test_what_splash_attention_computes_is_counted(every, window, visited):
             data={"sequence_length": length},
             train={"batch_size": 4 * rows},
         )
-        flops[attention] = program.read(step.program).flops
+        flops[attention] = program.read(step.program, program.Sight(1 / every, window // 2)).flops
     one = 2 * rows * heads * head
     expected = 9 * one * tile**2 * visited - 6 * one * 2 * length**2
     assert flops["splash"] - flops["xla"] == pytest.approx(expected, rel=1e-6)
@@ -240,8 +275,8 @@ def test_slices_share_nothing_but_the_data_axis():
 @needs_compiler
 @pytest.mark.parametrize("name", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
 def test_a_chips_memory_is_what_the_compiler_says(name):
-    topology.require_compiler()
     where = topology.parse(name)
+    topology.require_compiler(where)
     sharding = jax.sharding.SingleDeviceSharding(topology.devices(where)[0])
     large = jax.ShapeDtypeStruct((2**36,), jnp.float32, sharding=sharding)
     with pytest.raises(jax.errors.JaxRuntimeError, match=rf"exceeds available HBM \({where.chip.memory / GIB:.2f}G\)"):
@@ -270,3 +305,57 @@ def test_the_command(tmp_path):
     for expected in ("v4:2x2x1: 4 chips", "fits: ", "model FLOPs: ", "predicted by the roofline", "MFU "):
         assert expected in done.stdout
     assert not (tmp_path / "run").exists()
+
+
+@needs_gpu_compiler
+@pytest.mark.parametrize("name", cards.CARDS)
+def test_each_card_is_compiled_for(name):
+    where = topology.parse(f"{name}:2")
+    topology.require_compiler(where)
+    devices = topology.devices(where)
+    assert [device.device_kind for device in devices] == [where.chip.card.name] * 2
+    square = jax.ShapeDtypeStruct((256, 256), jnp.bfloat16, sharding=jax.sharding.SingleDeviceSharding(devices[0]))
+    text = jax.jit(lambda x: x @ x).lower(square).compile({"xla_gpu_autotune_level": 0}).as_text()
+    assert program.read(text).flops == 2 * 256**3
+
+
+@needs_gpu_compiler
+@pytest.mark.parametrize(
+    ("attention", "products"),
+    [
+        ("xla", 0),
+        pytest.param("triton", 2 + 7 - 6, marks=pytest.mark.slow),
+        pytest.param("cudnn", 2 + 5 - 6, marks=pytest.mark.slow),
+    ],
+)
+def test_a_step_for_eight_gpus(attention, products):
+    rows, heads, length, head = 2, 2, 512, 64
+    model = {"layers": 2, "heads": heads, "width": heads * head, "positions": length, "attention_dropout": 0.0}
+    _, step = compiled(
+        topology.parse("h100:8"),
+        model=model | {"attention": attention},
+        data={"sequence_length": length},
+        train={"batch_size": 8 * rows},
+    )
+    does = program.read(step.program)
+    # As many FLOPs as the model has, but for what an attention kernel computes again, and for the head, which is computed twice.
+    config = with_sections(tiny_config("x"), model=model, vocabulary={"size": 500})
+    predictions = objectives.max_predictions(length, config.objective)
+    needed = step_flops(config.model, padded_rows(500), rows, length, predictions)
+    head_again = 2 * rows * predictions * head * heads * padded_rows(500)
+    again = 2 * products * 2 * rows * heads * length * length * head
+    assert does.flops == pytest.approx(needed + again + head_again, rel=0.02)
+    # The gradients are summed once over all eight.
+    summed = sum(c.bytes * c.times for c in does.collectives if c.kind == "all-reduce")
+    assert {len(c.group) for c in does.collectives} == {8}
+    assert 2 * step.parameters <= summed <= 4.01 * step.parameters
+    assert step.memory.optimizer == pytest.approx(2 * step.memory.parameters, abs=100)
+
+
+@needs_gpu_compiler
+def test_what_a_gpu_has_no_room_for_does_not_fit():
+    where = topology.parse("h100:1")
+    _, step = compiled(where)
+    assert step.program is not None
+    _, step = compiled(where, room=step.memory.total - 1)
+    assert step.program is None and step.memory.total > 0

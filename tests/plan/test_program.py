@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from mlm_jax.plan import program
+from mlm_jax.plan.program import Sight
 
 
 def shape(*sizes):
@@ -152,3 +153,130 @@ def test_a_stack_that_leaves_a_fusion_under_another_name_is_read_whole():
     root = "%d = pred[12,1,16,512]{3,2,1,0:T(8,128)(4,1)} bitcast(%laid)"
     text = STACKED.format(root=root, alias=ALIAS, layers=12)
     assert program.read(text).traffic == 2 * 12 * ROW
+
+
+# ---- As the GPU compiler writes things.
+
+
+def gpu(lines, arguments="a: bf16[8,256,512], b: bf16[8,512,128]"):
+    parameters = [
+        f"  %{name} = {kind} parameter({i})"
+        for i, (name, kind) in enumerate(part.split(": ") for part in arguments.split(", "))
+    ]
+    return "\n".join([f"ENTRY %main ({arguments}) -> f32[] {{", *parameters, *(f"  {line}" for line in lines), "}\n"])
+
+
+def test_a_fused_loop_turns_as_often_as_is_written_beside_it():
+    body = """%plus (i: s32[]) -> s32[] {
+  %i = s32[] parameter(0)
+  %one = s32[] constant(1)
+  ROOT %next = s32[] add(%i, %one)
+}
+
+%body (p: (s32[], f32[256])) -> (s32[], f32[256]) {
+  %p = (s32[], f32[256]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  %x = f32[256]{0} get-tuple-element(%p), index=1
+  %next = s32[] fusion(%i), kind=kLoop, calls=%plus
+  %y = f32[256]{0} negate(%x)
+  ROOT %t = (s32[], f32[256]{0}) tuple(%next, %y)
+}
+
+%condition (p: (s32[], f32[256])) -> pred[] {
+  %p = (s32[], f32[256]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  ROOT %less = pred[] fusion(%i), kind=kLoop, calls=%compare
+}
+
+"""
+    loop = (
+        "ROOT %w = (s32[], f32[256]{0}) while(%a), condition=%condition, body=%body, "
+        'backend_config={"known_trip_count":{"n":"12"},"known_init_step":{"init":"0","step":"1"}}'
+    )
+    counters = 2 * 4  # the counter is read and written
+    assert program.read(body + gpu([loop], "a: (s32[])")).traffic == 12 * (2 * 256 * 4 + counters)
+
+
+def test_a_product_by_cublas_counts_and_its_memory_to_work_in_does_not():
+    call = (
+        "ROOT %c = (bf16[8,256,128]{2,1,0}, s8[33554432]{0}) custom-call(%a, %b), "
+        'custom_call_target="__cublas$lt$matmul", backend_config={"gemm_backend_config":{"dot_dimension_numbers":{'
+        '"lhs_contracting_dimensions":["2"],"rhs_contracting_dimensions":["1"],"lhs_batch_dimensions":["0"],'
+        '"rhs_batch_dimensions":["0"]}}}'
+    )
+    read = program.read(gpu([call]))
+    assert read.flops == 2 * 8 * 256 * 512 * 128
+    assert read.traffic == 2 * 8 * (256 * 512 + 512 * 128 + 256 * 128)
+
+
+ROWS, HEADS, LENGTH, HEAD = 4, 12, 512, 64
+ONE = 2 * ROWS * HEADS * LENGTH * LENGTH * HEAD  # a product of queries and keys
+BOUNDS = f"bounds: s32[{ROWS},8,2], numbers: s32[2], seeds: s32[{ROWS}], ids: s32[{ROWS},1,{LENGTH}]"
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments", "products"),
+    [
+        pytest.param(
+            f"(bf16[{ROWS},{HEADS},{LENGTH},{HEAD}]{{3,1,2,0}}, u8[0]{{0}}) custom-call(%q), "
+            'custom_call_target="__cudnn$fmhaScaleBiasSoftmax", backend_config={"cudnn_fmha_backend_config": {'
+            f'"intermediate_tensor_shape": {{"element_type": "BF16", "dimensions": ["{ROWS}", "{HEADS}", "512", "512"]}}}}}}',
+            f"q: bf16[{ROWS},{LENGTH},{HEADS},{HEAD}]",
+            {"dot_product_attention_fwd.0": 2, "dot_product_attention_bwd.9": 5},
+            id="cudnn",
+        ),
+        pytest.param(
+            f"(bf16[{ROWS},{LENGTH},{HEADS},{HEAD}]{{3,2,1,0}}) custom-call(%q, %ids), "
+            'custom_call_target="__gpu$xla.gpu.triton", backend_config={grid_x = 4 : i32, ir = "ML\\EF", name = "NAME"}',
+            f"q: bf16[{ROWS},{LENGTH},{HEADS},{HEAD}], ids: s32[{ROWS},{LENGTH}]",
+            {"mha_forward": 2, "mha_backward": 7, "mha_preprocess_backward": 0},
+            id="triton",
+        ),
+        pytest.param(
+            f"bf16[{ROWS},{HEADS},{LENGTH},{HEAD}]{{3,2,1,0}} custom-call(%bounds, %numbers, %seeds, %ids, %q), "
+            'custom_call_target="__gpu$xla.gpu.triton", backend_config={grid_x = 4 : i32, ir = "ML\\EF", name = "NAME"}',
+            f"{BOUNDS}, q: bf16[{ROWS},{HEADS},{LENGTH},{HEAD}]",
+            {"flash_forward": 2, "flash_dkv": 4, "flash_dq": 3},
+            id="ours on a GPU",
+        ),
+        pytest.param(
+            f"bf16[{ROWS},{HEADS},{HEAD},{LENGTH}]{{3,2,1,0}} custom-call(%bounds, %numbers, %seeds, %ids, %q), "
+            'custom_call_target="tpu_custom_call"',
+            f"{BOUNDS}, q: bf16[{ROWS},{HEADS},{HEAD},{LENGTH}]",
+            {"flash_forward.3": 2, "flash_backward.4": 5},
+            id="ours on a TPU",
+        ),
+    ],
+)
+def test_attention_kernels_count_by_their_names(call, arguments, products):
+    for name, count in products.items():
+        line = f"ROOT %{'pallas_call.1' if 'NAME' in call else name} = {call.replace('NAME', name)}"
+        assert program.read(gpu([line], arguments)).flops == count * ONE
+    # Where the program does not say what it visits, the model does: a fourth of the layers sees all, the others 64 tokens.
+    whole = program.read(gpu([line], arguments)).flops
+    local = program.read(gpu([line], arguments), Sight(0.25, 64)).flops
+    tiles = 8 * 3 - 2  # 64 tokens each: a tile's own, and one to either side
+    assert local == (whole * (0.25 + 0.75 * tiles / 64) if "bounds" in arguments else whole)
+
+
+def test_tiles_that_are_visited():
+    assert Sight().visited(8, 8, 512) == 1
+    assert Sight(causal=True).visited(8, 8, 512) == (8 * 9 / 2) / 64
+    # Windows of 64 reach from a tile of 64 into its neighbours; of 65 one token further.
+    assert Sight(0, 64).visited(8, 8, 512) == (8 * 3 - 2) / 64
+    assert Sight(0, 65).visited(8, 8, 512) == (8 * 5 - 6) / 64
+    assert Sight(0, 64, causal=True).visited(8, 8, 512) == (8 * 2 - 1) / 64
+    assert Sight(0.5, 64).visited(8, 8, 512) == (1 + (8 * 3 - 2) / 64) / 2
+
+
+@pytest.mark.parametrize(("synchronous", "alone"), [("true", True), ("false", False)])
+def test_collectives_of_gpus_are_alone_where_they_do_not_go_on_beside_others(synchronous, alone):
+    groups = 'channel_id=1, replica_groups={{0,1}}, backend_config={"collective_backend_config":{"is_sync":SYNC}}'
+    lines = [
+        "%s = ((bf16[8,256,512], bf16[8,512,128]), (bf16[16,256,512], bf16[16,512,128])) all-gather-start(%a, %b), dimensions={0}, "
+        + groups.replace("SYNC", synchronous),
+        "ROOT %d = (bf16[16,256,512], bf16[16,512,128]) all-gather-done(%s)",
+    ]
+    (found,) = program.read(gpu(lines)).collectives
+    assert found.alone is alone and found.group == (0, 1)
+    assert found.bytes == 2 * 16 * (256 * 512 + 512 * 128)
