@@ -247,10 +247,11 @@ class Model:
     """Standard deviation of new weights."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type; auto: bfloat16 on GPU and TPU, float32 on CPU. Parameters are float32."""
-    attention: Annotated[Literal["auto", "xla", "cudnn", "triton", "splash"], MAY_CHANGE] = "auto"
-    """What computes attention. xla: plain products, everywhere, with all scores in memory; flash attention by cudnn
-    or triton (NVIDIA GPUs) or splash (TPUs). auto: cudnn or splash where they can, but xla while training with
-    attention_dropout above 0: the kernels have none, and asking for one then is refused."""
+    attention: Annotated[Literal["auto", "xla", "flash", "cudnn", "triton", "splash"], MAY_CHANGE] = "auto"
+    """What computes attention. xla: plain products, everywhere, with all scores in memory; flash: flash attention of our
+    own (TPUs, NVIDIA GPUs), which drops the same units; by others cudnn (NVIDIA GPUs) and splash (TPUs), which have no
+    dropout, and are refused with attention_dropout above 0. auto: on a TPU splash, on a GPU cudnn, flash where those
+    cannot or attention is dropped; xla on CPUs and for blocks under 128 tokens. triton, JAX's, is no more: flash."""
     remat: Annotated[Literal["none", "dots", "full"], MAY_CHANGE] = "none"
     """What the backward pass computes again instead of keeping. none: what costs no product with a weight matrix (norms, GELU,
     dropout, the scores of plain attention); dots: attention's kernels too; full: everything but each layer's input."""
@@ -578,7 +579,11 @@ def validate_pretraining(config: Config) -> None:
         f"model.attention_out_dropout: {model.attention_out_dropout} is neither -1 nor within 0 to 1",
     )
     require(
-        model.attention in ("auto", "xla") or model.attention_dropout == 0,
+        model.attention != "triton",
+        "model.attention: triton, JAX's flash attention for GPUs, is no more; set model.attention flash or auto",
+    )
+    require(
+        model.attention in ("auto", "xla", "flash") or model.attention_dropout == 0,
         f"model.attention: {model.attention} has no dropout; set model.attention_dropout 0 or model.attention auto",
     )
     require(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a query sees of the values, softmax(q · k / sqrt(head)) · v, by the fastest program there is for it here.
 
-    xla     everywhere, and what the others are compared with; the only one with dropout
+    xla     everywhere, and what the others are compared with
+    flash   TPUs and NVIDIA GPUs: ours (`flash.py`), with dropout, whose bits are those of the plain products
     cudnn   NVIDIA GPUs: cuDNN's flash attention, in bfloat16; borders and windows are a bias, [batch, 1, length, length]
-    triton  NVIDIA GPUs: JAX's Pallas flash attention; borders are segment ids; no windows
     splash  TPUs: JAX's Pallas splash attention; borders are segment ids, and tiles beyond the window are skipped
 
 Pallas kernels run interpreted, which is very slow, where their hardware is missing.
@@ -22,8 +22,10 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.model.dropout import dropout, site_keys
+from mlm_jax.model.flash import flash
 
-TILE = 128  # tokens; blocks must be a multiple of it for the Pallas kernels
+TILE = 128  # tokens; blocks must be a multiple of it for JAX's Pallas kernels
+DROPPING = ("xla", "flash")  # those with dropout
 
 
 def platform() -> str:
@@ -41,7 +43,7 @@ def choose(config: cfg.Model, dtype: jnp.dtype, length: int, dropped: bool) -> s
       dropped: whether attention's dropout is on.
 
     Returns:
-      xla, cudnn, triton or splash.
+      xla, flash, cudnn or splash.
 
     Raises:
       UserError: `config.attention` asks for one that cannot do this.
@@ -50,6 +52,7 @@ def choose(config: cfg.Model, dtype: jnp.dtype, length: int, dropped: bool) -> s
     # What keeps each kernel from computing this.
     against = {
         "xla": "",
+        "flash": "",
         "cudnn": "runs on NVIDIA GPUs only"
         if here not in ("gpu", "cuda")
         else "computes in bfloat16 only; set model.dtype bfloat16"
@@ -59,15 +62,10 @@ def choose(config: cfg.Model, dtype: jnp.dtype, length: int, dropped: bool) -> s
         else "needs an even data.sequence_length"
         if length % 2
         else "",
-        "triton": "has no local windows"
-        if config.global_every > 1
-        else f"needs data.sequence_length to be a multiple of {TILE}, not {length}"
-        if length % TILE
-        else "",
         "splash": f"needs data.sequence_length to be a multiple of {TILE}, not {length}" if length % TILE else "",
     }
     if config.attention != "auto":
-        if dropped and config.attention != "xla":
+        if dropped and config.attention not in DROPPING:
             raise UserError(
                 f"model.attention: {config.attention} has no dropout; set model.attention_dropout 0 or model.attention auto"
             )
@@ -76,8 +74,10 @@ def choose(config: cfg.Model, dtype: jnp.dtype, length: int, dropped: bool) -> s
                 f"model.attention: {config.attention} {against[config.attention]}; or set model.attention auto"
             )
         return config.attention
-    fast = {"gpu": "cudnn", "cuda": "cudnn", "tpu": "splash"}.get(here, "xla")
-    return "xla" if dropped or against[fast] else fast
+    if here not in ("tpu", "gpu", "cuda") or length < TILE:
+        return "xla"  # the scores of short blocks are few, and would be filled up to a tile
+    fast = "splash" if here == "tpu" else "cudnn"
+    return "flash" if dropped or against[fast] else fast
 
 
 def attend(
@@ -106,24 +106,31 @@ def attend(
         return xla(config, query, key, value, visible(context, is_global), keys)
     if kernel == "cudnn":
         return cudnn(query, key, value, visible(context, is_global))
-    kinds = {"triton": triton, "splash": splash}
-    run = kinds[kernel]
+    rows, heads = nn.logical_to_mesh_axes(("act_batch", "act_heads")) or (None, None)
+    meshless = jax.sharding.get_abstract_mesh().empty
 
     def local(*arrays: jax.Array) -> jax.Array:
         """One device's rows and heads: a Pallas kernel does not know how to shard itself."""
-        *qkv, segment_ids, is_global = arrays
-        whole = run(config, 0, platform())
+        query, key, value, segment_ids, is_global, *seeds = arrays
+        if kernel == "flash":
+            # What dropout keeps depends on a head's number among all of them.
+            first = 0 if meshless or heads is None else jax.lax.axis_index(heads) * query.shape[1]
+            return ours(config, query, key, value, segment_ids, is_global, seeds[0] if seeds else None, first)
+        whole = splash(config, 0, platform())
         if config.global_every == 1:
-            return whole(*qkv, segment_ids)
+            return whole(query, key, value, segment_ids)
         # A window is part of the kernel's program, so there are two; only one runs.
-        return jax.lax.cond(is_global, whole, run(config, config.window // 2, platform()), *qkv, segment_ids)
+        windowed = splash(config, config.window // 2, platform())
+        return jax.lax.cond(is_global, whole, windowed, query, key, value, segment_ids)
 
-    arrays = (query, key, value, context["segment_ids"], is_global)
-    if jax.sharding.get_abstract_mesh().empty:
+    of_rows, of_heads = jax.sharding.PartitionSpec(rows), jax.sharding.PartitionSpec(rows, heads)
+    arrays, specs = [query, key, value], [of_heads] * 3
+    arrays, specs = [*arrays, context["segment_ids"], is_global], [*specs, of_rows, jax.sharding.PartitionSpec()]
+    if keys is not None:
+        arrays, specs = [*arrays, site_keys(keys, 0)], [*specs, of_rows]
+    if meshless:
         return local(*arrays)
-    sharded = nn.logical_to_mesh_axes(("act_batch", "act_heads"))
-    specs = (sharded, sharded, sharded, nn.logical_to_mesh_axes(("act_batch",)), jax.sharding.PartitionSpec())
-    return jax.shard_map(local, in_specs=specs, out_specs=sharded, check_vma=False)(*arrays)
+    return jax.shard_map(local, in_specs=tuple(specs), out_specs=of_heads, check_vma=False)(*arrays)
 
 
 def visible(context: dict[str, jax.Array], is_global: jax.Array) -> jax.Array:
@@ -155,6 +162,33 @@ def xla(
     return jnp.einsum("bhqk,bhkd->bhqd", weights, value)
 
 
+def ours(
+    config: cfg.Model,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    segment_ids: jax.Array,
+    is_global: jax.Array,
+    seeds: jax.Array | None,
+    first_head: jax.Array | int,
+) -> jax.Array:
+    """Our flash attention on one device: [batch, heads, length, head] → the same; the other arguments as in `attend` and `flash`."""
+    here = platform()
+    return flash(
+        query,
+        key,
+        value,
+        segment_ids,
+        seeds,
+        None if config.global_every == 1 else jnp.where(is_global, query.shape[2], config.window // 2),
+        first_head,
+        causal=config.causal,
+        rate=config.attention_dropout,
+        mirrored=here not in ("gpu", "cuda"),
+        interpret=here not in ("tpu", "gpu", "cuda"),
+    )
+
+
 def cudnn(query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array) -> jax.Array:
     """cuDNN's flash attention, which shards itself over devices: [batch, heads, length, head] → the same.
 
@@ -166,33 +200,15 @@ def cudnn(query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array) -
     return jnp.swapaxes(jax.nn.dot_product_attention(query, key, value, mask=seen, implementation="cudnn"), 1, 2)
 
 
-def triton(config: cfg.Model, window: int, platform: str) -> Callable[..., jax.Array]:
-    """JAX's Pallas flash attention on one GPU.
-
-    Args:
-      window: not had by this kernel; `choose` refuses it.
-      platform: of the devices; where it is no GPU the kernel is interpreted.
-
-    Returns:
-      (query, key, value [batch, heads, length, head], segment_ids int32 [batch, length]) → [batch, heads, length, head].
-    """
-    # Not at the top: it needs Triton's part of jaxlib, which not every build has.
-    from jax.experimental.pallas.ops.gpu import attention as flash
-
-    def run(query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array) -> jax.Array:
-        query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
-        scale, interpret = query.shape[-1] ** -0.5, platform not in ("gpu", "cuda")
-        out = flash.mha(query, key, value, segment_ids, scale, config.causal, interpret=interpret)
-        return jnp.swapaxes(out, 1, 2)
-
-    return run
-
-
 def splash(config: cfg.Model, window: int, platform: str) -> Callable[..., jax.Array]:
-    """JAX's Pallas splash attention on one TPU, as `triton`: [batch, heads, length, head] → the same.
+    """JAX's Pallas splash attention on one TPU.
 
     Args:
       window: tokens seen to either side, 0 for all.
+      platform: of the devices; where it is no TPU the kernel is interpreted.
+
+    Returns:
+      (query, key, value [batch, heads, length, head], segment_ids int32 [batch, length]) → [batch, heads, length, head].
     """
 
     def run(query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array) -> jax.Array:

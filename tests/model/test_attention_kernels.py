@@ -30,7 +30,7 @@ LAYERS = {
     "global among local": (True, {"global_every": 3, "window": 64}),
     "causal and local": (False, {"global_every": 3, "window": 64, "causal": True}),
 }
-CASES = [("splash", layer) for layer in LAYERS] + [("triton", "whole"), ("triton", "causal")]
+CASES = [("splash", layer) for layer in LAYERS]
 
 
 def segments():
@@ -89,7 +89,7 @@ def test_cudnn_is_asked_for_the_same(layer, monkeypatch):
         np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
 
 
-@pytest.mark.parametrize(("kernel", "calls"), [("cudnn", "__cudnn$fmhaScaleBiasSoftmax"), ("triton", "gpu.triton")])
+@pytest.mark.parametrize(("kernel", "calls"), [("cudnn", "__cudnn$fmhaScaleBiasSoftmax"), ("flash", "gpu.triton")])
 def test_gpu_kernels_are_lowered_without_a_gpu(kernel, calls, monkeypatch):
     from jax._src.cudnn import fused_attention_stablehlo as fused
 
@@ -101,7 +101,7 @@ def test_gpu_kernels_are_lowered_without_a_gpu(kernel, calls, monkeypatch):
     # Triton's lowering asks which GPU it is for; cuDNN's takes no mesh without devices.
     device = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=None, platform="gpu")
     mesh = AbstractMesh((1,), ("data",), abstract_device=device)
-    context = jax.sharding.use_abstract_mesh(mesh) if kernel == "triton" else contextlib.nullcontext()
+    context = jax.sharding.use_abstract_mesh(mesh) if kernel == "flash" else contextlib.nullcontext()
     shape = jax.ShapeDtypeStruct((2, 12, 512, 64), jnp.bfloat16)
     config = cfg.Model(attention_dropout=0.0)
 
@@ -145,14 +145,15 @@ def test_an_encoder_over_a_mesh_computes_the_same():
     [
         ("cpu", jnp.float32, {}, 512, False, "xla"),
         ("tpu", jnp.bfloat16, {}, 512, False, "splash"),
-        ("tpu", jnp.bfloat16, {}, 512, True, "xla"),
-        ("tpu", jnp.bfloat16, {}, 500, False, "xla"),
+        ("tpu", jnp.bfloat16, {}, 512, True, "flash"),
+        ("tpu", jnp.bfloat16, {}, 500, False, "flash"),
+        ("tpu", jnp.bfloat16, {}, 100, True, "xla"),
         ("tpu", jnp.float32, {"global_every": 3}, 512, False, "splash"),
         ("gpu", jnp.bfloat16, {"global_every": 3}, 512, False, "cudnn"),
-        ("gpu", jnp.float32, {}, 512, False, "xla"),
-        ("gpu", jnp.bfloat16, {}, 511, False, "xla"),
-        ("gpu", jnp.bfloat16, {"heads": 2}, 512, False, "xla"),
-        ("gpu", jnp.bfloat16, {"attention": "triton"}, 512, False, "triton"),
+        ("cuda", jnp.bfloat16, {}, 512, True, "flash"),
+        ("gpu", jnp.float32, {}, 512, False, "flash"),
+        ("gpu", jnp.bfloat16, {}, 511, False, "flash"),
+        ("gpu", jnp.bfloat16, {"attention": "flash"}, 512, False, "flash"),
         ("tpu", jnp.bfloat16, {"attention": "xla"}, 512, False, "xla"),
     ],
 )
@@ -167,7 +168,6 @@ def test_the_platform_chooses(platform, dtype, settings, length, dropped, kernel
         ({"attention": "cudnn"}, 512, False, "cudnn runs on NVIDIA GPUs only"),
         ({"attention": "splash"}, 500, False, "splash needs data.sequence_length to be a multiple of 128, not 500"),
         ({"attention": "splash"}, 512, True, "splash has no dropout; set model.attention_dropout 0"),
-        ({"attention": "triton", "global_every": 3}, 512, False, "triton has no local windows"),
     ],
 )
 def test_a_kernel_that_cannot_is_refused(settings, length, dropped, message):
@@ -206,3 +206,10 @@ def test_splash_compiles_for_a_pod_that_is_not_here(monkeypatch):
     # Forward, and backward for queries and for keys and values; each for local and for global layers.
     assert text.count('custom_call_target="tpu_custom_call"') == 6
     assert "512,512]" not in text  # no scores in memory, nor who sees whom
+
+
+def test_what_was_a_kernel_is_refused_with_what_is_one():
+    data = cfg.Data((cfg.Source("*", "text/{language}.txt"),))
+    model = cfg.Model(attention="triton", attention_dropout=0.0)
+    with pytest.raises(UserError, match=r"model\.attention: triton, .* is no more; set model\.attention flash or auto"):
+        cfg.validate_pretraining(cfg.Config(data=data, model=model))
