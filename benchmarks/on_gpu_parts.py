@@ -31,7 +31,11 @@ TINY_ENCODER = finetune.Encoder(2, 64, 2, 128, 1_000)
 FIRST = 32  # blocks: the batch that every kernel is measured at, `plan` predicts and the CPU computes too
 SIZES = (256, 192, 128, 96, 64, 48, FIRST, 24, 16, 8)  # blocks, from the top
 TINY_SIZES = (4, 2)
-ELSEWHERE = ("auto", "splash")  # of `model.attention`: no kernel of its own, and one for TPUs
+ELSEWHERE = (
+    "auto",
+    "splash",
+    "triton",
+)  # of `model.attention`: no kernel of its own, one for TPUs, and one that is no more
 OURS, FLASH, PLAIN = "mlm_jax", "flash", "xla"
 WARMUP = 3
 

@@ -98,7 +98,7 @@ def compile_step(config: Config, mesh: jax.sharding.Mesh, effort: float = 0.0, r
     batch = sum(math.prod(shape) * 4 for shape, _ in shapes) / (mesh.shape["data"] * mesh.shape["fsdp"])
     text = None
     try:
-        options: dict[str, Any] = {"exec_time_optimization_effort": effort}
+        options = compiler_effort(effort)
         if mesh.devices.flat[0].platform == "gpu":
             options["xla_gpu_autotune_level"] = 0  # there is no GPU to try kernels on
         compiled = lower_step(config, training, mesh).compile(compiler_options=options)
@@ -116,6 +116,15 @@ def compile_step(config: Config, mesh: jax.sharding.Mesh, effort: float = 0.0, r
     kept = min(others, activations(config, mesh))
     memory = Memory(parameters, optimizer, batch, kept, others - kept, total)
     return Step(count, memory, text)
+
+
+def compiler_effort(effort: float) -> dict[str, Any]:
+    """The compiler's option for an effort of -1 to 0; none for 0, which is its own."""
+    if effort == 0:
+        return {}
+    if hasattr(jax.config, "jax_exec_time_optimization_effort"):
+        return {"exec_time_optimization_effort": effort}
+    return {"optimization_level": "O0"}  # jax 0.11 has levels instead: this is the least
 
 
 def activations(config: Config, mesh: jax.sharding.Mesh) -> float:

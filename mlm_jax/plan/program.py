@@ -26,7 +26,16 @@ KERNELS |= {"mha_forward": 2, "mha_backward": 7}  # JAX's for GPUs, whose one ke
 KERNELS |= {"dot_product_attention_fwd": 2, "dot_product_attention_bwd": 5}  # cuDNN's
 # What moves no bytes by itself: names for what is there, and the ends of what began before.
 FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "conditional", "call", "after-all"}
-FREE |= {"partition-id", "replica-id", "opt-barrier", "copy-done", "slice-done", "async-done", "async-update"}
+FREE |= {
+    "partition-id",
+    "replica-id",
+    "opt-barrier",
+    "copy-done",
+    "slice-done",
+    "async-done",
+    "async-update",
+    "fusion-done",
+}
 FREE |= {"send", "send-done", "recv", "recv-done"} | {f"{kind}-done" for kind in COLLECTIVES}
 
 
@@ -160,7 +169,12 @@ def _instruction(line: str) -> Instruction | None:
     start = rest.index("(")
     end = _closing(rest, start)
     operands = [part.split(" ")[-1].lstrip("%") for part in _split(rest[start + 1 : end - 1])]
-    return Instruction(name.lstrip("%"), rest[:start], outputs, operands, rest[end:], is_root)
+    operation = rest[:start]
+    if operation == "fusion-start":
+        # The GPU compiler of jax 0.11 begins some fusions early. It writes (operands, results, state of the wait), of which the
+        # results alone are moved.
+        operation, outputs = "fusion", outputs[len(operands) : -1]
+    return Instruction(name.lstrip("%"), operation, outputs, operands, rest[end:], is_root)
 
 
 def _closing(text: str, start: int) -> int:

@@ -280,3 +280,30 @@ def test_collectives_of_gpus_are_alone_where_they_do_not_go_on_beside_others(syn
     (found,) = program.read(gpu(lines)).collectives
     assert found.alone is alone and found.group == (0, 1)
     assert found.bytes == 2 * 16 * (256 * 512 + 512 * 128)
+
+
+BEGUN_EARLY = """%cut (stack: bf16[12,32,768], layer: s32[]) -> bf16[1,32,768] {{
+  %stack = bf16[12,32,768]{{2,1,0}} parameter(0)
+  %layer = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %row = bf16[1,32,768]{{2,1,0}} dynamic-slice(%stack, %layer, %zero, %zero), dynamic_slice_sizes={{1,32,768}}
+}}
+ENTRY %main (stack: bf16[12,32,768], layer: s32[]) -> bf16[1,32,768] {{
+  %stack = bf16[12,32,768]{{2,1,0}} parameter(0)
+  %layer = s32[] parameter(1)
+{fusion}
+}}
+"""
+
+
+def test_a_fusion_that_begins_early_moves_what_one_in_its_place_moves():
+    """The GPU compiler of jax 0.11 cuts a layer out of a stack while other things run."""
+    calls = "kind=kLoop, calls=%cut"
+    at_once = f"  ROOT %f = bf16[1,32,768]{{2,1,0}} fusion(%stack, %layer), {calls}"
+    early = (
+        "  %s = ((bf16[12,32,768]{2,1,0}, s32[]), bf16[1,32,768]{2,1,0}, u32[]) "
+        f"fusion-start(%stack, %layer), {calls}\n"
+        "  ROOT %f = bf16[1,32,768]{2,1,0} fusion-done(%s)"
+    )
+    wanted, found = (program.read(BEGUN_EARLY.format(fusion=text)).traffic for text in (at_once, early))
+    assert found == wanted == pytest.approx(2 * 2 * 32 * 768, abs=8)
