@@ -333,6 +333,8 @@ class Train:
     """Blocks per update, over all devices."""
     accumulate: Annotated[int, AtLeast(1), MAY_CHANGE] = 1
     """Pieces a batch is computed in, one after another, to save memory."""
+    gradient_sum: Annotated[Literal["auto", "float32", "bfloat16"], MAY_CHANGE_ONWARDS] = "auto"
+    """Type in which gradients are summed over mesh.data, once per update: half the bytes over the links in bfloat16. auto: model.dtype's."""
     log_every: Annotated[int, AtLeast(1), MAY_CHANGE] = 100
     """Steps between lines of metrics."""
     validate_every: Annotated[int, AtLeast(1), MAY_CHANGE] = 1_000

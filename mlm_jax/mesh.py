@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -99,6 +99,32 @@ def mesh_context(mesh: Mesh) -> Iterator[None]:
     """The context in which everything that is traced for a mesh has to be traced."""
     with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
         yield
+
+
+def on_own_rows(function: Callable[..., Any], mesh: Mesh, dtype: Any) -> Callable[..., Any]:
+    """The function of a batch that sums over the data axis, once, what `function` computes of the rows of each of its devices.
+
+    Within, `data` is no axis any more: what the compiler shards over fsdp and tensor it still does.
+
+    Args:
+      function: (arrays that every device has, batch of [rows, ...]) → (tree to sum in `dtype`, tree to sum in its own types).
+      dtype: of what crosses the links; the sums have the type that they had.
+
+    Returns:
+      The function of whole arrays, [rows, ...], with the same trees.
+    """
+    if mesh.shape["data"] == 1:
+        return function
+    others = tuple((name, "fsdp" if axes == ("data", "fsdp") else axes) for name, axes in RULES)
+
+    def part(shared: Any, batch: Any) -> Any:
+        with nn.logical_axis_rules(others):
+            large, small = function(shared, batch)
+        summed = jax.lax.psum((jax.tree.map(lambda x: x.astype(dtype), large), small), "data")
+        return jax.tree.map(lambda x, like: x.astype(like.dtype), summed, (large, small))
+
+    specs = PartitionSpec(), PartitionSpec("data")
+    return jax.shard_map(part, in_specs=specs, out_specs=PartitionSpec(), axis_names={"data"}, check_vma=False)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

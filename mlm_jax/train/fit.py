@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -20,7 +21,7 @@ from mlm_jax.train.checkpoints import Checkpoints
 from mlm_jax.train.clock import Clock, catch_stop
 from mlm_jax.train.metrics import MetricsWriter, Record
 from mlm_jax.train.state import Params, State, Window
-from mlm_jax.train.step import Objective, make_train_step
+from mlm_jax.train.step import FLOAT32, Objective, make_train_step
 
 AHEAD = 2  # steps handed to the devices before the oldest has to be done, so that a signal is heard soon
 
@@ -59,6 +60,7 @@ class Learner:
       evaluate: (step, state) → what the validation or dev sets say.
       save_evaluated: whether an evaluation's state is saved whenever it was measured.
       blame: step → what was in its batch, for the message of a loss that is not finite.
+      sum_dtype: of the gradients while they are summed over the data axis.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Learner:
     evaluate: Callable[[int, State], Evaluation]
     save_evaluated: bool
     blame: Callable[[int], str]
+    sum_dtype: jnp.dtype = FLOAT32
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,7 @@ def fit(learner: Learner, pace: Pace, mesh: jax.sharding.Mesh, checkpoints: Chec
         mesh,
         pace.log_every,
         pace.accumulate,
+        learner.sum_dtype,
     )
     # A batch is a function of its step, so that there is no state of the input to restore.
     batches = learner.batches(step)

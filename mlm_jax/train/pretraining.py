@@ -102,6 +102,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
         log=make_log(config, words.size, mesh, mixture, streams),
         evaluate=make_evaluate(config, validation),
         save_evaluated=False,
+        sum_dtype=gradient_dtype(config, training.model),
         blame=lambda step: f" (languages in the batch: {languages_of(step, mixture, streams)})",
     )
     every = config.train
@@ -175,7 +176,13 @@ def pretraining_step(config: Config, training: Training, mesh: jax.sharding.Mesh
         mesh,
         config.train.log_every,
         config.train.accumulate,
+        gradient_dtype(config, training.model),
     )
+
+
+def gradient_dtype(config: Config, model: Encoder) -> jnp.dtype:
+    """In which gradients are summed over the data axis."""
+    return model.dtype if config.train.gradient_sum == "auto" else jnp.dtype(config.train.gradient_sum)
 
 
 def pretraining_objective(config: Config, model: Encoder, words: Vocabulary, tables: objectives.Tables) -> Objective:

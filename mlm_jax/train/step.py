@@ -17,6 +17,7 @@ from mlm_jax.train.state import Params, State, Window
 Batch = dict[str, jax.Array]  # each [rows, ...]
 Measured = dict[str, tuple[jax.Array, jax.Array]]  # name → (sum, weight), float32 [] each
 Tree = TypeVar("Tree")
+FLOAT32 = jnp.dtype(jnp.float32)
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def make_train_step(
     mesh: jax.sharding.Mesh,
     log_every: int,
     accumulate: int = 1,
+    sum_dtype: jnp.dtype = FLOAT32,
 ) -> jax.stages.Wrapped:
     """Build the training step for one mesh.
 
@@ -53,29 +55,35 @@ def make_train_step(
       abstract_state, abstract_frozen: shapes, dtypes and shardings of the state and of the frozen parameters.
       log_every: steps per line of metrics.
       accumulate: microbatches that the batch is cut into.
+      sum_dtype: of the gradients while they are summed over the data axis.
 
     Returns:
       Jitted step(state, frozen parameters, batch) → (state, its window); the state is donated.
     """
 
+    is_cut = accumulate > 1 or mesh.shape["data"] > 1
+
     def step(state: State, frozen: Params, batch: Batch) -> tuple[State, Window]:
         batch = objective.prepare(state.step, batch)  # each [rows, ...]
         # A loss is the mean over the whole batch however it is cut, so every microbatch divides by the batch's weights.
         # They hang on no parameter: XLA drops the rest of this call.
-        weights = _weights(objective.loss(state.params, frozen, batch)) if accumulate > 1 else None
+        weights = _weights(objective.loss(state.params, frozen, batch)) if is_cut else None
 
-        def mean_loss(params: Params, microbatch: Batch) -> tuple[jax.Array, Measured]:
+        def mean_loss(params: Params, frozen: Params, weights: Any, microbatch: Batch) -> tuple[jax.Array, Measured]:
             measured = objective.loss(params, frozen, microbatch)
             whole = _weights(measured) if weights is None else weights
             losses = [total / jnp.maximum(whole[name], 1) for name, (total, _) in measured.items() if is_loss(name)]
             return sum(losses[1:], losses[0]), measured
 
         # All float32: the encoder casts parameters to its compute dtype, whose cotangents come back as float32.
-        def gradient(microbatch: Batch) -> tuple[Params, Measured]:
-            return jax.grad(mean_loss, has_aux=True)(state.params, microbatch)
+        def gradient(shared: tuple[Any, ...], rows: Batch) -> tuple[Params, Measured]:
+            return microbatched(lambda microbatch: jax.grad(mean_loss, has_aux=True)(*shared, microbatch), accumulate)(
+                rows
+            )
 
-        # Gradients have the parameters' shapes and shardings; XLA sums them over the devices that hold rows of the batch.
-        grads, measured = microbatched(gradient, accumulate)(batch)
+        # Gradients have the parameters' shapes and shardings. Over `data` they are summed once, after the microbatches; XLA
+        # sums them over the devices of fsdp, which hold a part of each, as they come.
+        grads, measured = meshes.on_own_rows(gradient, mesh, sum_dtype)((state.params, frozen, weights), batch)
         # Clipping, schedule and decay are the optimizer's; `updates` is what is added to the parameters.
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -82,6 +82,41 @@ def test_every_mesh_gives_the_same_losses_and_moves_no_vocabulary(mesh, alone):
     assert_optimizer_lies_as_its_parameters(state)
 
 
+@pytest.mark.parametrize("mesh", [(8, 1, 1), (2, 2, 2)], ids=str)
+def test_gradients_are_summed_over_data_once_per_update(mesh, alone):
+    """Of as many microbatches as rows allow, in the compiled program."""
+    config = config_of(mesh)
+    pieces = config.train.batch_size // (mesh[0] * mesh[1])
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulate=pieces))
+    losses, text, _, state = train(config, alone[2])
+    np.testing.assert_allclose(losses, alone[0], rtol=1e-5)
+    for got, expected in zip(jax.tree.leaves(state.params), jax.tree.leaves(alone[3].params), strict=True):
+        np.testing.assert_allclose(got, expected, atol=3e-5)
+    over_data = {tuple(i * 8 // mesh[0] for i in range(mesh[0]))}  # devices of the first group along data
+    sums = [c for c in program.read(text).collectives if c.kind == "all-reduce" and c.group in over_data]
+    held = sum(np.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(state.params))
+    # Of float32 gradients, and some sums of losses.
+    assert 0 <= sum(c.bytes * c.times for c in sums) - 4 * held < 200
+
+
+@pytest.mark.parametrize(("asked", "sent"), [("bfloat16", "bf16"), ("float32", "f32"), ("auto", "f32")])
+def test_gradients_cross_the_links_in_the_type_asked_for(asked, sent):
+    config = config_of((8, 1, 1))
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, gradient_sum=asked))
+    mesh = meshes.make_mesh(config.mesh, config.train.batch_size)
+    training = build(config, WORDS, 1, mesh)
+    with meshes.mesh_context(mesh):
+        batch = next(batches(config))
+        text = pretraining_step(config, training, mesh).lower(training.abstract_state, {}, batch).as_text()
+    found = set(
+        re.findall(
+            rf"tensor<{ROWS}x{WIDTH}x(\w+)>\) -> tensor<{ROWS}x{WIDTH}x\w+>\n?",
+            text.split("stablehlo.all_reduce", 1)[1],
+        )
+    )
+    assert found == {sent}
+
+
 def test_muon_gives_the_same_losses_on_every_mesh():
     """Its matrices are split by width and by heads; the products of its iteration bring the parts together."""
     muon = cfg.Optimizer(name="muon", learning_rate=1e-2, warmup_steps=2)
