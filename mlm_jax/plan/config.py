@@ -23,4 +23,4 @@ class Plan(Config):
     """Steps that a search compiles at most, with the least effort; the best is then compiled as `effort` says."""
     effort: Annotated[float, Within(-1, 0)] = 0.0
     """What the compiler does for the program's speed. 0: as for a run; -1: as little as it can, which takes a third of
-    the time and gives memory and FLOPs within a few percent."""
+    the time and gives memory, FLOPs and the roofline within a few percent, but not what the compiler itself expects."""

@@ -59,7 +59,11 @@ class Planned:
     def mfu(self) -> float:
         """Model FLOPs utilisation that the roofline predicts."""
         assert self.predicted is not None
-        return self.model_flops / (self.predicted.step * self.topology.chip.peak * self.topology.chips)
+        return self.mfu_at(self.predicted.step)
+
+    def mfu_at(self, seconds: float) -> float:
+        """Model FLOPs utilisation of updates of so many seconds."""
+        return self.model_flops / (seconds * self.topology.chip.peak * self.topology.chips)
 
 
 def plan_step(config: Config, where: Topology, effort: float = 0.0) -> Planned:
@@ -88,6 +92,10 @@ def plan_step(config: Config, where: Topology, effort: float = 0.0) -> Planned:
         does = program.read(step.program, sight(config.model))
         executed, collectives = does.flops, program.totals(does.collectives)
         predicted = roofline.predict(does, where, list(mesh.devices.flat))
+        if (
+            effort < 0
+        ):  # at less effort the compiler writes, and expects, products that are several times slower than a run's
+            predicted = dataclasses.replace(predicted, expected=None)
     return Planned(config, where, parameters, step.memory, flops, executed, collectives, predicted)
 
 

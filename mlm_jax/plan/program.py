@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -126,6 +127,15 @@ class Sight:
         return float(self.whole * seen.mean() + (1 - self.whole) * (seen & near).mean())
 
 
+class Work(NamedTuple):
+    """What an instruction does in a step, times what it is executed: FLOPs, bytes to and from HBM (prefetches: these alone), and
+    cycles that the TPU compiler expects it to take, where it says so."""
+
+    flops: float
+    traffic: float
+    cycles: float = 0.0
+
+
 @dataclass
 class Program:
     """What a step does on one chip.
@@ -133,13 +143,13 @@ class Program:
     Attributes:
       flops: of matrix products, as executed: what is computed twice counts twice.
       traffic: bytes read from and written to HBM.
-      work: (flops, traffic) of each instruction, times what it is executed; prefetches (0, bytes).
+      work: of each instruction.
       collectives: all of them.
     """
 
     flops: float = 0
     traffic: float = 0
-    work: list[tuple[float, float]] = field(default_factory=list)
+    work: list[Work] = field(default_factory=list)
     collectives: list[Collective] = field(default_factory=list)
 
 
@@ -224,7 +234,8 @@ def read(text: str, sight: Sight = Sight()) -> Program:
         traffic = times * _traffic(instruction, computation, computations)
         program.flops += flops
         program.traffic += traffic
-        program.work.append((flops, traffic))
+        expected = re.search(r'"estimated_cycles":"(\d+)"', instruction.attributes)
+        program.work.append(Work(flops, traffic, times * int(expected[1]) if expected else 0.0))
     return program
 
 

@@ -22,12 +22,14 @@ class Roofline:
       memory: of the traffic at HBM's bandwidth.
       links: of the collectives, over links and network.
       step: each instruction takes the longer of its two times, and what collectives can be done meanwhile are.
+      expected: each instruction takes as many cycles as the compiler expects, collectives as above; None where it says nothing.
     """
 
     compute: float
     memory: float
     links: float
     step: float
+    expected: float | None = None
 
 
 def predict(program: Program, topology: Topology, devices: Sequence[Any]) -> Roofline:
@@ -41,11 +43,16 @@ def predict(program: Program, topology: Topology, devices: Sequence[Any]) -> Roo
     """
     chip = topology.chip
     compute, memory = program.flops / chip.peak, program.traffic / chip.bandwidth
-    busy = sum(max(flops / chip.peak, traffic / chip.bandwidth) for flops, traffic in program.work)
+    roofs = [max(work.flops / chip.peak, work.traffic / chip.bandwidth) for work in program.work]
     seconds = [(collective_seconds(c, topology, devices) * c.times, c.alone) for c in program.collectives]
     alone = sum(s for s, is_alone in seconds if is_alone)
     meanwhile = sum(s for s, is_alone in seconds if not is_alone)
-    return Roofline(compute, memory, alone + meanwhile, max(busy, meanwhile) + alone)
+    expected = None
+    if chip.clock and any(work.cycles for work in program.work):
+        # It expects nothing of a kernel that it did not write.
+        cycles = [w.cycles / chip.clock if w.cycles else roof for w, roof in zip(program.work, roofs, strict=True)]
+        expected = max(sum(cycles), meanwhile) + alone
+    return Roofline(compute, memory, alone + meanwhile, max(sum(roofs), meanwhile) + alone, expected)
 
 
 def collective_seconds(collective: Collective, topology: Topology, devices: Sequence[Any]) -> float:

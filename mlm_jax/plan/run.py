@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+
 from mlm_jax import console
 from mlm_jax import mesh as meshes
 from mlm_jax.config import Config, flat_options
+from mlm_jax.errors import end_at_once
 from mlm_jax.plan import topology
 from mlm_jax.plan.config import Plan
 from mlm_jax.plan.planned import Planned, adapt, plan_step
-from mlm_jax.plan.search import search
-from mlm_jax.plan.topology import GIB
+from mlm_jax.plan.search import LEAST_EFFORT, cure, search, what_is_kept
+from mlm_jax.plan.topology import GIB, Topology
 
 
 def changes(before: Config, after: Config) -> str:
@@ -49,12 +53,7 @@ def describe(planned: Planned, before: Config) -> str:
         lines.append(f"  {label:<46}{getattr(memory, name) / GIB:>9.3f} GiB")
     left = chip.memory - memory.total
     if not planned.fits:
-        return "\n".join(
-            [
-                *lines,
-                f"does not fit: {-left / GIB:.2f} GiB too much; raise train.accumulate, or let --search find what fits",
-            ]
-        )
+        return "\n".join([*lines, f"does not fit: {-left / GIB:.2f} GiB too much"])
     assert planned.predicted and planned.collectives is not None and planned.executed_flops is not None
     lines += [f"fits: {left / GIB:.2f} GiB are left", "", "collectives per chip and update"]
     cells = [
@@ -73,7 +72,57 @@ def describe(planned: Planned, before: Config) -> str:
         f"links {predicted.links:.3f} s)",
         f"  {planned.tokens / predicted.step:,.0f} tokens/s, MFU {planned.mfu:.1%}",
     ]
+    if predicted.expected is not None:
+        lines += [
+            "what the compiler itself expects of these instructions, which is more cautious:",
+            f"  {predicted.expected:.3f} s per update, {planned.tokens / predicted.expected:,.0f} tokens/s, "
+            f"MFU {planned.mfu_at(predicted.expected):.1%}",
+        ]
     return "\n".join(lines)
+
+
+def advise(planned: Planned) -> str:
+    """What to do with a step that does not fit."""
+    kept = what_is_kept(planned.config, topology.devices(planned.topology)[0])
+    better = cure(planned, kept)
+    if better is None:
+        return "no rematerialisation and number of microbatches fits this mesh by estimate: let --search look for a mesh, or take more chips"
+    return (
+        f"by estimate the fastest that fits on this mesh: {changes(planned.config, better)}; --search compiles, and looks for a "
+        "mesh as well"
+    )
+
+
+def searched(config: Plan, where: Topology) -> Planned:
+    """What a search finds; Ctrl-C shows the best so far and ends the process, though a step is being compiled.
+
+    Python hears a signal in its first thread only, and not while that compiles: so another one does.
+    """
+    best: list[Planned] = []
+    outcome: list[Planned | BaseException] = []
+
+    def work() -> None:
+        try:
+            outcome.append(search(config, where, config.compiles, best.append))
+        except BaseException as e:
+            outcome.append(e)
+
+    def interrupted(number: int, frame: object) -> None:
+        if not best:
+            end_at_once("interrupted before a step that fits was compiled", 130)
+        console.say(f"\n{describe(best[-1], config)}")
+        end_at_once("interrupted; this is the best so far", 130)
+
+    thread = threading.Thread(target=work, daemon=True)
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        thread.start()
+        thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
 
 
 def run(config: Plan) -> None:
@@ -84,5 +133,12 @@ def run(config: Plan) -> None:
     """
     where = topology.parse(config.topology, config.mesh.slices)
     topology.require_compiler(where)
-    chosen = search(config, where, config.compiles).config if config.search else adapt(config, where)
-    console.say(describe(plan_step(chosen, where, config.effort), config))
+    if config.search:
+        planned = searched(config, where)
+        if config.effort > LEAST_EFFORT:
+            planned = plan_step(planned.config, where, config.effort)
+    else:
+        planned = plan_step(adapt(config, where), where, config.effort)
+    console.say(describe(planned, config))
+    if not planned.fits:
+        console.say(advise(planned))

@@ -32,6 +32,7 @@ class Chip:
       dimensions: of the torus.
       ring: a dimension whose size is a multiple of this is closed to a ring.
       cores: TensorCores, which the names of v4 and v5p slices count.
+      clock: of a TPU, Hz: that at which its matrix units reach `peak`.
       card: what it is if it is a GPU.
     """
 
@@ -43,16 +44,17 @@ class Chip:
     dimensions: int
     ring: int
     cores: int = 1
+    clock: float = 0.0
     card: Card | None = None
 
 
 GIB = 2**30
 JAX_SHARE = 0.75  # of a GPU's memory: what JAX takes at its start, unless XLA_CLIENT_MEM_FRACTION says otherwise
 CHIPS = {
-    "v4": Chip(275e12, 30.75 * GIB, 1200e9, 50e9, 6.25e9, 3, 4, 2),
-    "v5e": Chip(197e12, 15.75 * GIB, 819e9, 50e9, 3.125e9, 2, 16),
-    "v5p": Chip(459e12, 95.74 * GIB, 2765e9, 100e9, 6.25e9, 3, 4, 2),
-    "v6e": Chip(918e12, 31.25 * GIB, 1600e9, 100e9, 12.5e9, 2, 16),
+    "v4": Chip(275e12, 30.75 * GIB, 1200e9, 50e9, 6.25e9, 3, 4, 2, 1.05e9),
+    "v5e": Chip(197e12, 15.75 * GIB, 819e9, 50e9, 3.125e9, 2, 16, 1, 1.5e9),
+    "v5p": Chip(459e12, 95.74 * GIB, 2765e9, 100e9, 6.25e9, 3, 4, 2, 1.75e9),
+    "v6e": Chip(918e12, 31.25 * GIB, 1600e9, 100e9, 12.5e9, 2, 16, 1, 1.75e9),
 } | {
     name: Chip(PEAKS[name.upper()], JAX_SHARE * card.memory, card.bandwidth, card.nvlink, card.network, 1, 1, card=card)
     for name, card in CARDS.items()

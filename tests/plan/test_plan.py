@@ -3,6 +3,7 @@
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -20,10 +21,11 @@ from mlm_jax.model.encoder import padded_rows
 from mlm_jax.model.flops import step_flops
 from mlm_jax.plan import cards, program, roofline, topology
 from mlm_jax.plan.compile import Memory, activations, compile_step, out_of_memory, with_sections
-from mlm_jax.plan.planned import Planned, adapt
-from mlm_jax.plan.program import Collective, Program
+from mlm_jax.plan.planned import Planned, adapt, plan_step
+from mlm_jax.plan.program import Collective, Program, Work
 from mlm_jax.plan.roofline import Roofline
-from mlm_jax.plan.search import candidates, estimate, judge
+from mlm_jax.plan.run import advise
+from mlm_jax.plan.search import LEAST_EFFORT, Kept, candidates, cure, estimate, judge
 from mlm_jax.plan.topology import GIB, Topology
 from tests.corpora import tiny_config, write_config
 from tests.train.test_step import assert_no_vocabulary_moves
@@ -115,10 +117,14 @@ def test_gpus_take_nvlink_within_a_host_and_an_adapter_each_between_hosts():
 def test_the_roofline_takes_the_longer_time_of_each_instruction():
     where = topology.parse("v5e:4x4")
     chip = where.chip
-    work = [(chip.peak, 0.0), (0.0, 2 * chip.bandwidth), (chip.peak, chip.bandwidth / 2)]
+    work = [Work(chip.peak, 0.0), Work(0.0, 2 * chip.bandwidth), Work(chip.peak, chip.bandwidth / 2)]
     does = Program(2 * chip.peak, 2.5 * chip.bandwidth, work, [])
     found = roofline.predict(does, where, grid(where))
     assert (found.compute, found.memory, found.links, found.step) == pytest.approx((2, 2.5, 0, 4))
+    assert found.expected is None
+    # The compiler expects 6 seconds of the first; of the others it says nothing.
+    expected = Program(0, 0, [Work(chip.peak, 0.0, 6 * chip.clock), *work[1:]], [])
+    assert roofline.predict(expected, where, grid(where)).expected == pytest.approx(6 + 2 + 1)
     size = 10 * chip.link * 4 / 3
     beside, alone = (Collective("all-gather", size, (0, 1, 2, 3), 1, ((1,),), a) for a in (False, True))
     assert roofline.predict(Program(0, 0, work, [beside]), where, grid(where)).step == pytest.approx(10)
@@ -134,11 +140,14 @@ def test_a_mesh_that_does_not_divide_gives_way():
     cfg.validate_pretraining(adapted)
 
 
+KEPT = Kept({"none": 0.3 * GIB, "dots": 0.2 * GIB, "full": 0.03 * GIB}, True)  # as XLM-R base's, of 512 tokens
+
+
 def test_muon_keeps_one_moment_of_the_layers_kernels():
     config = with_sections(tiny_config("x"), model={"layers": 3, "width": 32, "mlp_width": 64})
     with_muon = with_sections(config, optimizer={"name": "muon"})
     where = topology.parse("v5e:2x2")
-    saved = estimate(config, where).state - estimate(with_muon, where).state
+    saved = estimate(config, where, KEPT).state - estimate(with_muon, where, KEPT).state
     shards = config.mesh.fsdp * config.mesh.tensor
     assert saved == 4 * 3 * (4 * 32 * 32 + 2 * 32 * 64) / shards
 
@@ -146,19 +155,22 @@ def test_muon_keeps_one_moment_of_the_layers_kernels():
 def test_the_search_takes_the_fastest_that_fits_and_compiles_no_more_than_it_may():
     where = topology.parse("v5e:4x4")
     config = with_sections(cfg.Config(data=cfg.Data(sources=(cfg.Source("en", "x"),))), train={"batch_size": 512})
-    options = [estimate(c, where) for c in candidates(config, where)]
+    options = [estimate(c, where, KEPT) for c in candidates(config, where)]
     compiled = []
 
     def plan(config, where, effort):
         """A world where memory is three times the estimate, and time twice."""
-        about = estimate(config, where)
+        about = estimate(config, where, KEPT)
         compiled.append(config)
         total = about.state + 3 * about.growing
         fits = total < where.chip.memory
         predicted = Roofline(1, 1, 1, 2 * about.seconds) if fits else None
         return Planned(config, where, 1, Memory(0, 0, 0, 0, total, total), 1.0, 1.0, {}, predicted)
 
-    best = judge(options, where, 30, plan)
+    better = []
+    best = judge(options, where, 30, plan, better.append)
+    seconds = [planned.predicted.step for planned in better]
+    assert better[-1] is best and seconds == sorted(seconds, reverse=True)
     fitting = [o for o in options if o.state + 3 * o.growing < where.chip.memory]
     assert best.predicted.step == pytest.approx(2 * min(o.seconds for o in fitting))
     assert len(compiled) < 12
@@ -166,6 +178,32 @@ def test_the_search_takes_the_fastest_that_fits_and_compiles_no_more_than_it_may
     judge(options, where, 2, plan)
     assert len(compiled) == 2
     assert judge(options, Topology("v5e", (2, 2)), 0, plan) is None
+
+
+def refused(config, where, more):
+    """A step that the compiler refuses, because it needs `more` times the estimate."""
+    about = estimate(config, where, KEPT)
+    total = about.state + more * about.growing
+    assert total > where.chip.memory
+    return Planned(config, where, 1, Memory(0, 0, 0, 0, total, total), 1.0, None, None, None)
+
+
+@pytest.mark.parametrize("more", [1.0, 1.5])
+def test_the_cure_of_a_step_that_does_not_fit_is_the_fastest_that_does(more):
+    where = topology.parse("v5e:4x4")
+    config = adapt(cfg.Config(data=cfg.Data(sources=(cfg.Source("en", "x"),))), where)
+    config = with_sections(config, train={"batch_size": 1024, "accumulate": 1})
+    cured = cure(refused(config, where, more), KEPT)
+    assert cured.mesh == config.mesh and cured.train.batch_size == 1024
+    found = estimate(cured, where, KEPT)
+    assert found.state + more * found.growing < where.chip.memory
+    for remat in ("none", "dots", "full"):
+        for microbatches in (1, 2, 4, 8, 16, 32, 64):
+            changed = with_sections(config, model={"remat": remat}, train={"accumulate": microbatches})
+            other = estimate(changed, where, KEPT)
+            assert other.seconds >= found.seconds or other.state + more * other.growing > 0.95 * where.chip.memory
+    # One block per chip is too much.
+    assert cure(refused(config, where, 10_000), KEPT) is None
 
 
 @pytest.mark.parametrize(
@@ -359,3 +397,49 @@ def test_what_a_gpu_has_no_room_for_does_not_fit():
     assert step.program is not None
     _, step = compiled(where, room=step.memory.total - 1)
     assert step.program is None and step.memory.total > 0
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_advice_for_what_does_not_fit_is_followed_and_fits():
+    where = topology.parse("v5e:2x2")
+    topology.require_compiler(where)
+    model = {"layers": 4, "width": 256, "heads": 4, "mlp_width": 1024, "positions": 512, "dtype": "bfloat16"}
+    config = with_sections(
+        tiny_config("x"), model=model, data={"sequence_length": 512}, train={"batch_size": 4 * 2048, "accumulate": 1}
+    )
+    planned = plan_step(adapt(config, where), where, LEAST_EFFORT)
+    assert not planned.fits
+    said = advise(planned)
+    options = said.split("mesh: ")[1].split(";")[0].split()
+    assert options and set(options[::2]) <= {"--model.remat", "--train.accumulate"}
+    changed = with_sections(
+        planned.config,
+        **{
+            name.removeprefix("--").split(".")[0]: {name.split(".")[1]: int(value) if value.isdigit() else value}
+            for name, value in zip(options[::2], options[1::2], strict=True)
+        },
+    )
+    assert plan_step(changed, where, LEAST_EFFORT).fits
+
+
+@needs_gpu_compiler
+@pytest.mark.slow
+def test_a_search_that_is_interrupted_shows_the_best_so_far(tmp_path):
+    config = write_config(tmp_path / "tiny.py", tiny_config(str(tmp_path / "run"), train={"batch_size": 64}))
+    command = [sys.executable, "-m", "mlm_jax", "plan", str(config), "--topology", "h100:8", "--search"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [*command, "--compiles", "100"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "best so far" in line:
+                process.send_signal(signal.SIGINT)
+        error = process.stderr.read()
+    assert process.returncode == 130
+    assert "interrupted; this is the best so far" in error
+    said = "".join(lines)
+    assert "candidates, of which at most 100 are compiled; about" in said
+    assert "fits: " in said and "MFU" in said.split("best so far")[-1]

@@ -166,7 +166,7 @@ def gpu(lines, arguments="a: bf16[8,256,512], b: bf16[8,512,128]"):
     return "\n".join([f"ENTRY %main ({arguments}) -> f32[] {{", *parameters, *(f"  {line}" for line in lines), "}\n"])
 
 
-def test_a_fused_loop_turns_as_often_as_is_written_beside_it():
+def test_a_fused_loop_turns_as_often_as_is_written_beside_it_and_so_do_the_cycles_expected_of_it():
     body = """%plus (i: s32[]) -> s32[] {
   %i = s32[] parameter(0)
   %one = s32[] constant(1)
@@ -178,7 +178,7 @@ def test_a_fused_loop_turns_as_often_as_is_written_beside_it():
   %i = s32[] get-tuple-element(%p), index=0
   %x = f32[256]{0} get-tuple-element(%p), index=1
   %next = s32[] fusion(%i), kind=kLoop, calls=%plus
-  %y = f32[256]{0} negate(%x)
+  %y = f32[256]{0} negate(%x), backend_config={"flag_configs":[],"estimated_cycles":"100"}
   ROOT %t = (s32[], f32[256]{0}) tuple(%next, %y)
 }
 
@@ -194,7 +194,9 @@ def test_a_fused_loop_turns_as_often_as_is_written_beside_it():
         'backend_config={"known_trip_count":{"n":"12"},"known_init_step":{"init":"0","step":"1"}}'
     )
     counters = 2 * 4  # the counter is read and written
-    assert program.read(body + gpu([loop], "a: (s32[])")).traffic == 12 * (2 * 256 * 4 + counters)
+    read = program.read(body + gpu([loop], "a: (s32[])"))
+    assert read.traffic == 12 * (2 * 256 * 4 + counters)
+    assert sum(work.cycles for work in read.work) == 12 * 100
 
 
 def test_a_product_by_cublas_counts_and_its_memory_to_work_in_does_not():
