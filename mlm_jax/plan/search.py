@@ -153,7 +153,7 @@ def search(
     kept = what_is_kept(config, topology.devices(where)[0])
     options = [estimate(c, where, kept) for c in candidates(config, where)]
     console.say(
-        f"search: {len(options):,} candidates, of which at most {compiles} are compiled; {duration(where, compiles)} on this machine "
+        f"search: {len(options):,} candidates, of which at most {compiles} are compiled; {duration(where, min(compiles, len(options)))} on this machine "
         "as it is now"
     )
     best = judge(options, where, compiles, found=found)

@@ -173,6 +173,8 @@ def require_compiler(topology: Topology) -> None:
         )
     elif not has_gpu_compiler():
         raise UserError(_missing("the GPU compiler, jax-cuda12-plugin,", "plan-gpu"))
+    else:
+        jax.config.update("jax_enable_compilation_cache", False)  # what it compiled cannot be read back without a GPU
     jax.config.update("jax_platforms", "cpu")
 
 
