@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`plan` for every full-size config on four kinds of pods: the table of docs/plan.md.
+"""`plan` for every full-size config on four kinds of pods and on hosts of GPUs: the tables of docs/plan.md.
 
     python benchmarks/plan.py --results plan.jsonl                     # all of it; goes on where it was stopped
     python benchmarks/plan.py --results plan.jsonl --topologies v5e-16 --configs xlmr_large
     python benchmarks/plan.py --results plan.jsonl --print             # the table of what is there
+    python benchmarks/plan.py --results plan.jsonl --print --before old.jsonl       # with what an older checkout wrote beside
+    python benchmarks/plan.py --results plan.jsonl --topologies h100:8 h100:8x8
     python benchmarks/plan.py --results remat.jsonl --configs xlmr_large --topologies v5e-16 --remat none dots full
 
 Each config keeps its batch, mesh and rematerialisation; the batch is cut into as few microbatches as fit. Steps are compiled with
 the compiler's least effort, which takes a third of the time. One step takes half a minute to two on one core.
 
-Needs the extra `[plan]` (libtpu).
+Needs the extra `[plan]` (libtpu), and `[plan-gpu]` for GPUs.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from mlm_jax.plan.topology import GIB
 
 ROOT = Path(__file__).parent.parent
 TOPOLOGIES = ("v5e-256", "v5e-16", "v6e-256", "v4-128")
+GPUS = ("h100:8", "h100:8x8")
 CONFIGS = (
     *("xlmr_base", "xlmr_large", "xlmr_xl", "xlmr_xxl", "mbert_cased", "mbert_uncased"),
     *("xlm_15_mlm", "xlm_15_mlm_tlm", "xlm_15_clm", "xlm_100"),
@@ -65,8 +68,9 @@ def row(name: str, where: str, remat: str, planned: Planned | None) -> dict[str,
     }
 
 
-def show(rows: list[dict[str, Any]]) -> str:
-    """The table as Markdown."""
+def show(rows: list[dict[str, Any]], before: list[dict[str, Any]]) -> str:
+    """The table as Markdown; with columns of what was before, where there is any."""
+    was = {(r["config"], r["topology"]): r for r in before if r["fits"]}
     headings = (
         *(
             "config",
@@ -81,9 +85,10 @@ def show(rows: list[dict[str, Any]]) -> str:
             "left GiB",
         ),
         *("GFLOP per token", "executed", "collectives GB", "s per update", "tokens/s", "MFU"),
+        *(("tokens/s before", "MFU before") if before else ()),
     )
     lines = ["| " + " | ".join(headings) + " |", "| --- | --- | --- |" + " --- |" * (len(headings) - 3)]
-    for r in sorted(rows, key=lambda r: (CONFIGS.index(r["config"]), TOPOLOGIES.index(r["topology"]))):
+    for r in sorted(rows, key=lambda r: (CONFIGS.index(r["config"]), (*TOPOLOGIES, *GPUS).index(r["topology"]))):
         if not r["fits"]:
             lines.append(f"| `{r['config']}` | {r['topology']} | does not fit |" + " |" * (len(headings) - 3))
             continue
@@ -111,8 +116,15 @@ def show(rows: list[dict[str, Any]]) -> str:
             ),
             *(f"{r['tokens_a_second']:,.0f}", f"{r['mfu']:.0%}"),
         )
+        if before:
+            old = was.get((r["config"], r["topology"]))
+            cells += (f"{old['tokens_a_second']:,.0f}", f"{old['mfu']:.0%}") if old else ("", "")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def read(results: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
 
 
 def main() -> None:
@@ -120,16 +132,17 @@ def main() -> None:
     parser.add_argument(
         "--results", type=Path, required=True, help="JSON lines, one per row; rows that it has are kept"
     )
-    parser.add_argument("--topologies", nargs="+", default=TOPOLOGIES, choices=TOPOLOGIES)
+    parser.add_argument("--topologies", nargs="+", default=TOPOLOGIES, choices=(*TOPOLOGIES, *GPUS))
     parser.add_argument("--configs", nargs="+", default=CONFIGS, choices=CONFIGS)
     parser.add_argument("--remat", nargs="+", choices=("none", "dots", "full"), help="instead of the config's own")
     parser.add_argument("--compiles", type=int, default=3, help="steps compiled for a row at most")
+    parser.add_argument("--before", type=Path, help="results of an older checkout, for columns beside")
     parser.add_argument("--print", action="store_true", help="print the table of what is there")
     options = parser.parse_args()
 
-    rows = [json.loads(line) for line in options.results.read_text().splitlines()] if options.results.exists() else []
+    rows = read(options.results)
     if options.print:
-        print(show(rows))
+        print(show(rows, read(options.before) if options.before else []))
         return
     for where in options.topologies:
         topology.require_compiler(topology.parse(where))

@@ -103,7 +103,7 @@ def estimate(config: Config, where: Topology, kept: Kept) -> Estimate:
     traffic = again * microbatches * tokens * model.layers * (60 * model.width + 16 * inner + 40 * scores)
     # The optimizer's; gradients that are summed up are read and written once more.
     traffic += (28 + 12 * microbatches * (microbatches > 1)) * parameters / shards
-    links = microbatches * 2 * 4 * parameters / shards * (mesh.data > 1)
+    links = 2 * 4 * parameters / shards * (mesh.data > 1)  # gradients, once per update
     links += microbatches * 8 * parameters / tensor * (mesh.fsdp > 1)
     links += microbatches * 8 * tokens * model.width * 2 * model.layers * (tensor > 1)
     ways = chip.dimensions * chip.link
