@@ -185,6 +185,9 @@ class Sampling:
     pairs are drawn by the same strategy as languages."""
 
 
+FORMER_ATTENTION = ("triton", "splash")  # of `Model.attention`, in runs of before
+
+
 @dataclass(frozen=True)
 class Model:
     """The encoder; the default is XLM-R base (Conneau et al. 2020, table 7). `mlm_jax.model.families` names others."""
@@ -249,9 +252,9 @@ class Model:
     """Compute type; auto: bfloat16 on GPU and TPU, float32 on CPU. Parameters are float32."""
     attention: Annotated[Literal["auto", "xla", "flash", "cudnn", "triton", "splash"], MAY_CHANGE] = "auto"
     """What computes attention. xla: plain products, everywhere, with all scores in memory; flash: flash attention of our
-    own (TPUs, NVIDIA GPUs), which drops the same units; by others cudnn (NVIDIA GPUs) and splash (TPUs), which have no
-    dropout, and are refused with attention_dropout above 0. auto: on a TPU splash, on a GPU cudnn, flash where those
-    cannot or attention is dropped; xla on CPUs and for blocks under 128 tokens. triton, JAX's, is no more: flash."""
+    own (TPUs, NVIDIA GPUs), which drops the same units; cudnn: that of cuDNN (NVIDIA GPUs), which has no dropout and is
+    refused with attention_dropout above 0. auto: cudnn where it can, else flash; xla on CPUs and for blocks under 128
+    tokens. triton and splash, JAX's, are no more, and refused."""
     remat: Annotated[Literal["none", "dots", "full"], MAY_CHANGE] = "none"
     """What the backward pass computes again instead of keeping. none: what costs no product with a weight matrix (norms, GELU,
     dropout, the scores of plain attention); dots: attention's kernels too; full: everything but each layer's input."""
@@ -581,12 +584,12 @@ def validate_pretraining(config: Config) -> None:
         f"model.attention_out_dropout: {model.attention_out_dropout} is neither -1 nor within 0 to 1",
     )
     require(
-        model.attention != "triton",
-        "model.attention: triton, JAX's flash attention for GPUs, is no more; set model.attention flash or auto",
+        model.attention not in FORMER_ATTENTION,
+        f"model.attention: {model.attention}, a kernel of JAX's, is no more; set model.attention flash or auto",
     )
     require(
-        model.attention in ("auto", "xla", "flash") or model.attention_dropout == 0,
-        f"model.attention: {model.attention} has no dropout; set model.attention_dropout 0 or model.attention auto",
+        model.attention != "cudnn" or model.attention_dropout == 0,
+        "model.attention: cudnn has no dropout; set model.attention_dropout 0, or model.attention flash or auto",
     )
     require(
         model.head != "none" or bool(config.init),

@@ -4,28 +4,22 @@
     xla     everywhere, and what the others are compared with
     flash   TPUs and NVIDIA GPUs: ours (`flash.py`), with dropout, whose bits are those of the plain products
     cudnn   NVIDIA GPUs: cuDNN's flash attention, in bfloat16; borders and windows are a bias, [batch, 1, length, length]
-    splash  TPUs: JAX's Pallas splash attention; borders are segment ids, and tiles beyond the window are skipped
 
 Pallas kernels run interpreted, which is very slow, where their hardware is missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash_kernel
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.model.dropout import dropout, site_keys
 from mlm_jax.model.flash import flash
 
-TILE = 128  # tokens; blocks must be a multiple of it for JAX's Pallas kernels
-DROPPING = ("xla", "flash")  # those with dropout
+TILE = 128  # tokens: blocks are filled up to a multiple of it in flash attention on a TPU
 
 
 def platform() -> str:
@@ -43,18 +37,21 @@ def choose(config: cfg.Model, dtype: jnp.dtype, length: int, dropped: bool) -> s
       dropped: whether attention's dropout is on.
 
     Returns:
-      xla, flash, cudnn or splash.
+      xla, flash or cudnn.
 
     Raises:
       UserError: `config.attention` asks for one that cannot do this.
     """
     here, head = platform(), config.width // config.heads
+    on_gpu = here in ("gpu", "cuda")
+    # A run of before, which is read and not trained on, may name one that is no more.
+    wanted = "auto" if config.attention in cfg.FORMER_ATTENTION else config.attention
     # What keeps each kernel from computing this.
     against = {
         "xla": "",
-        "flash": "",
+        "flash": f"needs heads of at most 128 on a GPU, not {head}" if on_gpu and head > 128 else "",
         "cudnn": "runs on NVIDIA GPUs only"
-        if here not in ("gpu", "cuda")
+        if not on_gpu
         else "computes in bfloat16 only; set model.dtype bfloat16"
         if dtype != jnp.bfloat16
         else f"needs heads of a multiple of 8, at most 128, not {head}"
@@ -62,22 +59,16 @@ def choose(config: cfg.Model, dtype: jnp.dtype, length: int, dropped: bool) -> s
         else "needs an even data.sequence_length"
         if length % 2
         else "",
-        "splash": f"needs data.sequence_length to be a multiple of {TILE}, not {length}" if length % TILE else "",
     }
-    if config.attention != "auto":
-        if dropped and config.attention not in DROPPING:
-            raise UserError(
-                f"model.attention: {config.attention} has no dropout; set model.attention_dropout 0 or model.attention auto"
-            )
-        if against[config.attention]:
-            raise UserError(
-                f"model.attention: {config.attention} {against[config.attention]}; or set model.attention auto"
-            )
-        return config.attention
-    if here not in ("tpu", "gpu", "cuda") or length < TILE:
-        return "xla"  # the scores of short blocks are few, and would be filled up to a tile
-    fast = "splash" if here == "tpu" else "cudnn"
-    return "flash" if dropped or against[fast] else fast
+    if dropped:
+        against["cudnn"] = "has no dropout; set model.attention_dropout 0"
+    if wanted != "auto":
+        if against[wanted]:
+            raise UserError(f"model.attention: {wanted} {against[wanted]}; or set model.attention auto")
+        return wanted
+    # The scores of short blocks are few, and would be filled up to a tile.
+    fast = ("cudnn", "flash") if on_gpu else ("flash",) if here == "tpu" else ()
+    return next((kernel for kernel in fast if length >= TILE and not against[kernel]), "xla")
 
 
 def attend(
@@ -112,16 +103,9 @@ def attend(
     def local(*arrays: jax.Array) -> jax.Array:
         """One device's rows and heads: a Pallas kernel does not know how to shard itself."""
         query, key, value, segment_ids, is_global, *seeds = arrays
-        if kernel == "flash":
-            # What dropout keeps depends on a head's number among all of them.
-            first = 0 if meshless or heads is None else jax.lax.axis_index(heads) * query.shape[1]
-            return ours(config, query, key, value, segment_ids, is_global, seeds[0] if seeds else None, first)
-        whole = splash(config, 0, platform())
-        if config.global_every == 1:
-            return whole(query, key, value, segment_ids)
-        # A window is part of the kernel's program, so there are two; only one runs.
-        windowed = splash(config, config.window // 2, platform())
-        return jax.lax.cond(is_global, whole, windowed, query, key, value, segment_ids)
+        # What dropout keeps depends on a head's number among all of them.
+        first = 0 if meshless or heads is None else jax.lax.axis_index(heads) * query.shape[1]
+        return ours(config, query, key, value, segment_ids, is_global, seeds[0] if seeds else None, first)
 
     of_rows, of_heads = jax.sharding.PartitionSpec(rows), jax.sharding.PartitionSpec(rows, heads)
     arrays, specs = [query, key, value], [of_heads] * 3
@@ -198,39 +182,3 @@ def cudnn(query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array) -
     # cuDNN reads [batch, length, heads, head].
     query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
     return jnp.swapaxes(jax.nn.dot_product_attention(query, key, value, mask=seen, implementation="cudnn"), 1, 2)
-
-
-def splash(config: cfg.Model, window: int, platform: str) -> Callable[..., jax.Array]:
-    """JAX's Pallas splash attention on one TPU.
-
-    Args:
-      window: tokens seen to either side, 0 for all.
-      platform: of the devices; where it is no TPU the kernel is interpreted.
-
-    Returns:
-      (query, key, value [batch, heads, length, head], segment_ids int32 [batch, length]) → [batch, heads, length, head].
-    """
-
-    def run(query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array) -> jax.Array:
-        _, heads, length, head = query.shape
-        before = window or None
-        after = 0 if config.causal else before
-        mask: splash_mask.Mask = splash_mask.FullMask((length, length))
-        if before is not None or after is not None:
-            mask = splash_mask.LocalMask((length, length), (before, after), 0)
-        tile = next(size for size in (512, 256, TILE) if length % size == 0)
-        tiles = splash_kernel.BlockSizes(
-            block_q=tile,
-            block_kv=tile,
-            block_q_dkv=tile,
-            block_kv_dkv=tile,
-            block_q_dq=tile,
-            block_kv_dq=tile,
-        )
-        kernel = splash_kernel.make_splash_mha_single_device(
-            splash_mask.MultiHeadMask([mask] * heads), block_sizes=tiles, interpret=platform != "tpu"
-        )
-        out = jax.vmap(kernel)(query * head**-0.5, key, value, splash_kernel.SegmentIds(segment_ids, segment_ids))
-        return out.astype(value.dtype)
-
-    return run

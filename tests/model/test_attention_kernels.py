@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention's kernels against the plain products, forward and backward; splash by the TPU compiler where it is here."""
+"""Attention's kernels against the plain products, forward and backward; which is chosen, and what is refused."""
 
 import contextlib
 import dataclasses
@@ -9,15 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 from jax.sharding import AbstractDevice, AbstractMesh
 
 from mlm_jax import config as cfg
-from mlm_jax import mesh as meshes
 from mlm_jax.errors import UserError
 from mlm_jax.model import attention_kernels as kernels
 from mlm_jax.model.attention import make_context
-from mlm_jax.model.encoder import Encoder, example_batch
 
 LENGTH, HEAD = 256, 16
 MODEL = cfg.Model(width=2 * HEAD, heads=2, positions=LENGTH, attention_dropout=0.0)
@@ -30,7 +27,6 @@ LAYERS = {
     "global among local": (True, {"global_every": 3, "window": 64}),
     "causal and local": (False, {"global_every": 3, "window": 64, "causal": True}),
 }
-CASES = [("splash", layer) for layer in LAYERS]
 
 
 def segments():
@@ -67,12 +63,12 @@ def outcome(kernel, config, is_global, dtype):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 1e-2)])
-@pytest.mark.parametrize(("kernel", "layer"), CASES)
-def test_kernels_agree_with_the_plain_products(kernel, layer, dtype, tolerance):
+@pytest.mark.parametrize("layer", LAYERS)
+def test_flash_is_asked_for_the_same(layer, dtype, tolerance):
     is_global, settings = LAYERS[layer]
     config = dataclasses.replace(MODEL, **settings)
     expected = outcome("xla", config, is_global, dtype)
-    for got, want in zip(outcome(kernel, config, is_global, dtype), expected, strict=True):
+    for got, want in zip(outcome("flash", config, is_global, dtype), expected, strict=True):
         # Of the largest value: bfloat16 has eight bits, whatever the value.
         np.testing.assert_allclose(got, want, atol=tolerance * np.abs(want).max())
 
@@ -117,44 +113,23 @@ def test_gpu_kernels_are_lowered_without_a_gpu(kernel, calls, monkeypatch):
     assert "x512x512xf32" not in text
 
 
-@pytest.mark.slow
-def test_an_encoder_over_a_mesh_computes_the_same():
-    """Two rows and one head a device, local and global layers in one scan."""
-    config = dataclasses.replace(
-        MODEL, layers=2, mlp_width=32, global_every=2, window=64, position_embedding="rotary", dropout=0.0
-    )
-    ids = jnp.concatenate([segments(), segments()[:1]])
-    batch = dict.fromkeys(example_batch(LENGTH), jnp.broadcast_to(jnp.arange(LENGTH), ids.shape))
-    batch |= {"segment_ids": ids, "tokens": jnp.arange(4 * LENGTH).reshape(4, LENGTH) % 90}
-    scored = jnp.zeros((1, 1), jnp.int32)
-    mesh = meshes.make_mesh(cfg.Mesh(data=2, tensor=2), 4, jax.devices()[:4])
-
-    def gradient(attention):
-        model = Encoder(dataclasses.replace(config, attention=attention), 100, jnp.float32)
-        variables = nn.meta.unbox(model.init(jax.random.key(0), example_batch(LENGTH), scored, method="features"))
-        with meshes.mesh_context(mesh):
-            loss = jax.jit(jax.grad(lambda v, b: jnp.sum(jnp.sin(3 * model.apply(v, b)))))
-            return loss(variables, jax.device_put(batch, meshes.batch_sharding(mesh)))
-
-    expected, got = gradient("xla"), gradient("splash")
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max() + 1e-6), got, expected)
-
-
 @pytest.mark.parametrize(
     ("platform", "dtype", "settings", "length", "dropped", "kernel"),
     [
         ("cpu", jnp.float32, {}, 512, False, "xla"),
-        ("tpu", jnp.bfloat16, {}, 512, False, "splash"),
+        ("tpu", jnp.bfloat16, {}, 512, False, "flash"),
         ("tpu", jnp.bfloat16, {}, 512, True, "flash"),
         ("tpu", jnp.bfloat16, {}, 500, False, "flash"),
         ("tpu", jnp.bfloat16, {}, 100, True, "xla"),
-        ("tpu", jnp.float32, {"global_every": 3}, 512, False, "splash"),
+        ("tpu", jnp.float32, {"global_every": 3}, 512, False, "flash"),
         ("gpu", jnp.bfloat16, {"global_every": 3}, 512, False, "cudnn"),
         ("cuda", jnp.bfloat16, {}, 512, True, "flash"),
         ("gpu", jnp.float32, {}, 512, False, "flash"),
         ("gpu", jnp.bfloat16, {}, 511, False, "flash"),
         ("gpu", jnp.bfloat16, {"attention": "flash"}, 512, False, "flash"),
         ("tpu", jnp.bfloat16, {"attention": "xla"}, 512, False, "xla"),
+        ("gpu", jnp.float32, {"heads": 2, "width": 512}, 512, True, "xla"),
+        ("tpu", jnp.bfloat16, {"attention": "splash"}, 512, False, "flash"),
     ],
 )
 def test_the_platform_chooses(platform, dtype, settings, length, dropped, kernel, monkeypatch):
@@ -166,8 +141,6 @@ def test_the_platform_chooses(platform, dtype, settings, length, dropped, kernel
     ("settings", "length", "dropped", "message"),
     [
         ({"attention": "cudnn"}, 512, False, "cudnn runs on NVIDIA GPUs only"),
-        ({"attention": "splash"}, 500, False, "splash needs data.sequence_length to be a multiple of 128, not 500"),
-        ({"attention": "splash"}, 512, True, "splash has no dropout; set model.attention_dropout 0"),
     ],
 )
 def test_a_kernel_that_cannot_is_refused(settings, length, dropped, message):
@@ -175,41 +148,11 @@ def test_a_kernel_that_cannot_is_refused(settings, length, dropped, message):
         kernels.choose(cfg.Model(**settings), jnp.float32, length, dropped)
 
 
-def test_splash_compiles_for_a_pod_that_is_not_here(monkeypatch):
-    """Forward and backward of local and global layers, by the TPU compiler, for four chips of v5e."""
-    pytest.importorskip("libtpu")
-    from jax.experimental import topologies
-
-    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
-    pod = topologies.get_topology_desc(
-        platform="tpu",
-        topology_name="v5e:2x2",
-        chip_config_name="default",
-        chips_per_host_bounds=(2, 2, 1),
-        num_slices=1,
-    )
-    config = dataclasses.replace(MODEL, width=256, heads=4, global_every=3, window=128)
-    mesh = meshes.make_mesh(cfg.Mesh(data=2, tensor=2), 4, pod.devices)
-    qkv = jax.ShapeDtypeStruct((4, 4, 512, 64), jnp.bfloat16)
-    chosen = []
-
-    def total(query, key, value, ids, is_global):
-        context = make_context(config, ids, ids)
-        chosen.append(kernels.choose(config, query.dtype, ids.shape[1], False))
-        return jnp.sum(kernels.attend(chosen[0], config, query, key, value, context, is_global, None))
-
-    with meshes.mesh_context(mesh):
-        step = jax.jit(jax.grad(total, argnums=(0, 1, 2)), in_shardings=jax.NamedSharding(mesh, jax.P()))
-        arguments = (qkv, qkv, qkv, jax.ShapeDtypeStruct((4, 512), jnp.int32), jax.ShapeDtypeStruct((), jnp.bool_))
-        text = step.lower(*arguments).compile().as_text()
-    assert chosen == ["splash"]
-    # Forward, and backward for queries and for keys and values; each for local and for global layers.
-    assert text.count('custom_call_target="tpu_custom_call"') == 6
-    assert "512,512]" not in text  # no scores in memory, nor who sees whom
-
-
-def test_what_was_a_kernel_is_refused_with_what_is_one():
+@pytest.mark.parametrize("kernel", cfg.FORMER_ATTENTION)
+def test_what_was_a_kernel_is_refused_with_what_is_one(kernel):
     data = cfg.Data((cfg.Source("*", "text/{language}.txt"),))
-    model = cfg.Model(attention="triton", attention_dropout=0.0)
-    with pytest.raises(UserError, match=r"model\.attention: triton, .* is no more; set model\.attention flash or auto"):
+    model = cfg.Model(attention=kernel, attention_dropout=0.0)
+    with pytest.raises(
+        UserError, match=rf"model\.attention: {kernel}, .* is no more; set model\.attention flash or auto"
+    ):
         cfg.validate_pretraining(cfg.Config(data=data, model=model))

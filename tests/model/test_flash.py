@@ -225,6 +225,19 @@ def test_the_tpu_compiler_takes_it(version, monkeypatch):
     assert "512,512]" not in text and "500,500]" not in text
 
 
+@pytest.mark.slow
+def test_the_gpu_compiler_takes_it():
+    """The same for four H100, by three kernels."""
+    pytest.importorskip("jax_cuda12_plugin")
+    from mlm_jax.plan import topology
+
+    devices = topology.devices(topology.parse("h100:4"))
+    text, chosen = compiled(meshes.make_mesh(cfg.Mesh(data=2, tensor=2), 4, devices), {"xla_gpu_autotune_level": 0})
+    assert chosen == {"flash"}
+    assert text.count('custom_call_target="__gpu$xla.gpu.triton"') == 3
+    assert "512,512]" not in text and "500,500]" not in text
+
+
 def compiled(mesh, compiler_options):
     """(Text of the compiled gradient with dropout for a mesh, which kernels were chosen)."""
     config = cfg.Model(width=256, heads=4, global_every=3, window=128)
