@@ -108,7 +108,6 @@ class Attention(nn.Module):
         chosen = "xla" if self.is_initializing() else choose(config, dtype, x.shape[1], dropped)
         # [batch, heads, length, head]
         mixed = attend(chosen, config, query, key, value, context, is_global, keys)
-        mixed = checkpoint_name(mixed, "attended")
         mixed = nn.with_logical_constraint(mixed, ("act_batch", "act_heads", "act_length", "act_head"))
         out_kernel = matrix(self, "out_kernel", ("heads", "head", "embed"), (heads, head, width), std, dtype)
         out = jnp.einsum("bhld,hde->ble", mixed, out_kernel)  # [batch, length, embed]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
@@ -143,7 +144,8 @@ def xla(
     scores = jnp.where(seen, scores * query.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     weights = dropout(weights, config.attention_dropout, None if keys is None else site_keys(keys, 0))
-    return jnp.einsum("bhqk,bhkd->bhqd", weights, value)
+    # Named here and not by who calls: what a kernel gives is stored as it gives it.
+    return checkpoint_name(jnp.einsum("bhqk,bhkd->bhqd", weights, value), "attended")
 
 
 def ours(

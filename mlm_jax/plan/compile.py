@@ -127,10 +127,13 @@ def compiler_effort(effort: float) -> dict[str, Any]:
     return {"optimization_level": "O0"}  # jax 0.11 has levels instead: this is the least
 
 
-def activations(config: Config, mesh: jax.sharding.Mesh) -> float:
+def activations(config: Config, mesh: jax.sharding.Mesh, platform: str | None = None) -> float:
     """Bytes per chip of what the backward pass needs of the forward pass, parameters left out, as JAX's derivative of the loss has it.
 
     The compiler may keep less and compute it again. Where heads and the feed-forward width are split (`tensor`), they count whole.
+
+    Args:
+      platform: whose program it is; None: the mesh's own.
     """
     size, length = config.vocabulary.size, config.data.sequence_length
     rows = config.train.batch_size // config.train.accumulate // (mesh.shape["data"] * mesh.shape["fsdp"])
@@ -140,9 +143,8 @@ def activations(config: Config, mesh: jax.sharding.Mesh) -> float:
         "dropout_keys": ((rows,), np.uint32),
     }
     batch = {name: jax.ShapeDtypeStruct(shape, kind) for name, (shape, kind) in shapes.items()}
-    model = make_encoder(
-        config.model, size, languages(config), config.model.dtype, platform=mesh.devices.flat[0].platform
-    )
+    platform = platform or mesh.devices.flat[0].platform
+    model = make_encoder(config.model, size, languages(config), config.model.dtype, platform=platform)
     params = parameter_shapes(config.model, size, languages(config))
 
     def backward(params: Any, batch: MaskedBatch) -> Any:
