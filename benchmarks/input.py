@@ -67,12 +67,15 @@ def ours(folder: str) -> dict[str, float]:
     """Time our mixture; imports are not counted on either side."""
     from mlm_jax import manifest
     from mlm_jax.config import Config, Train
-    from mlm_jax.input.mixture import training_batches, training_mixture
+    from mlm_jax.input.mixture import Mixture, Order, training_batches
+    from mlm_jax.phases import parts_of
+    from mlm_jax.sampling import stage_rates
 
     config = Config(train=Train(batch_size=BATCH))
     begin = time.perf_counter()
     made = manifest.read_manifest(folder)
-    mixture = training_mixture(config, made.streams, range(BATCH))
+    order = Order(stage_rates(config, made.streams), parts_of(config), config.seed)
+    mixture = Mixture(order, 0, range(BATCH))
     batches = training_batches(mixture, folder, made, made.streams, 0, 0, 0)
     next(batches)
     ready = time.perf_counter() - begin

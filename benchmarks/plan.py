@@ -8,7 +8,7 @@
     python benchmarks/plan.py --results plan.jsonl --topologies h100:8 h100:8x8
     python benchmarks/plan.py --results remat.jsonl --configs xlmr_large --topologies v5e-16 --remat none dots full
 
-Each config keeps its batch, mesh and rematerialisation; the batch is cut into as few microbatches as fit. Steps are compiled with
+Of a config with phases that one is planned in which it sees most tokens. Each config keeps its batch, mesh and rematerialisation; the batch is cut into as few microbatches as fit. Steps are compiled with
 the compiler's least effort, which takes a third of the time. One step takes half a minute to two on one core.
 
 Needs the extra `[plan]` (libtpu), and `[plan-gpu]` for GPUs.
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mlm_jax import config as cfg
+from mlm_jax.phases import in_steps, parts_of
 from mlm_jax.plan import topology
 from mlm_jax.plan.compile import with_sections
 from mlm_jax.plan.planned import Planned
@@ -148,7 +149,8 @@ def main() -> None:
         topology.require_compiler(topology.parse(where))
     done = {(r["config"], r["topology"], r["remat"]) for r in rows}
     for where, name in itertools.product(options.topologies, options.configs):
-        config = cfg.load_config(str(ROOT / "configs" / f"{name}.py"))
+        parts = parts_of(in_steps(cfg.load_config(str(ROOT / "configs" / f"{name}.py"))))
+        config = max(parts, key=lambda part: (part.end - part.start) * part.tokens).config
         for remat in options.remat or [config.model.remat]:
             if (name, where, remat) in done:
                 continue

@@ -19,6 +19,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+from etils import epath
+
 from mlm_jax import config as cfg
 from mlm_jax.prepare import sample
 from mlm_jax.prepare.held_out import HeldOut
@@ -51,7 +53,15 @@ def main() -> None:
         ours, theirs = [], []
         with ProcessPoolExecutor(WORKERS, get_context("spawn")) as pool:
             for turn in range(-1, 3):  # the first warms up
-                jobs = stream_jobs(config, words, HeldOut(), ("xx",), language_slices(data)["xx"], {"xx": 0})
+                jobs = stream_jobs(
+                    config,
+                    epath.Path(config.workdir) / "corpus",
+                    words,
+                    HeldOut(),
+                    ("xx",),
+                    language_slices(data)["xx"],
+                    {"xx": 0},
+                )
                 for path in folder.glob("corpus/*/*.done"):
                     path.unlink()
                 begin = time.perf_counter()

@@ -33,6 +33,7 @@ from mlm_jax.start import (
     copy_words,
     finetuned_workdir,
     import_init,
+    is_prepared,
     needing_memory,
     raise_interrupt,
     refuse_unprepared,
@@ -70,7 +71,7 @@ def prepare(config: cfg.Config, arguments: list[str]) -> int:
     corpus that is prepared, a sample of every stream is read back, and a table says what each language has. Where the corpus is
     there nothing is written, so that it may be looked at while a run trains on it.
     """
-    there = (epath.Path(config.workdir) / "corpus" / "manifest.json").exists()
+    there = is_prepared(config)
     with contextlib.nullcontext() if there else locked(config.workdir, "prepare"):
         return prepare_here(config, arguments, there)
 
@@ -81,7 +82,7 @@ def prepare_here(config: cfg.Config, arguments: list[str], there: bool) -> int:
     own_workdir(config, command_line("prepare", arguments), write=not there)
     if not there:
         take_corpus(config)
-        there = (epath.Path(config.workdir) / "corpus" / "manifest.json").exists()
+        there = is_prepared(config)
     warn_of_newer(epath.Path(config.workdir) / "corpus" / "manifest.json", cfg.text_files(config.data))
     # TensorFlow, which the other commands do without.
     from mlm_jax.prepare.audit import audit
@@ -117,7 +118,7 @@ def pretrain_here(config: cfg.Config, arguments: list[str], first: bool) -> int:
     if first:
         take_corpus(config)
     made = epath.Path(config.workdir) / "corpus" / "manifest.json"
-    if not made.exists():
+    if not is_prepared(config):
         # A process of its own, so that TensorFlow never shares memory or threads with the training.
         run_in_own_process("prepare", *arguments)
     elif first:

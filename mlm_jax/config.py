@@ -150,7 +150,7 @@ class Stage:
     """Other rates from a step on (annealed language learning, mmBERT).
 
     Attributes:
-      start: the step.
+      start: the step, or the tokens trained on before it (`Train.unit`).
       exponent: in place of `Sampling.exponent`, where that is the strategy; None: rates by the same rule as before.
       languages: those drawn from here on; empty: all.
     """
@@ -215,7 +215,7 @@ class Model:
     position_embedding: Literal["learned", "rotary"] = "learned"
     """learned: a row per position is added to the input; rotary: queries and keys are rotated (Su et al. 2021)."""
     positions: Annotated[int, AtLeast(0)] = 0
-    """The longest block the model can read; 0: as long as `data.sequence_length`."""
+    """The longest block the model can read; 0: as long as `data.sequence_length`, or the longest of `train.phases`."""
     position_offset: int = 2
     """Rows of the learned positions before position 0 (XLM-R 2, others 0); never read, kept for other software."""
     rope_theta: float = 160_000.0
@@ -269,7 +269,7 @@ class Objective:
     mask_rate: Annotated[float, Within(0, 1, excluded=(0, 1))] = 0.15
     """Share of the tokens (`mask_count`) that are predicted."""
     mask_rate_schedule: tyro.conf.Suppress[tuple[tuple[int, float], ...]] = ()
-    """(step, rate): from that step on, that rate (mmBERT: 0.30, 0.15, 0.05)."""
+    """(step, or tokens: train.unit; rate): from there on, that rate (mmBERT: 0.30, 0.15, 0.05)."""
     mask_count: Literal["maskable", "all"] = "maskable"
     """What mask_rate is a share of: the tokens that may be masked, or all but padding (BERT, which counts specials and masks none)."""
     mask_specials: Literal["none", "eos", "all"] = "none"
@@ -306,11 +306,11 @@ class Optimizer:
     schedule: Literal["linear", "inverse_sqrt", "cosine", "wsd", "constant"] = "linear"
     """After warm-up: linear to the final share, inverse square root, cosine, stable then decay, or the peak."""
     warmup_steps: Annotated[int, AtLeast(0)] = 10_000
-    """Updates of linear warm-up, where warmup_share is 0."""
+    """Updates (or tokens: train.unit) of linear warm-up, where warmup_share is 0."""
     warmup_share: Annotated[float, BELOW_ONE] = 0.0
     """Share of all updates that warm up; 0: warmup_steps says how many."""
     decay_steps: int = 0
-    """wsd: the steps of decay at the end."""
+    """wsd: the steps (or tokens: train.unit) of decay at the end."""
     final_share: float = 0.0
     """Share of the peak at the end (linear, cosine, wsd)."""
     weight_decay: float = 0.01
@@ -327,15 +327,42 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
+class Phase:
+    """Blocks and batches of other sizes from a step on, and what goes with them. None: as before.
+
+    Attributes:
+      start: the step, or the tokens trained on before it (`Train.unit`).
+      sequence_length: in place of `Data.sequence_length`: the text is prepared at this length too.
+      batch_size: in place of `Train.batch_size`.
+      learning_rate, weight_decay: in place of those of `Optimizer`; the schedule goes on.
+      rope_theta, rope_local_theta: in place of those of `Model`.
+    """
+
+    start: int
+    sequence_length: Annotated[int | None, AtLeast(8)] = None
+    batch_size: Annotated[int | None, AtLeast(1)] = None
+    learning_rate: Annotated[float | None, Above(0)] = None
+    weight_decay: float | None = None
+    rope_theta: Annotated[float | None, Above(0)] = None
+    rope_local_theta: Annotated[float | None, Above(0)] = None
+
+
+@dataclass(frozen=True)
 class Train:
     """The loop."""
 
     steps: Annotated[int, AtLeast(1), MAY_CHANGE] = 100_000
-    """Updates."""
+    """Updates; tokens, where `unit` says so."""
+    unit: Literal["steps", "tokens"] = "steps"
+    """What steps, optimizer.warmup_steps and decay_steps and the starts of phases, stages and mask rates are given in. tokens: places for
+    tokens in the batches, padding included; a run begins by turning them into the first step before which so many were trained on."""
     batch_size: Annotated[int, AtLeast(1)] = 256
     """Blocks per update, over all devices."""
+    phases: tyro.conf.Suppress[tuple[Phase, ...]] = ()
+    """What is other from a step on: sizes of blocks and batches, and what goes with them (ModernBERT, mmBERT)."""
     accumulate: Annotated[int, AtLeast(1), MAY_CHANGE] = 1
-    """Pieces a batch is computed in, one after another, to save memory."""
+    """Pieces a batch is computed in, one after another, to save memory. With phases: the batch with most tokens; another is computed
+    in as few pieces as are no larger than those."""
     gradient_sum: Annotated[Literal["auto", "float32", "bfloat16"], MAY_CHANGE_ONWARDS] = "auto"
     """Type in which gradients are summed over mesh.data, once per update: half the bytes over the links in bfloat16. auto: model.dtype's."""
     log_every: Annotated[int, AtLeast(1), MAY_CHANGE] = 100
@@ -529,11 +556,16 @@ def validate_pretraining(config: Config) -> None:
         not (config.vocabulary.normalization and config.vocabulary.path.endswith((".model", ".json"))),
         f"vocabulary.normalization: {config.vocabulary.path} has its own; leave vocabulary.normalization out",
     )
-    require(
-        not model.positions or data.sequence_length <= model.positions,
-        f"data.sequence_length: {data.sequence_length} is beyond model.positions {model.positions}; "
-        "lower the first or raise the second",
-    )
+    lengths = {"data.sequence_length": data.sequence_length} | {
+        f"train.phases[{i}].sequence_length": phase.sequence_length
+        for i, phase in enumerate(train.phases)
+        if phase.sequence_length is not None
+    }
+    for option, length in lengths.items():
+        require(
+            not model.positions or length <= model.positions,
+            f"{option}: {length} is beyond model.positions {model.positions}; lower the first or raise the second",
+        )
     for i, stage in enumerate(sampling.stages):
         require(
             stage.exponent is None or sampling.strategy == "exponent",
@@ -545,6 +577,17 @@ def validate_pretraining(config: Config) -> None:
         all(a < b for a, b in itertools.pairwise(starts)),
         f"sampling.stages: starts {starts[1:]} must increase from a step after 0",
     )
+    starts = [0] + [p.start for p in train.phases]
+    require(
+        all(a < b for a, b in itertools.pairwise(starts)),
+        f"train.phases: starts {starts[1:]} must increase from {'a step' if train.unit == 'steps' else 'tokens'} after 0",
+    )
+    rotary = model.position_embedding == "rotary"
+    for i, phase in enumerate(train.phases):
+        require(
+            rotary or (phase.rope_theta, phase.rope_local_theta) == (None, None),
+            f"train.phases[{i}]: a rope_theta, but model.position_embedding is {model.position_embedding}; leave it out",
+        )
     require(
         sampling.parallel_share == 0 or bool(data.parallel),
         f"sampling.parallel_share: {sampling.parallel_share}, but data.parallel names no sentence pairs",
@@ -619,7 +662,7 @@ def validate_pretraining(config: Config) -> None:
         f"optimizer.decay_steps: {config.optimizer.decay_steps}; wsd needs 1 to train.steps {train.steps}",
     )
     require(
-        train.batch_size % train.accumulate == 0,
+        bool(train.phases) or train.batch_size % train.accumulate == 0,
         f"train.batch_size: {train.batch_size} does not divide into train.accumulate {train.accumulate} microbatches",
     )
     validate_mesh(config.mesh)

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.manifest import Stream
+from mlm_jax.phases import Part, parts_of
 
 PERIOD = 10_000  # draws after which the order of languages repeats, unless some language is very rare
 
@@ -165,7 +166,7 @@ def stage_rates(config: cfg.Config, streams: Sequence[Stream]) -> list[StageRate
       UserError: a stage names an unknown language, or a language would be repeated more often than
         `sampling.max_epochs` allows.
     """
-    sampling, train = config.sampling, config.train
+    sampling, parts = config.sampling, parts_of(config)
     blocks = np.array([s.train.blocks for s in streams], np.float64)
     count = "blocks" if sampling.strategy == "unimax" else sampling.count
     counts = np.array([getattr(s.train, count) for s in streams], np.float64)
@@ -191,7 +192,7 @@ def stage_rates(config: cfg.Config, streams: Sequence[Stream]) -> list[StageRate
             if not of.any():
                 raise UserError(f"{option}: no language pair among them, but a sampling.parallel_share {share:g}")
             # Of the whole run also in a stage, so that UniMax's cap holds for the sum of the stages.
-            budget = train.steps * train.batch_size * share
+            budget = sum(blocks_of(part, parts[0]) for part in parts) * share
             rates[of] = share * language_rates(rule, counts[of], budget)
         return rates
 
@@ -202,7 +203,7 @@ def stage_rates(config: cfg.Config, streams: Sequence[Stream]) -> list[StageRate
         rates = rates_of(rule, stage.languages, f"sampling.stages[{i}].languages")
         stages.append(StageRates(stage.start, rates))
     if sampling.max_epochs:
-        epochs = draws(stages, train.steps, train.batch_size) / blocks
+        epochs = draws(stages, parts) / blocks
         worst = int(np.argmax(epochs))
         # A block's worth of slack: rates are rounded to whole draws.
         if epochs[worst] > sampling.max_epochs + 1 / blocks[worst]:
@@ -213,13 +214,22 @@ def stage_rates(config: cfg.Config, streams: Sequence[Stream]) -> list[StageRate
     return stages
 
 
-def draws(stages: Sequence[StageRates], steps: int, batch_size: int) -> np.ndarray:
-    """Blocks a run is expected to draw of each stream, float64 [streams]."""
+def blocks_of(part: Part, first: Part) -> float:
+    """Blocks that a part draws; those of another length than the run's first count by their length."""
+    length, of_first = part.config.data.sequence_length, first.config.data.sequence_length
+    return (part.end - part.start) * part.config.train.batch_size * (length / of_first)
+
+
+def draws(stages: Sequence[StageRates], parts: Sequence[Part]) -> np.ndarray:
+    """Blocks a run is expected to draw of each stream, float64 [streams]; see `blocks_of`."""
     # A stage holds from its start to the next one's, or to the end of the run.
-    starts = [s.start for s in stages] + [steps]
+    starts = [s.start for s in stages] + [parts[-1].end]
     total = np.zeros_like(stages[0].rates)
     for stage, end in zip(stages, starts[1:], strict=True):
-        total += stage.rates * batch_size * max(0, min(end, steps) - stage.start)
+        for part in parts:
+            start = max(stage.start, part.start)
+            within = replace(part, start=start, end=max(start, min(end, part.end)))
+            total += stage.rates * blocks_of(within, parts[0])
     return total
 
 
@@ -239,7 +249,7 @@ def sampling_table(config: cfg.Config, streams: Sequence[Stream]) -> list[dict[s
     stages = stage_rates(config, streams)
     counts = np.array([getattr(s.train, config.sampling.count) for s in streams], np.float64)
     is_pair = np.array([len(s.languages) == 2 for s in streams])
-    drawn = draws(stages, config.train.steps, config.train.batch_size)
+    drawn = draws(stages, parts_of(config))
     return [
         {
             "language": s.name,

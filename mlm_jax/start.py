@@ -21,6 +21,7 @@ from mlm_jax import config as cfg
 from mlm_jax.errors import Ended, UserError
 from mlm_jax.files import aside_folder, copy_whole, in_bucket, link, sync, sync_tree
 from mlm_jax.given import given_file
+from mlm_jax.phases import corpus_name, in_steps, lengths, longest
 from mlm_jax.signals import heard
 from mlm_jax.stored import read_json
 
@@ -183,32 +184,32 @@ class Lengths(TypedDict):
 
 
 def with_positions(config: cfg.Config) -> cfg.Config:
-    """The config with a number for `model.positions`: its own, or the data's.
+    """The config with a number for `model.positions`: its own, or that of its longest blocks.
 
     A workdir whose stored config has another number than its data keeps it: that was the default once.
     """
     if config.model.positions:
         return config
-    positions, stored = config.data.sequence_length, epath.Path(config.workdir) / "config.json"
+    positions, stored = longest(config), epath.Path(config.workdir) / "config.json"
     if stored.exists():
         # What is no config of ours is refused later on.
         with contextlib.suppress(UserError):
             was = read_json(stored, Lengths)
-            if was["model"]["positions"] != was["data"]["sequence_length"]:
+            if not config.train.phases and was["model"]["positions"] != was["data"]["sequence_length"]:
                 positions = was["model"]["positions"] or positions
     return dataclasses.replace(config, model=dataclasses.replace(config.model, positions=positions))
 
 
 def start_from(config: cfg.Config) -> cfg.Config:
-    """The config with the encoder that its workdir starts from, imported from `init` where it is not there yet.
+    """The config in steps, with the encoder that its workdir starts from, imported from `init` where it is not there yet.
 
     Raises:
-      UserError: the encoder does not fit the config.
+      UserError: the encoder does not fit the config, or what begins in it.
       Ended: it cannot be imported.
     """
     from mlm_jax.train import initial
 
-    config = with_positions(config)
+    config = with_positions(in_steps(config))
     if not import_init(config.workdir, config.init, required=False):
         return config
     adopted = initial.adopt(config)
@@ -220,10 +221,10 @@ def start_from(config: cfg.Config) -> cfg.Config:
 
 
 def take_corpus(config: cfg.Config) -> None:
-    """Link the vocabulary and the blocks of the run `config.corpus` into the workdir, where it has none yet.
+    """Link the vocabulary and the blocks of the run `config.corpus`, of each length, into the workdir, where it has none yet.
 
     Raises:
-      UserError: there are none, they were made by other options, or of another vocabulary than the workdir has.
+      UserError: there are none of a length, they were made by other options, or of another vocabulary than the workdir has.
     """
     workdir, other = epath.Path(config.workdir), epath.Path(config.corpus)
     if not config.corpus or (workdir / "corpus" / "manifest.json").exists():
@@ -236,8 +237,10 @@ def take_corpus(config: cfg.Config) -> None:
         raise UserError(
             f"corpus: {config.corpus}: files are linked on a local disk only; copy vocabulary/ and corpus/ there"
         )
-    made, words = manifest.read_manifest(other / "corpus"), read_vocabulary(other / "vocabulary")
-    if made.vocabulary_sha256 != words.sha256:
+    names = [corpus_name(config, length) for length in lengths(config)]
+    every = [manifest.read_manifest(other / name) for name in names]
+    made, words = every[0], read_vocabulary(other / "vocabulary")
+    if any(x.vocabulary_sha256 != words.sha256 for x in every):
         raise UserError(
             f"corpus: {other}: its blocks are of another vocabulary than its vocabulary/ holds; prepare it again"
         )
@@ -255,7 +258,8 @@ def take_corpus(config: cfg.Config) -> None:
         raise UserError(
             f"corpus: {other} was made by other options ({'; '.join(fixed)}); leave --corpus out to prepare anew"
         )
-    for name in ("vocabulary", "corpus"):
+    # The first length's last: where it is, the others are.
+    for name in ("vocabulary", *reversed(names)):
         if name == "vocabulary" and has_own:
             continue
         with aside_folder(workdir / name) as aside:
@@ -268,6 +272,12 @@ def take_corpus(config: cfg.Config) -> None:
     console.say(f"using the vocabulary and the blocks of {other}")
 
 
+def is_prepared(config: cfg.Config) -> bool:
+    """Whether the workdir has blocks of every length of the run."""
+    folder = epath.Path(config.workdir)
+    return all((folder / corpus_name(config, length) / "manifest.json").exists() for length in lengths(config))
+
+
 def refuse_unprepared(config: cfg.Config) -> None:
     """Several processes do not prepare: all but one would wait for hours, on machines that may not have TensorFlow.
 
@@ -276,8 +286,7 @@ def refuse_unprepared(config: cfg.Config) -> None:
     """
     from mlm_jax.train import initial
 
-    corpus = epath.Path(config.workdir) / "corpus" / "manifest.json"
-    if not corpus.exists() or (config.init and not initial.has_initial(config.workdir)):
+    if not is_prepared(config) or (config.init and not initial.has_initial(config.workdir)):
         raise UserError(
             f"{config.workdir}: not prepared, which one process alone does; run mlm-jax prepare with the same config first, "
             "in a workdir that all hosts see"

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -22,6 +23,8 @@ from mlm_jax.encode.read import read_pretrained
 from mlm_jax.interchange.workdir import export_encoder
 from mlm_jax.model.encoder import parameter_shapes
 from mlm_jax.options import parse
+from mlm_jax.phases import in_steps, parts_of
+from mlm_jax.starts import last_saved
 from mlm_jax.train import fit, pretraining
 from tests.corpora import logged
 
@@ -57,9 +60,9 @@ def test_a_tiny_family_trains_resumes_bit_for_bit_exports_and_comes_back(path, t
     monkeypatch.chdir(tmp_path)
     run("prepare", path, "--workdir", "whole")
     Path("broken").mkdir()
-    for part in ("corpus", "vocabulary"):
+    for part in ("vocabulary", *(made.name for made in Path("whole").glob("corpus*"))):
         Path("broken", part).symlink_to(Path("whole", part).resolve())
-    config = parse("pretrain", [str(path)])
+    config = in_steps(parse("pretrain", [str(path)]))
     config = dataclasses.replace(
         config,
         train=dataclasses.replace(config.train, steps=20, log_every=5, validate_every=10, save_every=10),
@@ -156,3 +159,35 @@ def test_an_import_into_a_used_workdir_and_an_export_into_a_used_folder_are_refu
     assert "mlm-jax import FOLDER WORKDIR" in capsys.readouterr().err
     assert cli.main(["exprot", "a", "b"]) == 2
     assert "did you mean export?" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_tiny_mmbert_goes_through_all_of_its_stages_killed_and_continued_in_each(tmp_path, monkeypatch):
+    """One config and one command; killed in each phase, it learns and logs bit for bit what an unbroken run does."""
+    pytest.importorskip("django")
+    monkeypatch.chdir(tmp_path)
+    path = Path(__file__).parents[1] / "configs" / "tiny_mmbert.py"
+    often = ["--train.save-every", "4", "--train.keep-last", "100", "--compiled", str(tmp_path / "compiled")]
+    said = run("pretrain", path, "--workdir", "whole", *often)
+    parts = parts_of(in_steps(parse("pretrain", [str(path)])))
+    assert len(parts) == 4 and {part.config.data.sequence_length for part in parts} == {64, 128}
+    for number, part in enumerate(parts, 1):
+        assert f"phase {number} of 4: steps {part.start:,} to {part.end:,}, " in said
+
+    command = [sys.executable, "-m", "mlm_jax", "pretrain", str(path), "--workdir", "broken", *often]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(path.parents[1])}
+    Path("broken").mkdir()
+    for made in ("vocabulary", "corpus", "corpus_128"):
+        Path("broken", made).symlink_to(Path("whole", made).resolve())
+    for part in parts:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        # A checkpoint beyond the phase's start: the kill is within it, or soon after.
+        while process.poll() is None and last_saved(Path("broken")) <= part.start + 3:
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    run(*command[3:])
+    assert logged("broken") == logged("whole")
+    whole, broken = (flatten_dict(read_pretrained(name, "last").params) for name in ("whole", "broken"))
+    for name, tensor in whole.items():
+        np.testing.assert_array_equal(tensor, broken[name], err_msg=name)

@@ -12,6 +12,7 @@ from mlm_jax import sampling
 from mlm_jax.config import Config, Data, Sampling, Source, Stage, Train, validate_pretraining
 from mlm_jax.errors import UserError
 from mlm_jax.manifest import Split, Stream
+from mlm_jax.phases import parts_of
 
 counts = st.lists(st.integers(1, 10**12), min_size=1, max_size=60)
 
@@ -117,7 +118,9 @@ def test_stages_change_rates_and_add_languages():
     np.testing.assert_allclose(stages[0].rates, [1000 / 1010, 10 / 1010])
     np.testing.assert_allclose(stages[1].rates, [0.5, 0.5])
     np.testing.assert_allclose(stages[2].rates, [0, 1])
-    np.testing.assert_allclose(sampling.draws(stages, 100, 10), [500 * 1000 / 1010 + 150, 500 * 10 / 1010 + 150 + 200])
+    np.testing.assert_allclose(
+        sampling.draws(stages, parts_of(config)), [500 * 1000 / 1010 + 150, 500 * 10 / 1010 + 150 + 200]
+    )
 
 
 def test_stages_keep_the_strategy():

@@ -14,6 +14,7 @@ from mlm_jax import manifest, vocabulary
 from mlm_jax.errors import UserError
 from mlm_jax.files import listed
 from mlm_jax.model.encoder import parameter_shapes
+from mlm_jax.phases import part_at, parts_of
 from mlm_jax.pretrained import FinetunedHead, Pretrained, abstract_params
 from mlm_jax.stored import read_json
 from mlm_jax.train.checkpoints import Checkpoints
@@ -56,18 +57,18 @@ def read_pretrained(
 def _read_checkpoint(folder: epath.Path, which: str, mesh: jax.sharding.Mesh | None) -> Pretrained:
     words, prepared = vocabulary.read_vocabulary(folder / "vocabulary"), manifest.read_manifest(folder / "corpus")
     checkpoints, config = open_checkpoints(folder)
-    # Training asked for an attention kernel that may not run here.
-    model = dataclasses.replace(config.model, attention="auto")
-    shapes = parameter_shapes(model, words.size, len(prepared.languages))
     try:
         step = checkpoints.choose(which)
         if step is None:
             raise UserError(f"{folder / 'checkpoints'}: no checkpoint there; train first")
+        # As its last update had it. Training asked for an attention kernel that may not run here.
+        model = dataclasses.replace(part_at(config, max(step - 1, 0)).config.model, attention="auto")
+        shapes = parameter_shapes(model, words.size, len(prepared.languages))
         params = checkpoints.restore_params(abstract_params(shapes, model, mesh), step)
     finally:
         checkpoints.close()
     before = read_trained(folder) if has_initial(folder) else 0
-    trained = max(prepared.sequence_length, before)
+    trained = max(before, *(p.config.data.sequence_length for p in parts_of(config) if p.start < step), 0)
     return Pretrained(model, params, words, prepared.languages, f"{folder} at step {step:,}", step, trained=trained)
 
 

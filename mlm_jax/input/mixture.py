@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which block comes at which step and row: a pure function of (seed, step, row).
 
-`Mixture` turns the rates of `sampling.py` into an order of draws over the whole run; Grain shuffles
+`Order` turns the rates of `sampling.py` into an order of draws over the whole run; Grain shuffles
 each language's blocks anew every epoch, reads ahead and batches. The state of the input is the number
 of the next step, whatever the number of processes.
 """
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import grain
@@ -22,74 +24,138 @@ from absl import flags
 from etils import epath
 
 from mlm_jax import records, sampling
-from mlm_jax.config import Config
 from mlm_jax.errors import UserError
 from mlm_jax.input.blocks import Blocks
 from mlm_jax.manifest import Manifest, Stream
+from mlm_jax.phases import Part
 
 READ_AHEAD = 16  # batches
 THREADS = 4  # that read, in each process
 
 
-class Mixture(grain.transforms.DatasetSelectionMap):
-    """Draw number → (stream, which of the stream's draws it is).
+@dataclass(frozen=True)
+class Segment:
+    """Draws of one part of the run and one stage of its rates.
 
-    Draws are numbered `step * batch_size + row` over the whole batch; a process sees its own rows only
-    (`rows`), so its n-th example is row `rows[n % len(rows)]` of step `n // len(rows)`.
+    Attributes:
+      step, draw: the first, of the run.
+      part, stage: numbers of them.
+      stage_draw: the first draw of the stage.
+      earlier: draws of each stream before this segment less those of its stage's order, int64 [streams].
+      earlier_of_length: the same of blocks of this segment's length alone.
+      earlier_places: the same as places for tokens.
+    """
+
+    step: int
+    draw: int
+    part: int
+    stage: int
+    stage_draw: int
+    earlier: np.ndarray
+    earlier_of_length: np.ndarray
+    earlier_places: np.ndarray
+
+
+class Order:
+    """Draw number → (stream, which of the stream's draws it is): the order of draws over a whole run.
+
+    Draws are numbered through the run, row by row of one batch after the other, whatever the batches' sizes. Blocks of each length are
+    a corpus of their own, so that a stream's draws are counted by length: every block of a length is drawn once per epoch of that length.
 
     Args:
       stages: rates from a step on, the first from step 0.
-      batch_size: blocks per step, over all processes.
-      rows: this process's rows of every batch, [rows].
+      parts: of the run, the first from step 0; the last goes on for ever.
       seed: of the run.
     """
 
-    def __init__(self, stages: Sequence[sampling.StageRates], batch_size: int, rows: Sequence[int], seed: int):
-        self._batch_size = batch_size
-        self._rows = np.asarray(rows, np.int64)
-        self._starts = [s.start * batch_size for s in stages]
+    def __init__(self, stages: Sequence[sampling.StageRates], parts: Sequence[Part], seed: int):
+        self.parts = parts
         self._periods = [sampling.arrange(s.rates, seed + i) for i, s in enumerate(stages)]
-        # Draws of each stream before each stage, int64 [stages, streams].
-        drawn = [np.zeros(len(stages[0].rates), np.int64)]
-        for i in range(len(stages) - 1):
-            drawn.append(drawn[-1] + self._periods[i].before(self._starts[i + 1] - self._starts[i]))
-        self._drawn = drawn
+        self._segments: list[Segment] = []
+        streams = len(stages[0].rates)
+        of_all, of_places, of_lengths = *np.zeros((2, streams), np.int64), dict[int, np.ndarray]()
+        step = draw = stage_draw = 0
+        for start in sorted({part.start for part in parts} | {stage.start for stage in stages}):
+            if self._segments:
+                last = self._segments[-1]
+                draw += (start - step) * parts[last.part].config.train.batch_size
+                drawn = self._between(last, draw)
+                length = parts[last.part].config.data.sequence_length
+                of_all, of_places = of_all + drawn, of_places + drawn * length
+                of_lengths[length] = of_lengths.get(length, np.zeros(streams, np.int64)) + drawn
+            step = start
+            part, stage = (sum(x.start <= step for x in found) - 1 for found in (parts, stages))
+            stage_draw = draw if stages[stage].start == step else stage_draw
+            of_order = self._periods[stage].before(draw - stage_draw)
+            length = parts[part].config.data.sequence_length
+            of_length = of_lengths.get(length, np.zeros(streams, np.int64))
+            earlier = of_all - of_order, of_length - of_order, of_places - of_order * length
+            self._segments.append(Segment(step, draw, part, stage, stage_draw, *earlier))
+        self._steps, self._draws = ([getattr(s, name) for s in self._segments] for name in ("step", "draw"))
+
+    def draw(self, number: int) -> tuple[int, int]:
+        """The stream of a draw, and how often the stream was drawn before from the blocks of this length."""
+        segment = self._segments[bisect.bisect_right(self._draws, number) - 1]
+        period = self._periods[segment.stage]
+        periods, place = divmod(number - segment.stage_draw, len(period.languages))
+        stream = int(period.languages[place])
+        earlier = int(segment.earlier_of_length[stream]) + periods * int(period.counts[stream])
+        return stream, earlier + int(period.ranks[place])
+
+    def first_draw(self, step: int) -> int:
+        """The number of a step's first draw."""
+        segment = self._at(step)
+        return segment.draw + (step - segment.step) * self.parts[segment.part].config.train.batch_size
+
+    def drawn(self, steps: int) -> np.ndarray:
+        """Blocks drawn of each stream in the first `steps` steps, of whatever length, int64 [streams]."""
+        segment = self._at(steps)
+        return segment.earlier + self._periods[segment.stage].before(self.first_draw(steps) - segment.stage_draw)
+
+    def places(self, steps: int) -> np.ndarray:
+        """Places for tokens in those blocks, padding included, int64 [streams]."""
+        segment = self._at(steps)
+        of_order = self._periods[segment.stage].before(self.first_draw(steps) - segment.stage_draw)
+        return segment.earlier_places + of_order * self.parts[segment.part].config.data.sequence_length
+
+    def streams_of(self, step: int) -> list[int]:
+        """The stream of each row of a step's whole batch."""
+        first, batch_size = self.first_draw(step), self.parts[self._at(step).part].config.train.batch_size
+        return [self.draw(first + row)[0] for row in range(batch_size)]
+
+    def _at(self, step: int) -> Segment:
+        return self._segments[bisect.bisect_right(self._steps, step) - 1]
+
+    def _between(self, segment: Segment, end: int) -> np.ndarray:
+        """Draws of each stream from a segment's first on, before draw `end`, int64 [streams]."""
+        period = self._periods[segment.stage]
+        return period.before(end - segment.stage_draw) - period.before(segment.draw - segment.stage_draw)
+
+
+class Mixture(grain.transforms.DatasetSelectionMap):
+    """Example number → (stream, which of the stream's draws it is), for a process that reads one part of a run.
+
+    A process sees its own rows only, so its n-th example is row `rows[n % len(rows)]` of step `part.start + n // len(rows)`.
+
+    Args:
+      order: of the run.
+      part: number of the part.
+      rows: this process's rows of every batch of it, [rows].
+    """
+
+    def __init__(self, order: Order, part: int, rows: Sequence[int]):
+        self._order = order
+        self.part = order.parts[part]
+        self.rows = np.asarray(rows, np.int64)
+        self._first = order.first_draw(self.part.start)
 
     def __len__(self) -> int:
         return np.iinfo(np.int64).max // 2  # for ever
 
     def __getitem__(self, index: int) -> tuple[int, int]:
         # Grain counts this process's draws; the order is of all processes'.
-        step, row = divmod(index, len(self._rows))
-        return self.draw(step * self._batch_size + int(self._rows[row]))
-
-    def draw(self, number: int) -> tuple[int, int]:
-        """The stream of a draw, and how often the stream was drawn before."""
-        stage = self._stage(number)
-        period = self._periods[stage]
-        periods, place = divmod(number - self._starts[stage], len(period.languages))
-        stream = int(period.languages[place])
-        earlier = int(self._drawn[stage][stream]) + periods * int(period.counts[stream])
-        return stream, earlier + int(period.ranks[place])
-
-    def drawn(self, steps: int) -> np.ndarray:
-        """Blocks drawn of each stream in the first `steps` steps, int64 [streams]."""
-        number = steps * self._batch_size
-        stage = self._stage(number)
-        return self._drawn[stage] + self._periods[stage].before(number - self._starts[stage])
-
-    def streams_of(self, step: int) -> list[int]:
-        """The stream of each row of a step's whole batch."""
-        return [self.draw(step * self._batch_size + row)[0] for row in range(self._batch_size)]
-
-    def _stage(self, number: int) -> int:
-        return sum(start <= number for start in self._starts) - 1
-
-
-def training_mixture(config: Config, streams: Sequence[Stream], rows: Sequence[int]) -> Mixture:
-    """The run's order of draws, seen from a process that holds `rows` of each batch."""
-    stages = sampling.stage_rates(config, streams)
-    return Mixture(stages, config.train.batch_size, rows, config.seed)
+        step, row = divmod(index, len(self.rows))
+        return self._order.draw(self._first + step * self.part.config.train.batch_size + int(self.rows[row]))
 
 
 def training_batches(
@@ -102,9 +168,10 @@ def training_batches(
     start_step: int,
     readers: int = 0,
 ) -> grain.DatasetIterator[dict[str, np.ndarray]]:
-    """This process's rows of the batch of `start_step` and of every later step.
+    """This process's rows of the batch of `start_step` and of every later step of the mixture's part.
 
     Args:
+      corpus, manifest, streams: of the part's length.
       readers: processes that read for this one; `close` ends them. 0: threads of this one read.
 
     Yields:
@@ -123,7 +190,8 @@ def training_batches(
         for s in streams
     ]
     # Nothing is read yet: a data set is a function of an index, so that starting at a step costs nothing.
-    batches = grain.MapDataset.select_from_datasets(sources, mixture).batch(len(mixture._rows))[start_step:]
+    examples = grain.MapDataset.select_from_datasets(sources, mixture)
+    batches = examples.batch(len(mixture.rows))[start_step - mixture.part.start :]
     ahead = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=READ_AHEAD)
     read = batches.to_iter_dataset(ahead)
     if not readers:

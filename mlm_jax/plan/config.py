@@ -17,6 +17,8 @@ class Plan(Config):
     topology: str = "v5e:4x4"
     """A slice by its shape or by Google Cloud's name: v5e:16x16, v5e-256, v4:4x4x4, v6e-64; `mesh.slices` of them.
     Or GPUs by how many a host has, and how many hosts: h100:8, h100:8x16 (a100, h100, h200, b200)."""
+    phase: Annotated[int, AtLeast(0)] = 0
+    """The phase that is planned, from 1 on; 0: the one with most tokens per batch, of those the last."""
     search: bool = False
     """Look for the mesh, the number of microbatches and the rematerialisation that are fastest of those that fit."""
     compiles: Annotated[int, AtLeast(1)] = 8

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import signal
 import threading
+from typing import cast
 
 from mlm_jax import console
 from mlm_jax import mesh as meshes
 from mlm_jax.config import Config, flat_options
-from mlm_jax.errors import end_at_once
+from mlm_jax.errors import UserError, end_at_once
+from mlm_jax.phases import in_steps, largest, parts_of
 from mlm_jax.plan import topology
 from mlm_jax.plan.config import Plan
 from mlm_jax.plan.planned import Planned, adapt, plan_step
@@ -125,12 +127,26 @@ def searched(config: Plan, where: Topology) -> Planned:
     return outcome[0]
 
 
-def run(config: Plan) -> None:
-    """Plan a run and print it.
+def phase_of(config: Plan) -> Plan:
+    """The config of the phase that is to be planned.
 
     Raises:
-      UserError: no such topology, no compiler, or a config that fits no way.
+      UserError: there is none of that number.
     """
+    run = in_steps(config)
+    parts = parts_of(run)
+    if config.phase > len(parts):
+        raise UserError(f"phase: {config.phase}, but the run has {len(parts)}, counted from 1; 0 takes the largest")
+    return cast(Plan, (parts[config.phase - 1] if config.phase else largest(run)).config)
+
+
+def run(config: Plan) -> None:
+    """Plan a run, or a phase of one, and print it.
+
+    Raises:
+      UserError: no such topology, no such phase, no compiler, or a config that fits no way.
+    """
+    config = phase_of(config)
     where = topology.parse(config.topology, config.mesh.slices)
     topology.require_compiler(where)
     if config.search:

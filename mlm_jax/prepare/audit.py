@@ -14,6 +14,7 @@ from mlm_jax import config as cfg
 from mlm_jax import console, manifest, records
 from mlm_jax.errors import UserError
 from mlm_jax.manifest import Manifest, Split, Stream
+from mlm_jax.phases import corpus_name, lengths, with_length
 from mlm_jax.prepare import held_out, shard
 from mlm_jax.prepare.held_out import HeldOut, short_hash
 from mlm_jax.prepare.run import SPLITS, stream_settings
@@ -31,8 +32,10 @@ def audit(config: cfg.Config) -> str:
     The first blocks of each stream's splits are made again from the text and compared token for token; how much of the text their
     tokens give back was measured when they were made (`coverage`).
 
+    Blocks of every length of the run are compared.
+
     Returns:
-      A table, a row per language and pair.
+      A table, a row per language and pair, of the first length.
 
     Raises:
       UserError: a block is not what the text gives, or a training document is held out too; or what reading text raises.
@@ -41,7 +44,8 @@ def audit(config: cfg.Config) -> str:
     corpus = workdir / "corpus"
     made, words = manifest.read_manifest(corpus), read_vocabulary(workdir / "vocabulary")
     held = held_out.read(corpus)
-    settings = stream_settings(config, words, held)
+    folders = [(workdir / corpus_name(config, length), with_length(config, length)) for length in lengths(config)]
+    every = [(x, manifest.read_manifest(x), stream_settings(of_length, words, held)) for x, of_length in folders]
     languages, pairs = held_out.streams_of(config.data, config.data.workers or 1)
     slices: dict[tuple[str, ...], Sequence[Slice[Any]]] = {(x,): found for x, found in languages.items()}
     for pair, of_pair in pairs.items():
@@ -52,8 +56,10 @@ def audit(config: cfg.Config) -> str:
             found = slices.get(stream.languages)
             if found is None:
                 raise UserError(f"{corpus}: {stream.name} is not in data.sources or data.parallel any more")
-            for split in SPLITS:
-                compare(corpus, made, stream, split, found, settings)
+            for folder, mine, settings in every:
+                same = next(x for x in mine.streams if x.name == stream.name)
+                for split in SPLITS:
+                    compare(folder, mine, same, split, found, settings)
             again = config.data.packing == "next_sentence" and len(stream.languages) == 1
             rows.append(_row(stream, duplicates(found, held), config.data.pairings if again else 1))
             advance(1, stream.name)

@@ -22,6 +22,7 @@ from mlm_jax.errors import UserError
 from mlm_jax.files import make_folder, said, sync, write_whole
 from mlm_jax.manifest import Manifest, Shard, Split, Stream
 from mlm_jax.names import check_names
+from mlm_jax.phases import corpus_name, lengths, with_length
 from mlm_jax.prepare import check
 from mlm_jax.prepare.held_out import HeldOut, gather, streams_of
 from mlm_jax.prepare.pool import run_all
@@ -47,17 +48,21 @@ TOOLS = ("mlm_jax", "seqio", "tensorflow", "tensorflow-datasets", "sentencepiece
 
 
 def prepare_corpus(config: cfg.Config) -> Manifest:
-    """Make a workdir's `vocabulary/` and `corpus/`, as far as they are missing.
+    """Make a workdir's `vocabulary/` and `corpus/`, as far as they are missing, and beside it a corpus of each other length.
 
     Args:
       config: validated; its sources are read, its workdir written.
+
+    Returns:
+      The manifest of `corpus/`.
 
     Raises:
       UserError: bad input, a disk that cannot be written, or a process that died.
     """
     workdir = epath.Path(config.workdir)
     corpus = workdir / "corpus"
-    if (corpus / "manifest.json").exists():
+    missing = [n for n in lengths(config) if not (workdir / corpus_name(config, n) / "manifest.json").exists()]
+    if not missing:
         return manifest.read_manifest(corpus)
     workers = config.data.workers or os.cpu_count() or 1
     try:
@@ -73,39 +78,65 @@ def prepare_corpus(config: cfg.Config) -> Manifest:
         named: dict[tuple[str, ...], Sequence[Slice[Any]]] = {(name,): found for name, found in languages.items()}
         for pair, found in pairs.items():
             named[pair] = found
-        jobs = {names: stream_jobs(config, words, held_out, names, found, ids) for names, found in named.items()}
-        results = make_shards(config, [job for mine in jobs.values() for job in mine], workers)
-        streams = [
-            finish_stream(corpus, names, mine, [results[id(job)] for job in mine], words)
-            for names, mine in jobs.items()
-        ]
-        check.refuse_too_small(config, streams)
-        check.refuse_unknown({s.name: (s.train.unknown, s.train.lost) for s in streams}, config.vocabulary.most_unknown)
-        counts = sum(token_counts(corpus, s.train.shards, words.size) for s in streams)
-        manifest.write_token_counts(np.asarray(counts), corpus)
-        made = Manifest(
-            schema=manifest.SCHEMA,
-            sequence_length=config.data.sequence_length,
-            packing=config.data.packing,
-            vocabulary_size=words.size,
-            vocabulary_sha256=words.sha256,
-            languages=tuple(ids),
-            streams=tuple(streams),
-            settings=json.loads(
-                json.dumps(
-                    {
-                        "data": dataclasses.asdict(config.data),
-                        "vocabulary": dataclasses.asdict(config.vocabulary),
-                        "sampling": dataclasses.asdict(config.sampling),
-                    }
-                )
-            ),
-            tools=dict(tool_versions()),
-        )
-        manifest.write_manifest(made, corpus)
+        for length in missing:
+            folder, of_length = workdir / corpus_name(config, length), with_length(config, length)
+            prepare_length(of_length, folder, words, held_out, named, ids, workers)
     except OSError as e:
         raise UserError(said(e, workdir, "then run the same command again: it goes on from what is done")) from e
-    return made
+    return manifest.read_manifest(corpus)
+
+
+def prepare_length(
+    config: cfg.Config,
+    corpus: epath.Path,
+    words: Vocabulary,
+    held_out: HeldOut,
+    named: dict[tuple[str, ...], Sequence[Slice[Any]]],
+    ids: dict[str, int],
+    workers: int,
+) -> None:
+    """Make the corpus of one length of blocks.
+
+    Args:
+      config: with this length.
+      corpus: its folder.
+      named: languages of each stream → its text.
+      ids: of the languages.
+
+    Raises:
+      UserError: text that cannot be read, or is too little.
+    """
+    make_folder(corpus)
+    jobs = {names: stream_jobs(config, corpus, words, held_out, names, found, ids) for names, found in named.items()}
+    results = make_shards(config, [job for mine in jobs.values() for job in mine], workers)
+    streams = [
+        finish_stream(corpus, names, mine, [results[id(job)] for job in mine], words) for names, mine in jobs.items()
+    ]
+    if corpus.name == "corpus":  # of longer blocks a language may have less than one, which is filled up with padding
+        check.refuse_too_small(config, streams)
+    check.refuse_unknown({s.name: (s.train.unknown, s.train.lost) for s in streams}, config.vocabulary.most_unknown)
+    counts = sum(token_counts(corpus, s.train.shards, words.size) for s in streams)
+    manifest.write_token_counts(np.asarray(counts), corpus)
+    made = Manifest(
+        schema=manifest.SCHEMA,
+        sequence_length=config.data.sequence_length,
+        packing=config.data.packing,
+        vocabulary_size=words.size,
+        vocabulary_sha256=words.sha256,
+        languages=tuple(ids),
+        streams=tuple(streams),
+        settings=json.loads(
+            json.dumps(
+                {
+                    "data": dataclasses.asdict(config.data),
+                    "vocabulary": dataclasses.asdict(config.vocabulary),
+                    "sampling": dataclasses.asdict(config.sampling),
+                }
+            )
+        ),
+        tools=dict(tool_versions()),
+    )
+    manifest.write_manifest(made, corpus)
 
 
 def task_name(names: Sequence[str]) -> str:
@@ -121,6 +152,7 @@ def stream_settings(config: cfg.Config, words: Vocabulary, held_out: HeldOut) ->
 
 def stream_jobs(
     config: cfg.Config,
+    corpus: epath.Path,
     words: Vocabulary,
     held_out: HeldOut,
     names: tuple[str, ...],
@@ -128,7 +160,7 @@ def stream_jobs(
     ids: dict[str, int],
 ) -> list[Job]:
     """The shards of a stream: each slice gives one of training, one of validation, or one of both."""
-    folder = epath.Path(config.workdir) / "corpus" / task_name(names)
+    folder = corpus / task_name(names)
     make_folder(folder)
     settings = stream_settings(config, words, held_out)
     of = {split: [x for x in slices if x.part in (split, "both")] for split in SPLITS}

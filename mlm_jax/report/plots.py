@@ -51,9 +51,11 @@ def stops(run: Run) -> list[int]:
 
 
 def went_on(run: Run) -> str:
-    """The sentence about the uprights of its plot."""
+    """The sentences about the uprights of its plot."""
     steps = ", ".join(f"{step:,}" for step in stops(run))
-    return f" Dashed uprights: stopped and continued, at step {steps}." if steps else ""
+    begun = ", ".join(f"{step:,}" for step in run.phases)
+    phases = f" Solid uprights: a phase begins, at step {begun}." if begun else ""
+    return phases + (f" Dashed uprights: stopped and continued, at step {steps}." if steps else "")
 
 
 def language_figures(run: Run) -> dict[str, Drawn]:
@@ -113,6 +115,8 @@ def training(run: Run) -> Figure:
     widen(axes, 0.05 * max(losses))
     for step in stops(run):
         axes.axvline(step, color=GREY, linewidth=0.8, linestyle="--")
+    for step in run.phases:
+        axes.axvline(step, color=LINE, linewidth=1.2)
     axes.set_title("loss, nats per token", loc="left", color=BLUE)
     axes.set_xlabel("step")
     axes.locator_params(axis="x", nbins=6)

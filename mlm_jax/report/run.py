@@ -66,9 +66,19 @@ class Run:
         return [r for r in self.train if r["step"] not in first] or self.train
 
     def tokens_seen(self) -> dict[str, float]:
-        """Language → tokens drawn so far: its blocks, at its mean tokens per block."""
-        blocks = self.train[-1]["blocks"] if self.train else {}
+        """Language → tokens drawn so far: its blocks, at its mean tokens per block; of several lengths, as full as those of the first."""
+        last, length = self.train[-1] if self.train else {}, self.config["data"]["sequence_length"]
+        blocks = {name: places / length for name, places in last.get("places", {}).items()} or last.get("blocks", {})
         return {r["language"]: blocks.get(r["language"], 0) * r["tokens"] / r["blocks"] for r in self.sampling}
+
+    @property
+    def phases(self) -> list[int]:
+        """Steps at which a phase began."""
+        return [
+            phase["start"]
+            for phase in self.config["train"].get("phases", ())
+            if phase["start"] < self.train[-1]["step"]
+        ]
 
 
 @dataclass(frozen=True)

@@ -102,13 +102,21 @@ class Pace:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call of `fit` ended: the step reached, and the signal that stopped it, if one did."""
+    """How a call of `fit` ended: the step reached, the signal that stopped it, if one did, and the state, if any step was done."""
 
     step: int
     stopped_by: signal.Signals | None
+    state: State | None = None
 
 
-def fit(learner: Learner, pace: Pace, mesh: jax.sharding.Mesh, checkpoints: Checkpoints, workdir: str) -> Outcome:
+def fit(
+    learner: Learner,
+    pace: Pace,
+    mesh: jax.sharding.Mesh,
+    checkpoints: Checkpoints,
+    workdir: str,
+    state: State | None = None,
+) -> Outcome:
     """Train from the newest checkpoint to the last step, or until a signal.
 
     Everything logged but the times is a function of the learner: a run that was killed and continued writes what an
@@ -117,13 +125,14 @@ def fit(learner: Learner, pace: Pace, mesh: jax.sharding.Mesh, checkpoints: Chec
     Args:
       checkpoints: of the run.
       workdir: where metrics.jsonl and tensorboard/ are.
+      state: to go on with, in place of the newest checkpoint's; it is donated.
 
     Raises:
       UserError: a checkpoint cannot be written, or a loss is not finite; such a state is never saved.
     """
     # 1. Resume from the newest checkpoint, or begin.
     # The checkpoint is read straight onto this run's mesh, which may be another than the one that wrote it.
-    state = checkpoints.restore(learner.abstract_state)
+    state = checkpoints.restore(learner.abstract_state) if state is None else state
     step = 0 if state is None else int(jax.device_get(state.step))
     console.say(learner.describe(step))
     if step >= pace.steps:
@@ -233,7 +242,7 @@ def fit(learner: Learner, pace: Pace, mesh: jax.sharding.Mesh, checkpoints: Chec
         writer.close()
         if hasattr(batches, "close"):
             batches.close()
-    return Outcome(step, stop)
+    return Outcome(step, stop, state)
 
 
 def line_of(learner: Learner, step: int, window: Window, clock: Clock, earlier: dict[str, int]) -> Record:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,8 @@ from mlm_jax import mesh as meshes
 from mlm_jax.config import Config, config_to_json
 from mlm_jax.errors import UserError
 from mlm_jax.input.arrays import local_rows
-from mlm_jax.input.mixture import Mixture, batch_shapes, in_one_line, training_batches, training_mixture
+from mlm_jax.input.blocks import Blocks
+from mlm_jax.input.mixture import Mixture, Order, batch_shapes, in_one_line, training_batches
 from mlm_jax.input.validation import validation_sources
 from mlm_jax.manifest import Stream
 from mlm_jax.model.axes import encoder_axes
@@ -26,6 +28,7 @@ from mlm_jax.model.batch import Batch, MaskedBatch
 from mlm_jax.model.dropout import row_keys as dropout_row_keys
 from mlm_jax.model.encoder import Encoder, make_encoder, padded_rows
 from mlm_jax.model.flops import peak_flops, step_flops
+from mlm_jax.phases import Part, corpus_name, lengths, parts_of
 from mlm_jax.train import initial
 from mlm_jax.train.checkpoints import Checkpoints
 from mlm_jax.train.fit import Evaluation, HostBatch, Learner, Outcome, Pace, fit
@@ -51,43 +54,107 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
     """
     workdir = epath.Path(config.workdir)
 
-    # 1. What there is to learn from.
-    corpus = workdir / "corpus"
-    prepared = manifest.read_manifest(corpus)
+    # 1. What there is to learn from: a corpus per length of blocks.
     words = vocabulary.read_vocabulary(workdir / "vocabulary")
+    parts = parts_of(config)
+    corpora = {part.corpus: read_corpus(config, part.corpus, words) for part in parts}
+    # Rates are those of the first length, whatever is drawn from.
+    streams = corpora["corpus"].streams
+
+    # 2. Devices, over which the batches of every part have to divide, and the order of all draws.
+    for part in parts:
+        mesh = meshes.make_mesh(config.mesh, part.config.train.batch_size // part.config.train.accumulate, devices)
+    order = Order(sampling.stage_rates(config, streams), parts, config.seed)
+
+    # 3. The parts, each a run that goes on where the one before ended: there is a checkpoint at each end.
+    languages, began = len(corpora["corpus"].manifest.languages), time.monotonic()
+    classes = vocabulary.word_classes(workdir / "vocabulary", words) if config.objective.whole_words else None
+    counts = manifest.read_token_counts(workdir / "corpus") if config.objective.frequency_exponent else None
+    training = build(parts[0].config, words, languages, mesh, classes, counts)
+    with run_checkpoints(config, corpora["corpus"].manifest) as checkpoints:
+        state = checkpoints.restore(training.abstract_state)  # the same in every part
+        step = 0 if state is None else int(jax.device_get(state.step))
+        for number, part in enumerate(parts):
+            if step >= part.end and number < len(parts) - 1:
+                continue
+            if number:
+                training = build(part.config, words, languages, mesh, classes, counts)
+            learner = make_learner(order, number, training, corpora[part.corpus], words, mesh)
+            outcome = fit(learner, pace_of(part, began), mesh, checkpoints, config.workdir, state)
+            step, state = outcome.step, outcome.state
+            if outcome.stopped_by is not None:
+                break
+    return outcome
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Prepared blocks of one length, of which a run trains on `streams`; `held_out` are their validation blocks."""
+
+    folder: epath.Path
+    manifest: manifest.Manifest
+    streams: tuple[Stream, ...]
+    held_out: list[Blocks]
+
+
+def read_corpus(config: Config, name: str, words: Vocabulary) -> Corpus:
+    """A corpus of the workdir.
+
+    Args:
+      name: of its folder.
+
+    Raises:
+      UserError: it is of another vocabulary, or damaged.
+    """
+    folder = epath.Path(config.workdir) / name
+    prepared = manifest.read_manifest(folder)
     if words.sha256 != prepared.vocabulary_sha256:
         raise UserError(
-            f"{workdir}: corpus/ was prepared with another vocabulary than vocabulary/ holds; prepare again"
+            f"{config.workdir}: {name}/ was prepared with another vocabulary than vocabulary/ holds; prepare again"
         )
     streams = sampling.trained_streams(config, prepared.streams)
     # Damaged ones are refused now, and not at the first validation.
-    held_out = validation_sources(corpus, prepared, streams, words.pad)
-    word_classes = vocabulary.word_classes(workdir / "vocabulary", words) if config.objective.whole_words else None
-    counts = manifest.read_token_counts(corpus) if config.objective.frequency_exponent else None
+    return Corpus(folder, prepared, streams, validation_sources(folder, prepared, streams, words.pad))
 
-    # 2. Devices, and this process's rows of each batch.
-    mesh = meshes.make_mesh(config.mesh, config.train.batch_size // config.train.accumulate, devices)
+
+def pace_of(part: Part, began: float) -> Pace:
+    """A part's pace; what is left of the time limit, of a run that began at a time of `time.monotonic`."""
+    every = part.config.train
+    left = max(every.max_seconds - (time.monotonic() - began), 1e-3) if every.max_seconds else 0.0
+    return Pace(part.end, every.log_every, every.validate_every, every.save_every, left, every.accumulate)
+
+
+def make_learner(
+    order: Order, number: int, training: Training, corpus: Corpus, words: Vocabulary, mesh: jax.sharding.Mesh
+) -> Learner:
+    """What pretraining hands to the loop for a part of a run.
+
+    Args:
+      number: of the part.
+      training: of its config.
+      corpus: of its length.
+    """
+    part = order.parts[number]
+    config, streams, length = part.config, corpus.streams, part.config.data.sequence_length
     sharding = meshes.batch_sharding(mesh)
-    mixture = training_mixture(config, streams, local_rows(sharding, config.train.batch_size).tolist())
-
-    # 3. Model, optimizer and objective.
-    training = build(config, words, len(prepared.languages), mesh, word_classes, counts)
+    mixture = Mixture(order, number, local_rows(sharding, config.train.batch_size).tolist())
 
     def initialize() -> State:
         state = training.initialize()
-        if initial.has_initial(workdir):
-            state, fresh = initial.load_into(state, workdir, prepared.languages)
+        if initial.has_initial(config.workdir):
+            state, fresh = initial.load_into(state, config.workdir, corpus.manifest.languages)
             new = f"; new: {', '.join(fresh)}" if fresh else ""
-            console.say(f"starting from {initial.read_source(workdir)}{new}")
+            console.say(f"starting from {initial.read_source(config.workdir)}{new}")
         return state
 
     def batches(step: int) -> Iterator[HostBatch]:
-        readers = config.train.readers
-        return in_one_line(training_batches(mixture, corpus, prepared, streams, words.pad, config.seed, step, readers))
+        read = training_batches(
+            mixture, corpus.folder, corpus.manifest, streams, words.pad, config.seed, step, config.train.readers
+        )
+        return in_one_line(read)
 
-    # 4. The loop.
-    validation = Validation(training.validation_step, streams, held_out, prepared.sequence_length, words.pad, sharding)
-    learner = Learner(
+    validation = Validation(training.validation_step, streams, corpus.held_out, length, words.pad, sharding)
+    return Learner(
         name="",
         unit="step",
         objective=training.objective,
@@ -97,20 +164,14 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
         initialize=initialize,
         frozen={},
         batches=batches,
-        batch_shapes=batch_shapes(config.train.batch_size, config.data.sequence_length),
-        describe=lambda step: describe(config, training.abstract_state, words.size, mesh, streams, step),
-        log=make_log(config, words.size, mesh, mixture, streams),
+        batch_shapes=batch_shapes(config.train.batch_size, length),
+        describe=lambda step: describe(order.parts, number, training.abstract_state, words.size, mesh, streams, step),
+        log=make_log(config, words.size, mesh, order, streams),
         evaluate=make_evaluate(config, validation),
         save_evaluated=False,
         sum_dtype=gradient_dtype(config, training.model),
-        blame=lambda step: f" (languages in the batch: {languages_of(step, mixture, streams)})",
+        blame=lambda step: f" (languages in the batch: {languages_of(step, order, streams)})",
     )
-    every = config.train
-    pace = Pace(
-        every.steps, every.log_every, every.validate_every, every.save_every, every.max_seconds, every.accumulate
-    )
-    with run_checkpoints(config, prepared) as checkpoints:
-        return fit(learner, pace, mesh, checkpoints, config.workdir)
 
 
 @dataclass(frozen=True)
@@ -219,13 +280,18 @@ def pretraining_objective(config: Config, model: Encoder, words: Vocabulary, tab
 
 
 def make_log(
-    config: Config, size: int, mesh: jax.sharding.Mesh, mixture: Mixture, streams: Sequence[Stream]
+    config: Config, size: int, mesh: jax.sharding.Mesh, order: Order, streams: Sequence[Stream]
 ) -> Callable[[int, dict[str, np.ndarray], float], Record]:
-    """What pretraining's line of metrics has besides every training's: perplexity, FLOPs, blocks drawn per language."""
+    """What pretraining's line of metrics has besides every training's: perplexity, FLOPs, blocks drawn per language
+    and, in a run of several lengths, the places for tokens in them."""
     length = config.data.sequence_length
     scored = objectives.max_predictions(length, config.objective, config.model.causal)
     flops = step_flops(config.model, padded_rows(size), config.train.batch_size, length, scored)
     peak = peak_flops(mesh.devices.flat[0])
+    several = len({part.config.data.sequence_length for part in order.parts}) > 1
+
+    def by_stream(counts: np.ndarray) -> dict[str, int]:
+        return {s.name: int(n) for s, n in zip(streams, counts, strict=True)}
 
     def log(step: int, sums: dict[str, np.ndarray], steps_per_second: float) -> Record:
         total, targets = sums["loss"].tolist()
@@ -234,7 +300,9 @@ def make_log(
             "perplexity": float(np.exp(min(total / max(targets, 1.0), 700.0))),
             "model_flops_per_second": rate,
             "mfu": rate / (peak * mesh.size) if peak else None,
-            "blocks": {s.name: int(n) for s, n in zip(streams, mixture.drawn(step), strict=True)},
+            "blocks": by_stream(order.drawn(step)),
+            # Blocks say nothing of tokens where they have several lengths.
+            **({"places": by_stream(order.places(step))} if several else {}),
         }
 
     return log
@@ -255,14 +323,16 @@ def make_evaluate(config: Config, validation: Validation) -> Callable[[int, Stat
 
 
 def describe(
-    config: Config,
+    parts: Sequence[Part],
+    number: int,
     abstract_state: State,
     vocabulary_size: int,
     mesh: jax.sharding.Mesh,
     streams: Sequence[Stream],
     start: int,
 ) -> str:
-    """The line that says what is about to be trained, and from where."""
+    """The line that says what is about to be trained, and from where; with phases, a second on the part `number` of the run."""
+    part, config = parts[number], parts[number].config
     count = sum(leaf.size for leaf in jax.tree.leaves(abstract_state.params))
     axes = " × ".join(f"{name} {size}" for name, size in mesh.shape.items() if size > 1) or "one device"
     where = f"continuing at step {start:,}" if start else "from step 0"
@@ -270,20 +340,36 @@ def describe(
     shown = f"{len(streams) - pairs} languages" + (f" and {pairs} pairs" if pairs else "")
     steps = config.train.steps
     done = f"\nall {steps:,} steps are done; a larger --train.steps goes on" if start >= steps else ""
+    of_part = ""
+    if len(parts) > 1:
+        before = sum((p.end - p.start) * p.tokens for p in parts[:number])
+        tokens = before + (part.end - part.start) * part.tokens
+        rotary = f", RoPE theta {config.model.rope_theta:g}" if config.model.position_embedding == "rotary" else ""
+        of_part = (
+            f"\nphase {number + 1} of {len(parts)}: steps {part.start:,} to {part.end:,}, tokens {before:,} to {tokens:,}, in "
+            f"batches of {config.train.batch_size:,} blocks of {config.data.sequence_length:,}{rotary}"
+        )
     return (
         f"{count:,} parameters, {vocabulary_size:,} pieces, {shown}, "
-        f"{mesh.devices.flat[0].device_kind} ({axes}), {where} of {steps:,} in {config.workdir}{done}"
+        f"{mesh.devices.flat[0].device_kind} ({axes}), {where} of {steps:,} in {config.workdir}{of_part}{done}"
     )
 
 
-def languages_of(step: int, mixture: Mixture, streams: Sequence[Stream]) -> str:
+def languages_of(step: int, order: Order, streams: Sequence[Stream]) -> str:
     """The streams in a step's batch, the first twenty of them by name."""
-    names = sorted({streams[i].name for i in mixture.streams_of(step)})
+    names = sorted({streams[i].name for i in order.streams_of(step)})
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def run_checkpoints(config: Config, prepared: manifest.Manifest) -> Checkpoints:
-    """The `checkpoints/` of a pretraining run: the last few, and the best by macro validation loss."""
+    """The `checkpoints/` of a pretraining run: the last few, and the best by macro validation loss.
+
+    Args:
+      prepared: the corpus of the first length.
+    """
     must_match = {"manifest_sha256": prepared.sha256(), "vocabulary_sha256": prepared.vocabulary_sha256}
+    for length in lengths(config)[1:]:
+        others = manifest.read_manifest(epath.Path(config.workdir) / corpus_name(config, length))
+        must_match[f"manifest_{length}_sha256"] = others.sha256()
     noted = {"config": json.loads(config_to_json(config))}
     return Checkpoints(f"{config.workdir}/checkpoints", must_match, noted, config.train.keep_last)

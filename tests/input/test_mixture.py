@@ -2,6 +2,7 @@
 """The input: a pure function of (seed, step, row), whoever reads it."""
 
 import errno
+import hashlib
 import itertools
 import json
 import multiprocessing
@@ -15,16 +16,22 @@ import pytest
 from mlm_jax import records, sampling
 from mlm_jax.errors import UserError
 from mlm_jax.input.blocks import Blocks
-from mlm_jax.input.mixture import Mixture, in_one_line, training_batches
+from mlm_jax.input.mixture import Mixture, Order, in_one_line, training_batches
 from mlm_jax.input.validation import validation_batches, validation_sources
-from tests.corpora import make_corpus
+from mlm_jax.phases import Part
+from tests.corpora import make_corpus, tiny_config
 
 SIZES = {"de": 40, "en": 90, "sw": 7}
 
 
+def part(batch_size, start=0, length=16, end=10**15):
+    config = tiny_config("", data={"sequence_length": length}, train={"batch_size": batch_size})
+    return Part(start, end, config, "corpus")
+
+
 def batches(folder, manifest, rates, rows, steps, start=0, seed=0, batch_size=8, readers=0):
     stages = [sampling.StageRates(0, np.asarray(rates))]
-    mixture = Mixture(stages, batch_size, rows, seed)
+    mixture = Mixture(Order(stages, [part(batch_size)], seed), 0, rows)
     iterator = training_batches(mixture, folder, manifest, manifest.streams, 0, seed, start, readers)
     try:
         return list(itertools.islice(in_one_line(iterator), steps))
@@ -102,7 +109,7 @@ def test_adding_a_language_keeps_the_others_order(corpus, tmp_path):
 
 def test_stages_go_on_where_a_language_was(corpus):
     stages = [sampling.StageRates(s, np.array(r)) for s, r in [(0, [0.5, 0.5, 0.0]), (7, [0.1, 0.2, 0.7]), (20, RATES)]]
-    mixture = Mixture(stages, 8, range(8), 0)
+    mixture = Order(stages, [part(8)], 0)
     seen = np.zeros(3, int)
     for number in range(40 * 8):
         if number % 8 == 0:
@@ -113,15 +120,69 @@ def test_stages_go_on_where_a_language_was(corpus):
     assert mixture.streams_of(3) == [mixture.draw(24 + row)[0] for row in range(8)]
 
 
+def test_batches_and_lengths_that_change_draw_each_block_once_per_epoch_of_its_length():
+    stages = [sampling.StageRates(s, np.array(r)) for s, r in [(0, [0.5, 0.5, 0.0]), (7, [0.1, 0.2, 0.7]), (20, RATES)]]
+    parts = [part(8), part(6, 5), part(6, 9, 32), part(3, 20, 32), part(4, 25, 16)]
+    order = Order(stages, parts, 0)
+    total, seen, number = np.zeros(3, int), {16: np.zeros(3, int), 32: np.zeros(3, int)}, 0
+    for step in range(40):
+        mine = [p for p in parts if p.start <= step][-1]
+        np.testing.assert_array_equal(order.drawn(step), total)
+        assert order.first_draw(step) == number
+        streams = []
+        for _ in range(mine.config.train.batch_size):
+            stream, draw = order.draw(number)
+            streams.append(stream)
+            # The draws of a length count up from 0 without a gap, so that Grain's permutation holds for each length by itself.
+            assert draw == seen[mine.config.data.sequence_length][stream]
+            seen[mine.config.data.sequence_length][stream] += 1
+            total[stream] += 1
+            number += 1
+        np.testing.assert_array_equal(order.places(step + 1), sum(length * n for length, n in seen.items()))
+        assert streams == order.streams_of(step)
+
+
+def test_a_run_without_phases_draws_what_it_did_before_there_were_any(corpus):
+    """Recorded with the version before phases (dbe19d4): the order of draws, Grain's permutations and the blocks' keys."""
+    folder, manifest = corpus
+    stages = [sampling.StageRates(s, np.array(r)) for s, r in [(0, [0.5, 0.5, 0.0]), (7, [0.1, 0.2, 0.7]), (20, RATES)]]
+    mixture = Mixture(Order(stages, [part(8)], 5), 0, range(8))
+    found = hashlib.sha256()
+    for batch in itertools.islice(training_batches(mixture, folder, manifest, manifest.streams, 0, 5, 0), 40):
+        for name in sorted(batch):
+            found.update(np.ascontiguousarray(batch[name]).tobytes())
+    assert found.hexdigest() == "e0d39aa46673d856e2460a673302305c367306ec4ee6993a331ce81abbd7c633"
+
+
+def test_other_batch_sizes_are_the_same_order_of_draws():
+    stages = [sampling.StageRates(0, np.array(RATES))]
+    grown, even = Order(stages, [part(2), part(6, 5), part(8, 11)], 3), Order(stages, [part(8)], 3)
+    assert [grown.draw(n) for n in range(500)] == [even.draw(n) for n in range(500)]
+
+
+def test_a_part_is_read_from_its_own_first_step(corpus):
+    folder, manifest = corpus
+    order = Order([sampling.StageRates(0, np.array(RATES))], [part(8), part(4, 3)], 0)
+
+    def read(rows, number, step, steps):
+        iterator = training_batches(Mixture(order, number, rows), folder, manifest, manifest.streams, 0, 0, step)
+        return [b["tokens"] for b in itertools.islice(iterator, steps)]
+
+    whole = batches(*corpus, RATES, range(8), 6)
+    drawn = np.concatenate([*read(range(8), 0, 0, 3), *read(range(4), 1, 3, 6)])
+    np.testing.assert_array_equal(drawn, np.concatenate([b["tokens"] for b in whole]))
+    np.testing.assert_array_equal(read(range(2, 4), 1, 5, 2), [drawn[34:36], drawn[38:40]])
+
+
 def test_realised_shares(corpus):
-    mixture = Mixture([sampling.StageRates(0, np.array(RATES))], 8, range(8), 0)
+    mixture = Order([sampling.StageRates(0, np.array(RATES))], [part(8)], 0)
     counts = np.bincount([mixture.draw(n)[0] for n in range(100_000)], minlength=3)
     np.testing.assert_allclose(counts, np.array(RATES) * 100_000, atol=1)
 
 
 def test_the_state_of_the_input_is_small_and_a_far_step_is_at_hand(corpus):
     folder, manifest = corpus
-    mixture = Mixture([sampling.StageRates(0, np.array(RATES))], 8, range(8), 0)
+    mixture = Mixture(Order([sampling.StageRates(0, np.array(RATES))], [part(8)], 0), 0, range(8))
     iterator = training_batches(mixture, folder, manifest, manifest.streams, 0, 0, 10**6)
     next(iterator)
     assert len(json.dumps(iterator.get_state())) < 1000

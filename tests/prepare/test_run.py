@@ -23,6 +23,7 @@ from mlm_jax.errors import UserError
 from mlm_jax.files import PASSING, is_aside
 from mlm_jax.input.blocks import Blocks
 from mlm_jax.prepare import check, pool, sample, shard, sources
+from mlm_jax.prepare.audit import audit
 from mlm_jax.prepare.held_out import HeldOut, is_held_out, streams_of
 from mlm_jax.prepare.run import prepare_corpus
 from mlm_jax.prepare.slices import Slice
@@ -55,6 +56,31 @@ def make_config(folder, **data):
         vocabulary=cfg.Vocabulary(size=330, model="bpe", sample_bytes=50_000),
         train=cfg.Train(steps=10, batch_size=8),
     )
+
+
+def test_each_length_is_the_corpus_that_a_run_of_that_length_alone_has(prepared, tmp_path):
+    config, _ = prepared
+    shutil.copytree(Path(config.workdir) / "vocabulary", tmp_path / "vocabulary")
+    phases = cfg.Train(phases=(cfg.Phase(5, sequence_length=48), cfg.Phase(7, sequence_length=32)))
+    several = dataclasses.replace(config, workdir=str(tmp_path), train=phases)
+    assert prepare_corpus(several).sha256() == manifest.read_manifest(Path(config.workdir) / "corpus").sha256()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "corpus_48", "vocabulary"]
+    made = manifest.read_manifest(tmp_path / "corpus_48")
+    alone = dataclasses.replace(config, data=dataclasses.replace(config.data, sequence_length=48))
+    shutil.copytree(tmp_path / "vocabulary", tmp_path / "alone" / "vocabulary")
+    assert made.sha256() == prepare_corpus(dataclasses.replace(alone, workdir=str(tmp_path / "alone"))).sha256()
+    assert made.settings["data"]["sequence_length"] == made.sequence_length == 48
+    audit(several)
+    # One that is gone is made again, and the others stay.
+    kept = (tmp_path / "corpus" / "manifest.json").stat().st_mtime_ns
+    shutil.rmtree(tmp_path / "corpus_48")
+    prepare_corpus(several)
+    assert manifest.read_manifest(tmp_path / "corpus_48").sha256() == made.sha256()
+    assert (tmp_path / "corpus" / "manifest.json").stat().st_mtime_ns == kept
+    victim = tmp_path / "corpus_48" / made.streams[0].train.shards[0].file
+    victim.write_bytes(victim.read_bytes()[:60] + b"x" + victim.read_bytes()[61:])
+    with pytest.raises(UserError, match=r"corpus_48/.*: block \d+ is not what .* gives"):
+        audit(several)
 
 
 def text_of(config, language):
