@@ -158,7 +158,11 @@ def ours(
     seeds: jax.Array | None,
     first_head: jax.Array | int,
 ) -> jax.Array:
-    """Our flash attention on one device: [batch, heads, length, head] → the same; the other arguments as in `attend` and `flash`."""
+    """Our flash attention on one device; the arguments are as in `attend` and `flash`.
+
+    Returns:
+      [batch, heads, length, head] in the dtype of `value`.
+    """
     here = platform()
     return flash(
         query,
