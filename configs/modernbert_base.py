@@ -5,8 +5,9 @@
 
 Text: `text/{language}/*.txt.gz`. The paper's three phases (section 2.2, appendix A): 1.7 T tokens in blocks of 1,024 with RoPE theta
 10,000 and a learning rate of 8e-4 after 3 B tokens, in batches that grow from 768 to 4,608 blocks over 50 B (there by single
-blocks, here in five steps); 250 B in batches of 576 blocks of 8,192 with theta 160,000 (10,000 in local layers) at 3e-4; and 50 B more in which the rate falls as 1 - sqrt, to a thousandth. 30 %
-hidden throughout, no clipping. Decoupled decay 1e-5 there is weight_decay 1e-5 / 8e-4 here, and 1e-5 / 3e-4 in the later phases.
+blocks, here in five steps); 250 B in blocks of 8,192 with theta 160,000 (10,000 in local layers) at 3e-4; and 50 B more in which the
+rate falls as 1 - sqrt. 30 % hidden throughout, no clipping. Not the paper's, but said of the released configs by others, and not checked: 576 blocks
+of 8,192 per batch, the rate's end at a thousandth, decay 1e-5 in each phase. That is decoupled there: weight_decay 1e-5 / 8e-4 and 1e-5 / 3e-4 here.
 """
 
 import dataclasses

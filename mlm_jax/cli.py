@@ -14,7 +14,7 @@ from mlm_jax.console import say, say_aside
 from mlm_jax.errors import INTERRUPTED, Ended, UserError
 from mlm_jax.files import said
 from mlm_jax.options import parse
-from mlm_jax.streams import mend_streams
+from mlm_jax.streams import import_jax, mend_streams
 
 # Before jax is imported: XLA's and TensorFlow's start-up chatter.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if rest[:1] in (["-h"], ["--help"]) or (not rest and not command.config):
             say(command.page)
             return 0
+        import_jax()
         given = parse(command.name, rest)
         return command.run(given, rest)
     except UserError as e:

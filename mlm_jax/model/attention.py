@@ -93,13 +93,14 @@ class Attention(nn.Module):
         if config.bias:
             bias = zeros(self, "qkv_bias", ("qkv", "heads", "head"), (3, heads, head), dtype)
             qkv = qkv + bias[:, None, :, None, :]
-        qkv = checkpoint_name(qkv, "qkv")
 
         # By the layer's number and not by a field, so that all layers are one program and the scan holds.
         is_global = number % config.global_every == 0  # bool []
         query_key, value = qkv[:2], qkv[2]
         if "angles" in context:
             query_key = rotate(query_key, jnp.where(is_global, context["angles"], context["local_angles"]))
+        # As attention reads them: a rotation's derivative does not need what was rotated.
+        query_key, value = checkpoint_name(query_key, "qkv"), checkpoint_name(value, "qkv")
         query, key = query_key[0], query_key[1]  # [batch, heads, length, head]
 
         # Parameters are made with plain products: their shapes do not depend on the kernel, and the single row of

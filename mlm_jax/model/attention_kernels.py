@@ -96,23 +96,26 @@ def attend(
     """
     if kernel == "xla":
         return xla(config, query, key, value, visible(context, is_global), keys)
-    if kernel == "cudnn":
-        return cudnn(query, key, value, visible(context, is_global))
     rows, heads = nn.logical_to_mesh_axes(("act_batch", "act_heads")) or (None, None)
     meshless = jax.sharding.get_abstract_mesh().empty
 
-    def local(*arrays: jax.Array) -> jax.Array:
-        """One device's rows and heads: a Pallas kernel does not know how to shard itself."""
-        query, key, value, segment_ids, is_global, *seeds = arrays
+    def local(query: jax.Array, key: jax.Array, value: jax.Array, *others: jax.Array) -> jax.Array:
+        """One device's rows and heads: a Pallas kernel does not know how to shard itself, and cuDNN's not within `mesh.on_own_rows`."""
+        if kernel == "cudnn":
+            return cudnn(query, key, value, *others)
+        segment_ids, is_global, *seeds = others
         # What dropout keeps depends on a head's number among all of them.
         first = 0 if meshless or heads is None else jax.lax.axis_index(heads) * query.shape[1]
         return ours(config, query, key, value, segment_ids, is_global, seeds[0] if seeds else None, first)
 
     of_rows, of_heads = jax.sharding.PartitionSpec(rows), jax.sharding.PartitionSpec(rows, heads)
     arrays, specs = [query, key, value], [of_heads] * 3
-    arrays, specs = [*arrays, context["segment_ids"], is_global], [*specs, of_rows, jax.sharding.PartitionSpec()]
-    if keys is not None:
-        arrays, specs = [*arrays, site_keys(keys, 0)], [*specs, of_rows]
+    if kernel == "cudnn":
+        arrays, specs = [*arrays, visible(context, is_global)], [*specs, of_rows]
+    else:
+        arrays, specs = [*arrays, context["segment_ids"], is_global], [*specs, of_rows, jax.sharding.PartitionSpec()]
+        if keys is not None:
+            arrays, specs = [*arrays, site_keys(keys, 0)], [*specs, of_rows]
     if meshless:
         return local(*arrays)
     return jax.shard_map(local, in_specs=tuple(specs), out_specs=of_heads, check_vma=False)(*arrays)
@@ -180,7 +183,7 @@ def ours(
 
 
 def cudnn(query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array) -> jax.Array:
-    """cuDNN's flash attention, which shards itself over devices: [batch, heads, length, head] → the same.
+    """cuDNN's flash attention on one device: [batch, heads, length, head] → the same.
 
     Args:
       seen: bool [batch, 1, length, length].

@@ -361,7 +361,7 @@ def test_each_card_is_compiled_for(name):
 @pytest.mark.parametrize(
     ("attention", "products"),
     [
-        ("xla", 0),
+        ("xla", 1),  # scores
         pytest.param("flash", 2 + 4 + 3 - 6, marks=pytest.mark.slow),
         pytest.param("cudnn", 2 + 5 - 6, marks=pytest.mark.slow),
     ],
