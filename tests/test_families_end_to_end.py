@@ -91,10 +91,16 @@ def test_a_tiny_family_trains_resumes_bit_for_bit_exports_and_comes_back(path, t
     for name, tensor in flatten_dict(whole.params).items():
         np.testing.assert_array_equal(tensor, flatten_dict(again.params)[name], err_msg=name)
     # And the imported encoder goes on, with its own shape and vocabulary.
-    few = ["--train.steps", 5, "--optimizer.decay_steps", 1]
-    said = run("pretrain", path, "--workdir", "more", "--init", "out", *few)
+    said = run("pretrain", path, "--workdir", "more", "--init", "out", *few(path, 5))
     assert "starting from out" in said
     assert json.loads(Path("more/config.json").read_text())["model"]["width"] == 64
+
+
+def few(path, steps):
+    """Options for a run of a few steps, the last of which decays, in the config's unit."""
+    config = parse("pretrain", [str(path)])
+    each = config.train.batch_size * config.data.sequence_length if config.train.unit == "tokens" else 1
+    return "--train.steps", steps * each, "--optimizer.decay_steps", each
 
 
 def terminated_at(step):
@@ -115,7 +121,7 @@ def test_transformers_loads_a_tiny_run_with_its_tokenizer(path, tmp_path, monkey
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     monkeypatch.chdir(tmp_path)
-    run("pretrain", path, "--workdir", "run", "--train.steps", 2, "--optimizer.decay_steps", 1)
+    run("pretrain", path, "--workdir", "run", *few(path, 2))
     export_encoder("run", "out")
     tokenizer = transformers.AutoTokenizer.from_pretrained("out")
     theirs, said = transformers.AutoModelForMaskedLM.from_pretrained("out", output_loading_info=True)
