@@ -31,11 +31,6 @@ TINY_ENCODER = finetune.Encoder(2, 64, 2, 128, 1_000)
 FIRST = 32  # blocks: the batch that every kernel is measured at, `plan` predicts and the CPU computes too
 SIZES = (256, 192, 128, 96, 64, 48, FIRST, 24, 16, 8)  # blocks, from the top
 TINY_SIZES = (4, 2)
-ELSEWHERE = (
-    "auto",
-    "splash",
-    "triton",
-)  # of `model.attention`: no kernel of its own, one for TPUs, and one that is no more
 OURS, FLASH, PLAIN = "mlm_jax", "flash", "xla"
 WARMUP = 3
 
@@ -47,7 +42,11 @@ def kernels() -> list[str]:
     from mlm_jax import config as cfg
     from mlm_jax.fields import types_of
 
-    known = [name for name in typing.get_args(types_of(cfg.Model)["attention"][0]) if name not in ELSEWHERE]
+    known = [
+        name
+        for name in typing.get_args(types_of(cfg.Model)["attention"][0])
+        if name not in ("auto", *cfg.FORMER_ATTENTION)
+    ]
     return sorted(known, key=lambda name: (name != FLASH, name != PLAIN))
 
 
@@ -83,18 +82,13 @@ def our_steps(report: Report, tiny: bool, kernel: str) -> None:
     """The step with one kernel: at the first batch, and at the largest that fits, told by the compiler before it is run."""
     shape = with_its_dropout(shape_of(tiny, attention=kernel))
     limit = memory_limit()
-    fixed = peak = 0.0
 
-    def run(size: int) -> None:
-        nonlocal fixed, peak
+    def run(size: int) -> tuple[float, float]:
         row, said = our_step_row(dataclasses.replace(shape, batch=size), tiny, limit)
-        fixed, peak = said["arguments"], said["peak"]
         report({**row, "kernel": kernel})
+        return said["arguments"], said["peak"]
 
-    first = largest_that_fits(candidates(tiny, shape.batch), run)
-    larger = [size for size in sizes(tiny) if first < size <= scaled(first, fixed, peak, limit)]
-    if larger:
-        largest_that_fits(larger, run)
+    run_first_and_largest(tiny, shape.batch, limit, run)
 
 
 def our_step_row(shape: Shape, tiny: bool, limit: float) -> tuple[Row, dict[str, float]]:
@@ -140,10 +134,8 @@ def their_steps(report: Report, tiny: bool, compiler: str) -> None:
     shape = shape_of(tiny)
     on_gpu = torch.cuda.is_available()
     limit = 0.95 * torch.cuda.get_device_properties(0).total_memory if on_gpu else math.inf
-    fixed = peak = 0.0
 
-    def run(size: int) -> None:
-        nonlocal fixed, peak
+    def run(size: int) -> tuple[float, float]:
         if on_gpu:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
@@ -152,15 +144,12 @@ def their_steps(report: Report, tiny: bool, compiler: str) -> None:
         asked = dataclasses.replace(shape, batch=size)
         found = steps.transformers(asked, shape.vocabularies[0], WARMUP + timed_steps(tiny), compiler)
         took = time.perf_counter() - began - sum(found["seconds"])
-        # Parameters, gradients and AdamW's two moments, float32.
-        fixed, peak = 16 * found["parameters"], found["memory"] or 0.0
         row = step_row("transformers", asked, found, took + sum(found["seconds"][:WARMUP]))
         report({**row, "kernel": "sdpa, " + ("torch.compile" if compiler else "eager")})
+        # Parameters, gradients and AdamW's two moments, float32.
+        return 16 * found["parameters"], found["memory"] or 0.0
 
-    first = largest_that_fits(candidates(tiny, shape.batch), run)
-    larger = [size for size in sizes(tiny) if first < size <= scaled(first, fixed, peak, limit)]
-    if larger:
-        largest_that_fits(larger, run)
+    run_first_and_largest(tiny, shape.batch, limit, run)
 
 
 def reference_step(report: Report, tiny: bool, where: str, attention_dropout: float) -> None:
@@ -360,6 +349,24 @@ def largest_that_fits(tried: Sequence[int], run: Callable[[int], None]) -> int:
             e.__traceback__ = e.__cause__ = e.__context__ = None
         gc.collect()
     raise MemoryError(f"not even {tried[-1]} blocks fit")
+
+
+def run_first_and_largest(tiny: bool, first: int, limit: float, run: Callable[[int], tuple[float, float]]) -> None:
+    """Run the first batch, or the next smaller that fits, and the largest for which there is memory by what that took.
+
+    Args:
+      limit: bytes that there are.
+      run: blocks → bytes that do not grow with them, and at the peak.
+    """
+    took: dict[int, tuple[float, float]] = {}
+
+    def noting(size: int) -> None:
+        took[size] = run(size)
+
+    fits = largest_that_fits(candidates(tiny, first), noting)
+    most = scaled(fits, *took[fits], limit)
+    if larger := [size for size in sizes(tiny) if fits < size <= most]:
+        largest_that_fits(larger, noting)
 
 
 def is_out_of_memory(error: Exception) -> bool:

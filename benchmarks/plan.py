@@ -25,7 +25,6 @@ from typing import Any
 from mlm_jax import config as cfg
 from mlm_jax.phases import in_steps, parts_of
 from mlm_jax.plan import topology
-from mlm_jax.plan.compile import with_sections
 from mlm_jax.plan.planned import Planned
 from mlm_jax.plan.search import first_that_fits
 from mlm_jax.plan.topology import GIB
@@ -154,7 +153,7 @@ def main() -> None:
         for remat in options.remat or [config.model.remat]:
             if (name, where, remat) in done:
                 continue
-            changed = with_sections(config, model={"remat": remat})
+            changed = cfg.with_sections(config, model={"remat": remat})
             made = row(name, where, remat, first_that_fits(changed, topology.parse(where), options.compiles))
             with options.results.open("a") as file:
                 file.write(json.dumps(made) + "\n")

@@ -11,10 +11,11 @@ from typing import Any
 
 from mlm_jax.commands import Command, find_command, usage
 from mlm_jax.console import say, say_aside
+from mlm_jax.cuda_plugin import import_jax
 from mlm_jax.errors import INTERRUPTED, Ended, UserError
 from mlm_jax.files import said
 from mlm_jax.options import parse
-from mlm_jax.streams import import_jax, mend_streams
+from mlm_jax.streams import mend_streams
 
 # Before jax is imported: XLA's and TensorFlow's start-up chatter.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

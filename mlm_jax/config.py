@@ -447,6 +447,12 @@ class Config:
     hosts: Annotated[Hosts, MAY_CHANGE] = Hosts()
 
 
+def with_sections(config: Config, **sections: dict[str, Any]) -> Config:
+    """The config with options of its sections changed."""
+    changed = {name: dataclasses.replace(getattr(config, name), **options) for name, options in sections.items()}
+    return dataclasses.replace(config, **changed)
+
+
 def load_config(path: str, kinds: tuple[type, ...] = (Config,), commands: Mapping[type, str] | None = None) -> Any:
     """The config, of one of the types, that a Python file's `get_config()` returns.
 

@@ -153,7 +153,9 @@ def label(code: str, most: int = 22) -> str:
     Args:
       most: letters.
     """
-    code = code.replace("\u2068", "").replace("\u2069", "")  # of a page; within too, where what is cut off would have ended one
+    code = code.replace("\u2068", "").replace(
+        "\u2069", ""
+    )  # of a page; within too, where what is cut off would have ended one
     code = "".join(
         c if c.isprintable() or unicodedata.category(c) == "Cf" else "\N{REPLACEMENT CHARACTER}" for c in code
     )

@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 from dataclasses import dataclass
 
-from mlm_jax.config import Config, Phase
+from mlm_jax.config import Config, Phase, with_sections
 from mlm_jax.errors import UserError
 
 SECTIONS = {
@@ -59,8 +59,7 @@ def parts_of(config: Config) -> tuple[Part, ...]:
     for mine, size, (start, end) in zip(configs, sizes, itertools.pairwise(starts), strict=True):
         batch = mine.train.batch_size
         pieces = next(n for n in range(1, batch + 1) if batch % n == 0 and (size // n <= most or n == batch))
-        train = dataclasses.replace(mine.train, phases=(), accumulate=pieces)
-        mine = dataclasses.replace(mine, train=train, model=dataclasses.replace(mine.model, positions=positions))
+        mine = with_sections(mine, train={"phases": (), "accumulate": pieces}, model={"positions": positions})
         if start < config.train.steps:
             found.append(
                 Part(start, min(end, config.train.steps), mine, corpus_name(config, mine.data.sequence_length))
@@ -74,8 +73,7 @@ def _configs(config: Config) -> list[Config]:
     for phase in config.train.phases:
         for option, section in SECTIONS.items():
             if (value := getattr(phase, option)) is not None:
-                changed = dataclasses.replace(getattr(config, section), **{option: value})
-                config = dataclasses.replace(config, **{section: changed})
+                config = with_sections(config, **{section: {option: value}})
         found.append(config)
     return found
 
@@ -107,7 +105,7 @@ def corpus_name(config: Config, length: int) -> str:
 
 def with_length(config: Config, length: int) -> Config:
     """The config with blocks of another length."""
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, sequence_length=length))
+    return with_sections(config, data={"sequence_length": length})
 
 
 def in_steps(config: Config) -> Config:
@@ -136,33 +134,23 @@ def in_steps(config: Config) -> Config:
         step += -(-(tokens - before) // sizes[place])
         return min([step, *(start for start, _ in begins[place + 1 :])])
 
-    total = config.train.steps
-    train = dataclasses.replace(
-        config.train,
-        unit="steps",
-        steps=step_of(total),
-        phases=tuple(
-            dataclasses.replace(phase, start=step) for phase, (step, _) in zip(phases, begins[1:], strict=True)
-        ),
-    )
+    total, decay = config.train.steps, config.optimizer.decay_steps
+    steps = step_of(total)
+    begun = tuple(dataclasses.replace(phase, start=step) for phase, (step, _) in zip(phases, begins[1:], strict=True))
     stages = tuple(dataclasses.replace(stage, start=step_of(stage.start)) for stage in config.sampling.stages)
-    decay = config.optimizer.decay_steps
-    made = dataclasses.replace(
+    rates = tuple((step_of(start), rate) for start, rate in config.objective.mask_rate_schedule)
+    made = with_sections(
         config,
-        train=train,
-        sampling=dataclasses.replace(config.sampling, stages=stages),
-        objective=dataclasses.replace(
-            config.objective,
-            mask_rate_schedule=tuple((step_of(start), rate) for start, rate in config.objective.mask_rate_schedule),
-        ),
-        optimizer=dataclasses.replace(
-            config.optimizer,
-            warmup_steps=step_of(config.optimizer.warmup_steps),
-            decay_steps=train.steps - step_of(total - decay) if decay else 0,
-        ),
+        train={"unit": "steps", "steps": steps, "phases": begun},
+        sampling={"stages": stages},
+        objective={"mask_rate_schedule": rates},
+        optimizer={
+            "warmup_steps": step_of(config.optimizer.warmup_steps),
+            "decay_steps": steps - step_of(total - decay) if decay else 0,
+        },
     )
     for name, starts in (
-        ("train.phases", [phase.start for phase in train.phases]),
+        ("train.phases", [phase.start for phase in begun]),
         ("sampling.stages", [stage.start for stage in stages]),
     ):
         for earlier, later in itertools.pairwise([0, *starts]):

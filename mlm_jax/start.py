@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import shutil
 import signal
@@ -197,7 +196,7 @@ def with_positions(config: cfg.Config) -> cfg.Config:
             was = read_json(stored, Lengths)
             if not config.train.phases and was["model"]["positions"] != was["data"]["sequence_length"]:
                 positions = was["model"]["positions"] or positions
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, positions=positions))
+    return cfg.with_sections(config, model={"positions": positions})
 
 
 def start_from(config: cfg.Config) -> cfg.Config:

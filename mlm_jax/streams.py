@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import io
 import os
 import sys
@@ -35,21 +33,4 @@ def silence(stream: object) -> None:
     with contextlib.suppress(OSError, AttributeError, ValueError):
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, stream.fileno())  # type: ignore[attr-defined]
-        os.close(nothing)
-
-
-def import_jax() -> None:
-    """Import JAX, where a CUDA plugin of it is installed, without what the plugin's parts print of a machine that has no driver.
-
-    They heed no setting, and standard error is for what the user has to know. What goes wrong is an exception all the same.
-    """
-    if not any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
-        return
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nothing, 2)
-        importlib.import_module("jax")
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
         os.close(nothing)

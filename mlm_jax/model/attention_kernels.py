@@ -10,6 +10,8 @@ Pallas kernels run interpreted, which is very slow, where their hardware is miss
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -70,6 +72,11 @@ def choose(config: cfg.Model, dtype: jnp.dtype, length: int, dropped: bool) -> s
     # The scores of short blocks are few, and would be filled up to a tile.
     fast = ("cudnn", "flash") if on_gpu else ("flash",) if here == "tpu" else ()
     return next((kernel for kernel in fast if length >= TILE and not against[kernel]), "xla")
+
+
+def is_kernel(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Whether a primitive is an attention kernel, whose backward pass reads what the forward one gives."""
+    return primitive.name == "pallas_call" or primitive.name.startswith("dot_product_attention_fwd")
 
 
 def attend(

@@ -13,17 +13,12 @@ from jax.ad_checkpoint import checkpoint_name
 
 from mlm_jax import config as cfg
 from mlm_jax.model.attention import Attention, Context, make_context
+from mlm_jax.model.attention_kernels import is_kernel
 from mlm_jax.model.batch import Batch
 from mlm_jax.model.dropout import dropout, site_keys
 from mlm_jax.model.embedding import Embedding, Residual
 from mlm_jax.model.head import Head, Pooler
 from mlm_jax.model.layers import LayerNorm, gelu, matrix, zeros
-
-
-def is_kernel(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Whether a primitive is an attention kernel, whose backward pass reads what the forward one gives."""
-    return primitive.name == "pallas_call" or primitive.name.startswith("dot_product_attention_fwd")
-
 
 # What the backward pass of a layer finds; it computes the rest again. none: what a product with a weight matrix reads or is added
 # to, before what is cheap (norm, GELU, dropout), and what an attention kernel gives. What plain attention computes on the way,

@@ -348,9 +348,8 @@ def _forward_kernel(
         score = scores.seen(q, k, start, at)
         higher = jnp.maximum(most, jnp.max(score, axis=keys, keepdims=True))
         shrink, weight = jnp.exp2(most - higher), jnp.exp2(score - higher)
-        total = total * shrink + jnp.sum(
-            weight, axis=keys, keepdims=True
-        )  # before dropout, which comes after the softmax
+        # Before dropout, which comes after the softmax.
+        total = total * shrink + jnp.sum(weight, axis=keys, keepdims=True)
         if settings.rate:
             weight = jnp.where(scores.kept(start, at), weight, 0.0)
         return higher, total, mixed * shrink + _product(settings, weight.astype(v.dtype), v, 1, 0)

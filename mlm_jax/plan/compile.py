@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections import Counter
@@ -183,9 +182,3 @@ def out_of_memory(message: str) -> float | None:
         return None
     number, unit = (part for part in match.groups() if part is not None)
     return float(number) * 2.0 ** (10 * (1 + "KMGT".index(unit)))
-
-
-def with_sections(config: Config, **sections: dict[str, Any]) -> Config:
-    """The config with options of its sections changed."""
-    changed = {name: dataclasses.replace(getattr(config, name), **options) for name, options in sections.items()}
-    return dataclasses.replace(config, **changed)

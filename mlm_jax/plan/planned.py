@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from mlm_jax import mesh as meshes
 from mlm_jax import objectives
-from mlm_jax.config import Config, Mesh, Model
+from mlm_jax.config import Config, Mesh, Model, with_sections
 from mlm_jax.model.encoder import padded_rows
 from mlm_jax.model.flops import step_flops
 from mlm_jax.plan import program, roofline, topology
-from mlm_jax.plan.compile import Memory, compile_step, with_sections
+from mlm_jax.plan.compile import Memory, compile_step
 from mlm_jax.plan.roofline import Roofline
 from mlm_jax.plan.topology import Topology
 
@@ -92,9 +92,8 @@ def plan_step(config: Config, where: Topology, effort: float = 0.0) -> Planned:
         does = program.read(step.program, sight(config.model))
         executed, collectives = does.flops, program.totals(does.collectives)
         predicted = roofline.predict(does, where, list(mesh.devices.flat))
-        if (
-            effort < 0
-        ):  # at less effort the compiler writes, and expects, products that are several times slower than a run's
+        # At less effort the compiler writes, and expects, products that are several times slower than a run's.
+        if effort < 0:
             predicted = dataclasses.replace(predicted, expected=None)
     return Planned(config, where, parameters, step.memory, flops, executed, collectives, predicted)
 

@@ -21,22 +21,13 @@ BYTES = {"pred": 1, "bf16": 2, "f16": 2, "f32": 4, "f64": 8, "c64": 8, "c128": 1
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
 # What attention kernels compute, by the names that they begin with: products of queries × keys × head size. Backwards each
 # computes scores, and their gradient: where keys and values have a kernel of their own, twice.
-KERNELS = {"splash_mha_fwd": 2, "splash_mha_dkv": 4, "splash_mha_dq": 3}
-KERNELS |= {"flash_forward": 2, "flash_backward": 5, "flash_dkv": 4, "flash_dq": 3}  # ours
+KERNELS = {"flash_forward": 2, "flash_backward": 5, "flash_dkv": 4, "flash_dq": 3}  # ours
 KERNELS |= {"mha_forward": 2, "mha_backward": 7}  # JAX's for GPUs, whose one kernel does both one after the other
 KERNELS |= {"dot_product_attention_fwd": 2, "dot_product_attention_bwd": 5}  # cuDNN's
 # What moves no bytes by itself: names for what is there, and the ends of what began before.
 FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "conditional", "call", "after-all"}
-FREE |= {
-    "partition-id",
-    "replica-id",
-    "opt-barrier",
-    "copy-done",
-    "slice-done",
-    "async-done",
-    "async-update",
-    "fusion-done",
-}
+FREE |= {"partition-id", "replica-id", "opt-barrier", "async-update"}
+FREE |= {"copy-done", "slice-done", "async-done", "fusion-done"}
 FREE |= {"send", "send-done", "recv", "recv-done"} | {f"{kind}-done" for kind in COLLECTIVES}
 
 
@@ -213,7 +204,7 @@ def _arrays(text: str) -> list[Array]:
 
 
 def read(text: str, sight: Sight = Sight()) -> Program:
-    """What the program does, loops unrolled. The one conditional of a model is attention's, of global and local layers."""
+    """What the program does, loops unrolled. The branches of a conditional are taken as `sight.whole` says."""
     computations, entry = parse(text)
     program, seen = Program(), set[str]()
     for instruction, computation, times in _executed(computations, entry, sight.whole):
@@ -314,16 +305,12 @@ def _kernel(instruction: Instruction) -> int:
 def _attention_flops(kernel: Instruction, computation: Computation, sight: Sight) -> float:
     """FLOPs of an attention kernel: of the tiles that it visits.
 
-    Splash attention's first operand is those that its grid visits, [heads, tiles of queries, tiles of keys], one side's all of the length's.
-    Ours are bounds per tile, int32 [batch, tiles, 2], set while it runs. The others visit all. Its vectors, [batch, heads, length, head]
+    Ours begins with their bounds, int32 [batch, tiles, 2], set while it runs. The others visit all. Its vectors, [batch, heads, length, head]
     with axes in any order, are the first operand of four; segment ids, [.., length], the last of int32.
     """
     operands = [array for name in kernel.operands for array in computation[name].outputs]
     vectors = next(array.shape for array in operands if len(array.shape) == 4)
     count = 2.0 * _kernel(kernel) * math.prod(vectors)  # times the keys that a query sees
-    if kernel.name.startswith("splash"):
-        tiles, length = operands[0].shape[1:], vectors[2]
-        return count / length * math.prod(tiles) * (length // max(tiles)) ** 2
     if kernel.target.startswith("__cudnn"):
         scores = re.search(r'"intermediate_tensor_shape":.*?"dimensions":\s*\[([^\]]*)\]', kernel.attributes)
         assert scores is not None, kernel.name

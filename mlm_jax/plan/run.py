@@ -20,7 +20,7 @@ from mlm_jax.plan.topology import GIB, Topology
 
 
 def changes(before: Config, after: Config) -> str:
-    """The options of mesh and train that differ, as they would be given on the command line."""
+    """The options of mesh, train and model that differ, as they would be given on the command line."""
     was, now = flat_options(before), flat_options(after)
     differ = [
         name for name in now if name.startswith(("mesh.", "train.", "model.")) and was[name] not in (now[name], -1)

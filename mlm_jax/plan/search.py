@@ -17,14 +17,14 @@ import jax
 
 from mlm_jax import console, objectives
 from mlm_jax import mesh as meshes
-from mlm_jax.config import Config, Mesh, Model
+from mlm_jax.config import Config, Mesh, Model, with_sections
 from mlm_jax.errors import UserError
 from mlm_jax.model.attention_kernels import choose
 from mlm_jax.model.axes import encoder_axes
 from mlm_jax.model.encoder import compute_dtype, make_encoder, padded_rows, parameter_shapes
 from mlm_jax.model.flops import step_flops
 from mlm_jax.plan import topology
-from mlm_jax.plan.compile import activations, with_sections
+from mlm_jax.plan.compile import activations
 from mlm_jax.plan.planned import Planned, adapt, plan_step
 from mlm_jax.plan.topology import GIB, Topology
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from mlm_jax.cuda_plugin import has_cuda_plugin
 from mlm_jax.errors import UserError
 from mlm_jax.model.flops import PEAKS
 from mlm_jax.plan.cards import CARDS, Card, target_config
@@ -171,18 +172,11 @@ def require_compiler(topology: Topology) -> None:
             TPU_LOG_DIR="disabled",
             TPU_MIN_LOG_LEVEL="3",
         )
-    elif not has_gpu_compiler():
+    elif not has_cuda_plugin():
         raise UserError(_missing("the GPU compiler, jax-cuda12-plugin,", "plan-gpu"))
     else:
         jax.config.update("jax_enable_compilation_cache", False)  # what it compiled cannot be read back without a GPU
     jax.config.update("jax_platforms", "cpu")
-
-
-def has_gpu_compiler() -> bool:
-    """Whether JAX's plugin for CUDA is installed."""
-    return importlib.util.find_spec("jax_plugins") is not None and any(
-        importlib.util.find_spec(f"jax_plugins.xla_cuda{version}") is not None for version in (12, 13)
-    )
 
 
 def _missing(what: str, extra: str) -> str:

@@ -15,7 +15,7 @@ from mlm_jax import config as cfg
 from mlm_jax import mesh as meshes
 from mlm_jax.model.dropout import row_keys
 from mlm_jax.model.encoder import Encoder, example_batch, make_encoder, padded_rows
-from mlm_jax.plan.compile import activations, with_sections
+from mlm_jax.plan.compile import activations
 
 MODEL = cfg.Model(layers=3, width=48, heads=4, mlp_width=96, positions=24)
 ROWS = 128
@@ -156,7 +156,7 @@ def test_no_mask_and_no_scores_are_stored_for_the_backward_pass(dtype):
 @pytest.mark.parametrize("attention", ["xla", "flash"])
 def test_xlmr_base_stores_two_gib_of_sixteen_blocks(attention):
     config = cfg.load_config(str(CHECKOUT / "configs/xlmr_base.py"))
-    config = with_sections(config, train={"batch_size": 16}, model={"dtype": "bfloat16", "attention": attention})
+    config = cfg.with_sections(config, train={"batch_size": 16}, model={"dtype": "bfloat16", "attention": attention})
     assert activations(config, meshes.make_mesh(cfg.Mesh(), 16, jax.devices()[:1]), "tpu") < 1.7 * 2**30
 
 

@@ -16,11 +16,13 @@ import pytest
 from mlm_jax import cli, objectives
 from mlm_jax import config as cfg
 from mlm_jax import mesh as meshes
+from mlm_jax.config import with_sections
+from mlm_jax.cuda_plugin import has_cuda_plugin
 from mlm_jax.errors import UserError
 from mlm_jax.model.encoder import padded_rows
 from mlm_jax.model.flops import step_flops
 from mlm_jax.plan import cards, program, roofline, topology
-from mlm_jax.plan.compile import Memory, activations, compile_step, out_of_memory, with_sections
+from mlm_jax.plan.compile import Memory, activations, compile_step, out_of_memory
 from mlm_jax.plan.planned import Planned, adapt, plan_step
 from mlm_jax.plan.program import Collective, Program, Work
 from mlm_jax.plan.roofline import Roofline
@@ -32,9 +34,7 @@ from tests.train.test_step import assert_no_vocabulary_moves
 
 needs_compiler = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu (extra plan)")
 
-needs_gpu_compiler = pytest.mark.skipif(
-    not topology.has_gpu_compiler(), reason="needs JAX's plugin for CUDA (extra plan-gpu)"
-)
+needs_gpu_compiler = pytest.mark.skipif(not has_cuda_plugin(), reason="needs JAX's plugin for CUDA (extra plan-gpu)")
 
 
 @pytest.mark.parametrize(
