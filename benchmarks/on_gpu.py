@@ -452,10 +452,10 @@ def main() -> None:
     found = machine(options.tiny)
     out.mkdir(parents=True, exist_ok=True)
     append(path, {"part": "machine", "kind": "machine", "machine": found})
-    print(", ".join(value for value in found.values() if value), flush=True)
     card = found["card"].lower() or TOPOLOGIES[1]
     topology = next((f"{name}:1" for name in TOPOLOGIES if name in card), "")
     try:
+        print(", ".join(value for value in found.values() if value), flush=True)
         wanted = parts(known_kernels(), topology)
         with tempfile.TemporaryDirectory() as compiled:
             os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", compiled)  # what one part compiled, another loads

@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if rest[:1] in (["-h"], ["--help"]) or (not rest and not command.config):
             say(command.page)
             return 0
-        import_jax()
         given = parse(command.name, rest)
+        import_jax()
         return command.run(given, rest)
     except UserError as e:
         say_aside(f"error: {e}")

@@ -2,6 +2,7 @@
 """Real processes that train together on this machine's CPU, for tests and the fault drill."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -29,6 +30,10 @@ Mixture.__getitem__ = noting
 del sys.argv[1]
 sys.exit(main())
 """
+
+
+# What the collectives' library prints, piece by piece, and several connections at once: the pieces of two lines mix.
+GLOO = re.compile(r"\[Gloo\] Rank |\d+| is connected to | peer ranks\. |Expected number of connected peer ranks is : ")
 
 
 def free_port() -> int:
@@ -105,6 +110,10 @@ class Processes:
     def said(self, what: str) -> list[str]:
         """What the processes wrote: out, err or rows."""
         return [(self.folder / f"{what}.{i}").read_text() for i in range(len(self.started))]
+
+    def own_lines(self) -> list[list[str]]:
+        """The lines of the processes' output, less those of the collectives' library."""
+        return [[line for line in GLOO.sub("", text).splitlines() if line.strip()] for text in self.said("out")]
 
     def errors(self) -> list[str]:
         """Each process's `error:` lines."""
