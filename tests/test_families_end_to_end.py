@@ -53,15 +53,29 @@ def run(*arguments):
     return done.stdout
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A function (config's path, workdir) that gives the workdir the vocabulary and the corpus, made once per config."""
+    pytest.importorskip("django")
+    made = {}
+
+    def link(path, workdir):
+        if path not in made:
+            made[path] = tmp_path_factory.mktemp(path.stem)
+            run("prepare", path, "--workdir", made[path])
+        Path(workdir).mkdir()
+        for part in ("vocabulary", *(corpus.name for corpus in made[path].glob("corpus*"))):
+            Path(workdir, part).symlink_to(made[path] / part)
+
+    return link
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", TINY, ids=lambda path: path.stem)
-def test_a_tiny_family_trains_resumes_bit_for_bit_exports_and_comes_back(path, tmp_path, monkeypatch):
-    pytest.importorskip("django")
+def test_a_tiny_family_trains_resumes_bit_for_bit_exports_and_comes_back(path, prepared, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run("prepare", path, "--workdir", "whole")
-    Path("broken").mkdir()
-    for part in ("vocabulary", *(made.name for made in Path("whole").glob("corpus*"))):
-        Path("broken", part).symlink_to(Path("whole", part).resolve())
+    prepared(path, "whole")
+    prepared(path, "broken")
     config = in_steps(parse("pretrain", [str(path)]))
     config = dataclasses.replace(
         config,
@@ -84,8 +98,8 @@ def test_a_tiny_family_trains_resumes_bit_for_bit_exports_and_comes_back(path, t
     for name, tensor in flatten_dict(whole.params).items():
         np.testing.assert_array_equal(tensor, flatten_dict(broken.params)[name], err_msg=name)
 
-    run("export", "whole", "out", "--step", "last")
-    run("import", "out", "again")
+    assert cli.main(["export", "whole", "out", "--step", "last"]) == 0
+    assert cli.main(["import", "out", "again"]) == 0
     again = read_pretrained("again")
     assert again.step == 0 and whole.step == 20
     for name, tensor in flatten_dict(whole.params).items():
@@ -100,7 +114,7 @@ def few(path, steps):
     """Options for a run of a few steps, the last of which decays, in the config's unit."""
     config = parse("pretrain", [str(path)])
     each = config.train.batch_size * config.data.sequence_length if config.train.unit == "tokens" else 1
-    return "--train.steps", steps * each, "--optimizer.decay_steps", each
+    return "--train.steps", str(steps * each), "--optimizer.decay_steps", str(each)
 
 
 def terminated_at(step):
@@ -116,12 +130,12 @@ def terminated_at(step):
 @pytest.mark.slow
 @pytest.mark.parity
 @pytest.mark.parametrize("path", TINY, ids=lambda path: path.stem)
-def test_transformers_loads_a_tiny_run_with_its_tokenizer(path, tmp_path, monkeypatch):
-    pytest.importorskip("django")
+def test_transformers_loads_a_tiny_run_with_its_tokenizer(path, prepared, tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     monkeypatch.chdir(tmp_path)
-    run("pretrain", path, "--workdir", "run", *few(path, 2))
+    prepared(path, "run")
+    assert cli.main(["pretrain", str(path), "--workdir", "run", *few(path, 2)]) == 0
     export_encoder("run", "out")
     tokenizer = transformers.AutoTokenizer.from_pretrained("out")
     theirs, said = transformers.AutoModelForMaskedLM.from_pretrained("out", output_loading_info=True)
@@ -168,9 +182,8 @@ def test_an_import_into_a_used_workdir_and_an_export_into_a_used_folder_are_refu
 
 
 @pytest.mark.slow
-def test_tiny_mmbert_goes_through_all_of_its_stages_killed_and_continued_in_each(tmp_path, monkeypatch):
+def test_tiny_mmbert_goes_through_all_of_its_stages_killed_and_continued_in_each(prepared, tmp_path, monkeypatch):
     """One config and one command; killed in each phase, it learns and logs bit for bit what an unbroken run does."""
-    pytest.importorskip("django")
     monkeypatch.chdir(tmp_path)
     path = Path(__file__).parents[1] / "configs" / "tiny_mmbert.py"
     often = ["--train.save-every", "4", "--train.keep-last", "100", "--compiled", str(tmp_path / "compiled")]
@@ -182,9 +195,7 @@ def test_tiny_mmbert_goes_through_all_of_its_stages_killed_and_continued_in_each
 
     command = [sys.executable, "-m", "mlm_jax", "pretrain", str(path), "--workdir", "broken", *often]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(path.parents[1])}
-    Path("broken").mkdir()
-    for made in ("vocabulary", "corpus", "corpus_128"):
-        Path("broken", made).symlink_to(Path("whole", made).resolve())
+    prepared(path, "broken")
     for part in parts:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         # A checkpoint beyond the phase's start: the kill is within it, or soon after.

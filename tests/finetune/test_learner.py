@@ -77,6 +77,7 @@ def test_other_examples_are_not_gone_on_with(tmp_path, monkeypatch):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", [8, 16])
 def test_a_stop_at_an_evaluated_update_keeps_the_evaluation(tmp_path, monkeypatch, update):
     config = make_config(tmp_path, "classify", train=dataclasses.replace(TRAIN, evaluate_every=8))
@@ -101,6 +102,7 @@ def test_a_time_limit_saves_stops_and_is_gone_on_from_bit_for_bit(tmp_path, caps
     assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_microbatches_change_nothing_but_rounding(tmp_path):
     found = []
     for accumulate in (1, 2, 3):

@@ -102,6 +102,7 @@ def write_toys(folder):
             (folder / f"{language}.{split}.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n")
 
 
+@pytest.mark.slow
 def test_it_learns_predicts_and_goes_to_hugging_face_and_back(tmp_path, capsys):
     make_start(tmp_path / "run")
     write_toys(tmp_path / "data")

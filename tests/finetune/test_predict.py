@@ -150,6 +150,7 @@ def test_punctuation_that_stood_with_words_stays_there_and_characters_are_told_a
     assert [(b, e) for b, e in words.places("北京是首都。")] == [(0, 5), (5, 6)]  # where words end no rule can tell
 
 
+@pytest.mark.slow
 def test_a_tagger_learns_how_words_are_apart_and_predict_gives_offsets_and_entities(tmp_path, capsys, monkeypatch):
     config = make_config(tmp_path, "tag")
     for path in Path(config.data.train[0].path).parent.glob("*.conll"):
@@ -232,6 +233,7 @@ def test_a_pipe_is_written_to_and_what_else_is_there_stays(models, tmp_path):
     assert (tmp_path / "pipe").is_fifo()
 
 
+@pytest.mark.slow
 def test_a_folder_that_export_wrote_predicts_the_same(models, tmp_path, capsys):
     workdir = models["folder"] / "tag"
     write_splitter(workdir, learn(TRAINING))

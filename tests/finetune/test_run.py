@@ -289,6 +289,7 @@ def test_bad_options_have_one_line(tmp_path, capsys, change, message):
     assert message in said and said.count("\n") == 0
 
 
+@pytest.mark.slow
 def test_epochs_may_be_raised_in_the_same_workdir_and_updates_have_a_cap(tmp_path, capsys):
     """As if it had been so from the first: the model is the one of a fresh workdir."""
     config = make_config(tmp_path, "classify")

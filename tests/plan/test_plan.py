@@ -274,6 +274,7 @@ def test_the_tpu_compiler_moves_no_vocabulary_either():
     assert 0 < step.memory.total < 0.1 * GIB
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize(("every", "window", "visited"), [(1, 128, 16 + 16), (2, 256, 16 + 10)])
 def test_what_flash_attention_computes_is_counted(every, window, visited):
@@ -390,6 +391,7 @@ def test_a_step_for_eight_gpus(attention, products):
     assert step.memory.optimizer == pytest.approx(2 * step.memory.parameters, abs=100)
 
 
+@pytest.mark.slow
 @needs_gpu_compiler
 def test_what_a_gpu_has_no_room_for_does_not_fit():
     where = topology.parse("h100:1")

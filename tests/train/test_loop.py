@@ -77,6 +77,7 @@ def test_a_run_learns_and_logs(tmp_path):
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
+@pytest.mark.slow
 def test_killed_and_continued_is_bit_for_bit_the_unbroken_run(tmp_path):
     options = {"steps": 200, "log_every": 3, "validate_every": 40, "save_every": 20, "keep_last": 100}
     whole = make_workdir(tmp_path / "whole", SIZES, train=options)
@@ -147,6 +148,7 @@ def stopped_at(monkeypatch, step):
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["nothing", "all", "a line"])
 def test_rates_and_history_after_a_stop_between_two_lines(tmp_path, monkeypatch, capsys, lost):
     options = {"steps": 30, "log_every": 10, "validate_every": 15, "save_every": 100}
@@ -187,6 +189,7 @@ def test_any_number_of_devices_gives_the_same_losses(tmp_path, devices):
     np.testing.assert_allclose(losses(many.workdir), losses(one.workdir), rtol=2e-6)
 
 
+@pytest.mark.slow
 def test_accumulation_gives_the_same_losses(tmp_path):
     whole, pieces = (
         make_workdir(tmp_path / str(n), SIZES, train={"log_every": 1, "accumulate": n, "batch_size": 16})
@@ -197,6 +200,7 @@ def test_accumulation_gives_the_same_losses(tmp_path):
     np.testing.assert_allclose(losses(pieces.workdir), losses(whole.workdir), rtol=2e-6)
 
 
+@pytest.mark.slow
 def test_parameters_split_over_devices_give_the_same_losses(tmp_path):
     copied = make_workdir(tmp_path / "copied", SIZES, train={"log_every": 1})
     split = make_workdir(tmp_path / "split", SIZES, train={"log_every": 1}, mesh={"data": 2, "fsdp": 2, "tensor": 2})
@@ -224,6 +228,7 @@ def test_a_finished_run_is_left_alone(tmp_path):
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
 
 
+@pytest.mark.slow
 def test_whole_words_schedules_and_bfloat16_train(tmp_path):
     config = make_workdir(
         tmp_path / "run",
@@ -303,6 +308,7 @@ def test_checkpoints_of_another_vocabulary_are_refused(tmp_path):
         train(config)
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_saving_is_one_line(tmp_path):
     config = make_workdir(tmp_path / "run", SIZES, model={"width": 256, "mlp_width": 1024})
     limit = 2**20  # a file of more than this cannot be written, as on a full disk
@@ -337,6 +343,7 @@ def test_the_cause_is_told_from_what_tensorstore_writes_around_it():
     assert cause(ValueError()) == "ValueError"
 
 
+@pytest.mark.slow
 def test_no_tensorflow_in_the_training_process(tmp_path):
     config = make_workdir(tmp_path / "run", SIZES, train={"steps": 2, "validate_every": 2})
     path = write_config(tmp_path / "config.py", config)

@@ -120,6 +120,7 @@ def test_rounded_gradients_train_alike(alone):
     assert losses != alone[0] and f"bf16[{ROWS},{WIDTH}]" in text
 
 
+@pytest.mark.slow
 def test_muon_gives_the_same_losses_on_every_mesh():
     """Its matrices are split by width and by heads; the products of its iteration bring the parts together."""
     muon = cfg.Optimizer(name="muon", learning_rate=1e-2, warmup_steps=2)
