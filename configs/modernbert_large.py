@@ -12,7 +12,7 @@ import dataclasses
 import runpy
 from pathlib import Path
 
-from mlm_jax.config import Config, Mesh, Phase
+from mlm_jax.config import Config, Phase
 from mlm_jax.model import families
 from mlm_jax.phases import growing_batches
 
@@ -34,5 +34,4 @@ def get_config() -> Config:
             base.optimizer, learning_rate=5e-4, weight_decay=1e-5 / 5e-4, warmup_steps=2 * billion
         ),
         train=dataclasses.replace(base.train, batch_size=448, phases=phases),
-        mesh=Mesh(data=1, fsdp=-1),
     )

@@ -7,7 +7,7 @@ Text: `wikipedia/{language}/*.txt.gz`; 200,000 BPE pieces, no language embedding
 xlm_15_mlm.py (0.5 to 0.7 for the exponent, from memory): the repository prints none of its own for this model.
 """
 
-from mlm_jax.config import Config, Data, Mesh, Objective, Optimizer, Sampling, Source, Train, Vocabulary
+from mlm_jax.config import Config, Data, Objective, Optimizer, Sampling, Source, Train, Vocabulary
 from mlm_jax.model import families
 
 
@@ -24,5 +24,4 @@ def get_config() -> Config:
             learning_rate=1e-4, schedule="inverse_sqrt", warmup_steps=30_000, weight_decay=0.0, clip_norm=5.0
         ),
         train=Train(steps=500_000, batch_size=2_048, validate_every=5_000, save_every=2_000),
-        mesh=Mesh(data=1, fsdp=-1),
     )

@@ -10,7 +10,7 @@ import dataclasses
 import runpy
 from pathlib import Path
 
-from mlm_jax.config import Config, Mesh
+from mlm_jax.config import Config
 from mlm_jax.model import families
 
 
@@ -21,5 +21,4 @@ def get_config() -> Config:
         vocabulary=dataclasses.replace(base.vocabulary, size=families.XLMR_VOCABULARY),
         model=families.XLMR_LARGE,
         optimizer=dataclasses.replace(base.optimizer, learning_rate=4e-4),
-        mesh=Mesh(data=1, fsdp=-1),
     )

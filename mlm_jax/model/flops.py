@@ -25,8 +25,8 @@ PEAKS = {
 def step_flops(config: cfg.Model, rows: int, batch: int, length: int, predictions: int) -> float:
     """Floating-point operations that a step's matrix products need, forward and backward.
 
-    The products of every layer, attention over the whole block (not halved: it looks both ways), and
-    the head at the masked positions only. Nothing that rematerialisation or a chunked loss computes
+    The products of every layer, attention over the whole block (not halved: it looks both ways) or, in local layers, over the
+    window, and the head at the masked positions only. Nothing that rematerialisation or a chunked loss computes
     again, no embedding look-up, no element-wise work. Backward counts twice the forward.
 
     Args:
@@ -36,9 +36,18 @@ def step_flops(config: cfg.Model, rows: int, batch: int, length: int, prediction
     """
     width, tokens, targets = config.width, batch * length, batch * predictions
     mlp = (3 if config.gated else 2) * width * config.mlp_width
-    layer = tokens * (4 * width * width + mlp + 2 * length * width)
+    products = config.layers * tokens * (4 * width * width + mlp)
+    attention = 2 * width * batch * sum(seen_pairs(config, number, length) for number in range(config.layers))
     head = targets * ((width * width if config.head == "transform" else 0) + width * rows)
-    return 3 * 2 * (config.layers * layer + head)
+    return 3 * 2 * (products + attention + head)
+
+
+def seen_pairs(config: cfg.Model, layer: int, length: int) -> int:
+    """Pairs of tokens of a block of which one sees the other in a layer: all, or those within the window."""
+    if layer % config.global_every == 0:
+        return length * length
+    aside = min(config.window // 2, length - 1)
+    return length * (2 * aside + 1) - aside * (aside + 1)
 
 
 def peak_flops(device: jax.Device) -> float | None:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Counted FLOPs against XLA's count of a program that is all matrix products."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from mlm_jax import config as cfg
@@ -39,6 +41,17 @@ def test_step_flops_are_what_xla_counts_for_the_products(batch, length, scored):
 
     counted = jax.jit(both_ways).lower(shape(batch, length, width), weights).cost_analysis()["flops"]
     assert step_flops(config, rows, batch, length, scored) == pytest.approx(counted, rel=0.01)
+
+
+@pytest.mark.parametrize(("length", "window", "every"), [(64, 16, 3), (10, 128, 2), (32, 1, 1), (33, 7, 4)])
+def test_local_layers_count_what_their_window_lets_them_see(length, window, every):
+    config = cfg.Model(layers=7, width=64, heads=4, mlp_width=256, positions=64, window=window, global_every=every)
+    places = np.arange(length)
+    near = (np.abs(places[:, None] - places) <= window // 2).sum()
+    pairs = sum(length**2 if number % every == 0 else near for number in range(7))
+    everywhere = dataclasses.replace(config, global_every=1)
+    less = step_flops(everywhere, 512, 5, length, 3) - step_flops(config, 512, 5, length, 3)
+    assert less == 3 * 2 * 5 * 2 * 64 * (7 * length**2 - pairs)
 
 
 @pytest.mark.parametrize(
