@@ -14,6 +14,9 @@ extras = {
     ],
     # The text of configs/quickstart.py: Django's translation catalogues.
     "sample": ["django>=5.2,<6"],
+    # Text and labelled data in .parquet and .arrow files and in folders that `datasets` saved ([prepare] brings it too); and `hf:` paths.
+    "parquet": ["pyarrow>=17"],
+    "hf": ["datasets>=4", "pyarrow>=17"],
     "gpu": ["jax[cuda12]"],
     # Without TensorFlow, gs:// needs gcsfs.
     "tpu": ["etils[epath-gcs]>=1.12", "jax[tpu]"],
@@ -33,6 +36,7 @@ extras = {
         "mypy>=1.15",
         "networkx>=3",
         "pre-commit>=4",
+        "pyarrow>=17",
         "pytest>=8.3",
         "pytest-xdist>=3.6",
         "ruff>=0.11",

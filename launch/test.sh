@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Run the tests on JAX's CPU backend: bash launch/test.sh [--dry-run] [--parity] [pytest options ...]
 # --parity, or CI=true on Python 3.11: also install PyTorch and transformers, and compare with them.
-# CI=true: the slow tests too, and the compilers for those that compile for TPUs and for GPUs.
+# CI=true: the slow tests too, and the compilers for those that compile for TPUs and for GPUs, and Hugging Face's datasets.
 set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -12,7 +12,7 @@ if [ "${1:-}" = "--parity" ]; then
     shift
     extras="$extras,parity"
 elif [ "${CI:-}" = true ]; then
-    extras="$extras,parity,plan,plan-gpu"
+    extras="$extras,parity,plan,plan-gpu,hf"
 fi
 install "$extras"
 # seqeval, which entity F1 is compared with, comes as source only, and pip's isolated build of it fails.

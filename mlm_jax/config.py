@@ -15,7 +15,7 @@ import itertools
 import json
 import re
 import runpy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,6 +36,7 @@ from mlm_jax.fields import (
     check_bounds,
 )
 from mlm_jax.names import check_names
+from mlm_jax.patterns import matching_files
 from mlm_jax.stored import read_json
 from mlm_jax.typed import as_type
 
@@ -48,12 +49,14 @@ class Source:
 
     Attributes:
       language: language code; "*" when `path` holds `{language}`, or for every language of the sample.
-      path: a glob of .txt or .jsonl files, which may be compressed (.gz, .bz2, .xz, .zst);
-        `tfds:NAME/CONFIG` for a TFDS data set; `sample:django` for the built-in sample;
+      path: a glob of files: .txt, .jsonl, .json, .csv or .tsv (which may be compressed: .gz, .bz2, .xz, .zst), .parquet, .arrow; a
+        folder that Hugging Face's `datasets` saved; here, in gs://, or wherever fsspec reads (s3://, hf://, …).
+        `tfds:NAME/CONFIG` for a TFDS data set; `hf:NAME/CONFIG:SPLIT` for one that Hugging Face's `datasets` loads (its train split, unless
+        named); `sample:django` for the built-in sample;
         `seqio:NAME` for a SeqIO task or mixture that `module` registers.
       documents: how a .txt file is divided: one document per line, or at blank lines.
-      field: the text field of JSON lines, TFDS and SeqIO examples.
-      validation: a glob of held-out files of the same format, or a TFDS/SeqIO split name. Empty: a
+      field: that holds the text, of all but .txt; several, as ("title", "text"), are joined by line ends.
+      validation: a glob of held-out files of the same format, or the name of a data set's split. Empty: a
         fraction of the documents, chosen by their hash (`Data.validation_fraction`).
       module: a module to import first, which registers the SeqIO task.
     """
@@ -61,7 +64,7 @@ class Source:
     language: str
     path: str
     documents: Literal["line", "paragraph"] = "line"
-    field: str = "text"
+    field: str | tuple[str, ...] = "text"
     validation: str = ""
     module: str = ""
 
@@ -72,16 +75,19 @@ class Parallel:
 
     Attributes:
       languages: their codes; with the sample, "*" for one of them is every other language.
-      paths: two aligned files, one TSV, `tfds:NAME/CONFIG` of a TFDS translation data set whose
-        languages have these codes, or `sample:django`.
-      columns: of a TSV, that hold the sentences, counted from 1; (): the two that are text, beside ids, scores, addresses
+      paths: two aligned files of a sentence a line; or a glob of .tsv, .csv, .jsonl, .json, .parquet or .arrow files that have both sides, or
+        a folder that `datasets` saved; `tfds:NAME/CONFIG` or `hf:NAME/CONFIG:SPLIT` of a translation data set; `sample:django`.
+      columns: of a .tsv or .csv, that hold the sentences, counted from 1; (): the two that are text, beside ids, scores, addresses
         and language codes, or that a first line names by the codes or names of the languages. Cells that a CSV writer
         put into quotation marks lose them.
+      fields: that hold the sentences, where they have names; (): those named by the codes or names of the languages, as in
+        {"en": ..., "sw": ...}, alone or within one field.
     """
 
     languages: tuple[str, str]
     paths: tuple[str, ...]
     columns: tuple[int, ...] = ()
+    fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -517,9 +523,14 @@ def stored_config(workdir: str, kinds: tuple[type, ...]) -> Any:
     return dataclasses.replace(config, workdir=workdir)
 
 
+def fields_of(field: str | Sequence[str]) -> tuple[str, ...]:
+    """The fields that `Source.field` names."""
+    return (field,) if isinstance(field, str) else tuple(field)
+
+
 def is_named(path: str) -> bool:
-    """Whether a source's path names a data set (`tfds:NAME`), and no files."""
-    return re.match(r"[a-z]\w+:(?!//)", path) is not None
+    """Whether a path names a data set (`tfds:NAME`), and no files; what is there by that name is a file."""
+    return re.match(r"[A-Za-z]\w+:(?!//)", path) is not None and not matching_files(path)
 
 
 def text_files(data: Data) -> list[str]:

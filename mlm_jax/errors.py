@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user is meant to read: the exceptions, the word on Ctrl-C, and the last line of a process that ends at once."""
+"""What a user is meant to read: the exceptions, the nearest name, the word on Ctrl-C, and the last line of a process that ends at once."""
 
 import contextlib
+import difflib
 import os
+from collections.abc import Iterable
 from typing import NoReturn
 
 INTERRUPTED = "interrupted; the same command goes on from what is done"
@@ -36,3 +38,9 @@ def end_at_once(line: str, status: int) -> NoReturn:
             os.write(1, b"\x1b[?25h\n")  # the cursor, which a progress bar hides
         os.write(2, f"{line}\n".encode(errors="backslashreplace"))
     os._exit(status)
+
+
+def did_you_mean(name: str, names: Iterable[str], least: float = 0.5) -> str:
+    """For a message that refuses a name: `; did you mean NAME?`, or nothing where none of the names is near."""
+    near = difflib.get_close_matches(name, list(names), 1, least)
+    return f"; did you mean {near[0]}?" if near else ""

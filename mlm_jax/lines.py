@@ -9,15 +9,15 @@ import json
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any
 
 import zstandard
-from etils import epath
 
+from mlm_jax import storage
 from mlm_jax.errors import UserError
 
 CHUNK = 1 << 20  # bytes read at a time
@@ -95,7 +95,7 @@ def read_chunks(
     number, byte = 1, start  # of the first line that is not returned yet
     unfinished: list[bytes] = []  # parts of the last line
     left = float("inf") if end is None else end - start
-    with epath.Path(path).open("rb") as file:
+    with storage.opened(path) as file:
         if start:
             file.seek(start)
         blocks = UNPACK.get(path.removeprefix(uncompressed(path)), partial(_blocks, nullcontext))(file)
@@ -165,7 +165,7 @@ def _decode(path: str, data: bytes, start: int, byte: int, number: int) -> list[
 def _place(path: str, start: int, number: int) -> str:
     """FILE:LINE of a line that is counted from the byte `start`; lines before it are counted now, for a message only."""
     if start:
-        with epath.Path(path).open("rb") as file:
+        with storage.opened(path) as file:
             while file.tell() < start:
                 number += file.read(min(CHUNK, start - file.tell())).count(b"\n")
     return f"{path}:{number}"
@@ -212,39 +212,29 @@ UNPACK: dict[str, Callable[[IO[Any]], Iterator[bytes]]] = {
 }
 
 
-def read_table(
-    path: str, columns: Sequence[str], most: int = LARGEST_FILE, option: str = ""
-) -> Iterator[tuple[str, dict[str, str]]]:
-    """Rows of a file of columns with tabs between, in which quotes are text: (file:line, column → text).
+def cut_lines(path: str, size: int, at_blank: bool = False) -> list[tuple[int, int | None]]:
+    """Ranges of about `size` bytes of a plain file, each beginning with a line; a compressed file is one, as it cannot be entered.
 
     Args:
-      columns: their names; empty: the first line has them.
-      most, option: as in `read_lines`.
+      at_blank: begin after blank lines alone.
     """
-    names = list(columns)
-    for number, line in read_lines(path, most, option=option):
-        cells = line.split("\t")
-        if not names:
-            names = cells
-            continue
-        if not line:
-            continue
-        if len(cells) != len(names):
-            raise UserError(
-                f"{path}:{number}: {len(cells)} columns, not {len(names)} ({', '.join(names)}); mend the line or data.columns"
-            )
-        yield f"{path}:{number}", dict(zip(names, cells, strict=True))
-
-
-def read_json_lines(path: str, most: int = LARGEST_FILE, option: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Objects of a file of JSON lines: (file:line, object); arguments as of `read_lines`."""
-    for number, line in read_lines(path, most, option=option):
-        if not line.strip():
-            continue
-        row = parse_json(line, partial(at_line, path), number)
-        if not isinstance(row, dict):
-            raise UserError(f"{path}:{number}: not a JSON object")
-        yield f"{path}:{number}", row
+    if uncompressed(path) != path:
+        return [(0, None)]
+    length = storage.size(path)
+    starts = [0]
+    with storage.opened(path) as stream:
+        while starts[-1] + size < length:
+            stream.seek(starts[-1] + size)
+            # To the end of a line, or of a blank one after it.
+            line = stream.readline(LONGEST_LINE + 1)
+            while line and at_blank:
+                line = stream.readline(LONGEST_LINE + 1)
+                if not line.strip():
+                    break
+            if stream.tell() >= length:
+                break
+            starts.append(stream.tell())
+    return list(zip(starts, [*starts[1:], length], strict=True))
 
 
 # In JSON: an escaped NUL, or an escaped half of a surrogate pair without the other.

@@ -29,11 +29,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.ipc
+import pyarrow.parquet
 from etils import epath
 
 from mlm_jax import config as cfg
+from mlm_jax import formats, manifest, records, results, vocabulary
 from mlm_jax import lock as locks
-from mlm_jax import manifest, records, results, vocabulary
 from mlm_jax.encode.read import is_finetuned
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate.config import Evaluate
@@ -70,6 +73,8 @@ TOKENS = (
     b"\0", b"\n", b"\r", b"\t", b'"', b"{", b"}", b"[", b"]", b",", b":", b"\\", b"\\u0000", b"\\ud800", b"null", b"-1", b"1e999", b"\xff", b"\xc3",
     b"\xef\xbb\xbf", b"\xff\xfe", b"\xe2\x80\xa8", b"9" * 5_000, b"[" * DEEP, b'{"a":' * 2_000, b"NaN", b" ", b"\x1f\x8b", b"(\xb5/\xfd", b"BZh9",
 )  # fmt: skip
+
+BINARY = ("l.parquet", "m.parquet", "n.arrow", "o.arrow")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,10 +262,21 @@ def make_targets(folder: Path) -> dict[str, Target]:
         "f.tsv": "1\tone two three\teins zwei drei\n2\tfour\tvier\n",
         "g.conllu": "# text = one two\n1\tone\t_\tNUM\n2\ttwo\t_\tNUM\n\n",
         "h.jsonl": '{"tokens": ["one", "two"], "tags": ["O", "B-X"]}\n',
+        "i.csv": 'text,label\n"one, ""two""",x\n"three\nfour",y\n',
+        "j.json": '[{"text": "one", "label": "x"},\n {"text": "two", "label": "y"}]',
+        "k.csv": 'id,en,de\n1,one two three,"eins, zwei drei"\n2,four,vier\n',
+        "saved/state.json": '{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}',
         "vocab.txt": "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\none\n##two\n",
     }
+    (given / "saved").mkdir()
     for name, content in texts.items():
         (given / name).write_text(content)
+    rows = pyarrow.table({"text": ["one", "two three"] * 40, "label": ["x", "y"] * 40})
+    pyarrow.parquet.write_table(rows, given / "l.parquet", row_group_size=30)
+    pyarrow.parquet.write_table(rows, given / "m.parquet", use_dictionary=False, compression="zstd")
+    for name, new in (("n.arrow", pyarrow.ipc.new_stream), ("o.arrow", pyarrow.ipc.new_file)):
+        with new(given / name, rows.schema) as writer:
+            writer.write_table(rows, max_chunksize=30)
     (given / "config.py").write_text(
         "from mlm_jax.config import *\ndef get_config():\n    return Config(data=Data(sources=(Source('en', 'a.txt'),)))\n"
     )
@@ -347,6 +363,14 @@ def make_targets(folder: Path) -> dict[str, Target]:
         "conllu": Target(given / "g.conllu", examples("tag", "g.conllu")),
         "tagged_jsonl": Target(given / "h.jsonl", examples("tag", "h.jsonl", text="tokens", label="tags")),
         "squad": Target(given / "e.json", examples("span", "e.json")),
+        "csv_text": Target(given / "i.csv", documents("i.csv", "line")),
+        "csv": Target(given / "i.csv", examples("classify", "i.csv")),
+        "json": Target(given / "j.json", examples("classify", "j.json")),
+        "csv_pairs": Target(given / "k.csv", lambda: columns.find_columns(str(given / "k.csv"), ["en", "de"])),
+        "saved": Target(given / "saved/state.json", lambda: formats.data_files(str(given / "saved"))),
+        **{f"{name[2:]}_{name[0]}_text": Target(given / name, documents(name, "line")) for name in BINARY},
+        **{f"{name[2:]}_{name[0]}": Target(given / name, examples("classify", name)) for name in BINARY},
+        **{f"{name[2:]}_{name[0]}_cut": Target(given / name, lambda name=name: text.cut_file(str(given / name), "line", 10)) for name in BINARY[:2]},
         "pairs": Target(given / "f.tsv", lambda: columns.find_columns(str(given / "f.tsv"), ["en", "de"])),
         "vocab_txt": Target(given / "vocab.txt", lambda: read_vocab_txt(given / "vocab.txt")),
         "sentencepiece": Target(

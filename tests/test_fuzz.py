@@ -11,7 +11,8 @@ from tests import fuzz
 QUICK = (
     "manifest", "token_counts", "held_out", "histogram", "done", "vocabulary", "config", "stored_config", "checkpoints_config", "starts", "initial",
     "tensors", "metrics", "finetune_config", "results", "splitter", "config_file", "text", "paragraphs", "jsonl_text", "jsonl", "tsv", "conll",
-    "conllu", "tagged_jsonl", "squad", "pairs", "vocab_txt", "sentencepiece", "tokenizer_json",
+    "conllu", "tagged_jsonl", "squad", "pairs", "vocab_txt", "sentencepiece", "tokenizer_json", "csv_text", "csv", "json", "csv_pairs", "saved",
+    "parquet_l_text", "parquet_m_text", "arrow_n_text", "arrow_o_text", "parquet_l", "parquet_m", "arrow_n", "arrow_o", "parquet_l_cut", "parquet_m_cut",
 )  # fmt: skip
 PAGES = (
     "page_metrics",

@@ -15,6 +15,7 @@ from mlm_jax.errors import UserError
 from mlm_jax.finetune.config import Data, Finetune, Labelled
 from mlm_jax.finetune.predict import read_unlabelled
 from mlm_jax.finetune.tasks import TASKS
+from mlm_jax.formats import Reading, read_rows
 from mlm_jax.prepare.text import cut_file, read_file_documents
 
 PACK = {
@@ -100,6 +101,7 @@ def test_a_bomb_is_unpacked_a_part_at_a_time(tmp_path, monkeypatch):
 
 READERS = {
     ".tsv": lambda path, data: TASKS["classify"].read_examples(Labelled("en", path), data),
+    ".csv": lambda path, data: TASKS["classify"].read_examples(Labelled("en", path), data),
     ".jsonl": lambda path, data: TASKS["classify"].read_examples(Labelled("en", path), data),
     ".conll": lambda path, data: TASKS["tag"].read_examples(Labelled("en", path), data),
     ".json": lambda path, data: TASKS["span"].read_examples(Labelled("en", path), data),
@@ -111,7 +113,8 @@ READERS = {
 @pytest.mark.parametrize("suffix", READERS)
 def test_every_reader_ends_at_the_largest_file(tmp_path, suffix, packed):
     path = tmp_path / f"a{suffix}{packed}"
-    content = b"text\tlabel\n" + b"a\tb\n" * 1_000 if suffix == ".tsv" else b"{}\n" * 1_000
+    table = {".tsv": b"text\tlabel\n" + b"a\tb\n" * 1_000, ".csv": b"text,label\n" + b"a,b\n" * 1_000}
+    content = table.get(suffix, b"{}\n" * 1_000)
     path.write_bytes(PACK.get(packed, bytes)(content))
     what = " unpacked" if packed else ""
     with pytest.raises(UserError, match=rf"a{suffix}{packed}: over 900 bytes{what}; .* raise data.largest_file"):
@@ -122,7 +125,7 @@ def test_every_reader_ends_at_the_largest_file(tmp_path, suffix, packed):
 @pytest.mark.parametrize("suffix", [suffix for suffix in READERS if suffix != ".json"])
 def test_every_reader_ends_at_the_longest_line(tmp_path, suffix, packed):
     path = tmp_path / f"a{suffix}{packed}"
-    first = b'{"text": "a", "label": "b"}' if suffix == ".jsonl" else b"text\tlabel"
+    first = {".jsonl": b'{"text": "a", "label": "b"}', ".csv": b"text,label"}.get(suffix, b"text\tlabel")
     path.write_bytes(PACK.get(packed, bytes)(first + b"\n" + b"x" * 13_000_000))
     with pytest.raises(UserError, match=rf"a{suffix}{packed}:2: a line of over 10,000,000 bytes"):
         READERS[suffix](str(path), Data())
@@ -199,12 +202,12 @@ def test_json_whose_escapes_are_no_text_is_refused_with_its_line(tmp_path, escap
     rows = tmp_path / "a.jsonl"
     rows.write_text(f'{{"text": "{WHOLE}"}}\n{{"text": "a {escape}"}}\n')
     with pytest.raises(UserError, match=rf"a.jsonl:2: {message}") as caught:
-        list(lines.read_json_lines(str(rows)))
+        list(read_rows(str(rows), Reading()))
     assert str(caught.value).isprintable()
     for row in (f'{{"a {escape}": 1}}', f'{{"text": ["a", {{"b": "a {escape}"}}]}}'):
         rows.write_text(f"{{}}\n{row}\n")
         with pytest.raises(UserError, match=rf"a.jsonl:2: {message}"):
-            list(lines.read_json_lines(str(rows)))
+            list(read_rows(str(rows), Reading()))
     questions = tmp_path / "a.json"
     questions.write_text(f'{{"version": "{WHOLE}",\n"data": [{{"paragraphs":\n [{{"context": "a {escape}"}}]}}]}}')
     with pytest.raises(UserError, match=rf"a.json:3: {message}"):
@@ -213,11 +216,11 @@ def test_json_whose_escapes_are_no_text_is_refused_with_its_line(tmp_path, escap
 
 def test_escapes_that_are_text_are_read_and_deep_json_is_one_line(tmp_path):
     (tmp_path / "a.jsonl").write_text(f'{{"text": "{WHOLE}"}}\n')
-    assert [row["text"] for _, row in lines.read_json_lines(str(tmp_path / "a.jsonl"))] == ["😀 \\ud83d é 中"]
+    assert [row["text"] for _, row in read_rows(str(tmp_path / "a.jsonl"), Reading())] == ["😀 \\ud83d é 中"]
     for deep in ("[" * 100_000, '{"a": ' + "9" * 10_000 + "}"):
         (tmp_path / "a.jsonl").write_text("{}\n" + deep + "\n")
         with pytest.raises(UserError, match=r"a.jsonl:2: not JSON that can be read"):
-            list(lines.read_json_lines(str(tmp_path / "a.jsonl")))
+            list(read_rows(str(tmp_path / "a.jsonl"), Reading()))
 
 
 def test_what_python_holds_is_checked_as_bytes_are():

@@ -38,7 +38,8 @@ class Pairs:
 
     Attributes:
       languages: of the first and the second file.
-      paths: of the files; or fields of a TFDS data set, `tfds:NAME/CONFIG:SPLIT#FIELD`.
+      paths: of the files; or a field of one (`FILE.jsonl#FIELD`; .json, .csv, .tsv, .parquet, .arrow), or of a data set
+        (`tfds:NAME/CONFIG:SPLIT#FIELD`).
     """
 
     languages: tuple[str, str]
@@ -101,10 +102,17 @@ class Mining:
 
 @dataclass(frozen=True)
 class Text:
-    """Text of a language to measure the language model on: a glob of .txt files, a text a line."""
+    """Text of a language to measure the language model on.
+
+    Attributes:
+      language: its code.
+      path: a glob of .txt files, a text a line, or of files with a field: .jsonl, .json, .csv, .tsv, .parquet, .arrow.
+      field: that holds the text.
+    """
 
     language: str
     path: str
+    field: str = "text"
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from mlm_jax.encode.rows import Arrays, Batch, Shape, pack
 from mlm_jax.encode.run import frame, items_of, make_run
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate.config import Text
-from mlm_jax.lines import read_lines
-from mlm_jax.patterns import matching_files
+from mlm_jax.formats import data_files, read_texts
 from mlm_jax.pretrained import Pretrained
 from mlm_jax.tokenizers import Tokenizer
 from mlm_jax.train.validate import LOST, validation_sums
@@ -61,8 +60,10 @@ def make_measure(pretrained: Pretrained, tokenizer: Tokenizer, mesh: jax.shardin
     )
 
     def measure(text: Text, most: int) -> tuple[dict[str, float], int]:
-        paths = matching_files(text.path)
-        lines = (line for path in paths for _, line in read_lines(path) if line.strip())
+        paths = data_files(text.path)
+        lines = (
+            line for path in paths for _, line in read_texts(path, text.field, naming="Text.field") if line.strip()
+        )
         found = list(itertools.islice(lines, most))
         if not found:
             raise UserError(f"{text.path}: no text there ({text.language})")

@@ -25,9 +25,10 @@ from mlm_jax.fields import differences
 from mlm_jax.files import copy_whole, in_bucket, is_aside, link, make_folder, sync, write_json, write_whole
 from mlm_jax.finetune import run as finetuning
 from mlm_jax.finetune.config import Finetune
-from mlm_jax.finetune.named import PREFIX, local_file
+from mlm_jax.finetune.named import local_file
+from mlm_jax.formats import data_files, read_texts
 from mlm_jax.language_names import same_language
-from mlm_jax.lines import read_json_lines, read_lines
+from mlm_jax.lines import read_lines
 from mlm_jax.lock import locked
 from mlm_jax.mesh import make_mesh
 from mlm_jax.metrics.labels import spearman
@@ -129,25 +130,18 @@ def retrieve(part: Retrieval, embedder: Callable[[int, Pooling], Embed], workdir
 
 
 def read_aligned(pairs: Pairs, workdir: str) -> tuple[list[str], list[str]]:
-    """The sentences of two aligned files, or fields of a TFDS data set (`tfds:NAME/CONFIG:SPLIT#FIELD`).
+    """The sentences of two aligned files, or fields of files or of data sets (`PATH#FIELD`).
 
     Raises:
-      UserError: a file is missing, they have different numbers of lines, or a line is empty.
+      UserError: a file or a field is missing, they have different numbers of lines, or a line is empty.
     """
     sides = []
     for language, path in zip(pairs.languages, pairs.paths, strict=True):
-        if path.startswith(PREFIX):
-            name, _, field = path.partition("#")
-            rows = [row for _, row in read_json_lines(local_file(name, language, workdir))]
-            if not rows or not isinstance(rows[0].get(field), str):
-                raise UserError(
-                    f"{path}: no text in {field or 'no field'}; there are {', '.join(rows[0] if rows else [])}"
-                )
-            side = [row[field] for row in rows]
-        elif Path(path).is_file():
-            side = [line for _, line in read_lines(path)]
-        else:
-            raise UserError(f"{path}: no such file ({'-'.join(pairs.languages)})")
+        name, _, field = (path, "", "") if Path(path).is_file() else path.partition("#")
+        files = data_files(local_file(name, language, workdir))
+        if not files:
+            raise UserError(f"{name}: no such file ({'-'.join(pairs.languages)})")
+        side = [text for file in files for _, text in read_texts(file, field, naming="it in the path: PATH#FIELD")]
         empty = [number for number, line in enumerate(side, 1) if not line.strip()]
         if empty:
             raise UserError(f"{path}:{empty[0]}: empty; line n of one file is the translation of line n of the other")

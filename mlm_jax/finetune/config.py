@@ -27,8 +27,9 @@ class Labelled:
 
     Attributes:
       language: its code.
-      path: a glob of .tsv, .jsonl, CoNLL (.conll, .conllu, .iob2, .txt, …) or SQuAD .json files, which may be compressed (.gz, .bz2, .xz, .zst);
-        or `tfds:NAME/CONFIG:SPLIT`.
+      path: a glob of .tsv, .csv, .jsonl, .json, CoNLL (.conll, .conllu, .iob2, .txt, …) or SQuAD .json files, which may be compressed (.gz,
+        .bz2, .xz, .zst), or .parquet or .arrow; a folder that Hugging Face's `datasets` saved; or `tfds:NAME/CONFIG:SPLIT` or
+        `hf:NAME/CONFIG:SPLIT`.
       first, last: the examples taken, counted from 1 over all files (paragraphs, of SQuAD files); 0: to the end.
       text_language: of the text, where it was translated (translate-test); empty: `language`.
     """
@@ -49,9 +50,9 @@ class Data:
     """Chooses among a model's checkpoints; none: the last is taken."""
     test: tyro.conf.Suppress[tuple[Labelled, ...]] = ()
     columns: tyro.conf.Suppress[tuple[str, ...]] = ()
-    """Names of the columns of .tsv files that have no header."""
+    """Names of the columns of .tsv and .csv files that have no header."""
     text: str = "text"
-    """Column or field of the text, or of the first sentence; of the words, in .jsonl files of tagged words."""
+    """Column or field of the text, or of the first sentence; of the words, in files of tagged words but CoNLL."""
     pair: str = ""
     """Column or field of the second sentence; empty: there is none."""
     label: str = "label"

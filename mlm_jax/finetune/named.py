@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled data that TensorFlow Datasets provides by name (`tfds:NAME/CONFIG:SPLIT`)."""
+"""Labelled data that a library provides by name (`tfds:NAME/CONFIG:SPLIT`, `hf:NAME/CONFIG:SPLIT`)."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ from pathlib import Path
 from etils import epath
 
 from mlm_jax import children
+from mlm_jax.config import is_named
 from mlm_jax.errors import UserError
 from mlm_jax.files import in_bucket, make_folder
-
-PREFIX = "tfds:"
 
 
 def local_file(path: str, language: str, workdir: epath.PathLike) -> str:
     """The file that holds a named split's examples in a language: kept in the workdir, written where it is not yet.
 
     Args:
-      path: of a `Labelled`; what does not begin with tfds: is returned as it is.
+      path: of a `Labelled`; what names no data set is returned as it is.
 
     Raises:
       UserError: it cannot be had.
     """
-    if not path.startswith(PREFIX):
+    if not is_named(path):
         return path
     folder = Path(tempfile.gettempdir(), "mlm_jax_labelled") if in_bucket(workdir) else Path(workdir, "labelled")
-    stem = re.sub(r"[^A-Za-z0-9.+-]+", "_", f"{path.removeprefix(PREFIX)}.{language}")
+    stem = re.sub(r"[^A-Za-z0-9.+-]+", "_", f"{path}.{language}")
     for suffix in (".jsonl", ".json"):
         if (folder / (stem + suffix)).exists():
             return str(folder / (stem + suffix))

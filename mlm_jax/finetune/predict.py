@@ -37,7 +37,8 @@ from mlm_jax.finetune.output import Summary, grouped, record
 from mlm_jax.finetune.tasks import task_kind
 from mlm_jax.finetune.tasks.base import Prediction
 from mlm_jax.finetune.words import SPACES, Place, Splitter, read_splitter
-from mlm_jax.lines import read_lines, uncompressed
+from mlm_jax.formats import WITH_FIELDS, ending
+from mlm_jax.lines import read_lines
 from mlm_jax.metrics.entities import recognise
 from mlm_jax.model.batch import PackedBatch
 from mlm_jax.model.encoder import apply_encoder, compute_dtype
@@ -358,10 +359,9 @@ def read_unlabelled(path: str, config: Finetune) -> list[Example]:
       UserError: there are none, or they are not what the model reads.
     """
     kind = task_kind(config.task)
-    name = uncompressed(path)
-    if name.endswith(".txt"):
+    if ending(path) == ".txt":
         if config.data.pair or kind.from_line("text") is None:
-            raise UserError(f"{path}: the model reads pairs of texts; give a .tsv, .jsonl or SQuAD .json file")
+            raise UserError(f"{path}: the model reads pairs of texts; give a file of {', '.join(WITH_FIELDS)}")
         examples = [
             Example(f"{path}:{number}", line, None, None, str(number))
             for number, line in read_lines(path, config.data.largest_file, option=LARGEST)
@@ -369,7 +369,8 @@ def read_unlabelled(path: str, config: Finetune) -> list[Example]:
         ]
     else:
         examples = [e for group in kind.read_file(path, config.data, labels=False) for e in group]
-    header = "; its first line names the columns" if name.endswith(".tsv") and not config.data.columns else ""
+    table = ending(path) in (".csv", ".tsv") and not config.data.columns
+    header = "; its first line names the columns" if table else ""
     if not examples:
         raise UserError(f"{path}: nothing there to label{header}")
     return examples

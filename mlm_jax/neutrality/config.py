@@ -60,7 +60,7 @@ class WordAlignment:
 
 @dataclass(frozen=True)
 class Quality:
-    """Machine translations and how good people found them: .tsv files with a header.
+    """Machine translations and how good people found them: .tsv or .csv files with a header, .jsonl or .parquet.
 
     Attributes:
       name: in the tables.

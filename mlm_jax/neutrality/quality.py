@@ -11,9 +11,11 @@ from sklearn.linear_model import Ridge
 
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate.retrieval import normalise
-from mlm_jax.lines import read_table
+from mlm_jax.formats import read_rows
+from mlm_jax.lines import LARGEST_FILE
 from mlm_jax.metrics.labels import pearson, spearman
 from mlm_jax.neutrality.config import Quality
+from mlm_jax.rows import Reading
 
 
 @dataclass(frozen=True)
@@ -33,20 +35,20 @@ def read_judged(path: str, part: Quality) -> Judged:
       UserError: no such column, an empty sentence, or a score that is not a number.
     """
     source, translation, score, places = [], [], [], []
-    for where, row in read_table(path, ()):
+    for where, row in read_rows(path, Reading(most=LARGEST_FILE)):
         for column in (part.source, part.translation, part.score):
             if column not in row:
                 raise UserError(f"{where}: no column {column}; there are {', '.join(row)}")
-            if not row[column].strip():
+            if row[column] is None or not str(row[column]).strip():
                 raise UserError(f"{where}: {column} is empty; remove the line")
         try:
             value = float(row[part.score])
-        except ValueError as e:
+        except (ValueError, TypeError) as e:
             raise UserError(f"{where}: {part.score} is {row[part.score]!r}, not a number") from e
         if not math.isfinite(value):
             raise UserError(f"{where}: {part.score} is {value}, not a finite number")
-        source.append(row[part.source])
-        translation.append(row[part.translation])
+        source.append(str(row[part.source]))
+        translation.append(str(row[part.translation]))
         score.append(value)
         places.append(where)
         if len(score) == part.most:

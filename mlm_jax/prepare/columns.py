@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 
+from mlm_jax import config as cfg
 from mlm_jax import console
 from mlm_jax.errors import UserError
+from mlm_jax.formats import ending
 from mlm_jax.language_names import folded, same_language
-from mlm_jax.lines import read_lines
+from mlm_jax.lines import at_line
+from mlm_jax.prepare.slices import Pair
+from mlm_jax.rows import Reading, Rows, chunks, comma_cells
 
 LOOKED_AT = 500  # lines
 MOST = 0.95  # of a column's cells, by which it is of a kind
@@ -62,15 +67,38 @@ def _says(code: str, language: str, pair: Sequence[str]) -> bool:
     return same_language(code, language)
 
 
+def is_comma(path: str) -> bool:
+    """Whether a table is a CSV file; other tables have tabs between their columns, and in them quotation marks are text."""
+    return ending(path) == ".csv"
+
+
+def read_cells(path: str) -> Iterator[tuple[Callable[[], str], list[str]]]:
+    """Rows of a table that are not blank: (place of the row, FILE:LINE, on demand; cells).
+
+    Raises:
+      UserError: what the reader of its lines refuses.
+    """
+    if is_comma(path):
+        for number, cells in comma_cells(path, Reading()):
+            yield partial(at_line, path, number), cells
+        return
+    for chunk in chunks(path, Reading()):
+        for i, line in enumerate(chunk.lines):
+            if line.strip():
+                yield partial(chunk.place, i), line.split("\t")
+
+
 def find_columns(path: str, languages: Sequence[str]) -> tuple[int, int]:
     """The columns of the first and of the second language's sentences, counted from 1, by a look at the first lines.
 
     Raises:
       UserError: there are not two columns of text, or codes beside them are of other languages.
     """
-    rows = [line.split("\t") for _, line in islice(read_lines(path), LOOKED_AT) if line.strip()]
+    rows = [cells for _, cells in islice(read_cells(path), LOOKED_AT)]
     if not rows or len(rows[0]) < 2:
-        raise UserError(f"{path}:1: no tab; a TSV needs two columns, a sentence each")
+        raise UserError(
+            f"{path}:1: no {'comma' if is_comma(path) else 'tab'}; a table needs two columns, a sentence each"
+        )
     named = heading(rows[0], languages)
     # Codes on every line are no headings.
     if named is not None and not (len(rows) > 1 and heading(rows[1], languages) == named):
@@ -101,6 +129,40 @@ def find_columns(path: str, languages: Sequence[str]) -> tuple[int, int]:
             f"{path}: {languages[0]} in column {first + 1} and {languages[1]} in column {second + 1} of {width}"
         )
     return first + 1, second + 1
+
+
+def one_line(text: str) -> str:
+    """A text on one line, without double spaces."""
+    return " ".join(text.split())
+
+
+def row_pairs(parts: Iterable[Rows], parallel: cfg.Parallel) -> Iterator[list[Pair]]:
+    """Sentence pairs of rows with fields, without those that have an empty side.
+
+    Raises:
+      UserError: no fields are named by the languages, or they have something else than text.
+    """
+    within, fields = "", parallel.fields
+    for part in parts:
+        if not fields and part.rows:
+            within, fields = _find_fields(part, parallel)
+        if within:
+            part = Rows([row.get(within) or {} for row in part.rows], part.place)
+        sides = ([one_line(part.text(i, field, "Parallel.fields")) for field in fields] for i in range(len(part.rows)))
+        yield [(first, second) for first, second in sides if first and second]
+
+
+def _find_fields(part: Rows, parallel: cfg.Parallel) -> tuple[str, tuple[str, ...]]:
+    """The field that holds the sentences' ("": the row itself) and theirs, by the first row."""
+    row = part.rows[0]
+    for within, found in [("", row), *((name, value) for name, value in row.items() if isinstance(value, dict))]:
+        names = list(found)
+        if (at := heading(names, parallel.languages)) is not None:
+            return within, (names[at[0]], names[at[1]])
+    first, second = parallel.languages
+    raise UserError(
+        f"{part.place(0)}: no fields of {first} and {second} (there are {', '.join(row)}); set Parallel.fields"
+    )
 
 
 def are_quoted(cells: Sequence[str]) -> bool:

@@ -20,13 +20,14 @@ import numpy as np
 from etils import epath
 
 from mlm_jax import config as cfg
+from mlm_jax import storage
 from mlm_jax.files import write_whole
-from mlm_jax.lines import uncompressed
+from mlm_jax.formats import unpacked
 from mlm_jax.overlap import text_hash
 from mlm_jax.prepare.pool import run_all
 from mlm_jax.prepare.sentence_pairs import sentences
 from mlm_jax.prepare.slices import Pair, Slice, sides_of
-from mlm_jax.prepare.sources import language_slices, pair_slices, read_texts
+from mlm_jax.prepare.sources import kind_of, language_slices, pair_slices, read_texts
 from mlm_jax.prepare.tally import Tally
 from mlm_jax.stored import read_arrays
 
@@ -178,10 +179,9 @@ def _is_small(slices: Sequence[Slice[Any]]) -> bool:
     """Whether a stream divides by hash and is quickly counted."""
     paths = {path for text in slices for path in text.paths}
     named = {path for path in paths if cfg.is_named(path)}
-    if any(text.part != "both" for text in slices) or any(not path.startswith("sample:") for path in named):
+    if any(text.part != "both" for text in slices) or any(not kind_of(path).small for path in named):
         return False
-    # Text is some four times as long as its compressed file.
-    size = sum((1 if uncompressed(path) == path else 4) * epath.Path(path).stat().length for path in paths - named)
+    size = sum(unpacked(path) * storage.size(path) for path in paths - named)
     return size < SMALL
 
 

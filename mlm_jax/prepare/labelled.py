@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled examples of TensorFlow Datasets → a file that fine-tuning reads: python -m mlm_jax.prepare.labelled PATH LANGUAGE OUT"""
+"""Labelled examples that a library has by name → a file that fine-tuning reads: python -m mlm_jax.prepare.labelled PATH LANGUAGE OUT"""
 
 from __future__ import annotations
 
@@ -25,11 +25,30 @@ TYDI_QA = {
 def write_examples(path: str, language: str, out: str) -> None:
     """Write a split as a SQuAD file (OUT.json) where it holds questions on contexts, as JSON lines (OUT.jsonl) elsewhere.
 
+    Args:
+      path: `tfds:NAME[/CONFIG]:SPLIT`, the split as the library has it (`train`, `validation[:1000]`).
+
+    Raises:
+      UserError: no such data set, split or language, or it cannot be downloaded.
+    """
+    from mlm_jax.prepare.sources import KINDS, kind_of  # whose table has this module's function
+
+    read = kind_of(path).examples
+    if read is None:
+        kinds = ", ".join(f"{name}:" for name, kind in KINDS.items() if kind.examples)
+        raise UserError(f"{path}: no labelled examples are read from this kind of source; there are {kinds} and files")
+    fields, rows = read(path, language)
+    if {"context", "question", "answers"} <= fields:
+        write_whole(epath.Path(f"{out}.json"), json.dumps({"data": [{"paragraphs": paragraphs(rows)}]}))
+    else:
+        write_whole(epath.Path(f"{out}.jsonl"), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def tfds_examples(path: str, language: str) -> tuple[set[str], Iterator[dict[str, Any]]]:
+    """Fields and rows of a TFDS split.
+
     Of fields that hold translations, the language's; of TyDi QA's training questions, those in the language. Class labels
     are written by their names.
-
-    Args:
-      path: `tfds:NAME[/CONFIG]:SPLIT`, the split as TFDS has it (`train`, `validation[:1000]`).
 
     Raises:
       UserError: no such data set, split or language, or it cannot be downloaded.
@@ -51,10 +70,7 @@ def write_examples(path: str, language: str, out: str) -> None:
         for row in tfds.as_numpy(data)
         if not begin or row["id"].decode().startswith(begin)
     )
-    if {"context", "question", "answers"} <= set(features):
-        write_whole(epath.Path(f"{out}.json"), json.dumps({"data": [{"paragraphs": paragraphs(rows)}]}))
-    else:
-        write_whole(epath.Path(f"{out}.jsonl"), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return set(features), rows
 
 
 def readable(value: Any, feature: Any, language: str, where: str) -> Any:

@@ -52,25 +52,27 @@ def named_documents(
     import seqio
     import tensorflow_datasets as tfds
 
+    fields = cfg.fields_of(source.field)
     if source.path.startswith("tfds:"):
         builder = builder_of(source.path)
-        _check_field(source, builder.info.features)
+        _check_fields(source, builder.info.features)
         part = tfds.even_splits(split, n=count)[index] if count > 1 else split
         batches = builder.as_dataset(split=part, shuffle_files=False).batch(BATCH).as_numpy_iterator()
     else:
         task = _task(source)
         shard = seqio.ShardInfo(index, count) if count > 1 else None
         dataset = task.get_dataset(sequence_length=None, split=split, shuffle=False, shard_info=shard, num_epochs=1)
-        _check_field(source, dataset.element_spec)
+        _check_fields(source, dataset.element_spec)
         # Only the text: the other features may not batch.
-        texts = dataset.map(lambda example: {source.field: example[source.field]})
+        texts = dataset.map(lambda example: {field: example[field] for field in fields})
         batches = texts.batch(BATCH).as_numpy_iterator()
     for batch in batches:
-        if (size := max(map(len, batch[source.field]))) > longest:
+        documents = [b"\n".join(values) for values in zip(*(batch[field] for field in fields), strict=True)]
+        if (size := max(map(len, documents))) > longest:
             raise UserError(
                 f"{source.path}: a document of {size:,} bytes, {longest:,} are the most; cut it up, or raise data.longest_document"
             )
-        yield [text for value in batch[source.field] if (text := tidy(_text(value, source.path)))]
+        yield [text for value in documents if (text := tidy(_text(value, source.path)))]
 
 
 def _text(value: bytes, path: str) -> str:
@@ -137,15 +139,16 @@ def _pair_field(source: cfg.Parallel, features: Any) -> str | None:
     )
 
 
-def _check_field(source: cfg.Source, features: Any) -> None:
-    if source.field not in features:
-        raise UserError(f"{source.path}: no field {source.field!r}; it has {', '.join(features)}; set Source.field")
-    dtype = getattr(features[source.field], "dtype", None)
-    if getattr(dtype, "name", str(dtype)) not in ("string", "object", "str", "bytes") and "str" not in str(dtype):
-        raise UserError(
-            f"{source.path}: field {source.field!r} holds {dtype}, not text; name a text field (SeqIO keeps the text "
-            "of a tokenised feature as NAME_pretokenized)"
-        )
+def _check_fields(source: cfg.Source, features: Any) -> None:
+    for field in cfg.fields_of(source.field):
+        if field not in features:
+            raise UserError(f"{source.path}: no field {field!r}; it has {', '.join(features)}; set Source.field")
+        dtype = getattr(features[field], "dtype", None)
+        if getattr(dtype, "name", str(dtype)) not in ("string", "object", "str", "bytes") and "str" not in str(dtype):
+            raise UserError(
+                f"{source.path}: field {field!r} holds {dtype}, not text; name a text field (SeqIO keeps the text "
+                "of a tokenised feature as NAME_pretokenized)"
+            )
 
 
 @cache
@@ -212,7 +215,7 @@ def _slices(source: cfg.Source, data: cfg.Data) -> list[Slice[cfg.Source]]:
     return found
 
 
-def _pair_slices(parallel: cfg.Parallel) -> list[Slice[cfg.Parallel]]:
+def _pair_slices(parallel: cfg.Parallel, data: cfg.Data) -> list[Slice[cfg.Parallel]]:
     count = pair_shard_count(parallel)
     return [Slice(parallel, "both", parallel.paths, index=i, count=count) for i in range(count)]
 

@@ -95,7 +95,7 @@ def _slices(source: cfg.Source, data: cfg.Data) -> list[Slice[cfg.Source]]:
     return [Slice(source, "both", (source.path,))]
 
 
-def _pair_slices(parallel: cfg.Parallel) -> list[Slice[cfg.Parallel]]:
+def _pair_slices(parallel: cfg.Parallel, data: cfg.Data) -> list[Slice[cfg.Parallel]]:
     if parallel.paths != (PATH,):
         raise UserError(f"data.parallel: {' and '.join(parallel.paths)}: no such sample; there is {PATH}")
     return [Slice(parallel, "both", parallel.paths)]
@@ -107,4 +107,5 @@ SAMPLE = SourceKind(
     pair_slices=_pair_slices,
     pairs=lambda part: iter([sample_pairs(*part.source.languages)]),
     languages=sample_languages,
+    small=True,
 )

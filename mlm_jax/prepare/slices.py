@@ -7,11 +7,11 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
-
-from etils import epath
+from typing import Any, Generic, Literal, TypeVar
 
 from mlm_jax import config as cfg
+from mlm_jax import storage
+from mlm_jax.formats import known_format
 from mlm_jax.lines import LONGEST_LINE
 
 S = TypeVar("S", cfg.Source, cfg.Parallel)
@@ -32,7 +32,7 @@ class Slice(Generic[S]):
       part: what its documents are for; "both" divides them by their hash.
       fraction: of them that is then held out.
       paths: the file; two for aligned parallel files; or the data set's name.
-      start, end: bytes of a plain file.
+      start, end: of a file, in the unit of its format: bytes, or row groups.
       longest: bytes that a document may have.
       index, count: which of how many shards, for data sets.
     """
@@ -48,14 +48,15 @@ class Slice(Generic[S]):
     longest: int = LONGEST_LINE
 
     def __str__(self) -> str:
-        where = f" bytes {self.start:,} to {self.end:,}" if self.start else ""
+        found = known_format(self.paths[0])
+        where = f" {found.unit if found else 'bytes'} {self.start:,} to {self.end:,}" if self.start else ""
         shard = f" shard {self.index} of {self.count}" if self.count > 1 else ""
         return " and ".join(self.paths) + where + shard
 
     def fingerprint(self) -> str:
         """A hash that changes when what would be read does: the slice, or its files' sizes and times."""
-        files = [path.stat() for path in map(epath.Path, self.paths) if path.exists()]
-        found = [(s.length, s.mtime) for s in files]
+        named = cfg.is_named(self.paths[0])
+        found = [storage.stamp(path) for path in self.paths if not named and storage.exists(path)]
         return hashlib.sha256(repr((dataclasses.asdict(self), found)).encode()).hexdigest()
 
 
@@ -68,10 +69,15 @@ class SourceKind:
       documents: of a slice, in batches and in a fixed order; text without line breaks at its ends, never empty.
       pair_slices, pairs: the same for sentence pairs, without those that have an empty side; None: there are none of this kind.
       languages: what the language "*" stands for; None: "*" needs a path with {language}.
+      examples: for fine-tuning, of a path with its split and of a language: the names of the fields, and the rows as JSON has them;
+        None: there are none of this kind.
+      small: whether the documents are counted in a moment.
     """
 
     slices: Callable[[cfg.Source, cfg.Data], list[Slice[cfg.Source]]]
     documents: Callable[[Slice[cfg.Source]], Iterator[list[str]]]
-    pair_slices: Callable[[cfg.Parallel], list[Slice[cfg.Parallel]]] | None = None
+    pair_slices: Callable[[cfg.Parallel, cfg.Data], list[Slice[cfg.Parallel]]] | None = None
     pairs: Callable[[Slice[cfg.Parallel]], Iterator[list[Pair]]] | None = None
     languages: Callable[[], list[str]] | None = None
+    examples: Callable[[str, str], tuple[set[str], Iterator[dict[str, Any]]]] | None = None
+    small: bool = False

@@ -10,10 +10,10 @@ from typing import Any
 
 from mlm_jax import config as cfg
 from mlm_jax import console
-from mlm_jax.errors import UserError
+from mlm_jax.errors import UserError, did_you_mean
 from mlm_jax.language_names import folded
 from mlm_jax.patterns import matching_files
-from mlm_jax.prepare import named, sample, text
+from mlm_jax.prepare import hub, labelled, named, sample, text
 from mlm_jax.prepare.slices import Pair, Slice, SourceKind
 
 # A code that a file may be named by: two or three letters, and after - or _ a script, a region or a variant (zh, zho-CN, en_GB, sr-Latn,
@@ -25,13 +25,31 @@ NO_CODE = re.compile(
     "|valid|validation"
 )
 
-# By what stands before the colon of a source's path. What none of them has is a file.
-KINDS: dict[str, SourceKind] = {"tfds": named.TFDS, "seqio": named.SEQIO, "sample": sample.SAMPLE}
+# By what stands before the colon of a path that names a data set. Other paths are files.
+KINDS: dict[str, SourceKind] = {
+    "tfds": dataclasses.replace(named.TFDS, examples=labelled.tfds_examples),
+    "seqio": named.SEQIO,
+    "hf": hub.HUB,
+    "sample": sample.SAMPLE,
+}
 
 
 def kind_of(path: str) -> SourceKind:
-    """The kind of source that a path is of."""
-    return KINDS.get(path.partition(":")[0], text.FILES)
+    """The kind of source that a path is of.
+
+    Raises:
+      UserError: it is none of those there are.
+    """
+    if not cfg.is_named(path):
+        return text.FILES
+    prefix = path.partition(":")[0]
+    if prefix not in KINDS:
+        kinds = [f"{name}:" for name in KINDS]
+        raise UserError(
+            f"{path}: no file, and no kind of source is called {prefix}:{did_you_mean(f'{prefix}:', kinds)}; there are {', '.join(kinds)} "
+            "and files"
+        )
+    return KINDS[prefix]
 
 
 def language_slices(data: cfg.Data) -> dict[str, list[Slice[cfg.Source]]]:
@@ -60,11 +78,17 @@ def _resolve(source: cfg.Source) -> Iterator[cfg.Source]:
     languages = kind_of(source.path).languages
     if source.language == "*" and languages is not None:
         yield from (dataclasses.replace(source, language=language) for language in languages())
+    elif cfg.is_named(source.path):
+        if source.language == "*":
+            raise UserError(
+                f"data.sources: language '*' with path {source.path}; name each language, with a source of its own"
+            )
+        yield dataclasses.replace(source, path=source.path.replace("{language}", source.language))
     elif "{language}" in source.path:
         pattern = re.escape(source.path).replace(r"\{language\}", "(?P<language>[^/]+)", 1)
         pattern = pattern.replace(r"\{language\}", "(?P=language)").replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
         matches = [re.fullmatch(pattern, path) for path in matching_files(source.path.replace("{language}", "*"))]
-        found = sorted({m["language"] for m in matches if m})
+        found = _without_removed(source.path, sorted({m["language"] for m in matches if m}))
         if source.language != "*":
             found = [language for language in found if language == source.language]
         if not found:
@@ -84,6 +108,14 @@ def _resolve(source: cfg.Source) -> Iterator[cfg.Source]:
         )
     else:
         yield source
+
+
+def _without_removed(path: str, names: list[str]) -> list[str]:
+    """The names without those of what filters removed, which FineWeb-2 has in folders beside the languages' own (swh_Latn_removed)."""
+    removed = [name for name in names if name.endswith("_removed")]
+    if removed:
+        console.say(f"{path}: left out, as text that was removed: {', '.join(removed)}")
+    return [name for name in names if name not in removed]
 
 
 def is_code(name: str) -> bool:
@@ -138,7 +170,7 @@ def pair_slices(data: cfg.Data) -> dict[tuple[str, str], list[Slice[cfg.Parallel
         find = kind_of(parallel.paths[0]).pair_slices
         if find is None:
             raise UserError(f"data.parallel: {parallel.paths[0]}: sentence pairs are not read from this kind of source")
-        slices[pair] = find(parallel)
+        slices[pair] = find(parallel, data)
     return dict(sorted(slices.items()))
 
 

@@ -4,20 +4,33 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from etils import epath
 
 from mlm_jax import config as cfg
+from mlm_jax import storage
 from mlm_jax.errors import UserError
-from mlm_jax.lines import LONGEST_LINE, UNPACK, Chunk, parse_json, read_chunks, uncompressed
-from mlm_jax.patterns import matching_files
-from mlm_jax.prepare.columns import are_quoted, find_columns, heading, unquote
+from mlm_jax.formats import Range, data_files, ending, format_of, has_fields
+from mlm_jax.lines import LONGEST_LINE, Chunk, cut_lines, read_chunks, uncompressed
+from mlm_jax.prepare.columns import (
+    are_quoted,
+    find_columns,
+    heading,
+    is_comma,
+    one_line,
+    read_cells,
+    row_pairs,
+    unquote,
+)
 from mlm_jax.prepare.slices import Pair, Slice, SourceKind
+from mlm_jax.rows import Reading
 
-FORMATS = (".txt", ".jsonl")
+LONGEST = "data.longest_document"
+PAIRS = 10_000  # rows of a table at a time
 # Names of what lies beside text in a folder: of a pattern's files that is hardly meant.
 STRAY = re.compile(
     r"(readme|licen[cs]e|copying|copyright|notice|changes|changelog|authors|manifest|requirements)\b.*|copy of .*"
@@ -27,25 +40,35 @@ STRAY = re.compile(
 
 
 def read_file_documents(
-    file: str, documents: str, field: str, start: int = 0, end: int | None = None, longest: int = LONGEST_LINE
+    file: str,
+    documents: str,
+    field: str | Sequence[str],
+    start: int = 0,
+    end: int | None = None,
+    longest: int = LONGEST_LINE,
 ) -> Iterator[list[str]]:
     """The documents that begin in a range of a file, in batches, without those that are only white space.
 
     Args:
-      file: .txt or .jsonl, plain or compressed.
+      file: of a format of `FORMATS`.
       documents: "line" or "paragraph", for .txt.
-      field: of JSON lines, that holds the text.
-      start, end: bytes; the whole file unless given.
+      field: that holds the text, elsewhere; several are joined by line ends.
+      start, end: in the format's unit; the whole file unless given.
       longest: bytes of a document. A longer paragraph is cut at a line's end into several.
 
     Raises:
-      UserError: with file and line: what `read_chunks` refuses, a line of over `longest` bytes among them, and a line that is not JSON or lacks the field.
+      UserError: with file and line: what the format's reader refuses, a line of over `longest` bytes among it, and a row that lacks a field.
     """
-    chunks = read_chunks(file, start, end, longest, option="data.longest_document")
-    if uncompressed(file).endswith(".jsonl"):
-        for chunk in chunks:
-            yield _json_documents(field, chunk)
-    elif documents == "line":
+    read = format_of(file).rows
+    if read is not None:
+        fields = cfg.fields_of(field)
+        reading = Reading(start, end, fields, longest=longest, option=LONGEST)
+        for part in read(file, reading):
+            found = ([part.text(i, name) for name in fields] for i in range(len(part.rows)))
+            yield [text for texts in found if (text := tidy("\n".join(texts)))]
+        return
+    chunks = read_chunks(file, start, end, longest, option=LONGEST)
+    if documents == "line":
         for chunk in chunks:
             yield [text for line in chunk.lines if (text := line.strip())]
     else:
@@ -55,20 +78,6 @@ def read_file_documents(
 def tidy(text: str) -> str:
     """A document's lines without blank ones and without double spaces: lines may be sentences, so they stay."""
     return "\n".join(tidied for line in text.splitlines() if (tidied := " ".join(line.split())))
-
-
-def _json_documents(field: str, chunk: Chunk) -> list[str]:
-    found = []
-    for i, line in enumerate(chunk.lines):
-        if line.strip():
-            value = parse_json(line, chunk.place, i)
-            text = value.get(field) if isinstance(value, dict) else None
-            if not isinstance(text, str):
-                has = ", ".join(value) if isinstance(value, dict) else type(value).__name__
-                raise UserError(f"{chunk.place(i)}: no text in field {field!r} (the line has {has}); set Source.field")
-            if text := tidy(text):
-                found.append(text)
-    return found
 
 
 def _paragraphs(chunks: Iterator[Chunk], longest: int) -> Iterator[list[str]]:
@@ -91,29 +100,10 @@ def _paragraphs(chunks: Iterator[Chunk], longest: int) -> Iterator[list[str]]:
         yield ["\n".join(current)]
 
 
-def cut_file(file: str, documents: str, size: int) -> list[tuple[int, int | None]]:
-    """Ranges of about `size` bytes that a plain file can be read in, each beginning with a document.
-
-    A compressed file is one range, as it cannot be entered in the middle.
-    """
-    if uncompressed(file) != file:
-        return [(0, None)]
-    path = epath.Path(file)
-    length = path.stat().length
-    starts = [0]
-    with path.open("rb") as stream:
-        while starts[-1] + size < length:
-            stream.seek(starts[-1] + size)
-            # To the end of a line, or of a blank one after it.
-            line = stream.readline(LONGEST_LINE + 1)
-            while line and documents == "paragraph":
-                line = stream.readline(LONGEST_LINE + 1)
-                if not line.strip():
-                    break
-            if stream.tell() >= length:
-                break
-            starts.append(stream.tell())
-    return list(zip(starts, [*starts[1:], length], strict=True))
+def cut_file(file: str, documents: str, size: int) -> list[Range]:
+    """Ranges of about `size` bytes that a file can be read in, each beginning with a document; none where it has no rows."""
+    found = format_of(file)
+    return found.cut(file, size) if found.rows or documents == "line" else cut_lines(file, size, at_blank=True)
 
 
 def _slices(source: cfg.Source, data: cfg.Data) -> list[Slice[cfg.Source]]:
@@ -124,9 +114,10 @@ def _slices(source: cfg.Source, data: cfg.Data) -> list[Slice[cfg.Source]]:
 def _file_slices(
     source: cfg.Source, pattern: str, part: Literal["train", "validation", "both"], data: cfg.Data
 ) -> list[Slice[cfg.Source]]:
-    files = matching_files(pattern)
+    files = data_files(pattern)
     if not files:
         raise UserError(f"data.sources: language {source.language}: no file matches {pattern}; check the path")
+    found = []
     for file in files:
         if file != pattern and (STRAY.fullmatch(epath.Path(file).name) or uncompressed(file) in set(files) - {file}):
             twice = "" if STRAY.fullmatch(epath.Path(file).name) else f" beside {uncompressed(file)}"
@@ -134,18 +125,12 @@ def _file_slices(
                 f"data.sources: language {source.language}: {pattern} takes {file}{twice} for text; move it away, or give a path that "
                 "leaves it out"
             )
-        if not uncompressed(file).endswith(FORMATS):
-            packed = ", ".join(UNPACK)
-            raise UserError(
-                f"{file}: not a format that is read; name it .txt or .jsonl, and then {packed} if compressed"
-            )
-        if epath.Path(file).stat().length == 0:
+        format_of(file)
+        ranges = cut_file(file, source.documents, data.shard_bytes) if storage.size(file) else []
+        if not ranges:
             raise UserError(f"{file}: empty; remove it, or give the language some text")
-    return [
-        Slice(source, part, (file,), start, end, longest=data.longest_document)
-        for file in files
-        for start, end in cut_file(file, source.documents, data.shard_bytes)
-    ]
+        found += [Slice(source, part, (file,), start, end, longest=data.longest_document) for start, end in ranges]
+    return found
 
 
 def _documents(part: Slice[cfg.Source]) -> Iterator[list[str]]:
@@ -153,44 +138,71 @@ def _documents(part: Slice[cfg.Source]) -> Iterator[list[str]]:
     return read_file_documents(part.paths[0], source.documents, source.field, part.start, part.end, part.longest)
 
 
-def _pair_slices(parallel: cfg.Parallel) -> list[Slice[cfg.Parallel]]:
-    for path in parallel.paths:
-        if not epath.Path(path).exists() or epath.Path(path).stat().length == 0:
-            raise UserError(f"data.parallel: {path}: no such file, or empty; check the path")
-    if len(parallel.paths) == 1:
-        columns = parallel.columns or find_columns(parallel.paths[0], parallel.languages)
-        if len(columns) != 2 or min(columns) < 1:
-            raise UserError(f"data.parallel: {parallel.paths[0]}: columns {columns}; name two, counted from 1")
-        parallel = dataclasses.replace(parallel, columns=columns)
-    return [Slice(parallel, "both", parallel.paths)]
+def _pair_slices(parallel: cfg.Parallel, data: cfg.Data) -> list[Slice[cfg.Parallel]]:
+    if len(parallel.paths) == 2:
+        for path in parallel.paths:
+            if has_fields(path):
+                raise UserError(
+                    f"data.parallel: {path}: aligned files have a sentence a line; give a file with both sides alone"
+                )
+            if not storage.exists(path) or storage.size(path) == 0:
+                raise UserError(f"data.parallel: {path}: no such file, or empty; check the path")
+        return [Slice(parallel, "both", parallel.paths)]
+    files = data_files(parallel.paths[0])
+    if not files or not all(storage.size(file) for file in files):
+        raise UserError(f"data.parallel: {parallel.paths[0]}: no such file, or empty; check the path")
+    found: list[Slice[cfg.Parallel]] = []
+    for file in files:
+        if _is_table(file, parallel):
+            columns = parallel.columns or find_columns(file, parallel.languages)
+            if len(columns) != 2 or min(columns) < 1:
+                raise UserError(f"data.parallel: {file}: columns {columns}; name two, counted from 1")
+            found.append(Slice(dataclasses.replace(parallel, columns=columns), "both", (file,)))
+        else:
+            ranges = format_of(file).cut(file, data.shard_bytes)
+            found += [Slice(parallel, "both", (file,), start, end) for start, end in ranges]
+    if not found:
+        raise UserError(f"data.parallel: {parallel.paths[0]}: no rows; give it some text")
+    return found
+
+
+def _is_table(file: str, parallel: cfg.Parallel) -> bool:
+    """Whether the sentences of a file are in columns that go by number; elsewhere in fields, by name."""
+    return not parallel.fields and (ending(file) in (".csv", ".tsv") or not has_fields(file))
 
 
 def _pairs(part: Slice[cfg.Parallel]) -> Iterator[list[Pair]]:
     if len(part.source.paths) == 2:
         yield from _aligned(*part.source.paths)
         return
+    (file,) = part.paths
+    if not _is_table(file, part.source):
+        read = format_of(file).rows
+        if read is None:
+            raise UserError(f"data.parallel: {file}: has lines and no fields; leave Parallel.fields out")
+        yield from row_pairs(read(file, Reading(part.start, part.end)), part.source)
+        return
     first, second = (column - 1 for column in part.source.columns)
     width, quoted = 0, None
-    for chunk in read_chunks(part.source.paths[0]):
+    plain = one_line if is_comma(file) else str.strip
+    rows = read_cells(file)
+    while part_of_rows := list(itertools.islice(rows, PAIRS)):
         batch = []
-        for i, line in enumerate(chunk.lines):
-            cells = line.split("\t")
-            if not line.strip():
-                continue
+        for place, cells in part_of_rows:
             if len(cells) != (width or len(cells)) or len(cells) <= max(first, second):
-                found = f"{len(cells)} columns" if len(cells) > 1 else "no tab, so one column"
+                between = "comma" if is_comma(file) else "tab"
+                found = f"{len(cells)} columns" if len(cells) > 1 else f"no {between}, so one column"
                 raise UserError(
-                    f"{chunk.place(i)}: {found}, not {width or max(first, second) + 1}; mend the line, or set "
-                    "Parallel.columns"
+                    f"{place()}: {found}, not {width or max(first, second) + 1}; mend the line, or set Parallel.columns"
                 )
             if not width and heading((cells[first], cells[second]), part.source.languages):
                 width = len(cells)
                 continue
             width = len(cells)
-            batch.append((cells[first].strip(), cells[second].strip()))
-        if quoted is None:
-            quoted = [are_quoted([pair[i] for pair in batch]) for i in (0, 1)]
-        batch = [(unquote(a, quoted[0]), unquote(b, quoted[1])) for a, b in batch]
+            batch.append((plain(cells[first]), plain(cells[second])))
+        if not is_comma(file):  # whose reader takes the marks away
+            quoted = quoted or [are_quoted([pair[i] for pair in batch]) for i in (0, 1)]
+            batch = [(unquote(a, quoted[0]), unquote(b, quoted[1])) for a, b in batch]
         yield [pair for pair in batch if all(pair)]
 
 

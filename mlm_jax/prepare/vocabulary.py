@@ -127,16 +127,14 @@ def draw_sample(
     share = {language: int(rate * budget) for language, rate in zip(slices, rates.tolist(), strict=True)}
 
     keyed: dict[str, list[tuple[float, str]]] = {language: [] for language in slices}
-    # Keep a little more than the share of each slice, so that chance cannot leave it unfilled.
-    arguments = [
-        (
-            text,
-            held_out,
-            f"{config.seed}/{language}/{text}",
-            min(1.0, 1.2 * share[language] / bytes_of[language] + 1e-4),
-        )
-        for language, text in jobs
-    ]
+    # Keep a little more than the share of each slice, so that chance cannot leave it unfilled. Keys go by a slice's number and not by
+    # its file's name: the same text makes the same vocabulary, wherever it lies and in whatever format.
+    count = Counter[str]()
+    arguments = []
+    for language, text in jobs:
+        below = min(1.0, 1.2 * share[language] / bytes_of[language] + 1e-4)
+        arguments.append((text, held_out, f"{config.seed}/{language}/{count[language]}", below))
+        count[language] += 1
     drawn = run_all(_draw, arguments, workers, "drawing the vocabulary's sample", lambda j: str(j[0]))
     # In the order of the slices and not of the processes.
     for number, found in sorted(drawn, key=lambda result: result[0]):

@@ -229,3 +229,21 @@ def test_configs_that_cannot_work(tmp_path, changes, message):
 def test_the_config_stored_is_the_config(tmp_path):
     config = suite(tmp_path)
     assert as_type(Evaluate, json.loads(cfg.config_to_json(config))) == config
+
+
+def test_aligned_sentences_and_text_are_fields_of_files_too(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = [{"de": "Wasser", "en": "water, or\nrain"}, {"de": "Haus", "en": "house"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("de", "en"), *(row.values() for row in rows)])
+    for name in ("a.parquet", "a.jsonl", "a.csv"):
+        pairs = Pairs(("de", "en"), (f"{tmp_path}/{name}#de", f"{tmp_path}/{name}#en"))
+        assert runs.read_aligned(pairs, str(tmp_path)) == (["Wasser", "Haus"], ["water, or\nrain", "house"])
+    with pytest.raises(
+        UserError, match=r"no text in field 'fr' \(there are de, en\).*; set it in the path: PATH#FIELD"
+    ):
+        runs.read_aligned(Pairs(("fr", "en"), (f"{tmp_path}/a.csv#fr", f"{tmp_path}/a.csv#en")), str(tmp_path))
+    (tmp_path / "b#c.txt").write_text("one\n")
+    assert runs.read_aligned(Pairs(("de", "en"), (f"{tmp_path}/b#c.txt",) * 2), str(tmp_path)) == (["one"], ["one"])

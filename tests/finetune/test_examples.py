@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labelled files: what is read, and the one line that bad input gets."""
 
+import csv
 import dataclasses
 import gzip
 import json
@@ -41,6 +42,62 @@ def test_json_lines_gz_and_globs(tmp_path):
     (tmp_path / "2.jsonl").write_text(json.dumps({"text": "hello", "label": 0}) + "\n\n")
     found = CLASSIFY.read_examples(Labelled("hi", str(tmp_path / "*.jsonl*")), Data())
     assert [(e.first, e.label) for e in found] == [("नमस्ते", "1"), ("hello", "0")]
+
+
+def test_the_same_examples_in_every_format(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = [{"text": 'said, "no"', "label": "a"}, {"text": "two\nlines", "label": "b"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *(row.values() for row in rows)])
+    with gzip.open(tmp_path / "b.csv.gz", "wt") as file:
+        csv.writer(file).writerows(row.values() for row in rows)
+    for name, columns in (
+        ("a.parquet", ()),
+        ("a.json", ()),
+        ("a.jsonl", ()),
+        ("a.csv", ()),
+        ("b.csv.gz", ("text", "label")),
+    ):
+        found = CLASSIFY.read_examples(Labelled("en", str(tmp_path / name)), Data(columns=columns))
+        assert [(e.first, e.label) for e in found] == [(row["text"], row["label"]) for row in rows], name
+        assert found[0].where.startswith(f"{tmp_path / name}:") and found[0].key.isdecimal()
+    tagged_rows = {"text": [["A", "b"]], "label": [["B-X", "O"]]}
+    pq.write_table(pa.table(tagged_rows), tmp_path / "t.parquet")
+    (example,) = TAG.read_examples(Labelled("en", str(tmp_path / "t.parquet")), Data())
+    assert (example.first, example.label) == (["A", "b"], ["B-X", "O"])
+    pq.write_table(pa.table({"text": ["a"], "label": [0.5]}), tmp_path / "r.parquet")
+    assert REGRESS.read_examples(Labelled("en", str(tmp_path / "r.parquet")), Data())[0].label == 0.5
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl"])
+def test_squad_of_a_row_per_question(tmp_path, name):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = [
+        {
+            "id": f"q{i}",
+            "context": context,
+            "question": f"Where {i}?",
+            "answers": {"text": [text], "answer_start": [start]},
+        }
+        for i, (context, text, start) in enumerate(
+            [("In Oulu.", "Oulu", 3), ("In Oulu.", "In", 0), ("At sea.", "sea", 3)]
+        )
+    ]
+    if name == "a.parquet":
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / name)
+    else:
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    groups = list(SPAN.read_file(str(tmp_path / name), Data()))
+    assert [[(e.key, e.first, e.label) for e in group] for group in groups] == [
+        [("q0", "Where 0?", (("Oulu", 3),)), ("q1", "Where 1?", (("In", 0),))],
+        [("q2", "Where 2?", (("sea", 3),))],
+    ]
+    (tmp_path / "b.jsonl").write_text('{"id": "q", "context": "c"}\n')
+    with pytest.raises(UserError, match=r"b.jsonl: not a SQuAD file"):
+        SPAN.read_examples(Labelled("en", str(tmp_path / "b.jsonl")), Data())
 
 
 def test_conll_and_slices(tmp_path):
@@ -274,7 +331,13 @@ def test_questions_without_an_answer_are_recognised(tmp_path):
         ("a.tsv", "text\tlabel\nA  b\tO O\n", Data(), TAG, "a.tsv:2: word 2 in text is empty"),
         ("a.conll", "EU\tB-ORG\n", Data(), CLASSIFY, "task.kind classify reads"),
         ("a.json", '{"paragraphs": []}', Data(), SPAN, "not a SQuAD file"),
-        ("a.tsv", "text\tlabel\n", Data(), SPAN, "task.kind span reads SQuAD files"),
+        (
+            "a.tsv",
+            "text\tlabel\n",
+            Data(),
+            SPAN,
+            "task.kind span reads SQuAD .json, and .jsonl, .parquet, .arrow of its rows files",
+        ),
     ],
 )
 def test_bad_input_has_one_line(tmp_path, name, text, data, task, message):

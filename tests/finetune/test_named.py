@@ -182,7 +182,10 @@ def test_a_named_split_is_written_once_by_a_process_of_its_own(tmp_path, monkeyp
     assert read_aligned(pairs, str(tmp_path)) == (["Hallo"], ["Hello"])
     assert read_aligned(pairs, str(tmp_path)) == (["Hallo"], ["Hello"])
     assert [c[:5] for c in calls] == [[sys.executable, "-m", "mlm_jax.prepare.labelled", name, x] for x in ("de", "en")]
-    with pytest.raises(UserError, match="no text in text; there are source_sentence, target_sentence"):
+    with pytest.raises(
+        UserError,
+        match=r"no text in field 'text' \(there are source_sentence, target_sentence\).*; set it in the path: PATH#FIELD",
+    ):
         read_aligned(dataclasses.replace(pairs, paths=(f"{name}#text", f"{name}#text")), str(tmp_path))
     assert named.local_file("data/x.tsv", "de", tmp_path) == "data/x.tsv"
 

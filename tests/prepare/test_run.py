@@ -3,8 +3,10 @@
 
 import dataclasses
 import errno
+import gzip
 import itertools
 import json
+import lzma
 import os
 import random
 import shutil
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 
 from mlm_jax import config as cfg
 from mlm_jax import manifest, records, tokenizers, vocabulary
@@ -671,3 +674,46 @@ def test_a_disk_that_fails_while_preparing_is_one_line_and_the_same_command_goes
     prepare_corpus(config)
     assert corpus_bytes(config) == whole
     shutil.rmtree(config.workdir)
+
+
+def test_the_same_documents_give_the_same_corpus_in_every_format(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    write_text(tmp_path / "text", {"sw": 300, "de": 200})
+    made = {}
+    for name in ("txt", "jsonl", "jsonl.gz", "jsonl.zst", "json", "csv", "csv.xz", "parquet", "arrow"):
+        (folder := tmp_path / name / "text").mkdir(parents=True)
+        for language in ("sw", "de"):
+            texts = (tmp_path / "text" / f"{language}.txt").read_text().splitlines()
+            lines = "".join(json.dumps({"n": i, "text": x}) + "\n" for i, x in enumerate(texts))
+            table = "n,text\r\n" + "".join(f'{i},"{x}"\r\n' for i, x in enumerate(texts))
+            content = {
+                "txt": lambda texts=texts: "\n".join(texts).encode(),
+                "jsonl": lines.encode,
+                "jsonl.gz": lambda lines=lines: gzip.compress(lines.encode()),
+                "jsonl.zst": lambda lines=lines: zstandard.compress(lines.encode()),
+                "json": lambda texts=texts: json.dumps([{"text": x} for x in texts]).encode(),
+                "csv": table.encode,
+                "csv.xz": lambda table=table: lzma.compress(table.encode()),
+            }
+            path = folder / f"{language}.{name}"
+            if name == "parquet":
+                pq.write_table(pa.table({"text": texts}), path, row_group_size=70)
+            elif name == "arrow":
+                with pa.ipc.new_stream(path, pa.schema([("text", pa.string())])) as writer:
+                    writer.write_table(pa.table({"text": texts}), max_chunksize=33)
+            else:
+                path.write_bytes(content[name]())
+        config = make_config(tmp_path / name, sources=(cfg.Source("*", f"{folder}/{{language}}.{name}"),))
+        prepared = prepare_corpus(config)
+        corpus = Path(config.workdir) / "corpus"
+        shards = [
+            s.file for stream in prepared.streams for part in (stream.train, stream.validation) for s in part.shards
+        ]
+        made[name] = {
+            "vocabulary": (corpus.parent / "vocabulary" / "sentencepiece.model").read_bytes(),
+            "streams": [dataclasses.asdict(stream) for stream in prepared.streams],
+            "blocks": [(corpus / file).read_bytes() for file in shards],
+        }
+        audit(config)
+    for name, found in made.items():
+        assert found == made["txt"], name

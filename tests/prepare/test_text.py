@@ -41,7 +41,7 @@ def test_paragraphs(tmp_path):
 def test_json_lines(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"body": f"text {i}\nmore", "n": i}) for i in range(3)))
     assert read(tmp_path / "a.jsonl", field="body") == [f"text {i}\nmore" for i in range(3)]
-    with pytest.raises(UserError, match=r"a.jsonl:1: no text in field 'text' \(the line has body, n\)"):
+    with pytest.raises(UserError, match=r"a.jsonl:1: no text in field 'text' \(there are body, n\); set Source.field"):
         read(tmp_path / "a.jsonl")
     (tmp_path / "b.jsonl").write_text('{"text": "fine"}\n{"text": ')
     with pytest.raises(UserError, match=r"b.jsonl:2: not JSON"):

@@ -7,7 +7,6 @@ import abc
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
@@ -19,10 +18,10 @@ from mlm_jax.finetune.arrays import Encoded, Items
 from mlm_jax.finetune.config import LARGEST, Data, Labelled, Task
 from mlm_jax.finetune.examples import Example, named_fields
 from mlm_jax.finetune.packing import Batch, Shape
-from mlm_jax.lines import read_json_lines, read_table, uncompressed
+from mlm_jax.formats import WITH_FIELDS, data_files, has_fields, read_rows
 from mlm_jax.model.batch import PackedBatch
 from mlm_jax.model.task_head import pool
-from mlm_jax.patterns import matching_files
+from mlm_jax.rows import Reading
 from mlm_jax.tokenizers import Tokenizer
 from mlm_jax.vocabulary import Vocabulary
 
@@ -74,7 +73,7 @@ class TaskKind(abc.ABC):
     counts_correct: ClassVar[bool] = True
     options: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[tuple[str, ...]]
-    reads: ClassVar[str] = ".tsv, .jsonl"
+    reads: ClassVar[str] = ", ".join(WITH_FIELDS)
     architecture: ClassVar[str]
     problem_type: ClassVar[str | None] = None
     output_layer: ClassVar[str] = "classifier"
@@ -106,7 +105,7 @@ class TaskKind(abc.ABC):
         Raises:
           UserError: no such file, no such column, a line of another shape; names file and line.
         """
-        paths = matching_files(part.path)
+        paths = data_files(part.path)
         if not paths:
             raise UserError(f"{part.path}: no such file ({part.language}); mend the path or glob")
         found: list[Example] = []
@@ -131,15 +130,10 @@ class TaskKind(abc.ABC):
         """
 
     def read_rows(self, path: str, data: Data, labels: bool) -> Iterator[tuple[str, Any, Any, Any]]:
-        """(file:line, text, pair or None, label or None) of a file of columns or of JSON lines."""
-        suffix = Path(uncompressed(path)).suffix
-        if suffix == ".tsv":
-            rows = read_table(path, data.columns, data.largest_file, LARGEST)
-        elif suffix == ".jsonl":
-            rows = read_json_lines(path, data.largest_file, LARGEST)
-        else:
+        """(file:line, text, pair or None, label or None) of a file of rows."""
+        if not has_fields(path):
             raise UserError(f"{path}: task.kind {self.name} reads {self.reads} files")
-        for where, row in rows:
+        for where, row in read_rows(path, Reading(names=data.columns, most=data.largest_file, option=LARGEST)):
             yield where, *named_fields(where, row, data, labels, may_be_null=self.has_labels)
 
     def from_line(self, line: str) -> Any:

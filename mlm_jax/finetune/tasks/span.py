@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,11 +24,15 @@ from mlm_jax.finetune.examples import Example
 from mlm_jax.finetune.packing import Batch, Shape
 from mlm_jax.finetune.tasks.base import Losses, Prediction, TaskKind
 from mlm_jax.finetune.tasks.texts import separators
-from mlm_jax.lines import at_line, parse_json, read_lines, uncompressed
+from mlm_jax.formats import ending, read_rows
+from mlm_jax.lines import at_line, parse_json, read_lines
 from mlm_jax.metrics import answers
 from mlm_jax.model.batch import PackedBatch
+from mlm_jax.rows import Reading
 from mlm_jax.tokenizers import Tokenizer
 from mlm_jax.vocabulary import Vocabulary
+
+QUESTIONS = (".json", ".jsonl", ".parquet", ".arrow")  # that may hold lists of answers
 
 
 class Span(TaskKind):
@@ -39,7 +43,7 @@ class Span(TaskKind):
     has_labels = False
     options = ("max_answer", "best_of", "answers", "unanswerable", "null_margin")
     metrics = ("f1", "exact")
-    reads = "SQuAD .json"
+    reads = f"SQuAD .json, and {', '.join(QUESTIONS[1:])} of its rows"
     architecture = "ForQuestionAnswering"
     output_layer = "qa_outputs"
 
@@ -59,8 +63,8 @@ class Span(TaskKind):
 
     def read_file(self, path: str, data: Data, labels: bool = True) -> Iterator[list[Example]]:
         """The questions of a file, paragraph by paragraph."""
-        if Path(uncompressed(path)).suffix != ".json":
-            raise UserError(f"{path}: task.kind span reads SQuAD files (.json)")
+        if ending(path) not in QUESTIONS:
+            raise UserError(f"{path}: task.kind span reads {self.reads} files")
         yield from squad(path, labels, data.largest_file)
 
     def check_given(self, example: Example, data: Data) -> Example:
@@ -181,14 +185,9 @@ class Span(TaskKind):
 
 
 def squad(path: str, labels: bool, most: int) -> Iterator[list[Example]]:
-    """Questions of a SQuAD file (1.1 or 2.0), of `most` bytes at most, paragraph by paragraph."""
-    # Such a file is often one line.
-    lines = read_lines(path, most, None, LARGEST)
-    read = parse_json("\n".join(line for _, line in lines), partial(at_line, path))
+    """Questions of a SQuAD file (1.1 or 2.0), of `most` bytes at most, paragraph by paragraph: its .json, or a row per question."""
     try:
-        articles = read["data"]
-        paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]
-        for paragraph in paragraphs:
+        for paragraph in _paragraphs(path, most) if ending(path) == ".json" else _of_rows(path, most):
             found = []
             for question in paragraph["qas"]:
                 where = f"{path}:{question['id']}"
@@ -207,6 +206,27 @@ def squad(path: str, labels: bool, most: int) -> Iterator[list[Example]]:
             yield found
     except (ValueError, KeyError, TypeError) as e:
         raise UserError(f"{path}: not a SQuAD file ({type(e).__name__}: {e})") from e
+
+
+def _paragraphs(path: str, most: int) -> list[dict[str, Any]]:
+    # Such a file is often one line.
+    lines = read_lines(path, most, None, LARGEST)
+    read = parse_json("\n".join(line for _, line in lines), partial(at_line, path))
+    return [paragraph for article in read["data"] for paragraph in article["paragraphs"]]
+
+
+def _of_rows(path: str, most: int) -> Iterator[dict[str, Any]]:
+    """Paragraphs with their questions, of rows of id, context, question and answers ({text: [...], answer_start: [...]})."""
+    rows = (row for _, row in read_rows(path, Reading(longest=None, most=most, option=LARGEST)))
+    for context, group in itertools.groupby(rows, lambda row: row["context"]):
+        questions = []
+        for row in group:
+            question = {"id": row["id"], "question": row["question"]}
+            if (answers := row.get("answers")) is not None:
+                marked = zip(answers["text"], answers["answer_start"], strict=True)
+                question["answers"] = [{"text": text, "answer_start": start} for text, start in marked]
+            questions.append(question)
+        yield {"context": context, "qas": questions}
 
 
 def without_misplaced(examples: list[Example], share: float) -> tuple[list[Example], int]:

@@ -7,7 +7,6 @@ import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,7 +26,8 @@ from mlm_jax.finetune.packing import Batch, Shape
 from mlm_jax.finetune.tasks.base import Losses, Prediction, TaskKind
 from mlm_jax.finetune.tasks.classify import cross_entropy
 from mlm_jax.finetune.tasks.crf import best_sequence, marginals, sequence_loss
-from mlm_jax.lines import split_words, uncompressed
+from mlm_jax.formats import WITH_FIELDS, ending
+from mlm_jax.lines import split_words
 from mlm_jax.metrics.entities import entity_scores, outside_label, recognise, refined
 from mlm_jax.metrics.labels import accuracy
 from mlm_jax.model.batch import PackedBatch
@@ -49,13 +49,13 @@ class Tag(TaskKind):
     of_words = True
     options = ("crf", "scheme")
     metrics = ("entity_f1", "strict_f1", "accuracy")
-    reads = ".tsv, .jsonl or CoNLL (.conll, .conllu, .iob2, .bio, .txt, …)"
+    reads = f"{', '.join(WITH_FIELDS)} or CoNLL (.conll, .conllu, .iob2, .bio, .txt, …)"
     architecture = "ForTokenClassification"
 
     def read_file(self, path: str, data: Data, labels: bool = True) -> Iterator[list[Example]]:
-        suffix = Path(uncompressed(path)).suffix
-        if suffix in CONLL or (
-            suffix == ".tsv" and not data.columns and looks_like_conll(path, data.text, data.largest_file)
+        found = ending(path)
+        if found in CONLL or (
+            found == ".tsv" and not data.columns and looks_like_conll(path, data.text, data.largest_file)
         ):
             examples = read_conll(path, data, labels)
         else:

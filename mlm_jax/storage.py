@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are read where they lie: on this machine, in gs://, or in whatever else fsspec opens (s3://, hf://, sftp://, …)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import IO, Any, TypeVar, cast
+
+import fsspec
+from etils import epath
+
+from mlm_jax.errors import UserError, did_you_mean
+
+T = TypeVar("T")
+# Named in messages; fsspec knows more.
+COMMON = ("gs", "s3", "az", "hf", "http", "https", "sftp", "hdfs")
+
+
+def protocol(path: str) -> str:
+    """What stands before :// in a path; empty where it is one of this machine."""
+    before, found, _ = path.partition("://")
+    return before if found else ""
+
+
+def opened(path: str) -> IO[bytes]:
+    """A file to read bytes from, which can be sought in.
+
+    Raises:
+      UserError: nothing opens this kind of path here.
+      OSError: there is no such file, or it cannot be opened.
+    """
+    if is_elsewhere(path):
+        return cast(IO[bytes], _ask(path, lambda files, name: files.open(name, "rb")))
+    return cast(IO[bytes], epath.Path(path).open("rb"))
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or a folder of this name; errors as of `opened`."""
+    return _ask(path, lambda files, name: files.exists(name)) if is_elsewhere(path) else epath.Path(path).exists()
+
+
+def is_folder(path: str) -> bool:
+    """Whether there is a folder of this name; errors as of `opened`."""
+    return _ask(path, lambda files, name: files.isdir(name)) if is_elsewhere(path) else epath.Path(path).is_dir()
+
+
+def size(path: str) -> int:
+    """Bytes of a file; errors as of `opened`."""
+    return (
+        _ask(path, lambda files, name: files.size(name) or 0) if is_elsewhere(path) else epath.Path(path).stat().length
+    )
+
+
+def stamp(path: str) -> tuple[Any, ...]:
+    """What changes when a file does: its size, and its time or whatever tag its place gives; errors as of `opened`."""
+    if is_elsewhere(path):
+        return _ask(path, lambda files, name: (files.size(name), str(files.ukey(name))))
+    found = epath.Path(path).stat()
+    return found.length, found.mtime
+
+
+def glob(pattern: str) -> list[str]:
+    """Files elsewhere than on this machine and in gs:// that match a pattern, sorted; errors as of `opened`."""
+
+    def find(files: fsspec.AbstractFileSystem, name: str) -> list[str]:
+        # What it finds it names without what stands before the name in the pattern.
+        begin = len(pattern) - len(name) if pattern.endswith(name) else len(pattern) - len(name.lstrip("/"))
+        skipped = len(name) - (len(pattern) - begin)
+        found = files.glob(name, detail=True)
+        return [pattern[:begin] + x[skipped:] for x in sorted(found) if found[x].get("type") != "directory"]
+
+    return _ask(pattern, find)
+
+
+def is_elsewhere(path: str) -> bool:
+    """Whether a path is neither of this machine nor of gs://, and fsspec reads it."""
+    return protocol(path) not in ("", "gs")
+
+
+def _ask(path: str, function: Callable[[fsspec.AbstractFileSystem, str], T]) -> T:
+    """What a function of fsspec's file system and a name there gives, its errors in a line."""
+    kind = protocol(path)
+    if kind not in fsspec.available_protocols():
+        known = ", ".join(f"{name}://" for name in COMMON)
+        raise UserError(f"{path}: nothing opens {kind}://{did_you_mean(kind, COMMON)}; there are {known}")
+    try:
+        return function(*fsspec.core.url_to_fs(path))
+    except ImportError as e:
+        raise UserError(f"{path}: {kind}:// needs a package that is not installed ({e})") from e
+    except (UserError, OSError):
+        raise
+    except Exception as e:  # each file system has errors of its own
+        said = str(e).strip().splitlines()
+        raise OSError(None, f"cannot be read ({said[0][:200] if said else type(e).__name__})", os.fspath(path)) from e
