@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from typing import IO, Any, TypeVar, cast
@@ -13,6 +14,7 @@ from etils import epath
 from mlm_jax.errors import UserError, did_you_mean
 
 T = TypeVar("T")
+BUFFER = 1 << 20  # bytes
 # Named in messages; fsspec knows more.
 COMMON = ("gs", "s3", "az", "hf", "http", "https", "sftp", "hdfs")
 
@@ -30,9 +32,40 @@ def opened(path: str) -> IO[bytes]:
       UserError: nothing opens this kind of path here.
       OSError: there is no such file, or it cannot be opened.
     """
-    if is_elsewhere(path):
-        return cast(IO[bytes], _ask(path, lambda files, name: files.open(name, "rb")))
-    return cast(IO[bytes], epath.Path(path).open("rb"))
+    file: Any = (
+        _ask(path, lambda files, name: files.open(name, "rb")) if is_elsewhere(path) else epath.Path(path).open("rb")
+    )
+    whole = isinstance(file, io.BufferedReader | io.BytesIO)
+    return cast(IO[bytes], file if whole else io.BufferedReader(_Raw(file), BUFFER))
+
+
+class _Raw(io.RawIOBase):
+    """A file of fsspec's, or TensorFlow's, by which gs:// is read where that is installed: with a buffer around, all that Python's can."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._file.seek(offset, whence)
+        return int(self._file.tell())
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def exists(path: str) -> bool:

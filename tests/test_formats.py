@@ -7,13 +7,14 @@ import gzip
 import io
 import json
 import lzma
+from types import SimpleNamespace
 
 import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlm_jax import formats
+from mlm_jax import formats, storage
 from mlm_jax.errors import UserError
 from mlm_jax.finetune.config import Data, Labelled
 from mlm_jax.finetune.tasks import TASKS
@@ -254,3 +255,26 @@ def test_labelled_data_ends_at_the_largest_file(tmp_path, ending):
     assert len(TASKS["classify"].read_examples(Labelled("en", str(path)), Data(largest_file=20_000))) == 100
     with pytest.raises(UserError, match=f"a{ending}: over 5,000 bytes unpacked; cut it up, or raise data.largest_file"):
         TASKS["classify"].read_examples(Labelled("en", str(path)), Data(largest_file=5_000))
+
+
+def test_the_files_of_tensorflow_are_as_good_as_pythons(tmp_path, monkeypatch):
+    """By which epath reads gs:// where TensorFlow is installed."""
+    tf = pytest.importorskip("tensorflow")
+
+    class InBucket:
+        def __init__(self, path):
+            self.path = path
+
+        def open(self, mode):
+            return tf.io.gfile.GFile(self.path, mode)
+
+        def stat(self):
+            return SimpleNamespace(length=tf.io.gfile.stat(self.path).length)
+
+    monkeypatch.setattr(storage, "epath", SimpleNamespace(Path=InBucket))
+    monkeypatch.setattr("mlm_jax.arrow.in_bucket", lambda _: True)
+    documents = [f"text {i}" for i in range(100)]
+    for ending, write in WRITERS.items():
+        (tmp_path / f"a{ending}").write_bytes(write(documents))
+        ranges = cut_file(str(tmp_path / f"a{ending}"), "line", 100)
+        assert [d for begin, end in ranges for d in read(tmp_path / f"a{ending}", start=begin, end=end)] == documents

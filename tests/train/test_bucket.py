@@ -18,6 +18,7 @@ from mlm_jax import lock
 from mlm_jax.cli import main
 from mlm_jax.errors import UserError
 from mlm_jax.files import write_whole
+from mlm_jax.prepare import sources
 from tests.corpora import logged, tiny_config, write_config
 from tests.processes import free_port
 
@@ -174,3 +175,22 @@ def test_without_gcsfs_one_line_says_so(monkeypatch, capsys):
 
 def missing(path):
     raise ImportError("Please install gcsfs to access Google Storage")
+
+
+def test_text_of_every_format_is_read_in_a_bucket(bucket, monkeypatch):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("etils.epath.gpath._is_tf_installed", lambda: False)
+    wanted = [f"text {i}" for i in range(40)]
+    rows = pa.table({"text": wanted})
+    with bucket.open("runs/text/sw/a.parquet", "wb") as file:
+        pq.write_table(rows, file, row_group_size=10)
+    with bucket.open("runs/text/de/a.jsonl", "wb") as file:
+        file.write("".join(json.dumps({"text": text}) + "\n" for text in wanted).encode())
+    with bucket.open("runs/text/km/data-0.arrow", "wb") as file, pa.ipc.new_stream(file, rows.schema) as writer:
+        writer.write_table(rows)
+    with bucket.open("runs/text/km/state.json", "wb") as file:
+        file.write(b'{"_data_files": [{"filename": "data-0.arrow"}]}')
+    for path in ("gs://runs/text/sw/*.parquet", "gs://runs/text/de/*.jsonl", "gs://runs/text/km"):
+        slices = sources.language_slices(cfg.Data(sources=(cfg.Source("x", path),), shard_bytes=100))["x"]
+        assert [d for part in slices for batch in sources.read_documents(part) for d in batch] == wanted
+        assert (len(slices) == 1) == path.endswith("km") and slices[0].fingerprint()
