@@ -6,12 +6,14 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable
-from typing import IO, Any, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
-import fsspec
 from etils import epath
 
 from mlm_jax.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    import fsspec
 
 T = TypeVar("T")
 BUFFER = 1 << 20  # bytes
@@ -113,6 +115,8 @@ def is_elsewhere(path: str) -> bool:
 
 def _ask(path: str, function: Callable[[fsspec.AbstractFileSystem, str], T]) -> T:
     """What a function of fsspec's file system and a name there gives, its errors in a line."""
+    import fsspec  # which takes a tenth of a second, and is seldom needed
+
     kind = protocol(path)
     if kind not in fsspec.available_protocols():
         known = ", ".join(f"{name}://" for name in COMMON)

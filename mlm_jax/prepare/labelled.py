@@ -41,7 +41,9 @@ def write_examples(path: str, language: str, out: str) -> None:
     if {"context", "question", "answers"} <= fields:
         write_whole(epath.Path(f"{out}.json"), json.dumps({"data": [{"paragraphs": paragraphs(rows)}]}))
     else:
-        write_whole(epath.Path(f"{out}.jsonl"), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        # What JSON does not have, times and the bytes of pictures, is written as Python shows it.
+        lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+        write_whole(epath.Path(f"{out}.jsonl"), "".join(lines))
 
 
 def tfds_examples(path: str, language: str) -> tuple[set[str], Iterator[dict[str, Any]]]:
