@@ -56,11 +56,12 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="small")
     parser.add_argument("--vocabulary", type=int, help="pieces; by default the shape's first")
     parser.add_argument("--batch", type=int, help="blocks per step; by default the shape's")
+    parser.add_argument("--dtype", help="`model.dtype`; by default auto")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--rows", type=int, default=12, help="single operations to list")
     options = parser.parse_args()
     shape = SHAPES[options.shape]
-    shape = dataclasses.replace(shape, batch=options.batch or shape.batch)
+    shape = dataclasses.replace(shape, batch=options.batch or shape.batch, dtype=options.dtype or shape.dtype)
     if shape.device:
         jax.config.update("jax_platforms", shape.device)
     vocabulary = options.vocabulary or shape.vocabularies[0]

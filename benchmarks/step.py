@@ -268,6 +268,7 @@ def main() -> None:
     parser.add_argument("--attention-dropout", type=float, help="on both sides; by default 0.1")
     parser.add_argument("--attention", help="our kernel (`model.attention`); by default auto")
     parser.add_argument("--remat", help="ours (`model.remat`); by default none")
+    parser.add_argument("--dtype", help="ours (`model.dtype`); by default auto")
     parser.add_argument("--loss-chunk", type=int, help="ours (`model.loss_chunk`), rows of the vocabulary at a time")
     parser.add_argument("--cores", type=int, help="processor cores that both sides may use; by default all")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each side")
@@ -283,7 +284,7 @@ def main() -> None:
 
     asked = {
         name: getattr(options, name)
-        for name in ("vocabularies", "batch", "attention_dropout", "attention", "remat", "loss_chunk")
+        for name in ("vocabularies", "batch", "attention_dropout", "attention", "remat", "dtype", "loss_chunk")
     }
     given = {name: value for name, value in asked.items() if value is not None}
     shape = dataclasses.replace(SHAPES[options.shape], **given)

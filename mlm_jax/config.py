@@ -255,7 +255,7 @@ class Model:
     initializer_std: float = 0.02
     """Standard deviation of new weights."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Compute type; auto: bfloat16 on GPU and TPU, float32 on CPU. Parameters are float32."""
+    """Compute type; auto: bfloat16 on GPU and TPU, float32 on CPU, where bfloat16 is that of the products' operands, for processors with AVX-512 BF16 or AMX. Parameters are float32."""
     attention: Annotated[Literal["auto", "xla", "flash", "cudnn", "triton", "splash"], MAY_CHANGE] = "auto"
     """What computes attention. xla: plain products, everywhere, with all scores in memory; flash: flash attention of our
     own (TPUs, NVIDIA GPUs), which drops the same units; cudnn: that of cuDNN (NVIDIA GPUs), which has no dropout and is

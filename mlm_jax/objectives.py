@@ -383,7 +383,9 @@ def loss_sums(
     # One list of positions over all rows: the head knows no blocks.
     vectors = features.vectors.reshape(-1, features.vectors.shape[-1])  # [batch * predictions, embed]
     assert features.bias is not None  # `config.validate`: what is pretrained has an output layer
-    loss, correct = cross_entropy(vectors, features.matrix, features.bias, batch["targets"].reshape(-1), size, chunk)
+    loss, correct = cross_entropy(
+        vectors, features.matrix, features.bias, batch["targets"].reshape(-1), size, chunk, model.dtype
+    )
     sums = {
         "loss": jnp.sum(loss.reshape(shape) * weights, axis=1),
         "correct": jnp.sum(correct.reshape(shape) * weights, axis=1),

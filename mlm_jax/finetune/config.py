@@ -185,7 +185,7 @@ class Finetune:
     """The first so many devices make up the mesh; 0: all."""
     mesh: Annotated[cfg.Mesh, MAY_CHANGE] = cfg.ALL_DEVICES
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Compute type; auto: bfloat16 on GPU and TPU, float32 on CPU."""
+    """Compute type, as `model.dtype`; auto: bfloat16 on GPU and TPU, float32 on CPU."""
     hosts: cfg.Hosts = cfg.ALONE
 
 

@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from mlm_jax import config as cfg
 from mlm_jax.model.attention_kernels import attend, choose
 from mlm_jax.model.layers import matrix, zeros
+from mlm_jax.model.products import product
 
 # What all layers share: `segment_ids`, int32 [batch, length]; `allowed`, bool [batch, 1, length, length], queries before keys;
 # with local layers `near`, bool [1, 1, length, length]; with rotary positions `angles` and `local_angles`, float32 [batch, 1,
@@ -76,22 +77,22 @@ class Attention(nn.Module):
         """Attend from every token to those it may see.
 
         Args:
-          x: [batch, length, embed], in the compute dtype.
+          x: [batch, length, embed], activations.
           number: of the layer, uint32 [].
           context: of `make_context`.
           keys: dropout keys of this layer, uint32 [batch], or None.
 
         Returns:
-          [batch, length, embed] in the compute dtype, before dropout and residual.
+          [batch, length, embed], of the dtype of x, before dropout and residual.
         """
         config, dtype = self.config, self.dtype
         width, heads, std = config.width, config.heads, config.initializer_std
         head = width // heads
         # One product for queries, keys and values: they read the same x.
-        kernel = matrix(self, "qkv_kernel", ("embed", "qkv", "heads", "head"), (width, 3, heads, head), std, dtype)
-        qkv = jnp.einsum("ble,echd->cbhld", x, kernel)  # [3, batch, heads, length, head]
+        kernel = matrix(self, "qkv_kernel", ("embed", "qkv", "heads", "head"), (width, 3, heads, head), std)
+        qkv = product("ble,echd->cbhld", x, kernel, dtype)  # [3, batch, heads, length, head]
         if config.bias:
-            bias = zeros(self, "qkv_bias", ("qkv", "heads", "head"), (3, heads, head), dtype)
+            bias = zeros(self, "qkv_bias", ("qkv", "heads", "head"), (3, heads, head), qkv.dtype)
             qkv = qkv + bias[:, None, :, None, :]
 
         # By the layer's number and not by a field, so that all layers are one program and the scan holds.
@@ -108,10 +109,10 @@ class Attention(nn.Module):
         dropped = keys is not None and config.attention_dropout > 0
         chosen = "xla" if self.is_initializing() else choose(config, dtype, x.shape[1], dropped)
         # [batch, heads, length, head]
-        mixed = attend(chosen, config, query, key, value, context, is_global, keys)
+        mixed = attend(chosen, config, query, key, value, context, is_global, keys, dtype)
         mixed = nn.with_logical_constraint(mixed, ("act_batch", "act_heads", "act_length", "act_head"))
-        out_kernel = matrix(self, "out_kernel", ("heads", "head", "embed"), (heads, head, width), std, dtype)
-        out = jnp.einsum("bhld,hde->ble", mixed, out_kernel)  # [batch, length, embed]
+        out_kernel = matrix(self, "out_kernel", ("heads", "head", "embed"), (heads, head, width), std)
+        out = product("bhld,hde->ble", mixed, out_kernel, dtype)  # [batch, length, embed]
         if config.bias:
-            out = out + zeros(self, "out_bias", ("embed",), (width,), dtype)[None, None]
+            out = out + zeros(self, "out_bias", ("embed",), (width,), out.dtype)[None, None]
         return out

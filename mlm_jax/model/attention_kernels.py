@@ -21,6 +21,7 @@ from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.model.dropout import dropout, site_keys
 from mlm_jax.model.flash import flash
+from mlm_jax.model.products import FLOAT32, product
 
 TILE = 128  # tokens: blocks are filled up to a multiple of it in flash attention on a TPU
 
@@ -88,6 +89,7 @@ def attend(
     context: dict[str, jax.Array],
     is_global: jax.Array,
     keys: jax.Array | None,
+    dtype: jnp.dtype | None = None,
 ) -> jax.Array:
     """Attention of all heads.
 
@@ -97,12 +99,18 @@ def attend(
       context: of `attention.make_context`.
       is_global: whether the layer attends beyond its window, bool [].
       keys: dropout keys of this layer, uint32 [batch], or None.
+      dtype: of the products' operands; None: that of `value`.
 
     Returns:
       [batch, heads, length, head], in the dtype of `value`; softmax and sums are float32.
     """
     if kernel == "xla":
-        return xla(config, query, key, value, visible(context, is_global), keys)
+        return xla(config, query, key, value, visible(context, is_global), keys, dtype)
+    if dtype is not None and dtype != value.dtype:
+        mixed = attend(
+            kernel, config, query.astype(dtype), key.astype(dtype), value.astype(dtype), context, is_global, keys
+        )
+        return mixed.astype(value.dtype)
     rows, heads = nn.logical_to_mesh_axes(("act_batch", "act_heads")) or (None, None)
     meshless = jax.sharding.get_abstract_mesh().empty
 
@@ -136,26 +144,34 @@ def visible(context: dict[str, jax.Array], is_global: jax.Array) -> jax.Array:
 
 
 def xla(
-    config: cfg.Model, query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array, keys: jax.Array | None
+    config: cfg.Model,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    seen: jax.Array,
+    keys: jax.Array | None,
+    dtype: jnp.dtype | None = None,
 ) -> jax.Array:
     """As written in Vaswani et al. 2017, section 3.2.1, with all scores in memory.
 
     Args:
-      query, key, value: [batch, heads, length, head], in the compute dtype.
+      query, key, value: [batch, heads, length, head], activations.
       seen: bool [batch, 1, length, length].
       keys: dropout keys, uint32 [batch], or None.
+      dtype: as in `attend`.
 
     Returns:
       [batch, heads, length, head] in the dtype of `value`.
     """
     # [batch, heads, length, length]: float32 scores, as bfloat16 has 8 bits for what exp() amplifies.
-    scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
+    dtype = value.dtype if dtype is None else dtype
+    scores = product("bhqd,bhkd->bhqk", query, key, dtype, FLOAT32)
     # The lowest number and not -inf, which would give NaN to a row that sees nothing.
     scores = jnp.where(seen, scores * query.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     weights = dropout(weights, config.attention_dropout, None if keys is None else site_keys(keys, 0))
     # Named here and not by who calls: what a kernel gives is stored as it gives it.
-    return checkpoint_name(jnp.einsum("bhqk,bhkd->bhqd", weights, value), "attended")
+    return checkpoint_name(product("bhqk,bhkd->bhqd", weights, value, dtype), "attended")
 
 
 def ours(

@@ -89,7 +89,7 @@ look_up.defvjp(_look_up, _look_up_backward)
 
 
 class Residual(NamedTuple):
-    """The residual stream between layers, and what the next layer reads of it, in the compute dtype.
+    """The residual stream between layers, and what the next layer reads of it: activations.
 
     The two are one array, but in a pre-norm encoder between its layers, and before them unless `embedding_norm`.
 
@@ -109,6 +109,7 @@ class Embedding(nn.Module):
       size: ids in use.
       rows: of the token embedding; those from `size` on stand for no token, and begin and stay zero.
       languages: of the language embedding.
+      dtype: of activations.
     """
 
     config: cfg.Model
@@ -126,7 +127,7 @@ class Embedding(nn.Module):
           keys: dropout keys, uint32 [batch], or None.
 
         Returns:
-          The residual, [batch, length, embed] in the compute dtype; and the token embedding for the output layer, float32
+          The residual, [batch, length, embed]; and the token embedding for the output layer, float32
           [copies, rows, embed] (`look_up`).
         """
         config = self.config
@@ -140,7 +141,7 @@ class Embedding(nn.Module):
             """Random rows for the ids in use, zeros for the padding."""
             return jnp.where(jnp.arange(self.rows)[:, None] < self.size, random(key, shape, dtype), 0)
 
-        # The sum is float32, as the tables are, and is rounded to the compute dtype once, after the norm.
+        # The sum is float32, as the tables are, and is rounded to the dtype of activations once, after the norm.
         token_embedding = parameter(self, "token_embedding", ("vocab", "embed"), (self.rows, config.width), of_tokens)
         x, matrix = look_up(token_embedding, batch["tokens"])  # [batch, length, embed], [copies, rows, embed]
         if config.position_embedding == "learned":  # rotary positions are attention's

@@ -19,6 +19,7 @@ from mlm_jax.model.dropout import dropout, site_keys
 from mlm_jax.model.embedding import Embedding, Residual
 from mlm_jax.model.head import Head, Pooler
 from mlm_jax.model.layers import LayerNorm, gelu, matrix, zeros
+from mlm_jax.model.products import product
 
 # What the backward pass of a layer finds; it computes the rest again. none: what a product with a weight matrix reads or is added
 # to, before what is cheap (norm, GELU, dropout), and what an attention kernel gives. What plain attention computes on the way,
@@ -44,7 +45,7 @@ def example_batch(length: int) -> Batch:
 
 
 def compute_dtype(dtype: str = "auto", platform: str | None = None) -> jnp.dtype:
-    """The dtype of matrix products and activations.
+    """The dtype that operands of matrix products have; sums are float32.
 
     Args:
       dtype: its name; auto: bfloat16 on GPU and TPU, float32 on CPU.
@@ -90,7 +91,10 @@ def make_encoder(
     # keeps compilation short, which counts where each length of a batch is a program.
     on_cpu = (platform or jax.default_backend()) == "cpu"
     unroll = max(model.layers, 1) if training and on_cpu else 1
-    return Encoder(model, vocabulary_size, compute_dtype(dtype, platform), unroll, max(languages, 1))
+    # Only products gain by bfloat16 on a CPU (`products`).
+    kind = compute_dtype(dtype, platform)
+    activations = jnp.dtype(jnp.float32) if on_cpu else kind
+    return Encoder(model, vocabulary_size, kind, unroll, max(languages, 1), activations)
 
 
 def boxed_shapes(encoder: Encoder) -> Any:
@@ -104,7 +108,7 @@ def boxed_shapes(encoder: Encoder) -> Any:
 
 
 def apply_encoder(encoder: Encoder, params: Any, batch: Batch) -> jax.Array:
-    """An encoder's output without dropout, [batch, length, embed] in the compute dtype; batch as in `Encoder.__call__`."""
+    """An encoder's output without dropout, [batch, length, embed]; batch as in `Encoder.__call__`."""
     return cast(jax.Array, encoder.apply({"params": params}, batch))
 
 
@@ -117,12 +121,12 @@ class Features(NamedTuple):
     """What the output layers read: scores over the vocabulary are `vectors · matrix[0]ᵀ + bias`.
 
     Attributes:
-      vectors: of the masked positions, [batch, max_predictions, embed] in the compute dtype.
+      vectors: of the masked positions, [batch, max_predictions, embed].
       matrix: the output layer's, which is the token embedding, float32 [copies, rows, embed]: devices that hold the same
         part of it have a copy each (`embedding.look_up`), so that its gradient is summed over them once. One device: one copy.
       bias: the output layer's, float32 [rows]; None without a head.
-      pooled: float32 [batch, 2] scores of (next sentence, random sentence) where the model has that task; [batch, embed] in
-        the compute dtype where it has a pooler alone; else None.
+      pooled: float32 [batch, 2] scores of (next sentence, random sentence) where the model has that task; [batch, embed]
+        where it has a pooler alone; else None.
     """
 
     vectors: jax.Array
@@ -144,20 +148,20 @@ class Mlp(nn.Module):
         width, inner, std = config.width, config.mlp_width, config.initializer_std
         halves, axes = ((2,), ("half",)) if config.gated else ((), ())
         # Both halves of a gated unit in one product, which is larger and so nearer to the hardware's peak.
-        in_kernel = matrix(self, "in_kernel", ("embed", *axes, "mlp"), (width, *halves, inner), std, dtype)
+        in_kernel = matrix(self, "in_kernel", ("embed", *axes, "mlp"), (width, *halves, inner), std)
         # Letters of the products: batch, length, embed, mlp; c is the half.
         # [batch, length, mlp]; gated: [2, batch, length, mlp], the halves first so that each is contiguous.
-        h = jnp.einsum("ble,ecm->cblm" if config.gated else "ble,em->blm", x, in_kernel)
+        h = product("ble,ecm->cblm" if config.gated else "ble,em->blm", x, in_kernel, dtype)
         if config.bias:
-            bias = zeros(self, "in_bias", (*axes, "mlp"), (*halves, inner), dtype)  # [mlp] or [2, mlp]
+            bias = zeros(self, "in_bias", (*axes, "mlp"), (*halves, inner), h.dtype)  # [mlp] or [2, mlp]
             h = h + jnp.expand_dims(bias, (-2, -3))
         h = checkpoint_name(h, "mlp_in")
         h = gelu(h[0]) * h[1] if config.gated else gelu(h)  # [batch, length, mlp]
         h = nn.with_logical_constraint(h, ("act_batch", "act_length", "act_mlp"))
-        out_kernel = matrix(self, "out_kernel", ("mlp", "embed"), (inner, width), std, dtype)
-        out = jnp.einsum("blm,me->ble", h, out_kernel)  # [batch, length, embed]
+        out_kernel = matrix(self, "out_kernel", ("mlp", "embed"), (inner, width), std)
+        out = product("blm,me->ble", h, out_kernel, dtype)  # [batch, length, embed]
         if config.bias:
-            out = out + zeros(self, "out_bias", ("embed",), (width,), dtype)[None, None]
+            out = out + zeros(self, "out_bias", ("embed",), (width,), out.dtype)[None, None]
         return out
 
 
@@ -179,7 +183,7 @@ class Layer(nn.Module):
         """The body of a scan over layers.
 
         Args:
-          residual: arrays of [batch, length, embed], in the compute dtype.
+          residual: activations, [batch, length, embed] each.
           number: of the layer, uint32 [].
           context: of `make_context`.
           keys: dropout keys of the rows, uint32 [batch], or None.
@@ -216,10 +220,11 @@ class Encoder(nn.Module):
     Attributes:
       config: shape and dropout.
       size: ids in use; the token embedding has `padded_rows(size)` rows, those beyond being zero.
-      dtype: of matrix products and activations; norms, softmax and loss are float32.
+      dtype: that operands of matrix products have; norms, softmax and loss are float32.
       unroll: layers that the compiler sees at once; the parameters are stacked all the same. Counts as 1
         where `config.remat` is not none.
       languages: rows of the language embedding, where there is one.
+      activations: dtype of what lies between products; None: as `dtype`.
     """
 
     config: cfg.Model
@@ -227,13 +232,15 @@ class Encoder(nn.Module):
     dtype: jnp.dtype
     unroll: int = 1
     languages: int = 1
+    activations: jnp.dtype | None = None
 
     def setup(self) -> None:
         layer = Layer
         # Layers in a row are left to XLA, which finds what is computed twice, and keeps it after all.
         if self.config.remat != "none" or self.unroll == 1:
             layer = nn.remat(Layer, policy=REMAT[self.config.remat], prevent_cse=False)
-        self.embedding = Embedding(self.config, self.size, padded_rows(self.size), self.languages, self.dtype)
+        activations = self.dtype if self.activations is None else self.activations
+        self.embedding = Embedding(self.config, self.size, padded_rows(self.size), self.languages, activations)
         # A scan, so that a deep encoder compiles as fast as one layer; parameters are stacked, [layers, ...].
         self.layers = nn.scan(
             layer,
@@ -259,7 +266,7 @@ class Encoder(nn.Module):
           keys: dropout keys, uint32 [batch] (`dropout.row_keys`); None: no dropout.
 
         Returns:
-          [batch, length, embed] in the compute dtype.
+          [batch, length, embed], of the dtype of activations.
         """
         residual, _ = self.embed(batch, keys)
         return self.run_layers(residual, batch, keys).normed
@@ -271,7 +278,7 @@ class Encoder(nn.Module):
           batch, keys: as in `__call__`.
 
         Returns:
-          Arrays of [batch, length, embed] in the compute dtype; and float32 [copies, rows, embed], see `Features.matrix`.
+          Arrays of [batch, length, embed]; and float32 [copies, rows, embed], see `Features.matrix`.
         """
         residual, matrix = self.embedding(batch, keys)
         stream, normed = (nn.with_logical_constraint(x, ("act_batch", "act_length", "act_embed")) for x in residual)

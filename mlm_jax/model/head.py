@@ -15,6 +15,7 @@ from mlm_jax import config as cfg
 from mlm_jax.model import collectives
 from mlm_jax.model.collectives import MeshAxes, mesh_axes
 from mlm_jax.model.layers import LayerNorm, gelu, matrix, zeros
+from mlm_jax.model.products import product, rounded
 
 
 class Head(nn.Module):
@@ -32,11 +33,11 @@ class Head(nn.Module):
         if config.head == "plain":
             return x, output_bias
         shape = (config.width, config.width)
-        kernel = matrix(self, "dense_kernel", ("embed", "embed_out"), shape, config.initializer_std, dtype)
+        kernel = matrix(self, "dense_kernel", ("embed", "embed_out"), shape, config.initializer_std)
         # Letters: batch, predictions, embed; o is embed again.
-        h = jnp.einsum("bpe,eo->bpo", x, kernel)  # [batch, predictions, embed]
+        h = product("bpe,eo->bpo", x, kernel, dtype)  # [batch, predictions, embed]
         if config.bias:
-            h = h + zeros(self, "dense_bias", ("embed_out",), (config.width,), dtype)[None, None]
+            h = h + zeros(self, "dense_bias", ("embed_out",), (config.width,), h.dtype)[None, None]
         return LayerNorm(config.norm_epsilon, config.bias, name="norm")(gelu(h)), output_bias
 
 
@@ -49,22 +50,22 @@ class Pooler(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[batch, embed] → the same shape and dtype; with `next_sentence`, float32 [batch, 2] of is-next and is-random."""
-        width, std = self.config.width, self.config.initializer_std
-        kernel = matrix(self, "dense_kernel", ("embed", "embed_out"), (width, width), std, self.dtype)
-        bias = zeros(self, "dense_bias", ("embed_out",), (width,), self.dtype)
-        pooled = jnp.tanh(x @ kernel + bias[None])  # [batch, embed]
+        width, std, dtype = self.config.width, self.config.initializer_std, self.dtype
+        kernel = matrix(self, "dense_kernel", ("embed", "embed_out"), (width, width), std)
+        bias = zeros(self, "dense_bias", ("embed_out",), (width,), x.dtype)
+        pooled = jnp.tanh(product("be,eo->bo", x, kernel, dtype) + bias[None])  # [batch, embed]
         if not self.config.next_sentence:
             return pooled
-        kernel = matrix(self, "next_sentence_kernel", ("embed", "class"), (width, 2), std, self.dtype)
-        bias = zeros(self, "next_sentence_bias", ("class",), (2,), self.dtype)
-        return (pooled @ kernel + bias[None]).astype(jnp.float32)
+        kernel = matrix(self, "next_sentence_kernel", ("embed", "class"), (width, 2), std)
+        bias = zeros(self, "next_sentence_bias", ("class",), (2,), x.dtype)
+        return (product("be,ec->bc", pooled, kernel, dtype) + bias[None]).astype(jnp.float32)
 
 
 class Kept(NamedTuple):
     """What the forward pass of a part of the vocabulary keeps for the backward pass.
 
     Attributes:
-      exponentials: of the scores, relative to the part's own maximum, [n, rows] in the compute dtype; None where the part is
+      exponentials: of the scores, relative to the part's own maximum, [n, rows] in the dtype of the products; None where the part is
         gone through in several chunks, whose scores are computed again.
       normaliser: float32 [n]: what divides those exponentials, relative to the same maximum; without them the logarithm of the
         sum of all exponentials.
@@ -78,9 +79,15 @@ class Kept(NamedTuple):
 Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array, Any]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def cross_entropy(
-    features: jax.Array, matrix: jax.Array, bias: jax.Array, targets: jax.Array, size: int, chunk: int
+    features: jax.Array,
+    matrix: jax.Array,
+    bias: jax.Array,
+    targets: jax.Array,
+    size: int,
+    chunk: int,
+    dtype: jnp.dtype | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Cross-entropy of each target under softmax(features · matrixᵀ + bias), without all scores at once.
 
@@ -93,29 +100,37 @@ def cross_entropy(
     the matrix nor scores.
 
     Args:
-      features: [n, embed], in the compute dtype.
+      features: [n, embed], activations.
       matrix: float32 [copies, rows, embed], of `embedding.look_up`; rows from `size` on are padding, which has no probability.
       bias: float32 [rows].
       targets: int32 [n], below `size`.
       size: ids in use.
       chunk: vocabulary rows at a time.
+      dtype: that the products' operands are rounded to, as in `product`; None: that of the features.
 
     Returns:
       loss in nats and whether the target scored highest, both float32 [n]. The matrix's gradient is each copy's own, not
       yet summed over them.
     """
-    return _forward(features, matrix, bias, targets, size, chunk)[0]
+    return _forward(features, matrix, bias, targets, size, chunk, dtype)[0]
 
 
 def _forward(
-    features: jax.Array, matrix: jax.Array, bias: jax.Array, targets: jax.Array, size: int, chunk: int
+    given: jax.Array,
+    matrix: jax.Array,
+    bias: jax.Array,
+    targets: jax.Array,
+    size: int,
+    chunk: int,
+    dtype: jnp.dtype | None,
 ) -> tuple[tuple[jax.Array, jax.Array], Residuals]:
-    """`cross_entropy`, and what its backward pass needs: arrays of the arguments' shapes, and the kept of each device."""
+    """`cross_entropy` of given features, and what its backward pass needs: the arguments, and the kept of each device."""
+    features = given if dtype is None else given.astype(dtype)
     axes = mesh_axes(len(features), *matrix.shape[1:])
     if axes is None:
         # One device: the whole vocabulary is its part, and ids begin at 0.
         outputs, kept = _forward_part(features, matrix[0], bias, targets, 0, size, chunk, ())
-        return outputs, (features, matrix, bias, targets, kept)
+        return outputs, (given, matrix, bias, targets, kept)
     everywhere = axes.vocabulary + axes.width
 
     def part(features: jax.Array, matrix: jax.Array, bias: jax.Array, targets: jax.Array) -> tuple[Any, Any]:
@@ -136,19 +151,23 @@ def _forward(
     inputs = batch, P(axes.copies, *lies), P(axes.vocabulary), batch
     specs = (batch, batch), (together, together, rows, rows, kept_specs)
     outputs, kept = collectives.shard_map(part, inputs, specs)(features, matrix, bias, targets)
-    return outputs, (features, matrix, bias, targets, kept)
+    return outputs, (given, matrix, bias, targets, kept)
 
 
 def _backward(
-    size: int, chunk: int, residuals: Residuals, cotangents: tuple[jax.Array, jax.Array]
+    size: int, chunk: int, dtype: jnp.dtype | None, residuals: Residuals, cotangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     """Gradients of features, matrix and bias, of the arguments' shapes."""
-    features, matrix, bias, targets, kept = residuals
+    given, matrix, bias, targets, kept = residuals
+    features = given if dtype is None else given.astype(dtype)
+    is_wide = features.dtype != given.dtype
     weights = cotangents[0]  # float32 [n]; being the highest has no gradient
     axes = mesh_axes(len(features), *matrix.shape[1:])
     if axes is None:
-        d_features, d_matrix, d_bias = _backward_part(features, matrix[0], bias, targets, kept, weights, 0, size, chunk)
-        return d_features.astype(features.dtype), d_matrix[None], d_bias, None
+        d_features, d_matrix, d_bias = _backward_part(
+            features, matrix[0], bias, targets, kept, weights, 0, size, chunk, is_wide
+        )
+        return d_features.astype(given.dtype), d_matrix[None], d_bias, None
     everywhere = axes.vocabulary + axes.width
 
     def part(
@@ -159,11 +178,11 @@ def _backward(
         weights = collectives.all_gather(weights, axes.width)
         within = max(chunk // collectives.devices(axes.width), 128)
         d_features, d_matrix, d_bias = _backward_part(
-            features, matrix, bias, targets, kept, weights, first, end, within
+            features, matrix, bias, targets, kept, weights, first, end, within, is_wide
         )
         # Every part of the vocabulary has a share in the features' gradient; each device takes that of its own rows.
         d_features = collectives.psum(d_features, axes.vocabulary)
-        d_features = collectives.psum_scatter(d_features, axes.width).astype(features.dtype)
+        d_features = collectives.psum_scatter(d_features, axes.width).astype(given.dtype)
         # Back to part of the width of more rows, as the matrix lies. Its copies are summed in `embedding.look_up`.
         d_matrix = collectives.all_to_all(d_matrix, axes.width, 1, 0)[None, :rows_local]
         d_bias = collectives.psum(collectives.all_gather(d_bias, axes.width)[:rows_local], axes.copies)
@@ -328,6 +347,7 @@ def _backward_part(
     first: jax.Array | int,
     end: jax.Array | int,
     chunk: int,
+    is_wide: bool,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Gradients of the rows of ids `first` to `end`, and the features' share from them.
 
@@ -336,6 +356,7 @@ def _backward_part(
 
     Args:
       weights: of the losses, float32 [n]; the others as in `_forward_part`.
+      is_wide: whether activations are wider than the features' dtype (`products`).
 
     Returns:
       float32 [n, embed], [rows, embed], [rows].
@@ -348,13 +369,15 @@ def _backward_part(
         exponentials: jax.Array, factor: jax.Array, matrix: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Gradients from d_scores = exponentials * factor: the factor [n] goes to the small side of each product."""
-        exponentials = exponentials.astype(features.dtype)  # [n, chunk]
-        scaled = (features * factor[:, None]).astype(features.dtype)  # [n, embed]
-        product = partial(jnp.einsum, preferred_element_type=jnp.float32)
-        d_features = product("nv,ve->ne", exponentials, matrix.astype(features.dtype)) * factor[:, None]
+        dtype = features.dtype
+        of_bias = jnp.dtype(jnp.float32) if is_wide else dtype  # a vector is not worth rounding [n, chunk] for
+        sums = partial(jnp.einsum, preferred_element_type=jnp.float32)
+        multiply = rounded if is_wide else sums
+        scaled = (features * factor[:, None]).astype(dtype)  # [n, embed]
+        d_features = multiply("nv,ve->ne", exponentials.astype(dtype), matrix.astype(dtype)) * factor[:, None]
         # A product for the bias too, and not a sum over rows, which XLA's CPU backend is slow at.
-        d_bias = product("nv,n->v", exponentials, factor.astype(features.dtype))
-        return d_features, product("nv,ne->ve", exponentials, scaled), d_bias
+        d_bias = sums("nv,n->v", exponentials.astype(of_bias), factor.astype(of_bias))
+        return d_features, multiply("nv,ne->ve", exponentials.astype(dtype), scaled), d_bias
 
     if shifted is not None:
         # softmax = exponentials / normaliser, so that the scores are not computed again.

@@ -22,15 +22,13 @@ def parameter(
     return cast(jax.Array, module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32))
 
 
-def matrix(
-    module: nn.Module, name: str, axes: tuple[str, ...], shape: tuple[int, ...], std: float, dtype: jnp.dtype
-) -> jax.Array:
-    """A weight matrix, normal with standard deviation `std` at the start, [*shape] in the compute dtype."""
-    return parameter(module, name, axes, shape, nn.initializers.normal(std)).astype(dtype)
+def matrix(module: nn.Module, name: str, axes: tuple[str, ...], shape: tuple[int, ...], std: float) -> jax.Array:
+    """A weight matrix, normal with standard deviation `std` at the start, float32 [*shape]; `product` rounds it."""
+    return parameter(module, name, axes, shape, nn.initializers.normal(std))
 
 
 def zeros(module: nn.Module, name: str, axes: tuple[str, ...], shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-    """A bias, zero at the start, [*shape] in the compute dtype."""
+    """A bias, zero at the start, [*shape] in the dtype of what it is added to."""
     return parameter(module, name, axes, shape, nn.initializers.zeros).astype(dtype)
 
 

@@ -13,6 +13,7 @@ from mlm_jax import config as cfg
 from mlm_jax.model.dropout import dropout
 from mlm_jax.model.families import family_of
 from mlm_jax.model.layers import LayerNorm, gelu, matrix, zeros
+from mlm_jax.model.products import product
 
 Transform = Literal["none", "tanh", "norm"]
 TRANSFORMS: tuple[Transform, ...] = ("none", "tanh", "norm")
@@ -57,19 +58,19 @@ class TaskHead(nn.Module):
         config, dtype = self.config, self.dtype
         width, std = config.width, config.initializer_std
         if self.transform != "none":
-            kernel = matrix(self, "dense_kernel", ("embed", "embed_out"), (width, width), std, dtype)
-            x = jnp.einsum("bsw,wv->bsv", x, kernel)  # [batch, vectors, width]
+            kernel = matrix(self, "dense_kernel", ("embed", "embed_out"), (width, width), std)
+            x = product("bsw,wv->bsv", x, kernel, dtype)  # [batch, vectors, width]
             if config.bias or self.transform == "tanh":
-                x = x + zeros(self, "dense_bias", ("embed_out",), (width,), dtype)[None, None]
+                x = x + zeros(self, "dense_bias", ("embed_out",), (width,), x.dtype)[None, None]
             if self.transform == "tanh":
                 x = jnp.tanh(x)
             else:
                 x = LayerNorm(config.norm_epsilon, config.bias, name="norm")(gelu(x))
         x = dropout(x, self.rate, keys)
-        kernel = matrix(self, "output_kernel", ("embed", "class"), (width, self.outputs), std, dtype)
+        kernel = matrix(self, "output_kernel", ("embed", "class"), (width, self.outputs), std)
         # Scores are float32 whatever `dtype`: the softmax of the loss needs it.
         bias = zeros(self, "output_bias", ("class",), (self.outputs,), jnp.dtype(jnp.float32))
-        return jnp.einsum("bsw,wc->bsc", x, kernel, preferred_element_type=jnp.float32) + bias[None, None]
+        return product("bsw,wc->bsc", x, kernel, dtype, jnp.dtype(jnp.float32)) + bias[None, None]
 
 
 def pool(hidden: jax.Array, starts: jax.Array, segment_ids: jax.Array, how: Literal["first", "mean"]) -> jax.Array:

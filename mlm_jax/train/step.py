@@ -75,7 +75,7 @@ def make_train_step(
             losses = [total / jnp.maximum(whole[name], 1) for name, (total, _) in measured.items() if is_loss(name)]
             return sum(losses[1:], losses[0]), measured
 
-        # All float32: the encoder casts parameters to its compute dtype, whose cotangents come back as float32.
+        # All float32: products round parameters to the compute dtype, and their cotangents come back as float32.
         def gradient(shared: tuple[Any, ...], rows: Batch) -> tuple[Params, Measured]:
             return microbatched(lambda microbatch: jax.grad(mean_loss, has_aux=True)(*shared, microbatch), accumulate)(
                 rows

@@ -253,10 +253,10 @@ class TaskKind(abc.ABC):
         """What the head reads.
 
         Args:
-          hidden: the encoder's output, [rows, length, width] in the compute dtype.
+          hidden: the encoder's output, [rows, length, width].
 
         Returns:
-          [rows, length, width] of tokens, [rows, slots, width] of texts, in the compute dtype.
+          [rows, length, width] of tokens, [rows, slots, width] of texts, of the dtype of `hidden`.
         """
         return hidden if self.of_tokens else pool(hidden, batch["starts"], batch["segment_ids"], task.pooling)
 
