@@ -108,7 +108,7 @@ def boxed_shapes(encoder: Encoder) -> Any:
 
 
 def apply_encoder(encoder: Encoder, params: Any, batch: Batch) -> jax.Array:
-    """An encoder's output without dropout, [batch, length, embed]; batch as in `Encoder.__call__`."""
+    """An encoder's output without dropout, [batch, length, embed] in the dtype of activations; batch as in `Encoder.__call__`."""
     return cast(jax.Array, encoder.apply({"params": params}, batch))
 
 

@@ -21,8 +21,8 @@ def product(letters: str, x: jax.Array, y: jax.Array, dtype: jnp.dtype, result: 
 
     Args:
       letters: of `jnp.einsum`; no letter stands twice in an operand, or in one operand alone.
-      x: activations, in `dtype`, or float32 where `dtype` is bfloat16.
-      y: activations or a parameter.
+      x: [...], activations, in `dtype`, or float32 where `dtype` is bfloat16.
+      y: [...], activations or a parameter.
       dtype: that operands are rounded to.
       result: dtype of the result; None: that of x, which it is too where x is wider than `dtype`.
 
@@ -56,7 +56,7 @@ _rounding.defvjp(_forward, _backward)
 
 
 def rounded(letters: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    """A product of bfloat16 arrays on a CPU, float32; `letters` as in `product`."""
+    """A product of bfloat16 arrays, [...] each, on a CPU: float32 [...]; `letters` as in `product`."""
     left, right, out = _parts(letters)
     summed = [letter for letter in left if letter not in out]
     # XLA multiplies bfloat16 only where the summed axis is the last of x, and widens both operands where it is not. Of two
