@@ -21,6 +21,7 @@ from etils import epath
 
 from mlm_jax import config as cfg
 from mlm_jax import console
+from mlm_jax.curate.config import Curate
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate.config import Evaluate
 from mlm_jax.files import in_bucket
@@ -62,6 +63,22 @@ def say_stopped(by: signal.Signals, name: str, arguments: Sequence[str], at: str
     why = "max_seconds" if by is signal.SIGALRM else by.name
     console.say(f"stopped by {why}{at}, saved; to continue: {command_line(name, arguments)}")
     return 0 if by is signal.SIGALRM else 128 + by
+
+
+def curate(config: Curate, arguments: list[str]) -> int:
+    """Make a corpus of web archives or other text: a folder of .jsonl.zst files per language.
+
+    Documents are read, their languages identified, cleaned, filtered and deduplicated. Killed, the same command goes on from what
+    is done. curate.json and report/index.html say what went where, and why.
+    """
+    with locked(config.workdir, "curate"):
+        own_workdir(config, command_line("curate", arguments))
+        from mlm_jax.curate.run import run
+
+        raise_interrupt()  # its pool of processes has to end with it
+        run(config)
+        report_curation(config)
+        return 0
 
 
 def prepare(config: cfg.Config, arguments: list[str]) -> int:
@@ -255,6 +272,14 @@ def report_pretraining(config: cfg.Config) -> None:
 
     console.say(summary_table(config.workdir))
     console.say(f"report: {write_report(config.workdir)}")
+
+
+def report_curation(config: Curate) -> None:
+    """Print the table of languages, and write report/index.html."""
+    from mlm_jax.report.curate import table, write_curation_page
+
+    console.say(table(config.workdir))
+    console.say(f"report: {write_curation_page(config.workdir)}")
 
 
 def report_finetuning(config: Finetune) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from mlm_jax import actions
 from mlm_jax import config as cfg
+from mlm_jax.curate.config import Curate, validate_curation
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate.config import Evaluate, validate_evaluation
 from mlm_jax.finetune.config import Finetune, validate_finetuning
@@ -74,7 +75,7 @@ class Command:
 def report(config: Any, arguments: list[str]) -> int:
     """Write the run's page into its workdir, and print its table.
 
-    The page is report/index.html of pretrain, results.html of finetune and evaluate, neutrality.html of analyze.
+    The page is report/index.html of pretrain and curate, results.html of finetune and evaluate, neutrality.html of analyze.
     """
     write = command_of(config).report
     assert write is not None
@@ -85,6 +86,14 @@ def report(config: Any, arguments: list[str]) -> int:
 EXCHANGE = {"--step": ("best|last|N", "best"), "--model": ("NAME", ""), **actions.MESH}
 # A page of results is the one of the first command here that has both its config's type and a report.
 WITH_CONFIG = (
+    Command(
+        "curate",
+        "web archives or other text → a clean, deduplicated corpus of every language in them",
+        actions.curate,
+        Curate,
+        validate=validate_curation,
+        report=actions.report_curation,
+    ),
     Command(
         "prepare",
         "train the vocabulary if there is none, and turn the text into blocks",

@@ -98,9 +98,10 @@ def warn_of_newer(made: epath.Path, globs: Sequence[str]) -> None:
 
 
 def has_saved(folder: epath.Path) -> bool:
-    """Whether a workdir holds results, finished benchmarks or probes, or checkpoints: of its own, its models, its experiments."""
+    """Whether a workdir holds results, a curated corpus, finished benchmarks or probes, or checkpoints: of its own, its models, its experiments."""
     return (
         (folder / "results.json").exists()
+        or (folder / "curate.json").exists()
         or any(path.name.endswith(".json") for path in listed(folder / "done"))
         or any(path.name.isdigit() for path in listed(folder / "checkpoints"))
         or any(has_saved(path) for path in listed(folder / "models"))

@@ -21,6 +21,7 @@ def run_all(
     workers: int,
     title: str,
     describe: Callable[[tuple[Any, ...]], str],
+    less: str = "data.workers",
 ) -> Iterator[tuple[int, Any]]:
     """Yield (number of the job, what `function(*job)` returned) as jobs are done.
 
@@ -29,6 +30,7 @@ def run_all(
       workers: processes; 1 works here.
       title: for the progress.
       describe: a job in words, for the message when a process dies.
+      less: the option to lower where memory is short.
 
     Raises:
       UserError: a job raised it, or a process died.
@@ -50,9 +52,9 @@ def run_all(
         except BrokenProcessPool as e:
             unfinished = [describe(jobs[n]) for f, n in futures.items() if not f.done() or f.exception() is not None]
             raise UserError(
-                f"a preparation process died ({title}), working on one of {', '.join(unfinished[:3])}"
+                f"a process died ({title}), working on one of {', '.join(unfinished[:3])}"
                 f"{f' and {len(unfinished) - 3} more' if len(unfinished) > 3 else ''}; often memory is short: "
-                "lower data.workers, and run again (what is finished is kept)"
+                f"lower {less}, and run again (what is finished is kept)"
             ) from e
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -293,7 +293,7 @@ def _die(number):
 
 
 def test_a_process_that_dies_is_an_error_and_no_hang():
-    with pytest.raises(UserError, match=r"a preparation process died .testing., working on one of .*; often memory"):
+    with pytest.raises(UserError, match=r"a process died .testing., working on one of .*; often memory"):
         list(pool.run_all(_die, [(i,) for i in range(8)], 2, "testing", lambda job: f"job {job[0]}"))
 
 

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a document stays: its language's confidence, the published rules by the bounds of its language, evaluation sets."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from mlm_jax.curate import filters, thresholds
+from mlm_jax.curate.c4 import apply_c4
+from mlm_jax.curate.config import Curate, Filters
+from mlm_jax.curate.contamination import Evaluation, contaminating, read_evaluation
+from mlm_jax.curate.document import Document, Dropped
+from mlm_jax.curate.filters import Bounds
+from mlm_jax.curate.thresholds import Sketch
+from mlm_jax.errors import UserError
+from mlm_jax.lines import read_lines
+from mlm_jax.patterns import matching_files
+
+UNSURE = "unsure language"
+DRAWN = 6  # languages whose histograms are kept for the page
+BINS = 40
+
+
+def chosen_bounds(chosen: Filters) -> Bounds:
+    """The rules that are on, with the bounds for English."""
+    families = {
+        filters.GOPHER: chosen.quality,
+        filters.REPETITION: chosen.repetition,
+        filters.FINEWEB: chosen.fineweb,
+    }
+    on = [family for family, wanted in families.items() if wanted]
+    if chosen.thresholds == "published":
+        return filters.published(on)
+    made = filters.fineweb2()
+    rules = {name: bound for name, bound in made.rules.items() if filters.RULES[name].family in on}
+    return Bounds(rules, made.stop_words if chosen.quality else ())
+
+
+def measured(document: Document, bounds: Bounds) -> Document:
+    """A document with its scores by each rule that is on."""
+    return dataclasses.replace(
+        document, scores=document.scores | filters.measure(document.text, tuple(bounds.rules))
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """What documents have to keep to.
+
+    Attributes:
+      least: language → the least confidence that it is the document's.
+      bounds: language → of the rules that are on.
+      c4: whether C4's rules are on.
+      contamination: files of evaluation sets.
+    """
+
+    least: Mapping[str, float]
+    bounds: Mapping[str, Bounds]
+    c4: bool
+    contamination: tuple[str, ...]
+
+    def __call__(self, document: Document) -> Document | Dropped:
+        """A document that stays, its text without the lines that C4 leaves out; or why it goes."""
+
+        def gone(reason: str) -> Dropped:
+            return Dropped(reason, document.url, document.text, document.language)
+
+        if document.confidence < self.least[document.language]:
+            return gone(UNSURE)
+        if reason := filters.judge(document.text, self.bounds[document.language], document.scores):
+            return gone(reason)
+        if self.contamination:
+            sets = contaminating(document.text, evaluation_sets(self.contamination))
+            if sets:
+                return gone(f"in {sets[0]}")
+        if self.c4:
+            text, reason = apply_c4(document.text)
+            return gone(reason) if reason else dataclasses.replace(document, text=text)
+        return document
+
+
+def make_rules(config: Curate, sketches: Mapping[str, Sketch]) -> Rules:
+    """The rules of each language, from what was counted of it."""
+    bounds = chosen_bounds(config.filters)
+    if config.filters.thresholds == "published":
+        of = {language: Bounds(bounds.rules, bounds.stop_words if language == "en" else ()) for language in sketches}
+    else:
+        of = thresholds.derive(sketches, bounds)
+    least = config.identify.least
+    confidences = {language: least or thresholds.least_confidence(sketch) for language, sketch in sketches.items()}
+    return Rules(confidences, of, config.filters.c4, config.contamination)
+
+
+def described(rules: Rules, sketches: Mapping[str, Sketch]) -> dict[str, Any]:
+    """The rules as curate.json has them, with histograms of the largest languages."""
+    largest = sorted(sketches, key=lambda language: (-sketches[language].documents, language))[:DRAWN]
+    histograms: dict[str, Any] = {}
+    for language in largest:
+        sketch = sketches[language]
+        found = {"confidence": (sketch.confidences, rules.least[language])}
+        found |= {name: (counts, rules.bounds[language].rules.get(name)) for name, counts in sketch.scores.items()}
+        for name, (counts, threshold) in found.items():
+            histograms.setdefault(name, {})[language] = {**binned(counts), "threshold": threshold}
+    return {
+        "languages": {
+            language: {
+                "confidence": rules.least[language],
+                "bounds": dict(rules.bounds[language].rules),
+                "stop words": list(rules.bounds[language].stop_words),
+            }
+            for language in sorted(rules.least)
+        },
+        "histograms": histograms,
+    }
+
+
+def binned(counts: Mapping[int, int]) -> dict[str, Any]:
+    """A histogram of thousandths in at most `BINS` bins up to its 99th percentile."""
+    low, high = min(counts), round(thresholds.quantile(counts, 0.99) * thresholds.STEP)
+    width = max(1, -(-(high + 1 - low) // BINS))
+    bins = [0] * (-(-(high + 1 - low) // width))
+    for score, number in counts.items():
+        bins[min((score - low) // width, len(bins) - 1)] += number
+    return {"edges": [(low + i * width) / thresholds.STEP for i in range(len(bins) + 1)], "counts": bins}
+
+
+@functools.cache
+def evaluation_sets(patterns: tuple[str, ...]) -> Evaluation:
+    """What the named files of evaluation sets hold, each a set by its name.
+
+    Raises:
+      UserError: no file matches, or one cannot be read.
+    """
+    sets: dict[str, list[str]] = {}
+    for pattern in patterns:
+        paths = matching_files(pattern)
+        if not paths:
+            raise UserError(f"contamination: no file matches {pattern}; check the path")
+        for path in paths:
+            sets.setdefault(PurePath(path).parent.name or PurePath(path).stem, []).extend(texts_of(path))
+    if len(sets) > 64:
+        raise UserError(f"contamination: {len(sets)} sets, each a folder; at most 64")
+    return read_evaluation(sets)
+
+
+def texts_of(path: str) -> Iterator[str]:
+    """The texts of an evaluation set: every string of JSON, else what tabs separate in each line."""
+    lines = [line for _, line in read_lines(path)]
+    if path.removesuffix(".gz").endswith(".json"):
+        yield from strings_in(json.loads("\n".join(lines)))
+        return
+    for line in lines:
+        if path.removesuffix(".gz").endswith(".jsonl"):
+            yield from strings_in(json.loads(line))
+        else:
+            yield from line.split("\t")
+
+
+def strings_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from strings_in(part)
+
+
+def added(sketches: Sequence[Mapping[str, Any]]) -> dict[str, Sketch]:
+    """Language → the sum of what jobs counted, of each the JSON."""
+    found: dict[str, Sketch] = {}
+    for stored in sketches:
+        for language, sketch in stored.items():
+            found.setdefault(language, Sketch()).merge(Sketch.from_json(sketch))
+    return found

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of a curated corpus: where the documents went, the thresholds on their histograms, sizes per language, samples."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from matplotlib.figure import Figure
+
+from mlm_jax.console import format_table
+from mlm_jax.files import write_whole
+from mlm_jax.language_names import label
+from mlm_jax.report.plots import new_axes, new_rows, panels, short
+from mlm_jax.report.provenance import provenance
+from mlm_jax.report.rendering import Cell, Plot, Table, language_cell, plot_of, render
+from mlm_jax.report.svg import BLUE, GREY, ORANGE, SERIES, styled
+from mlm_jax.report.texts import isolated
+from mlm_jax.stored import fitting, read_json
+
+# GiB of text per language in CC-100 (Conneau et al. 2020, table 6); both scripts of Chinese and both encodings of Burmese together.
+CC100 = dict(
+    pair.split(":")
+    for pair in (
+        "af:1.3 am:0.8 ar:28 as:0.1 az:6.5 be:4.3 bg:57.5 bn:8.4 br:0.1 bs:0.1 ca:10.1 cs:16.3 cy:0.8 da:45.6 de:66.6 el:46.9 en:300.8 "
+        "eo:0.9 es:53.3 et:6.1 eu:2 fa:111.6 fi:54.3 fr:56.8 fy:0.2 ga:0.5 gd:0.1 gl:2.9 gu:1.9 ha:0.3 he:31.6 hi:20.2 hr:20.5 hu:58.4 "
+        "hy:5.5 id:148.3 is:3.2 it:30.2 ja:69.3 jv:0.2 ka:9.1 kk:6.4 km:1.5 kn:3.3 ko:54.2 ku:0.4 ky:1.2 la:2.5 lo:0.6 lt:13.7 lv:8.8 "
+        "mg:0.2 mk:4.8 ml:7.6 mn:3 mr:2.8 ms:8.5 my:2 ne:3.8 nl:29.3 no:49 om:0.1 or:0.6 pa:0.8 pl:44.6 ps:0.7 pt:49.1 ro:61.4 ru:278 "
+        "sa:0.3 sd:0.4 si:3.6 sk:23.2 sl:10.3 so:0.4 sq:5.4 sr:9.1 su:0.1 sv:85 sw:1.6 ta:12.2 te:4.7 th:71.7 tl:3.1 tr:20.9 ug:0.4 "
+        "uk:84.6 ur:5.7 uz:0.7 vi:137.3 xh:0.1 yi:0.3 zh:63.5"
+    ).split()
+)
+SHOWN = 12  # reasons that have a colour or a row of their own
+SAMPLES = 3  # texts shown per language
+
+
+@styled
+def write_curation_page(workdir: epath.PathLike) -> epath.Path:
+    """Write report/index.html into a workdir of `curate`.
+
+    Raises:
+      UserError: it has no corpus yet.
+    """
+    with fitting(f"{workdir}: curate.json"):
+        return _write_curation_page(epath.Path(workdir))
+
+
+def _write_curation_page(folder: epath.Path) -> epath.Path:
+    found: dict[str, Any] = isolated(read_json(folder / "curate.json", dict[str, Any]))
+    config = isolated(read_json(folder / "config.json", dict[str, Any]))
+    plots = [
+        plot_of([funnel(found)], "What is left after each step, of all languages.", "funnel"),
+        *([plot_of([reasons(found)], "Of the documents that went, by reason.", "reasons")] if went(found) else []),
+        plot_of(sizes(found), "Text per language, before and after.", "sizes"),
+    ]
+    page = render(
+        "curate.html",
+        title=f"{isolated(folder.name)}: a corpus of {count(len(last(found)), 'language')}",
+        lead=finding(found),
+        table=languages_table(found),
+        plots=plots,
+        thresholds=threshold_plots(found),
+        samples=found.get("kept", {}),
+        damaged=found["damaged"],
+        provenance=provenance(folder, config),
+    )
+    write_whole(folder / "report" / "index.html", page)
+    return folder / "report" / "index.html"
+
+
+def last(found: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Language → documents and bytes of the corpus."""
+    passed: dict[str, list[int]] = found["steps"][-1]["passed"]
+    return passed
+
+
+def went(found: Mapping[str, Any]) -> Counter[str]:
+    """Reason → documents that went for it."""
+    counts: Counter[str] = Counter()
+    for step in found["steps"]:
+        for gone in step["gone"].values():
+            counts.update({reason: documents for reason, (documents, _) in gone.items()})
+    return counts
+
+
+def totals(found: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
+    """(name, documents, bytes) after each step."""
+    for step in found["steps"]:
+        documents, size = (sum(pair[i] for pair in step["passed"].values()) for i in (0, 1))
+        yield step["name"], documents, size
+
+
+def count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def finding(found: Mapping[str, Any]) -> str:
+    """What is left and what most went for, in a sentence."""
+    (_, documents, size), *_, (_, left, kept) = totals(found)
+    most = went(found).most_common(3)
+    why = f"; most went as {', '.join(f'{reason} ({number:,})' for reason, number in most)}" if most else ""
+    return f"{left:,} of {count(documents, 'document')} are left, {short(kept)}B of {short(size)}B of text{why}."
+
+
+def funnel(found: Mapping[str, Any]) -> Figure:
+    """Documents and bytes after each step, as shares of what was read."""
+    rows = list(totals(found))
+    share = rows[-1][2] / max(rows[0][2], 1)
+    figure, axes = new_rows(f"{100 * share:.3g} % of the text is left", [name for name, *_ in rows], 65)
+    for offset, column, colour, name in ((-0.18, 1, BLUE, "documents"), (0.18, 2, ORANGE, "bytes")):
+        values = [row[column] / max(rows[0][column], 1) for row in rows]
+        axes.barh([y + offset for y in range(len(rows))], values, height=0.32, color=colour, label=name)
+        for y, (row, value) in enumerate(zip(rows, values, strict=True)):
+            axes.annotate(
+                short(row[column]), (value, y + offset), xytext=(4, 0), textcoords="offset points", va="center", color=GREY
+            )
+    axes.set_xlim(0, 1.18)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axes.set_xlabel("of what was read")
+    figure.legend(loc="outside lower center", ncol=2)
+    return figure
+
+
+def reasons(found: Mapping[str, Any]) -> Figure:
+    """Documents that went, by reason."""
+    rows = went(found).most_common(SHOWN)
+    figure, axes = new_rows(f"Most went as {rows[0][0]}", [reason for reason, _ in rows], 50)
+    axes.barh(range(len(rows)), [number for _, number in rows], color=BLUE, height=0.6)
+    for y, (_, number) in enumerate(rows):
+        axes.annotate(short(number), (number, y), xytext=(4, 0), textcoords="offset points", va="center", color=GREY)
+    axes.set_xlim(0, 1.18 * rows[0][1])
+    axes.locator_params(axis="x", nbins=4)
+    axes.xaxis.set_major_formatter(lambda value, _: short(value))
+    axes.set_xlabel("documents")
+    return figure
+
+
+def sizes(found: Mapping[str, Any]) -> list[Figure]:
+    """A dumbbell per language, from the text that was read to that of the corpus."""
+    read = found["steps"][0]["passed"]
+    rows = sorted(last(found).items(), key=lambda item: -item[1][1])
+    made = []
+    for part in panels(rows):
+        figure, axes = new_rows(f"Most text: {label(rows[0][0])}", [name for name, _ in part], 65, len(panels(rows)[0]))
+        before = [read.get(name, [0, 0])[1] or np.nan for name, _ in part]
+        after = [size for _, (_, size) in part]
+        for y, pair in enumerate(zip(before, after, strict=True)):
+            axes.plot(pair, [y, y], color=GREY, linewidth=1.2, zorder=1)
+        axes.scatter(before, range(len(part)), s=14, color=ORANGE, label="read", zorder=2)
+        axes.scatter(after, range(len(part)), s=14, color=BLUE, label="in the corpus", zorder=2)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{short(value)}B")
+        axes.xaxis.set_minor_formatter(lambda value, _: "")
+        axes.set_xlabel("UTF-8 bytes of text, log scale")
+        figure.legend(loc="outside lower center", ncol=2)
+        made.append(figure)
+    return made
+
+
+def languages_table(found: Mapping[str, Any]) -> Table:
+    """Per language the documents after each step, the text that is left, and CC-100's."""
+    steps = found["steps"]
+    names = sorted(steps[0]["passed"], key=lambda name: -last(found).get(name, [0, 0])[1])
+    rows = []
+    for name in names:
+        after = [step["passed"].get(name, [0, 0]) for step in steps]
+        left = after[-1][1] / max(after[0][1], 1)
+        published = CC100.get(name.split("_")[0], "")
+        rows.append(
+            [
+                language_cell(name),
+                *(Cell(f"{documents:,}", documents) for documents, _ in after),
+                Cell(f"{short(after[-1][1])}B", after[-1][1]),
+                Cell(f"{100 * left:.1f} %", left, left),
+                Cell(f"{float(published):,.1f}" if published else "", float(published) if published else None),
+            ]
+        )
+    heads = ["language", *(f"documents\n{step['name']}" for step in steps), "text", "text left", "CC-100\nGiB"]
+    middle = [1] * (len(steps) - 2)
+    return Table(heads, rows, widths=[0, 1, *middle, 0, 0, 0, 2])
+
+
+def threshold_plots(found: Mapping[str, Any]) -> Sequence[Plot]:
+    """The histograms that thresholds were derived from, of the largest languages."""
+    made: dict[str, Any] = found["rules"].get("histograms", {})
+    plots = []
+    for number, (measure, by_language) in enumerate(sorted(made.items())):
+        figure, axes = new_axes(measure, unit="share of documents")
+        for colour, (language, drawn) in zip(SERIES, by_language.items(), strict=False):
+            edges, counts = np.asarray(drawn["edges"]), np.asarray(drawn["counts"], float)
+            axes.stairs(counts / max(counts.sum(), 1), edges, color=colour, label=label(language))
+            if drawn.get("threshold") is not None:
+                axes.axvline(drawn["threshold"], color=colour, linewidth=0.9, linestyle=":")
+        axes.legend()
+        caption = "Dotted: the threshold derived for the language."
+        plots.append(plot_of([figure], caption, f"threshold{number}"))
+    return plots
+
+
+def table(workdir: epath.PathLike) -> str:
+    """The languages of a curated corpus as text: documents after each step, the text that is left.
+
+    Raises:
+      UserError: it has no corpus yet.
+    """
+    with fitting(f"{workdir}: curate.json"):
+        found = read_json(epath.Path(workdir) / "curate.json", dict[str, Any])
+        made = languages_table(found)
+        heads = [head.replace("\n", " ") for head in made.heads[:-1]]
+        rows = [[row[0].note or row[0].shown, *(cell.shown for cell in row[1:-1])] for row in made.rows]
+        return f"{format_table(heads, rows)}\n{finding(found)}"
