@@ -49,21 +49,21 @@ EACH_PIECE = (
     (0x1B170, 0x1B2FF),  # Nushu
     (0x20000, 0x323AF),  # Han
 )
-_RUNS = {
+RUNS = {
     HIRAGANA: ((0x3041, 0x3098), (0x309D, 0x309F), (0x1B001, 0x1B11F), (0x1B150, 0x1B152)),
     KATAKANA: ((0x30A1, 0x30FA), (0x30FD, 0x30FF), (0x31F0, 0x31FF), (0xFF66, 0xFF9D), (0x1B164, 0x1B167)),
 }
 _RANGES = sorted(
-    [(*block, PIECE) for block in EACH_PIECE] + [(*run, script) for script, runs in _RUNS.items() for run in runs]
+    [(*block, PIECE) for block in EACH_PIECE] + [(*run, script) for script, runs in RUNS.items() for run in runs]
 )
 _BEGINS = [begin for begin, _, _ in _RANGES]
 
 # Letters by category that never begin a word: the vowels of Thai and Lao after their consonant, repetition and length marks.
-_JOINS = frozenset(
+JOINING = frozenset(
     "\u0e30\u0e32\u0e33\u0e45\u0e46\u0eb0\u0eb2\u0eb3\u0ec6\u3005\u303b\u30fc\uff70\uff9e\uff9f\u200c\u200d"
 )
 # Half a syllable: vowels of Thai and Lao before their consonant, and signs that put the next consonant below this one.
-_OPENS = frozenset("\u0e40\u0e41\u0e42\u0e43\u0e44\u0ec0\u0ec1\u0ec2\u0ec3\u0ec4\u1039\u17d2\u1a60")
+OPENING = frozenset("\u0e40\u0e41\u0e42\u0e43\u0e44\u0ec0\u0ec1\u0ec2\u0ec3\u0ec4\u1039\u17d2\u1a60")
 
 # The byte-level alphabet (Radford et al. 2019): printable Latin-1 stands for itself, other bytes for what follows U+0100.
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -79,7 +79,7 @@ def _block(character: str) -> int:
 
 
 def _joins(character: str) -> bool:
-    return character in _JOINS or unicodedata.category(character)[0] == "M"
+    return character in JOINING or unicodedata.category(character)[0] == "M"
 
 
 def classes_of_piece(piece: str, marked: bool, byte_level: bool = False) -> tuple[int, int]:
@@ -106,7 +106,7 @@ def classes_of_piece(piece: str, marked: bool, byte_level: bool = False) -> tupl
         return first, END  # a model that marks where words end
     if text[-1].isspace() and text[-1] != " ":
         return first, END  # a line break
-    if text[-1] == " " or text[-1] in _OPENS:
+    if text[-1] == " " or text[-1] in OPENING:
         return first, OPEN
     # Marks of one script say which; others are in a word of any.
     last = next((_block(c) for c in reversed(text) if _block(c) != SPACED or not _joins(c)), JOIN)
