@@ -181,7 +181,7 @@ class Rule:
     """Attributes:
     score: of a view of the text.
     at_least: whether a document goes whose score is less; else one whose score is more.
-    bound: as published for English; None where it is off unless it is set.
+    bound: as published for English.
     per_language: how FineWeb-2 takes it from the language's own documents: "deviation" or "tail" of `thresholds.py`; empty: it does not.
     family: who published it.
     """
@@ -215,7 +215,7 @@ RULES: dict[str, Rule] = {
     ),
     "repeated_lines": Rule(lambda v: _share(v.repeated_lines[0], len(v.lines)), False, 0.3, "deviation", REPETITION),
     "repeated_line_characters": Rule(
-        lambda v: _share(v.repeated_lines[1], sum(map(len, v.lines))), False, 0.01, "", FINEWEB
+        lambda v: _share(v.repeated_lines[1], sum(map(len, v.lines))), False, 0.2, "", REPETITION
     ),
     **{
         f"top_{n}_gram": Rule(_top(n), False, bound, "deviation", REPETITION)
@@ -250,6 +250,8 @@ STOP_WORDS = "few_stop_words"  # the reason of the one rule that needs a list
 LEAST_STOP_WORDS = 2
 ENGLISH_STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")  # Gopher's
 
+FINEWEB_BOUNDS = {"repeated_line_characters": 0.01}  # FineWeb's bound for a rule of Gopher's
+
 # FineWeb-2 leaves these out: extracted text has no blank lines, short lines are some languages' style, and lines that repeat have
 # two rules already. `repeated_line_characters` has another bound there.
 FINEWEB2_OFF = ("repeated_paragraphs", "repeated_paragraph_characters", "short_lines")
@@ -272,7 +274,10 @@ class Bounds:
 def published(families: Collection[str] = (GOPHER, REPETITION, FINEWEB)) -> Bounds:
     """The bounds for English."""
     stop_words = ENGLISH_STOP_WORDS if GOPHER in families else ()
-    return Bounds({name: rule.bound for name, rule in RULES.items() if rule.family in families}, stop_words)
+    rules = {name: rule.bound for name, rule in RULES.items() if rule.family in families}
+    if FINEWEB in families:
+        rules |= FINEWEB_BOUNDS
+    return Bounds(rules, stop_words)
 
 
 def fineweb2() -> Bounds:
