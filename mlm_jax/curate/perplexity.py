@@ -76,7 +76,10 @@ class Model:
 
 
 def _lines(text: str) -> list[str]:
-    return [line for raw in _DIGITS.sub("0", text[:LONGEST]).split("\n") if (line := raw.strip())]
+    text = (
+        _DIGITS.sub("0", text[:LONGEST]).encode("utf-8", "replace").decode()
+    )  # SentencePiece takes no half surrogate pairs
+    return [line for raw in text.split("\n") if (line := raw.strip())]
 
 
 BEGIN, END = 0, 1  # of a line; pieces are numbered from 2

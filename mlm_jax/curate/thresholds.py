@@ -21,8 +21,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-import numpy as np
-
 from mlm_jax.curate.filters import LEAST_STOP_WORDS, RULES, Bounds, View
 from mlm_jax.curate.words import strings
 
@@ -182,17 +180,16 @@ def derive(sketches: Mapping[str, Sketch], bounds: Bounds, english: str = "en") 
         reference = None
     found = {}
     for language, sketch in sorted(sketches.items()):
+        if language == english:
+            found[language] = bounds
+            continue
         known = sketch.documents >= DOCUMENTS
         rules = {
             name: _bound(name, bound, sketch, reference)
             for name, bound in bounds.rules.items()
-            if known or language == english or not RULES[name].per_language
+            if known or not RULES[name].per_language
         }
-        words: tuple[str, ...] = ()
-        if bounds.stop_words and known:
-            words = stop_words(sketch, None if language == english else reference)
-        if language == english:
-            words, rules = tuple(bounds.stop_words), dict(bounds.rules)
+        words = stop_words(sketch, reference) if bounds.stop_words and known else ()
         found[language] = Bounds(rules, words if len(words) >= LEAST_STOP_WORDS else ())
     return found
 
@@ -212,4 +209,4 @@ def _bound(name: str, bound: float, sketch: Sketch, reference: Sketch | None) ->
         if (bound - middle) * (-1 if rule.at_least else 1) < 0:  # English itself is beyond its bound on average
             away = FEWEST_DEVIATIONS
     found = mean - away * deviation if rule.at_least else mean + away * deviation
-    return round(float(np.float64(found)), 3)
+    return round(found, 3)

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Filtering and deduplicating need neither JAX nor TensorFlow."""
+
+import subprocess
+import sys
+
+MODULES = [
+    "c4",
+    "contamination",
+    "filters",
+    "groups",
+    "minhash",
+    "near_duplicates",
+    "paragraphs",
+    "perplexity",
+    "spill",
+    "thresholds",
+    "words",
+]
+
+
+def test_without_jax_and_tensorflow():
+    lines = [f"import mlm_jax.curate.{name}" for name in MODULES]
+    lines += ["import sys", "print(sorted({'jax', 'flax', 'tensorflow', 'seqio', 'torch'} & set(sys.modules)))"]
+    out = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
