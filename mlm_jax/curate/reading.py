@@ -5,32 +5,53 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlm_jax.curate.archives import EMPTY, Raw, read_archive
+from mlm_jax.curate.archives import Raw, read_archive
 from mlm_jax.curate.clean import clean
 from mlm_jax.curate.config import Curate
 from mlm_jax.curate.counts import Counts
 from mlm_jax.curate.document import Document, Dropped
 from mlm_jax.curate.encodings import decode
-from mlm_jax.curate.identify import identify
+from mlm_jax.curate.identify import Languages, identifier_of, identify
 from mlm_jax.curate.main_text import main_text
 
 NO_TEXT = "no_main_text"
+TOGETHER = 200  # documents whose languages are identified at once
 
 
 def read_documents(path: str, config: Curate, counts: Counts) -> Iterator[Document | Dropped]:
-    """The documents of a file, in their order, and why others went."""
+    """The documents of a file, and why others went."""
+    chosen = config.identify
+    languages = Languages(chosen.languages, 0.0, chosen.mixed)  # unsure ones go later, by what is derived of all
+    identifier = identifier_of(chosen.model)
+    waiting: list[Document] = []
+
+    def told() -> Iterator[Document | Dropped]:
+        for made in identify(waiting, identifier, languages):
+            yield from made
+        waiting.clear()
+
     for record in read_archive(path, fields=(config.field,)):
         counts.note("records")
         if isinstance(record, Dropped):
             yield record
             continue
         counts.note("bytes", len(record.data))
-        yield from documents_of(record, config, counts)
+        made = document_of(record, config, counts)
+        if isinstance(made, Dropped):
+            yield made
+            continue
+        waiting.append(made)
+        if len(waiting) == TOGETHER:
+            yield from told()
+    yield from told()
 
 
-def documents_of(record: Raw, config: Curate, counts: Counts) -> Iterator[Document | Dropped]:
-    """The documents of a record: one, none, or of a page of several languages one of each."""
+def document_of(record: Raw, config: Curate, counts: Counts) -> Document | Dropped:
+    """The text of a record, cleaned; its language is not known yet."""
     text = decode(record.data, record.charset, record.kind == "html")
     if record.kind == "html":
         text = main_text(text)
-    raise NotImplementedError
+    text = clean(text, config.clean, counts)
+    if not text:
+        return Dropped(NO_TEXT, record.url)
+    return Document(text, record.url, record.date)
