@@ -68,12 +68,10 @@ class Duplicates:
     Attributes:
       paragraphs: those that stand elsewhere in the corpus (CCNet).
       near: documents whose sets of five words in a row are nearly the same, by MinHash of 14 bands of 8 (FineWeb-2).
-      short: UTF-8 bytes below which a document goes that lost paragraphs as duplicates.
     """
 
     paragraphs: bool = True
     near: bool = True
-    short: Annotated[int, AtLeast(0)] = 200
 
 
 @dataclass(frozen=True)
@@ -92,8 +90,8 @@ class Curate:
       memory: GiB that all of them take for what they sort and group.
     """
 
-    workdir: str
-    inputs: tuple[str, ...]
+    workdir: Annotated[str, MAY_CHANGE] = ""
+    inputs: tuple[str, ...] = ()
     prefix: str = ""
     field: str = "text"
     identify: Identify = Identify()
@@ -116,5 +114,3 @@ def validate_curation(config: Curate) -> None:
     check_bounds(config)
     if not config.inputs:
         raise UserError("inputs: none given; name files or globs, such as crawl/*.warc.gz")
-    if not config.workdir:
-        raise UserError("workdir: empty; name a folder, such as runs/web")

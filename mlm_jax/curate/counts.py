@@ -41,7 +41,7 @@ class Counts:
         if self.size:
             text = dropped.text[:SAMPLE_LENGTH].encode(errors="replace").decode()
             url = dropped.url[:SAMPLE_LENGTH].encode(errors="replace").decode()
-            made = [xxhash.xxh3_64_hexdigest(f"{url}\0{text}"), url, text]
+            made = [xxhash.xxh3_64_hexdigest(f"{url}\0{text}".encode()), url, text]
             self._sample(dropped.language, dropped.reason, [made])
 
     def note(self, name: str, number: int = 1) -> None:

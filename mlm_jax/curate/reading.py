@@ -22,7 +22,7 @@ def read_documents(path: str, config: Curate, counts: Counts) -> Iterator[Docume
     """The documents of a file, and why others went."""
     chosen = config.identify
     languages = Languages(chosen.languages, 0.0, chosen.mixed)  # unsure ones go later, by what is derived of all
-    identifier = identifier_of(chosen.model)
+    identifier = identifier_of("" if chosen.model == "py3langid" else chosen.model)
     waiting: list[Document] = []
 
     def told() -> Iterator[Document | Dropped]:

@@ -143,7 +143,7 @@ def measured_job(work: Work, job: int) -> dict[str, Any]:
             key, document = unpack(record)
             text, gone = keep_paragraphs(document.text, line, chosen) if chosen is not None else (document.text, 0)
             line += document.text.count("\n") + 1
-            if gone and len(text.encode(errors="surrogatepass")) < work.config.duplicates.short:
+            if gone and not text:
                 counts.drop(Dropped("copied paragraphs", document.url, document.text, document.language))
                 continue
             counts.note("paragraphs that were copies", gone)
@@ -225,8 +225,9 @@ def write_job(work: Work, job: int, language: str, number: int, shard: int, shar
 def shown(document: Document) -> dict[str, Any]:
     """A document as a line of the corpus."""
     d = document
+    scores = {name: round(score, 4) for name, score in d.scores.items()}
     made: dict[str, Any] = {"text": d.text, "url": d.url, "date": d.date, "language": d.language}
-    return made | {"confidence": round(d.confidence, 4), **d.scores}
+    return made | {"confidence": round(d.confidence, 4), **scores}
 
 
 def new_counts(work: Work) -> Counts:

@@ -142,7 +142,7 @@ def _pairs(histogram: Histogram) -> list[list[int]]:
 
 def least_confidence(sketch: Sketch) -> float:
     """From which confidence on a document is believed to be in its language."""
-    if not sketch.documents:
+    if sketch.documents < DOCUMENTS:
         return 0.3
     _, deviation = mean_and_deviation(sketch.confidences)
     return max(0.3, min(0.9, quantile(sketch.confidences, 0.5) - deviation))

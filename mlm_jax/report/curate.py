@@ -12,7 +12,7 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from mlm_jax.console import format_table
-from mlm_jax.files import write_whole
+from mlm_jax.files import make_folder, write_whole
 from mlm_jax.language_names import label
 from mlm_jax.report.plots import new_axes, new_rows, panels, short
 from mlm_jax.report.provenance import provenance
@@ -67,6 +67,7 @@ def _write_curation_page(folder: epath.Path) -> epath.Path:
         damaged=found["damaged"],
         provenance=provenance(folder, config),
     )
+    make_folder(folder / "report")
     write_whole(folder / "report" / "index.html", page)
     return folder / "report" / "index.html"
 

@@ -60,7 +60,12 @@ def test_large_scores_are_counted_to_three_digits_and_none_is_too_large():
     ],
 )
 def test_confidence_from_which_a_language_is_believed(confidences, expected):
-    assert least_confidence(sketch(confidences=confidences)) == pytest.approx(expected)
+    assert least_confidence(sketch(confidences=confidences * 20)) == pytest.approx(expected)
+
+
+def test_of_few_documents_nothing_is_derived():
+    assert least_confidence(sketch(confidences=[0.99] * 99)) == 0.3
+    assert least_confidence(sketch(confidences=[0.99] * 100)) == 0.9
 
 
 def test_a_bound_by_deviations_lies_where_the_english_one_does():

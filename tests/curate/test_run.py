@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole of `curate`: the same bytes for any split, any number of processes and after any kill; the page; the messages."""
+
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import zstandard
+
+pytest.importorskip("py3langid")
+pytest.importorskip("fastwarc")
+
+from mlm_jax import cli
+from mlm_jax.config import load_config
+
+WORDS = {
+    "en": "the of and to in that is was for with his they from this have which one you were all her she there would their we been has "
+    "when who will more if out so what up about into than them can only other new some time could these two may then do first any my now "
+    "such like our over man me even most made after also did many before must through years where much your way well down should because",
+    "de": "der die und in den von zu das mit sich des auf für ist im dem nicht ein eine als auch es an werden aus er hat dass sie nach "
+    "wird bei einer um am sind noch wie einem über einen so zum war haben nur oder aber vor zur bis mehr durch man sein wurde sei prozent "
+    "hatte kann gegen vom können schon wenn habe seine mark ihre dann unter wir soll ich eines jahr zwei jahren diese dieser wieder keine",
+    "es": "de la que el en y a los del se las por un para con no una su al lo como más pero sus le ya o este sí porque esta entre cuando "
+    "muy sin sobre también me hasta hay donde quien desde todo nos durante todos uno les ni contra otros ese eso ante ellos e esto mí antes "
+    "algunos qué unos yo otro otras otra él tanto esa estos mucho quienes nada muchos cual poco ella estar estas algunas algo nosotros",
+}
+
+
+def sentence(draw, language):
+    words = WORDS[language].split()
+    return " ".join(draw.choice(words) for _ in range(draw.randint(8, 20))).capitalize() + "."
+
+
+def documents(count, seed=0):
+    """Made-up pages, of which some are copies, nearly copies, or share a paragraph."""
+    draw = random.Random(seed)
+    made = []
+    for number in range(count):
+        language = draw.choice(sorted(WORDS))
+        kind = draw.random()
+        same = [d for d in made if d["url"].startswith(f"http://{language}.")]
+        lines = [" ".join(sentence(draw, language) for _ in range(3)) for _ in range(draw.randint(3, 8))]
+        if same and kind < 0.1:
+            lines = draw.choice(same)["text"].split("\n")
+        elif same and kind < 0.2:
+            lines = draw.choice(same)["text"].split("\n")
+            lines[-1] = sentence(draw, language)
+        elif same and kind < 0.3:
+            lines[0] = draw.choice(same)["text"].split("\n")[0]
+        elif kind < 0.35:
+            lines = ["spam"]
+        made.append({"text": "\n".join(lines), "url": f"http://{language}.test/{number}", "date": "2026-11-01"})
+    return made
+
+
+def write_lines(path, found, packed=True):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = "".join(json.dumps(document) + "\n" for document in found).encode()
+    path.write_bytes(gzip.compress(content) if packed else content)
+
+
+def write_config(folder, **options):
+    said = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    path = folder / "curate.py"
+    path.write_text(f"from mlm_jax.curate.config import *\n\ndef get_config():\n    return Curate({said})\n")
+    return str(path)
+
+
+def content(workdir):
+    """What a corpus is: every file below its folder, and the counts."""
+    folder = Path(workdir)
+    files = {str(p.relative_to(folder)): p.read_bytes() for p in sorted((folder / "corpus").rglob("*")) if p.is_file()}
+    counts = json.loads((folder / "curate.json").read_text())
+    return files, [(step["name"], step["passed"], step["gone"]) for step in counts["steps"]], counts["rules"]
+
+
+def texts(workdir):
+    found = []
+    for path in sorted(Path(workdir).glob("corpus/*/*.jsonl.zst")):
+        lines = zstandard.ZstdDecompressor().decompressobj().decompress(path.read_bytes()).decode()
+        found += [json.loads(line) | {"folder": path.parent.name} for line in lines.splitlines()]
+    return found
+
+
+def curate(config, *arguments):
+    assert cli.main(["curate", config, *map(str, arguments)]) == 0
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = documents(300)
+    write_lines(tmp_path / "one" / "all.jsonl.gz", found)
+    return write_config(tmp_path, workdir="run", inputs=("one/*.jsonl.gz",), shard_bytes=40_000)
+
+
+def test_what_goes_and_what_stays(config, tmp_path, capsys):
+    curate(config, "--workers", 1)
+    kept = texts("run")
+    assert {d["folder"] for d in kept} == {d["language"] for d in kept} == set(WORDS)
+    assert all(d["url"].startswith(f"http://{d['language']}.") for d in kept)
+    # No text twice, no paragraph twice.
+    lines = [line for d in kept for line in d["text"].split("\n")]
+    assert len(lines) == len(set(lines))
+    given = documents(300)
+    assert 0.5 * len(given) < len(kept) < 0.9 * len(given)
+    counts = json.loads(Path("run/curate.json").read_text())
+    for before, after in zip(counts["steps"], counts["steps"][1:], strict=False):
+        for language, (number, _) in before["passed"].items():
+            went = sum(pair[0] for pair in after["gone"].get(language, {}).values())
+            assert after["passed"].get(language, [0])[0] == number - went
+    assert sum(number for number, _ in counts["steps"][-1]["passed"].values()) == len(kept)
+    assert not Path("run/work").exists()
+    said = capsys.readouterr().out
+    assert "report: run/report/index.html" in said and "documents are left" in said
+    # Again: it is there.
+    curate(config)
+    page = Path("run/report/index.html").read_text()
+    assert "German" in page and page.startswith("<!doctype html>")
+
+
+def test_any_split_and_any_number_of_processes_give_the_same_bytes(config, tmp_path):
+    curate(config, "--workers", 1)
+    expected = content("run")
+    found = documents(300)
+    random.Random(3).shuffle(found)
+    for number in range(5):
+        write_lines(tmp_path / "five" / f"{number}.jsonl", found[number::5], packed=False)
+    other = write_config(tmp_path, workdir="five_run", inputs=("five/*.jsonl",), shard_bytes=40_000)
+    curate(other, "--workers", 2, "--memory", 0.05)
+    assert content("five_run") == expected
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(config, tmp_path):
+    curate(config, "--workers", 1)
+    expected = content("run")
+    command = [sys.executable, "-m", "mlm_jax", "curate", config, "--workdir", "killed", "--workers", "2"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    draw = random.Random(1)
+    for _ in range(20):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+        time.sleep(draw.uniform(1.0, 9.0))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert content("killed") == expected
+
+
+def test_nothing_left_and_nothing_found_are_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_lines(tmp_path / "a.jsonl", [{"text": "spam", "url": "http://x"}], packed=False)
+    assert cli.main(["curate", write_config(tmp_path, workdir="run", inputs=("a.jsonl",)), "--workers", "1"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith("error: run: no document is left; 1 went as ")
+    assert cli.main(["curate", write_config(tmp_path, workdir="run", inputs=("b.jsonl",))]) == 2
+    assert capsys.readouterr().err == "error: inputs: no file matches b.jsonl; check the path\n"
+
+
+def test_the_sample_config_is_valid():
+    for path in sorted((Path(__file__).parents[2] / "configs" / "curate").glob("*.py")):
+        assert load_config  # the loader of every command
+        from mlm_jax.options import parse
+
+        parse("curate", [str(path)])
