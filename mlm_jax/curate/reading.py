@@ -51,7 +51,9 @@ def document_of(record: Raw, config: Curate, counts: Counts) -> Document | Dropp
     text = decode(record.data, record.charset, record.kind == "html")
     if record.kind == "html":
         text = main_text(text)
-    text = clean(text, config.clean, counts)
+    text, mended = clean(text, config.clean.lines, config.clean.mojibake, config.clean.private)
+    for what, number in mended.items():
+        counts.note(what, number)
     if not text:
         return Dropped(NO_TEXT, record.url)
     return Document(text, record.url, record.date)

@@ -43,9 +43,7 @@ def chosen_bounds(chosen: Filters) -> Bounds:
 
 def measured(document: Document, bounds: Bounds) -> Document:
     """A document with its scores by each rule that is on."""
-    return dataclasses.replace(
-        document, scores=document.scores | filters.measure(document.text, tuple(bounds.rules))
-    )
+    return dataclasses.replace(document, scores=document.scores | filters.measure(document.text, tuple(bounds.rules)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +100,9 @@ def described(rules: Rules, sketches: Mapping[str, Sketch]) -> dict[str, Any]:
     histograms: dict[str, Any] = {}
     for language in largest:
         sketch = sketches[language]
-        found = {"confidence": (sketch.confidences, rules.least[language])}
+        found: dict[str, tuple[Mapping[int, int], float | None]] = {
+            "confidence": (sketch.confidences, rules.least[language])
+        }
         found |= {name: (counts, rules.bounds[language].rules.get(name)) for name, counts in sketch.scores.items()}
         for name, (counts, threshold) in found.items():
             histograms.setdefault(name, {})[language] = {**binned(counts), "threshold": threshold}

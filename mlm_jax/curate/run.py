@@ -8,7 +8,6 @@ killed goes on with the jobs that it lacks. The folder goes when the corpus is t
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
 import shutil
@@ -42,6 +41,7 @@ from mlm_jax.stored import read_json
 
 GROWTH = 4  # bytes of text, at most, for a byte of packed input
 MOST_PARTITIONS = 4_096
+SAMPLES, EXCERPT = 3, 400  # documents per language, and characters of each, that the page shows
 PLACES = 44  # bits of the number of a document, or of a line, among those of its part of the keys
 
 
@@ -137,7 +137,11 @@ def measured_job(work: Work, job: int) -> dict[str, Any]:
     counts, bounds = new_counts(work), chosen_bounds(work.config.filters)
     sketches: dict[str, Sketch] = {}
     line = job << PLACES
-    chosen = spill.open_sorted(Path(work.folder) / "paragraphs" / "lines", WHERE) if work.config.duplicates.paragraphs else None
+    chosen = (
+        spill.open_sorted(Path(work.folder) / "paragraphs" / "lines", WHERE)
+        if work.config.duplicates.paragraphs
+        else None
+    )
     with work.write_documents("measured", job) as keep:
         for record in work.documents("copies", job):
             key, document = unpack(record)
@@ -188,7 +192,11 @@ def near_job(work: Work, job: int, languages: Sequence[str]) -> dict[str, Any]:
     """A part of the keys: documents without near copies, each to its language."""
     counts = new_counts(work)
     number = {language: i for i, language in enumerate(languages)}
-    found = spill.open_sorted(Path(work.folder) / "clusters" / "clusters", SIZE) if work.config.duplicates.near else np.zeros(0, SIZE)
+    found = (
+        spill.open_sorted(Path(work.folder) / "clusters" / "clusters", SIZE)
+        if work.config.duplicates.near
+        else np.zeros(0, SIZE)
+    )
     with partitioned(work.path("near", job, "languages"), len(languages), work.memory // 4) as add:
         for place, record in enumerate(work.documents("filtered", job), job << PLACES):
             key, document = unpack(record)
@@ -219,7 +227,10 @@ def write_job(work: Work, job: int, language: str, number: int, shard: int, shar
         _, document = unpack(record)
         lines.append(json.dumps(shown(document), ensure_ascii=False).encode() + b"\n")
     write_whole(path, compressor.compress(b"".join(lines)))
-    return {"documents": len(lines)}
+    return {
+        "documents": len(lines),
+        "first": [unpack(record)[1].text[:EXCERPT] for record in sorted(records)[:SAMPLES]],
+    }
 
 
 def shown(document: Document) -> dict[str, Any]:
@@ -231,7 +242,7 @@ def shown(document: Document) -> dict[str, Any]:
 
 
 def new_counts(work: Work) -> Counts:
-    return Counts(size=work.config.dropped)
+    return Counts(size=max(work.config.dropped, 1))
 
 
 # --- the run
@@ -280,8 +291,13 @@ def run(config: Curate) -> dict[str, Any]:
     ]
     if not listed(epath.Path(work.folder) / "write") and (workdir / "corpus").exists():
         (workdir / "corpus").rmtree()  # of an earlier run, with other options, that was not finished
-    stage(work, "write", write_job, jobs, "writing")
-    write_dropped(workdir, summary.pop("samples"))
+    written = stage(work, "write", write_job, jobs, "writing")
+    went = summary.pop("samples")
+    if config.dropped:
+        write_dropped(workdir, went)
+    summary["samples"] = shown_samples(
+        went, {job[0]: result["first"] for job, result in zip(jobs, written, strict=True)}
+    )
     write_json(done, summary, 1)
     shutil.rmtree(work.folder)
     return summary
@@ -311,9 +327,9 @@ def begin(config: Curate, paths: Sequence[str]) -> Work:
     folder = epath.Path(config.workdir) / "work"
     workers = config.workers or os.cpu_count() or 1
     memory = int(config.memory * 2**30) // workers
-    sizes = [[path, epath.Path(path).stat().length if epath.Path(path).exists() else 0] for path in paths]
+    sizes = {path: epath.Path(path).stat().length if epath.Path(path).exists() else 0 for path in paths}
     # A part of the keys, of the longest text that it may have, fits into half of a process's memory.
-    wanted = sum(size for _, size in sizes) * GROWTH * 2 // memory + 1
+    wanted = sum(sizes.values()) * GROWTH * 2 // memory + 1
     partitions = min(MOST_PARTITIONS, 1 << (wanted - 1).bit_length())
     options = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("workers", "memory", "workdir")}
     told = json.loads(json.dumps({"options": options, "inputs": sizes}))
@@ -375,6 +391,18 @@ def summarize(
         "damaged": [path for path, result in zip(paths, results["read"], strict=True) if is_damaged(result)],
         "samples": samples,
     }
+
+
+def shown_samples(
+    went: dict[str, dict[str, list[list[str]]]], kept: dict[str, list[str]]
+) -> dict[str, list[tuple[str, str]]]:
+    """Language → (kept, or why it went; the beginning of the text), for the page."""
+    found = {language: [("kept", text) for text in texts] for language, texts in sorted(kept.items())}
+    for language in sorted(went):
+        for reason, samples in went[language].items():
+            texts = [text for _, _, text in samples if text]
+            found.setdefault(language, []).extend((reason, text[:EXCERPT]) for text in texts[:1])
+    return {language: samples for language, samples in found.items() if samples}
 
 
 def most_went(summary: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -24,17 +25,104 @@ from mlm_jax.stored import fitting, read_json
 # GiB of text per language in CC-100 (Conneau et al. 2020, table 6); both scripts of Chinese and both encodings of Burmese together.
 CC100 = dict(
     pair.split(":")
-    for pair in (
-        "af:1.3 am:0.8 ar:28 as:0.1 az:6.5 be:4.3 bg:57.5 bn:8.4 br:0.1 bs:0.1 ca:10.1 cs:16.3 cy:0.8 da:45.6 de:66.6 el:46.9 en:300.8 "
-        "eo:0.9 es:53.3 et:6.1 eu:2 fa:111.6 fi:54.3 fr:56.8 fy:0.2 ga:0.5 gd:0.1 gl:2.9 gu:1.9 ha:0.3 he:31.6 hi:20.2 hr:20.5 hu:58.4 "
-        "hy:5.5 id:148.3 is:3.2 it:30.2 ja:69.3 jv:0.2 ka:9.1 kk:6.4 km:1.5 kn:3.3 ko:54.2 ku:0.4 ky:1.2 la:2.5 lo:0.6 lt:13.7 lv:8.8 "
-        "mg:0.2 mk:4.8 ml:7.6 mn:3 mr:2.8 ms:8.5 my:2 ne:3.8 nl:29.3 no:49 om:0.1 or:0.6 pa:0.8 pl:44.6 ps:0.7 pt:49.1 ro:61.4 ru:278 "
-        "sa:0.3 sd:0.4 si:3.6 sk:23.2 sl:10.3 so:0.4 sq:5.4 sr:9.1 su:0.1 sv:85 sw:1.6 ta:12.2 te:4.7 th:71.7 tl:3.1 tr:20.9 ug:0.4 "
-        "uk:84.6 ur:5.7 uz:0.7 vi:137.3 xh:0.1 yi:0.3 zh:63.5"
-    ).split()
+    for pair in [
+        "af:1.3",
+        "am:0.8",
+        "ar:28",
+        "as:0.1",
+        "az:6.5",
+        "be:4.3",
+        "bg:57.5",
+        "bn:8.4",
+        "br:0.1",
+        "bs:0.1",
+        "ca:10.1",
+        "cs:16.3",
+        "cy:0.8",
+        "da:45.6",
+        "de:66.6",
+        "el:46.9",
+        "en:300.8",
+        "eo:0.9",
+        "es:53.3",
+        "et:6.1",
+        "eu:2",
+        "fa:111.6",
+        "fi:54.3",
+        "fr:56.8",
+        "fy:0.2",
+        "ga:0.5",
+        "gd:0.1",
+        "gl:2.9",
+        "gu:1.9",
+        "ha:0.3",
+        "he:31.6",
+        "hi:20.2",
+        "hr:20.5",
+        "hu:58.4",
+        "hy:5.5",
+        "id:148.3",
+        "is:3.2",
+        "it:30.2",
+        "ja:69.3",
+        "jv:0.2",
+        "ka:9.1",
+        "kk:6.4",
+        "km:1.5",
+        "kn:3.3",
+        "ko:54.2",
+        "ku:0.4",
+        "ky:1.2",
+        "la:2.5",
+        "lo:0.6",
+        "lt:13.7",
+        "lv:8.8",
+        "mg:0.2",
+        "mk:4.8",
+        "ml:7.6",
+        "mn:3",
+        "mr:2.8",
+        "ms:8.5",
+        "my:2",
+        "ne:3.8",
+        "nl:29.3",
+        "no:49",
+        "om:0.1",
+        "or:0.6",
+        "pa:0.8",
+        "pl:44.6",
+        "ps:0.7",
+        "pt:49.1",
+        "ro:61.4",
+        "ru:278",
+        "sa:0.3",
+        "sd:0.4",
+        "si:3.6",
+        "sk:23.2",
+        "sl:10.3",
+        "so:0.4",
+        "sq:5.4",
+        "sr:9.1",
+        "su:0.1",
+        "sv:85",
+        "sw:1.6",
+        "ta:12.2",
+        "te:4.7",
+        "th:71.7",
+        "tl:3.1",
+        "tr:20.9",
+        "ug:0.4",
+        "uk:84.6",
+        "ur:5.7",
+        "uz:0.7",
+        "vi:137.3",
+        "xh:0.1",
+        "yi:0.3",
+        "zh:63.5",
+    ]
 )
 SHOWN = 12  # reasons that have a colour or a row of their own
-SAMPLES = 3  # texts shown per language
+DRAWN = 8  # histograms that are shown: of what took most documents
 
 
 @styled
@@ -52,7 +140,7 @@ def _write_curation_page(folder: epath.Path) -> epath.Path:
     found: dict[str, Any] = isolated(read_json(folder / "curate.json", dict[str, Any]))
     config = isolated(read_json(folder / "config.json", dict[str, Any]))
     plots = [
-        plot_of([funnel(found)], "What is left after each step, of all languages.", "funnel"),
+        plot_of(funnel(found), "What is left after each step, of all languages.", "funnel"),
         *([plot_of([reasons(found)], "Of the documents that went, by reason.", "reasons")] if went(found) else []),
         plot_of(sizes(found), "Text per language, before and after.", "sizes"),
     ]
@@ -63,7 +151,7 @@ def _write_curation_page(folder: epath.Path) -> epath.Path:
         table=languages_table(found),
         plots=plots,
         thresholds=threshold_plots(found),
-        samples=found.get("kept", {}),
+        samples=found["samples"],
         damaged=found["damaged"],
         provenance=provenance(folder, config),
     )
@@ -98,6 +186,11 @@ def count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
+def in_units(unit: str, value: float, place: int) -> str:
+    """A number at a tick of an axis."""
+    return f"{short(value)}{unit}"
+
+
 def finding(found: Mapping[str, Any]) -> str:
     """What is left and what most went for, in a sentence."""
     (_, documents, size), *_, (_, left, kept) = totals(found)
@@ -106,23 +199,27 @@ def finding(found: Mapping[str, Any]) -> str:
     return f"{left:,} of {count(documents, 'document')} are left, {short(kept)}B of {short(size)}B of text{why}."
 
 
-def funnel(found: Mapping[str, Any]) -> Figure:
-    """Documents and bytes after each step, as shares of what was read."""
+def funnel(found: Mapping[str, Any]) -> list[Figure]:
+    """Documents, and bytes, after each step."""
     rows = list(totals(found))
-    share = rows[-1][2] / max(rows[0][2], 1)
-    figure, axes = new_rows(f"{100 * share:.3g} % of the text is left", [name for name, *_ in rows], 65)
-    for offset, column, colour, name in ((-0.18, 1, BLUE, "documents"), (0.18, 2, ORANGE, "bytes")):
-        values = [row[column] / max(rows[0][column], 1) for row in rows]
-        axes.barh([y + offset for y in range(len(rows))], values, height=0.32, color=colour, label=name)
-        for y, (row, value) in enumerate(zip(rows, values, strict=True)):
+    made = []
+    for name, colour, unit in (("documents", BLUE, ""), ("text", ORANGE, "B")):
+        values = [size if unit else documents for _, documents, size in rows]
+        share = values[-1] / max(values[0], 1)
+        figure, axes = new_rows(
+            f"{100 * share:.3g} % of the {name} {'is' if unit else 'are'} left", [r[0] for r in rows], 50
+        )
+        axes.barh(range(len(rows)), values, color=colour, height=0.6)
+        for y, value in enumerate(values):
             axes.annotate(
-                short(row[column]), (value, y + offset), xytext=(4, 0), textcoords="offset points", va="center", color=GREY
+                f"{short(value)}{unit}", (value, y), xytext=(4, 0), textcoords="offset points", va="center", color=GREY
             )
-    axes.set_xlim(0, 1.18)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    axes.set_xlabel("of what was read")
-    figure.legend(loc="outside lower center", ncol=2)
-    return figure
+        axes.set_xlim(0, 1.22 * max(values[0], 1))
+        axes.locator_params(axis="x", nbins=4)
+        axes.xaxis.set_major_formatter(functools.partial(in_units, unit))
+        axes.set_xlabel(f"{name}, after each step")
+        made.append(figure)
+    return made
 
 
 def reasons(found: Mapping[str, Any]) -> Figure:
@@ -188,7 +285,8 @@ def threshold_plots(found: Mapping[str, Any]) -> Sequence[Plot]:
     """The histograms that thresholds were derived from, of the largest languages."""
     made: dict[str, Any] = found["rules"].get("histograms", {})
     plots = []
-    for number, (measure, by_language) in enumerate(sorted(made.items())):
+    worked = ["confidence", *(reason for reason, _ in went(found).most_common() if reason in made)]
+    for number, (measure, by_language) in enumerate((name, made[name]) for name in worked[:DRAWN] if name in made):
         figure, axes = new_axes(measure, unit="share of documents")
         for colour, (language, drawn) in zip(SERIES, by_language.items(), strict=False):
             edges, counts = np.asarray(drawn["edges"]), np.asarray(drawn["counts"], float)
