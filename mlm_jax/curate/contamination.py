@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlm_jax.curate.words import U64, Words, n_gram_hashes, plain_words, word_hashes
+from mlm_jax.curate.words import LONGEST, U64, Words, n_gram_hashes, plain_words, word_hashes
 
 RUN, LEAST = 13, 8  # words
 UNSPACED = 2  # runs are that much longer where words are about a syllable
+_OVERLAP = 2000  # characters that parts of a long document share
 _ENOUGH = 0.5  # the share of words that follow the one before without a space, which tells such a text
 
 
@@ -76,12 +77,13 @@ def read_evaluation(sets: Mapping[str, Iterable[str]]) -> Evaluation:
 
 def contaminating(text: str, evaluation: Evaluation) -> list[str]:
     """The names of the sets that a document holds a part of."""
-    hashes = word_hashes(plain_words(text))
     bits = 0
-    for length, keys in evaluation.runs.items():
-        grams = n_gram_hashes(hashes, length)
-        at = np.minimum(np.searchsorted(keys, grams), len(keys) - 1)
-        hits = keys[at] == grams
-        if hits.any():
-            bits |= int(np.bitwise_or.reduce(evaluation.sets[length][at[hits]]))
+    for at in range(0, max(1, len(text)), LONGEST):
+        hashes = word_hashes(plain_words(text[max(0, at - _OVERLAP) : at + LONGEST]))
+        for length, keys in evaluation.runs.items():
+            grams = n_gram_hashes(hashes, length)
+            places = np.minimum(np.searchsorted(keys, grams), len(keys) - 1)
+            hits = keys[places] == grams
+            if hits.any():
+                bits |= int(np.bitwise_or.reduce(evaluation.sets[length][places[hits]]))
     return [name for i, name in enumerate(evaluation.names) if bits >> i & 1]

@@ -2,7 +2,7 @@
 """The published rules that say which documents are text: each by name, a score and a bound.
 
 All scores of a document are measured at once, in one reading; deciding needs the scores and the bounds only, so that bounds may be derived
-from the scores of the whole corpus (`thresholds.py`). Sources:
+from the scores of the whole corpus (`thresholds.py`). Of a text of over a million characters the beginning is measured. Sources:
 
 - Gopher: Rae et al. 2021, "Scaling Language Models: Methods, Analysis & Insights from Training Gopher", section A.1.1 and table A1.
 - FineWeb: Penedo et al. 2024, "The FineWeb Datasets", section 3.6.
@@ -17,11 +17,8 @@ from functools import cached_property
 
 import numpy as np
 
-from mlm_jax.curate.words import U64, Words, find_words, numbers, strings, word_hashes
+from mlm_jax.curate.words import LONGEST, U64, Words, find_words, numbers, strings, word_hashes
 
-LONGEST = (
-    2_000_000  # characters: of a longer text the beginning is measured; Gopher's longest document is 100,000 words
-)
 SHORT_LINE = 30  # characters
 
 # What ends a sentence: Unicode 16's property Sentence_Terminal, and three of Khmer that FineWeb-2 counts too.
@@ -77,7 +74,11 @@ class View:
         while len(self._repeats) < n:
             m = len(self._repeats)
             places, _, sums = self._repeats[-1]
-            count = np.searchsorted(places, len(self.words) - m)
+            count = int(np.searchsorted(places, len(self.words) - m))
+            if count < 2:
+                none = np.zeros(0, np.int64)
+                self._repeats.append((none, none, np.zeros(0, np.uint64)))
+                continue
             places = places[:count]
             sums = sums[:count] + self.hashes[places + m] * numbers(16)[m]
             order = np.argsort(sums)

@@ -10,7 +10,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mlm_jax.curate.words import U64, hash_words, mix, n_gram_hashes, numbers, plain_words, sequence_hashes, word_hashes
+from mlm_jax.curate.words import (
+    LONGEST,
+    U64,
+    hash_words,
+    mix,
+    n_gram_hashes,
+    numbers,
+    plain_words,
+    sequence_hashes,
+    word_hashes,
+)
 
 SHINGLE = 5  # words
 BANDS, ROWS = 14, 8
@@ -20,8 +30,11 @@ U32 = NDArray[np.uint32]
 
 
 def shingles(text: str, n: int = SHINGLE) -> U64:
-    """Hashes of the runs of n words, one for the whole of a shorter text, none for a text without words; uint64 [shingles]."""
-    hashes = word_hashes(plain_words(text))
+    """Hashes of the runs of n words, one for the whole of a shorter text, none for a text without words; uint64 [shingles].
+
+    Of a text of over a million characters the beginning is looked at.
+    """
+    hashes = word_hashes(plain_words(text[:LONGEST]))
     if 0 < len(hashes) < n:
         return sequence_hashes(hashes, np.array([0]), np.array([len(hashes)]))
     return n_gram_hashes(hashes, n)

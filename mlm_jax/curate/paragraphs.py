@@ -18,14 +18,32 @@ import numpy as np
 from mlm_jax.curate import spill
 from mlm_jax.curate.groups import RECORD, make_records, with_heads
 from mlm_jax.curate.spill import MEMORY, Records
-from mlm_jax.curate.words import U64, plain_words, sequence_hashes, word_hashes
+from mlm_jax.curate.words import LONGEST, U64, plain_words, sequence_hashes, word_hashes
 
 WHERE = np.dtype([("where", np.uint64)])
 _NEWLINE = 10
 
 
 def paragraph_hashes(text: str) -> tuple[U64, np.ndarray]:
-    """Of each line of a text (as split at line feeds): its hash, and whether it has words; uint64 and bool [lines]."""
+    """Of each line of a text (as split at line feeds): its hash, and whether it has words; uint64 and bool [lines].
+
+    Lines of over a million characters are the same if they begin with the same million.
+    """
+    if len(text) <= LONGEST:
+        return _hash_lines(text)
+    parts: list[str] = []
+    found, size = [], 0
+    for line in text.split("\n"):
+        if size + len(line) > LONGEST and parts:
+            found.append(_hash_lines("\n".join(parts)))
+            parts, size = [], 0
+        parts.append(line[:LONGEST])
+        size += len(line) + 1
+    found.append(_hash_lines("\n".join(parts)))
+    return np.concatenate([hashes for hashes, _ in found]), np.concatenate([filled for _, filled in found])
+
+
+def _hash_lines(text: str) -> tuple[U64, np.ndarray]:
     found = plain_words(text)
     breaks = np.flatnonzero(found.codes == _NEWLINE)
     cuts = np.searchsorted(found.starts, np.concatenate([[-1], breaks, [len(found.codes)]]))

@@ -209,4 +209,4 @@ def _bound(name: str, bound: float, sketch: Sketch, reference: Sketch | None) ->
         if (bound - middle) * (-1 if rule.at_least else 1) < 0:  # English itself is beyond its bound on average
             away = FEWEST_DEVIATIONS
     found = mean - away * deviation if rule.at_least else mean + away * deviation
-    return round(found, 3)
+    return round(max(found, 0.0), 3)

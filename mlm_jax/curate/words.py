@@ -22,6 +22,7 @@ from mlm_jax.words import EACH_PIECE, HIRAGANA, JOINING, KATAKANA, OPENING, RUNS
 SPACE, SYMBOL, SPACED, EACH, HIRA, KATA, MARK = range(7)  # kinds of characters
 LAST = 0x32400  # above it no letters are assigned (The Unicode Standard 16.0)
 LETTER, DIGIT, OPENS, STACKS = 1, 2, 4, 8  # bits beside the kind
+LONGEST = 1_000_000  # characters of a text that are looked at at once: arrays of them take 100 bytes per character
 _APOSTROPHES = (0x27, 0x2019)
 _ONE = np.uint64(1)
 

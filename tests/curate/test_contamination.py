@@ -3,6 +3,7 @@
 
 import numpy as np
 
+from mlm_jax.curate import contamination
 from mlm_jax.curate.contamination import contaminating, read_evaluation
 from mlm_jax.curate.words import words
 
@@ -43,3 +44,11 @@ def test_many_sets_and_none():
     assert contaminating(LONG.replace("one", "numberc").removesuffix(" fourteen fifteen"), found) == ["set2"]
     assert contaminating(LONG, read_evaluation({})) == []
     assert all((np.diff(keys.astype(object)) > 0).all() for keys in found.runs.values())
+
+
+def test_long_documents_are_looked_at_in_parts(monkeypatch):
+    found = read_evaluation({"dev": [LONG]})
+    monkeypatch.setattr(contamination, "LONGEST", 300)
+    monkeypatch.setattr(contamination, "_OVERLAP", 150)
+    for before in range(250, 330, 7):
+        assert contaminating("x " * (before // 2) + LONG + " y" * 200, found) == ["dev"]

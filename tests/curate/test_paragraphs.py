@@ -2,12 +2,16 @@
 """Of each paragraph one copy stays, the same one for any order and split of the documents."""
 
 import random
+import tracemalloc
 
 import pytest
 
-from mlm_jax.curate import spill
+from mlm_jax.curate import paragraphs, spill
+from mlm_jax.curate.contamination import contaminating, read_evaluation
 from mlm_jax.curate.document import Document
+from mlm_jax.curate.filters import measure
 from mlm_jax.curate.groups import RECORD, order_of
+from mlm_jax.curate.minhash import shingles
 from mlm_jax.curate.paragraphs import (
     WHERE,
     choose_paragraphs,
@@ -53,6 +57,29 @@ def test_lines_without_words_are_never_copies():
     assert hashes[0] == paragraph_hashes("i\u0307x")[0][0]
     assert len(paragraph_hashes("")[0]) == 1 and not paragraph_hashes("")[1].any()
     assert not len(paragraph_records("\n--\n", 1, 5))
+
+
+def test_long_texts_are_looked_at_in_parts(monkeypatch):
+    text = "\n".join(["A line, 1.", "", "another line", "x" * 30, "--"] * 20)
+    whole = [part.tolist() for part in paragraph_hashes(text)]
+    monkeypatch.setattr(paragraphs, "LONGEST", 31)
+    assert [part.tolist() for part in paragraph_hashes(text)] == whole
+    hashes, _ = paragraph_hashes("b" * 31 + "1\n" + "b" * 31 + "2\n" + "b" * 30 + "cd")
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_line_of_any_length_takes_little_memory():
+    text = "word " * 4_000_000
+    tracemalloc.start()
+    (
+        paragraph_records(text, 1, 0),
+        shingles(text),
+        measure(text),
+        contaminating(text, read_evaluation({"a": ["b " * 13]})),
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 250e6, peak  # a part takes 100; the whole would take 2 GB
 
 
 def test_by_hand(tmp_path):
