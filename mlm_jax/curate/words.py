@@ -21,7 +21,7 @@ from mlm_jax.words import EACH_PIECE, HIRAGANA, JOINING, KATAKANA, OPENING, RUNS
 
 SPACE, SYMBOL, SPACED, EACH, HIRA, KATA, MARK = range(7)  # kinds of characters
 LAST = 0x32400  # above it no letters are assigned (The Unicode Standard 16.0)
-LETTER, DIGIT, OPENS, STACKS = 1, 2, 4, 8  # bits beside the kind
+KIND, LETTER, DIGIT, OPENS, STACKS = 7, 8, 16, 32, 64  # bits: of the kind, and beside it
 LONGEST = 1_000_000  # characters of a text that are looked at at once: arrays of them take 100 bytes per character
 _APOSTROPHES = (0x27, 0x2019)
 _ONE = np.uint64(1)
@@ -30,8 +30,8 @@ U64 = NDArray[np.uint64]
 
 
 @functools.cache
-def _tables() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The kind and the bits of each code point, uint8 [0x110000]."""
+def _table() -> NDArray[np.uint8]:
+    """The kind of each code point and the bits beside it, uint8 [0x110000]."""
     block = np.full(0x110000, SPACED, np.uint8)
     for first, last, kind in (
         *((*pair, EACH) for pair in EACH_PIECE),
@@ -52,7 +52,7 @@ def _tables() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     kinds[[ord(c) for c in JOINING]] = MARK
     for c in OPENING:  # the vowels before their consonant; the others put the next consonant below this one
         bits[ord(c)] |= STACKS if kinds[ord(c)] == MARK else OPENS
-    return kinds, bits
+    return kinds | bits
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ def code_points(text: str) -> NDArray[np.uint32]:
 def find_words(text: str) -> Words:
     """The words of a text, symbols among them, in order."""
     codes = code_points(text)
-    kinds, bits = (table[codes] for table in _tables())
+    bits = _table()[codes]
+    kinds = bits & KIND
     if not len(codes):
         none = np.zeros(0, np.int64)
         return Words(codes, none, none, none.astype(bool), none.astype(bool))
@@ -131,7 +132,7 @@ def words(text: str) -> list[str]:
 def plain_words(text: str) -> Words:
     """The words of a text without case, symbols, and which digits stand in its numbers: what copies of a text have in common."""
     found = find_words(text.lower()).without_symbols()
-    digits = _tables()[1][found.codes] & DIGIT != 0
+    digits = _table()[found.codes] & DIGIT != 0
     return Words(np.where(digits, np.uint32(48), found.codes), found.starts, found.ends, found.symbols, found.letters)
 
 
@@ -176,12 +177,14 @@ def hash_words(listed: Sequence[str]) -> U64:
     return sequence_hashes(code_points("".join(listed)).astype(np.uint64) + _ONE, ends - lengths, ends)
 
 
-def n_gram_hashes(hashes: U64, n: int) -> U64:
-    """A hash of each run of n words, in order; uint64 [words - n + 1], empty where there are fewer words."""
-    count = len(hashes) - n + 1
-    if count <= 0:
-        return np.zeros(0, np.uint64)
-    total = np.zeros(count, np.uint64)
+def n_gram_hashes(hashes: U64, n: int, places: NDArray[np.int64] | None = None) -> U64:
+    """A hash of each run of n words, in order; uint64 [words - n + 1], empty where there are fewer words.
+
+    Args:
+      places: where runs begin, if not everywhere.
+    """
+    count = max(0, len(hashes) - n + 1)
+    total = np.zeros(count if places is None else len(places), np.uint64)
     for i, factor in enumerate(numbers(n, 2)):
-        total += hashes[i : i + count] * factor
+        total += (hashes[i : i + count] if places is None else hashes[places + i]) * factor
     return mix(total)

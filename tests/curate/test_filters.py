@@ -139,6 +139,35 @@ def random_document(draw):
     return "".join(line + draw.choice(["\n", "\n", "\n\n"]) for line in lines).rstrip("\n")
 
 
+def plain_top(listed, n):
+    """The definition: the most frequent n-gram, of equals the first."""
+    grams = [tuple(listed[i : i + n]) for i in range(len(listed) - n + 1)]
+    return max((grams.count(g) for g in grams), default=0) * len(" ".join(max(grams, key=grams.count, default=())))
+
+
+def plain_repeated(listed, n):
+    """The definition: from the left, an n-gram that was met counts and is stepped over, another is met."""
+    met, characters, at = set(), 0, 0
+    while at + n <= len(listed):
+        gram = tuple(listed[at : at + n])
+        if gram in met:
+            characters += sum(map(len, gram))
+        at += n if gram in met else 1
+        met.add(gram)
+    return characters
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_repeated_n_grams_are_those_of_the_definition(seed):
+    draw = random.Random(seed)
+    text = random_document(draw) if seed % 2 else " ".join(draw.choices("abc", k=draw.randint(0, 60)))
+    listed, scores = words(text), measure(text)
+    for n in (2, 3, 4):
+        assert scores[f"top_{n}_gram"] * len(text) == pytest.approx(plain_top(listed, n))
+    for n in range(5, 11):
+        assert scores[f"repeated_{n}_grams"] * len(text) == pytest.approx(plain_repeated(listed, n))
+
+
 class TestAgainstDatatrove:
     """datatrove's filters are given our words, so that the rules are compared and not the splitting into words."""
 
