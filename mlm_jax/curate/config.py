@@ -100,7 +100,7 @@ class Curate:
     duplicates: Duplicates = Duplicates()
     contamination: tuple[str, ...] = ()
     dropped: Annotated[int, AtLeast(0)] = 0
-    shard_bytes: Annotated[int, AtLeast(1)] = 256_000_000
+    shard_bytes: Annotated[int, AtLeast(1)] = 100_000_000
     workers: Annotated[int, AtLeast(0), MAY_CHANGE] = 0
     memory: Annotated[float, AtLeast(0.05), MAY_CHANGE] = 4.0
 

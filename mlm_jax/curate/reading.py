@@ -15,7 +15,7 @@ from mlm_jax.curate.identify import Languages, identifier_of, identify
 from mlm_jax.curate.main_text import main_text
 
 NO_TEXT = "no_main_text"
-TOGETHER = 200  # documents whose languages are identified at once
+TOGETHER, MOST_TOGETHER = 200, 4_000_000  # documents, and characters, whose languages are identified at once
 
 
 def read_documents(path: str, config: Curate, counts: Counts) -> Iterator[Document | Dropped]:
@@ -24,6 +24,7 @@ def read_documents(path: str, config: Curate, counts: Counts) -> Iterator[Docume
     languages = Languages(chosen.languages, 0.0, chosen.mixed)  # unsure ones go later, by what is derived of all
     identifier = identifier_of("" if chosen.model == "py3langid" else chosen.model)
     waiting: list[Document] = []
+    size = 0  # characters that wait
 
     def told() -> Iterator[Document | Dropped]:
         for made in identify(waiting, identifier, languages):
@@ -41,8 +42,10 @@ def read_documents(path: str, config: Curate, counts: Counts) -> Iterator[Docume
             yield made
             continue
         waiting.append(made)
-        if len(waiting) == TOGETHER:
+        size += len(made.text)
+        if len(waiting) == TOGETHER or size > MOST_TOGETHER:
             yield from told()
+            size = 0
     yield from told()
 
 

@@ -21,6 +21,7 @@ from etils import epath
 
 from mlm_jax import console
 from mlm_jax.curate import spill
+from mlm_jax.curate.archives import DAMAGED, TRUNCATED
 from mlm_jax.curate.config import Curate
 from mlm_jax.curate.counts import Counts
 from mlm_jax.curate.document import Document, Dropped
@@ -33,7 +34,7 @@ from mlm_jax.curate.rules import Rules, added, chosen_bounds, described, make_ru
 from mlm_jax.curate.shuffle import partitioned, records_of
 from mlm_jax.curate.thresholds import Sketch
 from mlm_jax.errors import UserError
-from mlm_jax.files import listed, make_folder, write_json, write_whole
+from mlm_jax.files import listed, make_folder, write_json, write_whole, writing
 from mlm_jax.lines import read_lines
 from mlm_jax.patterns import matching_files
 from mlm_jax.prepare.pool import run_all
@@ -41,6 +42,7 @@ from mlm_jax.stored import read_json
 
 GROWTH = 4  # bytes of text, at most, for a byte of packed input
 MOST_PARTITIONS = 4_096
+JOB_BYTES = 4_000_000  # of input files, of which a job reads several if they are small
 SAMPLES, EXCERPT = 3, 400  # documents per language, and characters of each, that the page shows
 PLACES = 44  # bits of the number of a document, or of a line, among those of its part of the keys
 
@@ -93,18 +95,21 @@ class Work:
 # --- the jobs, of functions that a process of the pool calls; what they return is JSON
 
 
-def read_job(work: Work, job: int, path: str) -> dict[str, Any]:
-    """One input file → its documents, each to its key."""
-    counts = new_counts(work)
+def read_job(work: Work, job: int, paths: Sequence[str]) -> dict[str, Any]:
+    """Some input files → their documents, each to its key."""
+    counts, damaged = new_counts(work), []
     with partitioned(work.path("read", job, "messages"), work.partitions, work.memory // 4) as add:
-        for made in read_documents(path, work.config, counts):
-            if isinstance(made, Dropped):
-                counts.drop(made)
-            else:
+        for path in paths:
+            for made in read_documents(path, work.config, counts):
+                if isinstance(made, Dropped):
+                    counts.drop(made)
+                    if made.reason in (TRUNCATED, DAMAGED) and path not in damaged:
+                        damaged.append(path)
+                    continue
                 counts.keep(made)
                 key = document_key(made.text)
                 add(work.part(key), pack(key, made))
-    return {"counts": counts.to_json()}
+    return {"counts": counts.to_json(), "damaged": damaged}
 
 
 def copies_job(work: Work, job: int) -> dict[str, Any]:
@@ -220,17 +225,16 @@ def write_job(work: Work, job: int, language: str, number: int, shard: int, shar
                 records.append(record)
     folder = epath.Path(work.config.workdir) / "corpus" / language
     make_folder(folder)
-    path = folder / f"{shard:05}.jsonl.zst"
+    records.sort()
     compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
-    lines = []
-    for record in sorted(records):
-        _, document = unpack(record)
-        lines.append(json.dumps(shown(document), ensure_ascii=False).encode() + b"\n")
-    write_whole(path, compressor.compress(b"".join(lines)))
-    return {
-        "documents": len(lines),
-        "first": [unpack(record)[1].text[:EXCERPT] for record in sorted(records)[:SAMPLES]],
-    }
+    with (
+        writing(folder / f"{shard:05}.jsonl.zst", "wb") as file,
+        compressor.stream_writer(file, closefd=False) as packed,
+    ):
+        for record in records:
+            _, document = unpack(record)
+            packed.write(json.dumps(shown(document), ensure_ascii=False).encode() + b"\n")
+    return {"documents": len(records), "first": [unpack(record)[1].text[:EXCERPT] for record in records[:SAMPLES]]}
 
 
 def shown(document: Document) -> dict[str, Any]:
@@ -262,7 +266,7 @@ def run(config: Curate) -> dict[str, Any]:
     work = begin(config, paths)
     parts = [()] * work.partitions
 
-    read = stage(work, "read", read_job, [(path,) for path in paths], "reading")
+    read = stage(work, "read", read_job, [(some,) for some in together(paths)], "reading")
     copies = stage(work, "copies", copies_job, parts, "copies")
     if config.duplicates.paragraphs:
         stage(work, "paragraphs", paragraphs_job, [()], "paragraphs")
@@ -322,12 +326,30 @@ def input_files(config: Curate) -> list[str]:
     return sorted(found)
 
 
+def together(paths: Sequence[str]) -> list[list[str]]:
+    """Files as jobs have them: small ones together."""
+    groups: list[list[str]] = []
+    size = JOB_BYTES
+    for path in paths:
+        if size >= JOB_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(path)
+        size += length_of(path)
+    return groups
+
+
+def length_of(path: str) -> int:
+    """Bytes of a file; 0 where there is none, which reading it says."""
+    return epath.Path(path).stat().length if epath.Path(path).exists() else 0
+
+
 def begin(config: Curate, paths: Sequence[str]) -> Work:
     """The work of a run: what is there if it is of the same options and files, else anew."""
     folder = epath.Path(config.workdir) / "work"
     workers = config.workers or os.cpu_count() or 1
     memory = int(config.memory * 2**30) // workers
-    sizes = {path: epath.Path(path).stat().length if epath.Path(path).exists() else 0 for path in paths}
+    sizes = {path: length_of(path) for path in paths}
     # A part of the keys, of the longest text that it may have, fits into half of a process's memory.
     wanted = sum(sizes.values()) * GROWTH * 2 // memory + 1
     partitions = min(MOST_PARTITIONS, 1 << (wanted - 1).bit_length())
@@ -388,7 +410,7 @@ def summarize(
         "steps": [{"name": name, **{k: c[k] for k in ("passed", "gone", "noted")}} for name, c in counted.items()],
         "rules": rules,
         "inputs": len(paths),
-        "damaged": [path for path, result in zip(paths, results["read"], strict=True) if is_damaged(result)],
+        "damaged": [path for result in results["read"] for path in result["damaged"]],
         "samples": samples,
     }
 
@@ -414,12 +436,6 @@ def most_went(summary: dict[str, Any]) -> str:
                 reasons[reason] = reasons.get(reason, 0) + documents
     most = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:4]
     return ", ".join(f"{number:,} went as {reason}" for reason, number in most) or "the input has none"
-
-
-def is_damaged(result: dict[str, Any]) -> bool:
-    """Whether a file's job met a damaged or truncated archive."""
-    gone = result["counts"]["gone"].values()
-    return any(reason in ("damaged", "truncated") for reasons in gone for reason in reasons)
 
 
 def write_dropped(workdir: epath.Path, samples: dict[str, dict[str, list[list[str]]]]) -> None:
