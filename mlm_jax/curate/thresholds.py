@@ -6,7 +6,8 @@ documents and in any order. From the sums:
 
 - a document's language is believed from max(0.3, min(0.9, median - standard deviation)) of the language's confidences on;
 - "deviation": a bound lies as many standard deviations from the language's mean as the published one lies from that of English;
-- "tail": the tenth of the documents whose scores are worst goes;
+- "tail": the tenth of the documents whose scores are worst goes, of those that are beyond the bound for English. FineWeb-2 took the tail of clean
+  text, mostly Wikipedia; that of the corpus itself would take a tenth of good text too, per rule;
 - stop words are the most frequent words, those that English has more often left out.
 
 FineWeb-2 published the values for 1,929 languages, the first formula, and the methods' names. What we set ourselves, for want of a published number, are
@@ -31,7 +32,7 @@ DEVIATIONS = 3.0  # from the mean, where there is no English to take the number 
 FEWEST_DEVIATIONS = 1.0  # whatever English says: a bound within one would take a sixth of good documents
 DOCUMENTS = 100  # a language of fewer has bounds that do not depend on the language, and no others
 STOP_WORDS = (8, 30)  # at least and at most; of the published lists 8 is the shortest
-STOP_WORD_SHARE = 0.006  # of a language's words
+STOP_WORD_SHARE = 0.15  # of a language's words, all together: what Gopher's eight are in English
 TABLE = 20_000  # words per language that a sketch remembers
 SAMPLED = 10_000  # words of a document that are counted
 
@@ -156,11 +157,13 @@ def stop_words(sketch: Sketch, english: Sketch | None = None) -> tuple[str, ...]
     whole = max(1, sum(others.values()))
     ranked = sorted(words.items(), key=lambda item: (-item[1], item[0]))
     found: list[str] = []
+    covered = 0
     for word, count in ranked:
-        if len(found) == STOP_WORDS[1] or (len(found) >= STOP_WORDS[0] and count < STOP_WORD_SHARE * total):
+        if len(found) == STOP_WORDS[1] or (len(found) >= STOP_WORDS[0] and covered >= STOP_WORD_SHARE * total):
             break
         if others[word] * total <= count * whole:
             found.append(word)
+            covered += count
     return tuple(found)
 
 
@@ -200,7 +203,9 @@ def _bound(name: str, bound: float, sketch: Sketch, reference: Sketch | None) ->
         return bound
     histogram = sketch.scores[name]
     if rule.per_language == "tail":
-        return quantile(histogram, TAIL) if rule.at_least else quantile(histogram, 1 - TAIL)
+        if rule.at_least:
+            return min(bound, quantile(histogram, TAIL))
+        return max(bound, quantile(histogram, 1 - TAIL))
     mean, deviation = mean_and_deviation(histogram)
     away = DEVIATIONS
     if reference:
