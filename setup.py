@@ -17,6 +17,14 @@ extras = {
     # Text and labelled data in .parquet and .arrow files and in folders that `datasets` saved ([prepare] brings it too); and `hf:` paths.
     "parquet": ["pyarrow>=17"],
     "hf": ["datasets>=4", "pyarrow>=17"],
+    # Web archives → text per language; fastText models of languages are read by fasttext-predict.
+    "curate": [
+        "fasttext-predict>=0.9.2.4",
+        "fastwarc>=2.0.1",
+        "ftfy>=6.3",
+        "py3langid>=0.4,<0.5",  # whose model is read from its parts
+        "resiliparse>=2.0.1",
+    ],
     "gpu": ["jax[cuda12]"],
     # Without TensorFlow, gs:// needs gcsfs.
     "tpu": ["etils[epath-gcs]>=1.12", "jax[tpu]"],

@@ -12,7 +12,7 @@ if [ "${1:-}" = "--parity" ]; then
     shift
     extras="$extras,parity"
 elif [ "${CI:-}" = true ]; then
-    extras="$extras,parity,plan,plan-gpu,hf"
+    extras="$extras,parity,plan,plan-gpu,hf,curate"
 fi
 install "$extras"
 # seqeval, which entity F1 is compared with, comes as source only, and pip's isolated build of it fails.

@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Filtering and deduplicating need neither JAX nor TensorFlow."""
+"""Reading, filtering and deduplicating need neither JAX nor TensorFlow."""
 
 import subprocess
 import sys
 
 MODULES = [
+    "archives",
     "c4",
+    "clean",
     "contamination",
+    "encodings",
     "filters",
     "groups",
+    "identify",
+    "main_text",
     "minhash",
     "near_duplicates",
     "paragraphs",

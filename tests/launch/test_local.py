@@ -163,7 +163,7 @@ def test_tests_run_on_cpu_without_the_slow_ones(launch: Launch) -> None:
 def test_ci_runs_everything_from_anywhere(launch: Launch, tmp_path: Path) -> None:
     status, calls, stderr = launch.run(".ci/run", cwd=tmp_path, CI="true")
     assert status == 0, stderr
-    assert f"<{launch.checkout}[prepare,sample,test,parity,plan,plan-gpu,hf]>" in calls[1]
+    assert f"<{launch.checkout}[prepare,sample,test,parity,plan,plan-gpu,hf,curate]>" in calls[1]
     assert "<--no-build-isolation>" in calls[-2] and "<seqeval==1.2.2>" in calls[-2]
     assert calls[-1] == f"pytest <-m> <slow or not slow> <-n> <2> <--dist> <loadfile> in {launch.checkout}"
 
