@@ -28,6 +28,7 @@ PARAGRAPH_BYTES = 200
 SCRIPT_SAMPLE = 300  # characters that scripts are counted in
 SHORTEST_PARAGRAPH = 40  # bytes; shorter ones go with those before them: a heading does not tell its language
 LONGEST_GROUP = 1000  # bytes, from which on short paragraphs begin another
+MOST_GROUPS = 5000  # of paragraphs that are told at once; longer documents are told by longer groups
 # A paragraph is in another language than its page where that is as probable, and the page's no more than this.
 OTHER, OWN = 0.6, 0.05
 SHORTEST_PART = 200  # bytes of a language's part of a page; less is not a document
@@ -285,16 +286,23 @@ def identify(
     """
     languages = languages or Languages()
     codes = [code_of(label) for label in identifier.labels]
-    parts = [_groups(document.text) for document in documents]
-    heads = [head for _, _, found in parts for head in found]
-    scores = _merged(identifier.probabilities(heads), codes)
     names = sorted(set(codes))
     results: list[list[Document | Dropped]] = []
-    start = 0
-    for document, (groups, sizes, _) in zip(documents, parts, strict=True):
-        own = scores[start : start + len(groups)]
-        results.append(_judged(document, groups, np.array(sizes, np.float64), own, names, languages))
-        start += len(groups)
+    parts = [_groups(document.text) for document in documents]
+    begin = 0
+    while begin < len(parts):
+        end, count = begin, 0
+        while end < len(parts) and (end == begin or count + len(parts[end][0]) <= MOST_GROUPS):
+            count += len(parts[end][0])
+            end += 1
+        heads = [head for _, _, found in parts[begin:end] for head in found]
+        scores = _merged(identifier.probabilities(heads), codes)
+        start = 0
+        for document, (groups, sizes, _) in zip(documents[begin:end], parts[begin:end], strict=True):
+            own = scores[start : start + len(groups)]
+            results.append(_judged(document, groups, np.array(sizes, np.float64), own, names, languages))
+            start += len(groups)
+        begin = end
     return results
 
 
@@ -393,9 +401,11 @@ def _groups(text: str) -> tuple[list[str], list[int], list[str]]:
     sizes: list[int] = []
     heads: list[bytes] = []
     data = text.encode(errors="replace")  # half a surrogate pair has no UTF-8
+    shortest = max(SHORTEST_PARAGRAPH, len(data) // MOST_GROUPS)
+    longest = max(LONGEST_GROUP, shortest)
     for paragraph, coded in zip(text.split("\n"), data.split(b"\n"), strict=True):
         size = len(coded)
-        if groups and (size < SHORTEST_PARAGRAPH or sizes[-1] < SHORTEST_PARAGRAPH) and sizes[-1] < LONGEST_GROUP:
+        if groups and (size < shortest or sizes[-1] < shortest) and sizes[-1] < longest:
             groups[-1] += f"\n{paragraph}"
             heads[-1] += b"\n" + coded
             sizes[-1] += size + 1
