@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 
 from mlm_jax.curate.thresholds import quantile
 from mlm_jax.curate.words import U64, mix, n_gram_hashes, numbers
+from mlm_jax.errors import UserError
 
 ORDER = 5
 PIECES = 8000
+CHARACTERS = 20_000_000
 HEAD, TAIL = 0.3, 0.6  # CCNet's shares: until the first is the head, after the second the tail
 LONGEST = 100_000  # characters of a document that are scored
 _DIGITS = re.compile(r"\d")
@@ -114,14 +116,29 @@ def _known(keys: U64, wanted: U64) -> tuple[NDArray[np.int64], NDArray[np.bool_]
     return at, keys[at] == wanted
 
 
-def train(texts: Iterable[str], order: int = ORDER, pieces: int = PIECES, least: int = 1) -> Model:
-    """A model of texts, which are in memory.
+def train(
+    texts: Iterable[str], order: int = ORDER, pieces: int = PIECES, least: int = 1, characters: int = CHARACTERS
+) -> Model:
+    """A model of texts.
 
     Args:
       pieces: size of the vocabulary, at most.
       least: n-grams of three pieces and more that occur fewer times are left out, for a smaller model.
+      characters: that are read, from the first text on; they are in memory, with some 50 bytes for each.
+
+    Raises:
+      UserError: there is no text.
     """
-    lines = [line for text in texts for line in _lines(text)]
+    lines: list[str] = []
+    for text in texts:
+        lines += _lines(text)
+        characters -= len(text)
+        if characters <= 0:
+            break
+    if not lines:
+        raise UserError(
+            "perplexity: the text that documents are to be compared with is empty; name text that has words"
+        )
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),

@@ -12,6 +12,7 @@ import pytest
 from mlm_jax.curate import perplexity
 from mlm_jax.curate.perplexity import BEGIN, END, Model, bucket, cut_points, log_perplexity, train
 from mlm_jax.curate.thresholds import count_score
+from mlm_jax.errors import UserError
 
 NOUNS, VERBS = ["the cat", "a dog", "my house", "one river", "the stone"], ["sees", "likes", "follows", "has"]
 
@@ -116,6 +117,17 @@ def test_a_model_without_rare_n_grams_is_smaller_and_adds_up():
         for x in range(1, small.processor.get_piece_size() + 2)
     )
     assert total == pytest.approx(1, abs=1e-5)
+
+
+def test_as_much_text_is_read_as_is_asked_for():
+    endless = (f"{text}\n" for _ in iter(int, 1) for text in sentences(50))
+    assert train(endless, order=2, pieces=60, characters=5000).order == 2
+
+
+@pytest.mark.parametrize("texts", [[], ["", " \n"]])
+def test_no_text_is_one_line(texts):
+    with pytest.raises(UserError, match="is empty; name text"):
+        train(texts)
 
 
 def test_head_middle_and_tail():
