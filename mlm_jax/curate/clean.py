@@ -13,13 +13,14 @@ import unicodedata
 
 # What characters are no text: controls but line ends, half surrogate pairs, byte order marks, soft hyphens.
 NO_TEXT = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\xad\ufeff\ufff9-\ufffb\ud800-\udfff]")
-LINE_ENDS = re.compile("\r\n?|[\x85\u2028\u2029]")
+LINE_ENDS = re.compile("[\r\x85\u2028\u2029]")
 SPACES = re.compile(r"[^\S\n ][^\S\n]*| [^\S\n]+")
 
 # What UTF-8 looks like, decoded as a single-byte encoding: the first of a character's bytes as a letter, and the next as no letter or a rare
 # one. Only what has this is looked at by ftfy, which takes its time.
 SUSPECT = re.compile(
-    "[\xc2-\xf4ĂĹŇ](?:[^\x00-\x7f\\w]|[ŒœŠšŽžŸƒªµºĽľŚśŞşŤťŹźŻżĄąŁł])|[√‚├┬Γ][^\x00-\x7f]|[РСГВ][^\x00-\x7f\u0410-\u044f]|вЂ|[ÐÑ][\x80-\xbf]"
+    "[\xc2-\xf4ĂĹŇ√‚├┬ΓРСГВв](?:(?<=[\xc2-\xf4ĂĹŇ])(?:[^\x00-\x7f\\w]|[ŒœŠšŽžŸƒªµºĽľŚśŞşŤťŹźŻżĄąŁł])|(?<=[√‚├┬Γ])[^\x00-\x7f]"
+    "|(?<=[РСГВ])[^\x00-\x7f\u0410-\u044f]|(?<=[ÐÑ])[\x80-\xbf]|(?<=в)Ђ)"
 )
 # Such a character whose second or third byte was U+0085 or U+00A0, and became the line's end or the space that some take these for.
 CUT = re.compile(rb"([\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]|[\xe0-\xef](?=[\n ][\x80-\xbf]))([\n ])")
@@ -61,9 +62,10 @@ weergaven wyświetleń komentarzy komentarze komentářů visningar kommentarer 
 комментариев комментария комментарий переглядів коментарів مشاهدة تعليق תגובות צפיות टिप्पणियाँ lượt ครั้ง
 """
 COUNTED = frozenset(_COUNTED.split())
-ARROWS = "»›→⟶▶►▸>…⇒⟩"
-BACK_ARROWS = "«‹←◀◄<⟨"
-EDGES = f"{ARROWS}{BACK_ARROWS} \t.:·•|-–—*#+()[]✕×↑↓"
+ARROWS, BACK_ARROWS = "»›→⟶▶►▸⇒", "‹←◀◄"
+QUOTED = re.compile("«[^»]+»|‹[^›]+›")
+EDGES = f"{ARROWS}{BACK_ARROWS}«<>…⟨⟩ \t.:·•|-–—*#+()[]✕×↑↓"
+SEPARATORS = frozenset(">»›→|•·/⟩")
 BREADCRUMBS = re.compile(r"\s+[>»›→|•·/⟩]\s+")
 COUNTER = re.compile(r"\(?\d[\d.,\s]{0,12}[kKmM]?\)?\s*(\w{2,20})|(\w{2,20}):?\s*\(?\d[\d.,]{0,12}\)?")
 COPYRIGHT = re.compile(r"(?:copyright\b\s*)?(?:©|\(c\)|copyright\b)[^\n]{0,20}\b(?:19|20)\d\d|©", re.IGNORECASE)
@@ -156,17 +158,19 @@ def _uncut(found: re.Match[bytes]) -> bytes:
 def without_noise(lines: list[str]) -> list[str]:
     """The lines that are text: no navigation, buttons, counters, notices about cookies or rights."""
     kept = [line for line in lines if not _is_noise(line)]
-    cookies = [i for i, line in enumerate(kept) if any(map(line[:500].casefold().__contains__, COOKIES))]
+    cookies = []
+    if any(map("\n".join(kept).casefold().__contains__, COOKIES)):
+        cookies = [i for i, line in enumerate(kept) if any(map(line[:500].casefold().__contains__, COOKIES))]
     edge = {*range(EDGE), *range(len(kept) - EDGE, len(kept))}
     if cookies and len(cookies) <= 3 and len(kept) > len(cookies):  # more of them: what the page is about
         notices = {i for i in cookies if i in edge and len(kept[i]) <= 500}
         kept = [line for i, line in enumerate(kept) if i not in notices]
-    long = [i for i, line in enumerate(kept) if not _is_short(line)]
-    if not long:
+    before = next((i for i, line in enumerate(kept) if not _is_short(line)), None)
+    if before is None:
         return kept if len(kept) < MENU_RUN else []
-    first = long[0] - 1 if long[0] > MENU_RUN else 0  # the last line before the text is its title
-    last = long[-1] + 1 if len(kept) - long[-1] > MENU_RUN else len(kept)
-    return kept[first:last]
+    after = next(i for i, line in enumerate(reversed(kept)) if not _is_short(line))
+    first = before - 1 if before > MENU_RUN else 0  # the last line before the text is its title
+    return kept[first : len(kept) - after if after >= MENU_RUN else None]
 
 
 def _is_noise(line: str) -> bool:
@@ -175,23 +179,20 @@ def _is_noise(line: str) -> bool:
         return False
     if not any(map(str.isalpha, line)):
         return True
-    if len(line) > 100 and not BREADCRUMBS.search(line):
+    if len(line) <= 60:
+        core = line.strip(EDGES)
+        if core.casefold() in BUTTONS:
+            return True
+        if (line[-1] in ARROWS or line[0] in BACK_ARROWS) and len(core.split()) <= 4 and QUOTED.search(line) is None:
+            return True
+        if any(map(str.isdigit, core)) and (found := COUNTER.fullmatch(core)):
+            return (found[1] or found[2]).casefold() in COUNTED
+    if line[0] in "©(cC" and COPYRIGHT.match(line):
+        return True
+    if SEPARATORS.isdisjoint(line) or line.endswith(SENTENCE_ENDS):
         return False
-    core = line.strip(EDGES)
-    if core.casefold() in BUTTONS:
-        return True
-    if len(line) <= 60 and len(core.split()) <= 4 and (line[-1] in "»›→⟶▶►▸⇒" or line[0] in "‹←◀◄"):
-        return True
-    if (found := COUNTER.fullmatch(core)) and (found[1] or found[2]).casefold() in COUNTED:
-        return True
-    if COPYRIGHT.match(line):
-        return True
     pieces = BREADCRUMBS.split(line)
-    return (
-        len(pieces) >= 3
-        and all(len(piece) <= 30 and len(piece.split()) <= 4 for piece in pieces)
-        and not line.endswith(SENTENCE_ENDS)
-    )
+    return len(pieces) >= 3 and all(len(piece) <= 30 and len(piece.split()) <= 4 for piece in pieces)
 
 
 def _is_short(line: str) -> bool:

@@ -79,7 +79,7 @@ def test_lines_that_are_no_text_go(line):
 @pytest.mark.parametrize(
     "line",
     ["He said: read more books.", "In 2026 there were 15 comments on the paper.", "More than a third of them left.", "A > B holds for all of them.",
-     "1 Introduction", "Chapter 12", "The copyright of 1999 was contested.", "x = y | z", "更多的人来到这里。", "Menu of the day: soup and bread."],
+     "1 Introduction", "Chapter 12", "The copyright of 1999 was contested.", "x = y | z", "更多的人来到这里。", "Menu of the day: soup and bread.", "Меню «Правка»", "« Oui »"],
 )  # fmt: skip
 def test_lines_that_are_text_stay(line):
     text = [
