@@ -14,9 +14,10 @@ import re
 
 LARGEST = 2_000_000  # characters of a page that are read: a tree takes up to 200 bytes for each
 
-# Elements without text of the page's own. A header within an article or the main part has its title.
+# Elements without text of the page's own; images for what stands in their place (by Resiliparse's own option whole figures would go).
+# A header within an article or the main part has its title.
 ELEMENTS = [
-    "nav", "footer", "aside", "dialog", "menu", "button", "label", "header:not(article header):not(main header)",
+    "nav", "footer", "aside", "dialog", "menu", "button", "label", "img", "area", "header:not(article header):not(main header)",
     "[role=navigation]", "[role=banner]", "[role=contentinfo]", "[role=search]", "[role=complementary]", "[role=dialog]", "[role=alertdialog]",
     "[role=menu]", "[role=menubar]", "[role=toolbar]", "[aria-hidden=true]",
 ]  # fmt: skip
@@ -34,7 +35,7 @@ OUTER = re.compile(r"<(?:html|body|main|article)\s[^<>]{1,2000}>", re.IGNORECASE
 NAVIGATION = re.compile(
     r"(?:.*[-_])?(?:nav(?:bar|igation|links?|list|menu|header|footer|area)?|doc-?nav|(?:top|main|sub|mega|drop)?-?menu(?:bar)?"
     r"|(?:sphinx|left|right)?side-?bars?|(?:site|page|main|global)?-?footer|(?:site|global|top)-?header|masthead|breadcrumbs?"
-    r"|cookies?|consent|gdpr|pagination|pager|paginator|toc|toctree|share|sharing|social|skip-?(?:link|nav|to-content)|advert\w*|ads?"
+    r"|popup|modal|overlay|tool-?tip|lightbox|off-?canvas|cookies?|consent|gdpr|pagination|pager|paginator|toc|toctree|share|sharing|social|skip(?:-?(?:link|nav))?|advert\w*|ads?"
     r"|sponsor\w*|newsletter|copyright|header-?links?|lang(?:uage)?-?(?:switcher|selector|list)|search-?(?:box|form|bar)|tool-?bar|top-?bar"
     r"|mw-editsection|edit-?section|printfooter|catlinks)(?:[-_].*)?",
     re.IGNORECASE,
@@ -65,7 +66,7 @@ def main_text(page: str) -> str:
     tree = HTMLTree.parse(INLINE.sub(NOTHING, LONG_TAG.sub(NOTHING, page)))
 
     def rendered(leave_out: list[str]) -> str:
-        return extract_plain_text(tree, skip_elements=leave_out, list_bullets=False, alt_texts=False)
+        return extract_plain_text(tree, skip_elements=leave_out, list_bullets=False)
 
     text = rendered(ELEMENTS)
     if rules := _class_rules(page):

@@ -19,10 +19,11 @@ from tests.curate.web import pages, truth
 pytest.importorskip("resiliparse")
 
 BODY = """<h1>The title</h1><p>A first <b>para</b>graph with <a href=x>a link</a> in it.</p><ul><li>An item of a list</li><li>And one more</li></ul>
-<table><tr><td>one cell</td><td>another cell</td></tr></table><p>Line one<br>line two.</p><blockquote>Quoted words.</blockquote>"""
+<table><tr><td>one cell</td><td>another cell</td></tr></table><p>Line one<br>line two.</p><blockquote>Quoted words.</blockquote>
+<figure><img src=x alt="menu"><pre><code>let x = 1;</code></pre><figcaption>Under a figure.</figcaption></figure>"""
 TEXT = [
     "The title", "A first paragraph with a link in it.", "An item of a list", "And one more", "one cell another cell", "Line one", "line two.",
-    "Quoted words.",
+    "Quoted words.", "let x = 1;", "Under a figure.",
 ]  # fmt: skip
 MENU = "<ul><li><a href=/>Home menu</a><li><a href=/a>About menu</a><li><a href=/b>News menu</a><li><a href=/c>Contact menu</a></ul>"
 
@@ -34,6 +35,7 @@ SITES = {
     "docbook": f'<div class="navheader"><table><tr><th>menu</th></tr></table></div><div class="section">{BODY}</div><div class="navfooter">menu</div>',
     "sphinx": f'<div class="related" role="navigation">menu</div><div class="body">{BODY}</div><div class="sphinxsidebar">menu</div>',
     "camel case": f'<div class="topNav">menu</div><div class="contentContainer">{BODY}</div><div class="cookieBanner">menu</div>',
+    "popups": f'<a class="skip-main-content" href=#x>menu</a><div id="help-popup">menu</div><div class="modal-dialog">menu</div>{BODY}',
     "no names": f"{MENU}<div><div>{BODY}</div></div>",
     "scripts": f"<script>var menu = '<p>menu</p>'</script><style>.menu {{}}</style><!-- <p>menu</p> -->{BODY}<noscript>menu</noscript>",
     "names on the body": f'<body class="has-menu nav-open" id="sidebar"><div class="has-menu">{BODY}</div></body>',
