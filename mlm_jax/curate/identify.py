@@ -31,6 +31,7 @@ LONGEST_GROUP = 1000  # bytes, from which on short paragraphs begin another
 MOST_GROUPS = 5000  # of paragraphs that are told at once; longer documents are told by longer groups
 # A paragraph is in another language than its page where that is as probable, and the page's no more than this.
 OTHER, OWN = 0.6, 0.05
+FLOOR = 1e-6  # of a probability: no paragraph alone rules a language out
 SHORTEST_PART = 200  # bytes of a language's part of a page; less is not a document
 OWN_SCRIPT = (
     0.1  # the least part of a text's letters in the scripts of its language: names and programs may have another
@@ -282,7 +283,7 @@ def identify(
     """What becomes of each document: itself, with its language and confidence, its parts, or why it went.
 
     The answers do not depend on which documents come together; some hundreds at a time are fastest. The confidence is the probability of
-    the language, a mean over the paragraphs by their bytes.
+    the language, of all paragraphs together (`pooled`).
     """
     languages = languages or Languages()
     codes = [code_of(label) for label in identifier.labels]
@@ -333,7 +334,7 @@ def _judged(
     if languages.mixed == "drop" and shares[foreign].sum() >= MIXED:
         return [Dropped(MIXED_PAGE, document.url, document.text, names[main])]
     if languages.mixed != "split" or not foreign.any():
-        return [_kept(document, document.text, names[main], float(shares @ scores[:, main]), languages)]
+        return [_kept(document, document.text, names[main], pooled(shares, scores, main), languages)]
     results: list[Document | Dropped] = []
     owners = np.where(foreign, tops, main)
     for language in [main, *sorted(set(owners[foreign].tolist()))]:
@@ -345,9 +346,22 @@ def _judged(
         if weight.sum() < SHORTEST_PART:
             results.append(Dropped(MIXED_PAGE, document.url, text, names[language]))
         else:
-            own = float(weight @ scores[chosen, language] / weight.sum())
+            own = pooled(weight / weight.sum(), scores[chosen], language)
             results.append(_kept(document, text, names[language], own, languages))
     return results
+
+
+def pooled(shares: np.ndarray, scores: np.ndarray, language: int) -> float:
+    """The probability of a language, of all groups together: the normalised geometric mean of theirs. Groups that agree make a document surer than
+    each of them is, as reading it whole would; a plain mean stays as unsure as its headings and programs.
+
+    Args:
+      shares: weights that sum to 1: float64 [groups].
+      scores: float32 [groups, languages].
+    """
+    logs = shares @ np.log(np.maximum(scores, FLOOR).astype(np.float64))
+    weights = np.exp(logs - logs.max())
+    return float(weights[language] / weights.sum())
 
 
 def _kept(document: Document, text: str, code: str, confidence: float, languages: Languages) -> Document | Dropped:
