@@ -375,8 +375,9 @@ def stage(
     results = {n: work.path(name, n, "json") for n in range(len(jobs))}
     missing = [n for n, path in results.items() if not path.exists()]
     asked = [(function, work, name, n, *jobs[n]) for n in missing]
-    for _ in run_all(done_once, asked, work.workers, title, lambda job: f"{name} {job[3]}", "workers or memory"):
-        pass
+    if asked:
+        for _ in run_all(done_once, asked, work.workers, title, lambda job: f"{name} {job[3]}", "workers or memory"):
+            pass
     return [read_json(path, dict[str, Any], f"delete {work.folder}") for path in results.values()]
 
 
