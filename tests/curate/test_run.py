@@ -170,3 +170,27 @@ def test_the_sample_config_is_valid():
         from mlm_jax.options import parse
 
         parse("curate", [str(path)])
+
+
+@pytest.mark.slow
+def test_pretraining_reads_what_it_wrote(config, tmp_path):
+    curate(config, "--workers", 1)
+    path = tmp_path / "tiny.py"
+    path.write_text(
+        "from mlm_jax.config import Config, Data, Model, Source, Train, Vocabulary\n\n"
+        "def get_config():\n"
+        "    return Config(\n"
+        "        data=Data(sources=(Source('*', 'run/corpus/{language}/*.jsonl.zst', field='text'),), sequence_length=32),\n"
+        "        vocabulary=Vocabulary(size=500, character_coverage=1.0),\n"
+        "        model=Model(layers=1, width=16, heads=2, mlp_width=32),\n"
+        "        train=Train(steps=3, batch_size=8),\n"
+        "    )\n"
+    )
+    command = [sys.executable, "-m", "mlm_jax", "pretrain", str(path), "--workdir", "encoder"]
+    options = ["--optimizer.warmup_steps", "1"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([*command, *options], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "3 of 3 steps" in done.stdout
+    languages = json.loads(Path("encoder/corpus/manifest.json").read_text())["languages"]
+    assert languages == sorted(WORDS)
