@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from hashlib import blake2b
 from typing import Any
-
-import xxhash
 
 from mlm_jax.curate.document import Document, Dropped
 
@@ -41,7 +40,7 @@ class Counts:
         if self.size:
             text = dropped.text[:SAMPLE_LENGTH].encode(errors="replace").decode()
             url = dropped.url[:SAMPLE_LENGTH].encode(errors="replace").decode()
-            made = [xxhash.xxh3_64_hexdigest(f"{url}\0{text}".encode()), url, text]
+            made = [blake2b(f"{url}\0{text}".encode(), digest_size=8).hexdigest(), url, text]
             self._sample(dropped.language, dropped.reason, [made])
 
     def note(self, name: str, number: int = 1) -> None:

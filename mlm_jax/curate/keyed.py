@@ -10,8 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator
-
-import xxhash
+from hashlib import blake2b
 
 from mlm_jax.curate.counts import Counts
 from mlm_jax.curate.document import Document, Dropped
@@ -22,7 +21,7 @@ COPIES = "copies"  # the score that says how many documents a kept one stands fo
 
 def document_key(text: str) -> bytes:
     """What a document is known by."""
-    return xxhash.xxh3_128_digest(text.encode(errors="surrogatepass"))
+    return blake2b(text.encode(errors="surrogatepass"), digest_size=KEY).digest()
 
 
 def pack(key: bytes, document: Document) -> bytes:

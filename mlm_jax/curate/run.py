@@ -8,6 +8,7 @@ killed goes on with the jobs that it lacks. The folder goes when the corpus is t
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 import shutil
@@ -40,6 +41,7 @@ from mlm_jax.patterns import matching_files
 from mlm_jax.prepare.pool import run_all
 from mlm_jax.stored import read_json
 
+PACKAGES = ("fastwarc", "resiliparse", "py3langid", "ftfy")  # and a fastText model's reader, where one is named
 GROWTH = 4  # bytes of text, at most, for a byte of packed input
 MOST_PARTITIONS = 4_096
 JOB_BYTES = 4_000_000  # of input files, of which a job reads several if they are small
@@ -262,6 +264,7 @@ def run(config: Curate) -> dict[str, Any]:
     done = workdir / "curate.json"
     if done.exists():
         return read_json(done, dict[str, Any], "delete it, and run again")
+    require_packages()
     paths = input_files(config)
     work = begin(config, paths)
     parts = [()] * work.partitions
@@ -305,6 +308,16 @@ def run(config: Curate) -> dict[str, Any]:
     write_json(done, summary, 1)
     shutil.rmtree(work.folder)
     return summary
+
+
+def require_packages() -> None:
+    """Raises UserError: what the extra [curate] brings is not installed."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"curate: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed; "
+            "pip install -c constraints.txt -e '.[curate]'"
+        )
 
 
 def input_files(config: Curate) -> list[str]:

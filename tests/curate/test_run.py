@@ -18,7 +18,8 @@ pytest.importorskip("py3langid")
 pytest.importorskip("fastwarc")
 
 from mlm_jax import cli
-from mlm_jax.config import load_config
+from mlm_jax.curate import run
+from mlm_jax.options import parse
 
 WORDS = {
     "en": "the of and to in that is was for with his they from this have which one you were all her she there would their we been has "
@@ -164,12 +165,19 @@ def test_nothing_left_and_nothing_found_are_one_line(tmp_path, monkeypatch, caps
     assert capsys.readouterr().err == "error: inputs: no file matches b.jsonl; check the path\n"
 
 
-def test_the_sample_config_is_valid():
-    for path in sorted((Path(__file__).parents[2] / "configs" / "curate").glob("*.py")):
-        assert load_config  # the loader of every command
-        from mlm_jax.options import parse
+def test_missing_packages_are_one_line(config, monkeypatch, capsys):
+    monkeypatch.setattr(run, "PACKAGES", ("fastwarc", "no_such_package"))
+    assert cli.main(["curate", config]) == 2
+    said = "error: curate: no_such_package is not installed; pip install -c constraints.txt -e '.[curate]'\n"
+    assert capsys.readouterr().err == said
 
-        parse("curate", [str(path)])
+
+def test_the_sample_config_is_valid():
+    paths = sorted((Path(__file__).parents[2] / "configs" / "curate").glob("*.py"))
+    assert paths
+    for path in paths:
+        assert parse("curate", [str(path)]).workdir == f"runs/{path.stem}"
+        assert f"configs/curate/{path.name}" in path.read_text()
 
 
 @pytest.mark.slow
