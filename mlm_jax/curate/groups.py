@@ -34,14 +34,20 @@ def order_of(document: Document, quality: float = 0.0) -> int:
 
 
 def make_records(keys: np.ndarray, order: int, where: np.ndarray | int) -> Records:
-    """A record per key."""
+    """A record per key: `RECORD` [keys].
+
+    Args:
+      keys: uint64 [keys].
+      where: one number of all, or uint64 [keys].
+    """
     records = np.empty(len(keys), RECORD)
     records["key"], records["order"], records["where"] = keys, order, where
     return records
 
 
 def with_heads(chunks: Iterable[Records]) -> Iterator[tuple[Records, Records, np.ndarray]]:
-    """For each chunk of sorted records: the records, for each the first record of its group, and whether it is that record itself."""
+    """For each chunk of sorted records: the records, for each the first record of its group, and whether it is that
+    record itself; `RECORD` [records] twice, bool [records]."""
     head = None
     for chunk in chunks:
         new = np.ones(len(chunk), bool)
