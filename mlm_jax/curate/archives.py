@@ -486,7 +486,7 @@ def _response(head: bytes, payload: bytes, url: str, date: str, identified: str,
     return _typed(Raw(body, "html", url, date, _media_type(said) or _media_type(identified), _charset(said)))
 
 
-def _message(record: bytes, decode: str, most: int) -> tuple[int | None, str, bytes] | None:
+def _message(record: bytes, decode: Literal["all", "none"], most: int) -> tuple[int | None, str, bytes] | None:
     """Status, content type and body of an HTTP response; None where it is none, or is not coded as it says.
 
     Args:

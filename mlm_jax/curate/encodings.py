@@ -126,7 +126,7 @@ def _guess(data: bytes, html: bool) -> str:
         return "utf-8"
     # The bytes beyond ASCII and their neighbours are what tells; of a page, without its tags.
     sample = re.sub(rb"<[^<>]{0,2000}>", b" ", data[: 4 * SAMPLE]) if html else data
-    name = detect_encoding(sample[:SAMPLE], max_len=SAMPLE)
+    name = detect_encoding(sample[:SAMPLE], max_len=SAMPLE) or "utf-8"
     guessed = AS_THE_WEB.get(name, name)
     return guessed if guessed != "utf-8" else "cp1252"
 
