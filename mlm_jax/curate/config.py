@@ -82,7 +82,7 @@ class Curate:
       workdir: where `corpus/LANGUAGE/*.jsonl.zst`, curate.json, report/ and dropped/ go.
       inputs: files, by path or glob; of .paths and .paths.gz each line is a path (Common Crawl's lists), after `prefix`.
       prefix: what stands before the paths of such lists.
-      field: of JSON lines, parquet and csv: where the text is.
+      field: of JSON lines: where the text is.
       contamination: files of evaluation sets; a document with 13 words in a row of one of them goes.
       dropped: documents that are kept in dropped/ for a person to look at, per language and reason.
       shard_bytes: of text, about, per file of the corpus.

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -72,6 +73,15 @@ class Counts:
             "samples": {language: dict(sorted(found.items())) for language, found in sorted(self.samples.items())},
             "size": self.size,
         }
+
+
+def reasons_of(steps: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """Reason → documents that went for it, in all the steps of curate.json."""
+    counts: Counter[str] = Counter()
+    for step in steps:
+        for gone in step["gone"].values():
+            counts.update({reason: documents for reason, (documents, _) in gone.items()})
+    return counts
 
 
 def _add(to: list[int], pair: Iterable[int]) -> None:

@@ -24,7 +24,7 @@ from mlm_jax import console
 from mlm_jax.curate import spill
 from mlm_jax.curate.archives import DAMAGED, TRUNCATED
 from mlm_jax.curate.config import Curate
-from mlm_jax.curate.counts import Counts
+from mlm_jax.curate.counts import Counts, reasons_of
 from mlm_jax.curate.document import Document, Dropped
 from mlm_jax.curate.groups import RECORD, order_of
 from mlm_jax.curate.keyed import document_key, first_of_copies, pack, unpack
@@ -443,11 +443,7 @@ def shown_samples(
 
 def most_went(summary: dict[str, Any]) -> str:
     """The reasons for which most documents went, in words."""
-    reasons: dict[str, int] = {}
-    for step in summary["steps"]:
-        for gone in step["gone"].values():
-            for reason, (documents, _) in gone.items():
-                reasons[reason] = reasons.get(reason, 0) + documents
+    reasons = reasons_of(summary["steps"])
     most = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:4]
     return ", ".join(f"{number:,} went as {reason}" for reason, number in most) or "the input has none"
 

@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mlm_jax.console import format_table
+from mlm_jax.curate.counts import reasons_of
 from mlm_jax.files import make_folder, write_whole
 from mlm_jax.language_names import label
 from mlm_jax.report.plots import new_axes, new_rows, panels, short
@@ -23,104 +24,18 @@ from mlm_jax.report.texts import isolated
 from mlm_jax.stored import fitting, read_json
 
 # GiB of text per language in CC-100 (Conneau et al. 2020, table 6); both scripts of Chinese and both encodings of Burmese together.
-CC100 = dict(
-    pair.split(":")
-    for pair in [
-        "af:1.3",
-        "am:0.8",
-        "ar:28",
-        "as:0.1",
-        "az:6.5",
-        "be:4.3",
-        "bg:57.5",
-        "bn:8.4",
-        "br:0.1",
-        "bs:0.1",
-        "ca:10.1",
-        "cs:16.3",
-        "cy:0.8",
-        "da:45.6",
-        "de:66.6",
-        "el:46.9",
-        "en:300.8",
-        "eo:0.9",
-        "es:53.3",
-        "et:6.1",
-        "eu:2",
-        "fa:111.6",
-        "fi:54.3",
-        "fr:56.8",
-        "fy:0.2",
-        "ga:0.5",
-        "gd:0.1",
-        "gl:2.9",
-        "gu:1.9",
-        "ha:0.3",
-        "he:31.6",
-        "hi:20.2",
-        "hr:20.5",
-        "hu:58.4",
-        "hy:5.5",
-        "id:148.3",
-        "is:3.2",
-        "it:30.2",
-        "ja:69.3",
-        "jv:0.2",
-        "ka:9.1",
-        "kk:6.4",
-        "km:1.5",
-        "kn:3.3",
-        "ko:54.2",
-        "ku:0.4",
-        "ky:1.2",
-        "la:2.5",
-        "lo:0.6",
-        "lt:13.7",
-        "lv:8.8",
-        "mg:0.2",
-        "mk:4.8",
-        "ml:7.6",
-        "mn:3",
-        "mr:2.8",
-        "ms:8.5",
-        "my:2",
-        "ne:3.8",
-        "nl:29.3",
-        "no:49",
-        "om:0.1",
-        "or:0.6",
-        "pa:0.8",
-        "pl:44.6",
-        "ps:0.7",
-        "pt:49.1",
-        "ro:61.4",
-        "ru:278",
-        "sa:0.3",
-        "sd:0.4",
-        "si:3.6",
-        "sk:23.2",
-        "sl:10.3",
-        "so:0.4",
-        "sq:5.4",
-        "sr:9.1",
-        "su:0.1",
-        "sv:85",
-        "sw:1.6",
-        "ta:12.2",
-        "te:4.7",
-        "th:71.7",
-        "tl:3.1",
-        "tr:20.9",
-        "ug:0.4",
-        "uk:84.6",
-        "ur:5.7",
-        "uz:0.7",
-        "vi:137.3",
-        "xh:0.1",
-        "yi:0.3",
-        "zh:63.5",
-    ]
-)
+CC100 = {
+    "af": 1.3, "am": 0.8, "ar": 28.0, "as": 0.1, "az": 6.5, "be": 4.3, "bg": 57.5, "bn": 8.4, "br": 0.1, "bs": 0.1,
+    "ca": 10.1, "cs": 16.3, "cy": 0.8, "da": 45.6, "de": 66.6, "el": 46.9, "en": 300.8, "eo": 0.9, "es": 53.3,
+    "et": 6.1, "eu": 2.0, "fa": 111.6, "fi": 54.3, "fr": 56.8, "fy": 0.2, "ga": 0.5, "gd": 0.1, "gl": 2.9, "gu": 1.9,
+    "ha": 0.3, "he": 31.6, "hi": 20.2, "hr": 20.5, "hu": 58.4, "hy": 5.5, "id": 148.3, "is": 3.2, "it": 30.2,
+    "ja": 69.3, "jv": 0.2, "ka": 9.1, "kk": 6.4, "km": 1.5, "kn": 3.3, "ko": 54.2, "ku": 0.4, "ky": 1.2, "la": 2.5,
+    "lo": 0.6, "lt": 13.7, "lv": 8.8, "mg": 0.2, "mk": 4.8, "ml": 7.6, "mn": 3.0, "mr": 2.8, "ms": 8.5, "my": 2.0,
+    "ne": 3.8, "nl": 29.3, "no": 49.0, "om": 0.1, "or": 0.6, "pa": 0.8, "pl": 44.6, "ps": 0.7, "pt": 49.1, "ro": 61.4,
+    "ru": 278.0, "sa": 0.3, "sd": 0.4, "si": 3.6, "sk": 23.2, "sl": 10.3, "so": 0.4, "sq": 5.4, "sr": 9.1, "su": 0.1,
+    "sv": 85.0, "sw": 1.6, "ta": 12.2, "te": 4.7, "th": 71.7, "tl": 3.1, "tr": 20.9, "ug": 0.4, "uk": 84.6, "ur": 5.7,
+    "uz": 0.7, "vi": 137.3, "xh": 0.1, "yi": 0.3, "zh": 63.5,
+}  # fmt: skip
 SHOWN = 12  # reasons that have a colour or a row of their own
 DRAWN = 8  # histograms that are shown: of what took most documents
 
@@ -141,7 +56,11 @@ def _write_curation_page(folder: epath.Path) -> epath.Path:
     config = isolated(read_json(folder / "config.json", dict[str, Any]))
     plots = [
         plot_of(funnel(found), "What is left after each step, of all languages.", "funnel"),
-        *([plot_of([reasons(found)], "Of the documents that went, by reason.", "reasons")] if went(found) else []),
+        *(
+            [plot_of([reasons(found)], "Of the documents that went, by reason.", "reasons")]
+            if reasons_of(found["steps"])
+            else []
+        ),
         plot_of(sizes(found), "Text per language, before and after.", "sizes"),
     ]
     page = render(
@@ -166,15 +85,6 @@ def last(found: Mapping[str, Any]) -> dict[str, list[int]]:
     return passed
 
 
-def went(found: Mapping[str, Any]) -> Counter[str]:
-    """Reason → documents that went for it."""
-    counts: Counter[str] = Counter()
-    for step in found["steps"]:
-        for gone in step["gone"].values():
-            counts.update({reason: documents for reason, (documents, _) in gone.items()})
-    return counts
-
-
 def totals(found: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
     """(name, documents, bytes) after each step."""
     for step in found["steps"]:
@@ -194,7 +104,7 @@ def in_units(unit: str, value: float, place: int) -> str:
 def finding(found: Mapping[str, Any]) -> str:
     """What is left and what most went for, in a sentence."""
     (_, documents, size), *_, (_, left, kept) = totals(found)
-    most = went(found).most_common(3)
+    most = reasons_of(found["steps"]).most_common(3)
     why = f"; most went as {', '.join(f'{reason} ({number:,})' for reason, number in most)}" if most else ""
     return f"{left:,} of {count(documents, 'document')} are left, {short(kept)}B of {short(size)}B of text{why}."
 
@@ -209,29 +119,33 @@ def funnel(found: Mapping[str, Any]) -> list[Figure]:
         figure, axes = new_rows(
             f"{100 * share:.3g} % of the {name} {'is' if unit else 'are'} left", [r[0] for r in rows], 50
         )
-        axes.barh(range(len(rows)), values, color=colour, height=0.6)
-        for y, value in enumerate(values):
-            axes.annotate(
-                f"{short(value)}{unit}", (value, y), xytext=(4, 0), textcoords="offset points", va="center", color=GREY
-            )
-        axes.set_xlim(0, 1.22 * max(values[0], 1))
-        axes.locator_params(axis="x", nbins=4)
-        axes.xaxis.set_major_formatter(functools.partial(in_units, unit))
+        draw_bars(axes, values, colour, unit, 1.22)
         axes.set_xlabel(f"{name}, after each step")
         made.append(figure)
     return made
 
 
+def draw_bars(axes: Axes, values: Sequence[int], colour: str, unit: str, room: float) -> None:
+    """A bar per row, with its figure behind it.
+
+    Args:
+      values: of which the first is the largest.
+      room: width of the axis, of the largest.
+    """
+    axes.barh(range(len(values)), values, color=colour, height=0.6)
+    for y, value in enumerate(values):
+        shown = f"{short(value)}{unit}"
+        axes.annotate(shown, (value, y), xytext=(4, 0), textcoords="offset points", va="center", color=GREY)
+    axes.set_xlim(0, room * max(values[0], 1))
+    axes.locator_params(axis="x", nbins=4)
+    axes.xaxis.set_major_formatter(functools.partial(in_units, unit))
+
+
 def reasons(found: Mapping[str, Any]) -> Figure:
     """Documents that went, by reason."""
-    rows = went(found).most_common(SHOWN)
+    rows = reasons_of(found["steps"]).most_common(SHOWN)
     figure, axes = new_rows(f"Most went as {rows[0][0]}", [reason for reason, _ in rows], 50)
-    axes.barh(range(len(rows)), [number for _, number in rows], color=BLUE, height=0.6)
-    for y, (_, number) in enumerate(rows):
-        axes.annotate(short(number), (number, y), xytext=(4, 0), textcoords="offset points", va="center", color=GREY)
-    axes.set_xlim(0, 1.18 * rows[0][1])
-    axes.locator_params(axis="x", nbins=4)
-    axes.xaxis.set_major_formatter(lambda value, _: short(value))
+    draw_bars(axes, [number for _, number in rows], BLUE, "", 1.18)
     axes.set_xlabel("documents")
     return figure
 
@@ -266,14 +180,14 @@ def languages_table(found: Mapping[str, Any]) -> Table:
     for name in names:
         after = [step["passed"].get(name, [0, 0]) for step in steps]
         left = after[-1][1] / max(after[0][1], 1)
-        published = CC100.get(name.split("_")[0], "")
+        published = CC100.get(name.split("_")[0])
         rows.append(
             [
                 language_cell(name),
                 *(Cell(f"{documents:,}", documents) for documents, _ in after),
                 Cell(f"{short(after[-1][1])}B", after[-1][1]),
                 Cell(f"{100 * left:.1f} %", left, left),
-                Cell(f"{float(published):,.1f}" if published else "", float(published) if published else None),
+                Cell(f"{published:,.1f}" if published else "", published),
             ]
         )
     heads = ["language", *(f"documents\n{step['name']}" for step in steps), "text", "text left", "CC-100\nGiB"]
@@ -285,7 +199,7 @@ def threshold_plots(found: Mapping[str, Any]) -> Sequence[Plot]:
     """The histograms that thresholds were derived from, of the largest languages."""
     made: dict[str, Any] = found["rules"].get("histograms", {})
     plots = []
-    worked = ["confidence", *(reason for reason, _ in went(found).most_common() if reason in made)]
+    worked = ["confidence", *(reason for reason, _ in reasons_of(found["steps"]).most_common() if reason in made)]
     for number, (measure, by_language) in enumerate((name, made[name]) for name in worked[:DRAWN] if name in made):
         figure, axes = new_axes(measure, unit="share of documents")
         for colour, (language, drawn) in zip(SERIES, by_language.items(), strict=False):
