@@ -163,7 +163,7 @@ def _wanted(path: str, schema: Any, reading: Reading) -> list[str]:
       UserError: one is not there, or twice.
     """
     refuse_missing(path, reading.fields, schema.names, reading.naming)
-    names = list(reading.fields or schema.names)
+    names = [*reading.fields, *(name for name in reading.also if name in schema.names)] or list(schema.names)
     twice = [name for name in names if schema.names.count(name) > 1]
     if twice:
         raise UserError(f"{path}: two columns {twice[0]!r}; rename one of them")
@@ -208,47 +208,50 @@ def _pieces(path: str, batch: Any, number: int, reading: Reading, schema: Any) -
     for begin, end in itertools.pairwise(cuts):
         place = partial(counted_from, path, number + begin)
         columns = {
-            name: _values(column.slice(begin, end - begin), labels.get(name), name, place)
+            name: _values(column.slice(begin, end - begin), labels.get(name), name, place, reading.mend)
             for name, column in zip(batch.schema.names, batch.columns, strict=True)
         }
         yield Rows([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)], place)
 
 
-def _values(column: Any, labels: Sequence[str] | None, name: str, place: Callable[[int], str]) -> list[Any]:
+def _values(column: Any, labels: Sequence[str] | None, name: str, place: Callable[[int], str], mend: bool) -> list[Any]:
     """A column's values as Python has them: bytes are taken for UTF-8, numbers of classes for their names.
 
     Raises:
-      UserError: what should be text is none.
+      UserError: what should be text is none, and is not to be mended.
     """
     try:
         found = column.to_pylist()
     except UnicodeDecodeError:
-        found = [_one(column, i, name, place) for i in range(len(column))]
+        found = [_one(column, i, name, place, mend) for i in range(len(column))]
     for i, value in enumerate(found):
         if isinstance(value, bytes):
-            found[i] = value = _decoded(value, name, place(i))
+            found[i] = value = _decoded(value, name, place(i), mend)
         # What is UTF-8 may hold a NUL, and nothing else that is no text.
-        if isinstance(value, str) and "\0" in value:
+        if isinstance(value, str) and "\0" in value and not mend:
             check_text(value, f"{place(i)}: {name}")
         if isinstance(value, list):
             for item in value:
-                if isinstance(item, str) and "\0" in item:
+                if isinstance(item, str) and "\0" in item and not mend:
                     check_text(item, f"{place(i)}: {name}")
         if labels is not None:
             found[i] = [_label(x, labels) for x in value] if isinstance(value, list) else _label(value, labels)
     return found
 
 
-def _one(column: Any, i: int, name: str, place: Callable[[int], str]) -> Any:
+def _one(column: Any, i: int, name: str, place: Callable[[int], str], mend: bool) -> Any:
+    scalar = column[i]
     try:
-        return column[i].as_py()
+        return scalar.as_py()
     except UnicodeDecodeError as e:
+        if mend and _is_text(column.type):
+            return getattr(scalar, "value", scalar).as_buffer().to_pybytes()
         raise UserError(f"{place(i)}: {name}: not UTF-8 at byte {e.start}; mend what wrote it") from e
 
 
-def _decoded(value: bytes, name: str, where: str) -> str:
+def _decoded(value: bytes, name: str, where: str, mend: bool) -> str:
     try:
-        return value.decode()
+        return value.decode(errors="replace" if mend else "strict")
     except UnicodeDecodeError as e:
         raise UserError(f"{where}: {name}: not UTF-8 at byte {e.start}; mend what wrote it") from e
 

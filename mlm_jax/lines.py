@@ -77,6 +77,7 @@ def read_chunks(
     longest: int | None = LONGEST_LINE,
     most: int | None = None,
     option: str = "",
+    mend: bool = False,
 ) -> Iterator[Chunk]:
     """The lines of a range of bytes, about `CHUNK` bytes of them at a time. A byte order mark is left out.
 
@@ -86,6 +87,7 @@ def read_chunks(
       longest: bytes that a line may have.
       most: bytes that are read, unpacked; None: any number.
       option: that sets `most` or, where that is None, `longest`; for the message.
+      mend: let through what is no text: bytes that are not UTF-8 become U+FFFD, NUL stays.
 
     Raises:
       UserError: it is too large, not UTF-8, has a NUL byte or a line that is too long, or cannot be unpacked; the message names the
@@ -118,7 +120,7 @@ def read_chunks(
             head, newline, tail = data.rpartition(b"\n")
             if newline:
                 whole = b"".join([*unfinished, head])
-                lines = _decode(path, whole, start, byte, number)
+                lines = _decode(path, whole, start, byte, number, mend)
                 yield Chunk(path, lines, start, number)
                 number, byte, unfinished = number + len(lines), byte + len(whole) + 1, []
             unfinished.append(tail)
@@ -128,7 +130,7 @@ def read_chunks(
                     + (raising if most is None else "")
                 )
     if last := b"".join(unfinished):
-        yield Chunk(path, _decode(path, last, start, byte, number), start, number)
+        yield Chunk(path, _decode(path, last, start, byte, number, mend), start, number)
 
 
 def uncompressed(path: str) -> str:
@@ -142,7 +144,7 @@ def split_words(line: str) -> list[str]:
     return [word for word in re.split(r"[ \t\n\r\v\f]+", line) if word]
 
 
-def _decode(path: str, data: bytes, start: int, byte: int, number: int) -> list[str]:
+def _decode(path: str, data: bytes, start: int, byte: int, number: int, mend: bool) -> list[str]:
     """Lines of a file from bytes that begin at `byte`, with line `number`."""
     if byte == 0 and data.startswith(BOM):
         data = data.removeprefix(BOM)
@@ -152,6 +154,8 @@ def _decode(path: str, data: bytes, start: int, byte: int, number: int) -> list[
         place = _place(path, start, number + data.count(b"\n", 0, at))
         return UserError(f"{place}: {what} at byte {byte + at}; {advice}")
 
+    if mend:
+        return data.decode(errors="replace").split("\n")
     nul = data.find(b"\0")
     if nul >= 0:
         raise refuse("holds a NUL byte", nul, "remove it, or convert the file if it is no text")

@@ -24,21 +24,29 @@ class Reading:
     Attributes:
       start, end: a range of the file, in the unit of its format (`formats.Format.unit`); the whole file unless given.
       fields: that are read, and must be there; (): all.
+      also: that are read with those where they are there.
       names: of the columns of a .tsv or .csv file; (): its first line has them.
       longest: bytes of a line or of a text; None: as many as the file.
       most: bytes of the file, unpacked; None: any number.
       option: that sets `most` or, where that is None, `longest`; for messages.
       naming: the option that names `fields`, for messages.
+      mend: let through what is no text: bytes that are not UTF-8 become U+FFFD, NUL stays. Else they are refused.
     """
 
     start: int = 0
     end: int | None = None
     fields: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     longest: int | None = LONGEST_LINE
     most: int | None = None
     option: str = ""
     naming: str = "Source.field"
+    mend: bool = False
+
+
+class WrongField(UserError):
+    """An option names a field that is not there, or has something else than text: not the file is wrong, but the option."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ class Rows:
           naming: the option that names the field, for messages.
 
         Raises:
-          UserError: there is no such field, or something else than text in it.
+          WrongField: there is no such field, or something else than text in it.
         """
         value = self.rows[i].get(field, _ABSENT)
         if isinstance(value, str):
@@ -70,7 +78,7 @@ class Rows:
         if value is _ABSENT:
             refuse_missing(self.place(i), [field], list(self.rows[i]), naming)
         what = {dict: "fields", list: "a list", bool: "true or false"}.get(type(value), type(value).__name__)
-        raise UserError(f"{self.place(i)}: no text in field {field!r}, but {what}; set {naming}")
+        raise WrongField(f"{self.place(i)}: no text in field {field!r}, but {what}; set {naming}")
 
 
 def counted_from(path: str, first: int, i: int) -> str:
@@ -87,12 +95,12 @@ def refuse_missing(where: str, fields: Sequence[str], there: Sequence[str], nami
       naming: the option that names fields.
 
     Raises:
-      UserError: with those there are.
+      WrongField: with those there are.
     """
     for field in fields:
         if field not in there:
             has = ", ".join(map(str, there)) or "none"
-            raise UserError(
+            raise WrongField(
                 f"{where}: no text in field {field!r} (there are {has}){did_you_mean(field, there)}; set {naming}"
             )
 
@@ -104,7 +112,9 @@ def chunks(path: str, reading: Reading) -> Iterator[Chunk]:
       UserError: what `read_chunks` refuses; or it is empty.
     """
     empty = not reading.start
-    for chunk in read_chunks(path, reading.start, reading.end, reading.longest, reading.most, reading.option):
+    for chunk in read_chunks(
+        path, reading.start, reading.end, reading.longest, reading.most, reading.option, reading.mend
+    ):
         empty = False
         yield chunk
     if empty:
@@ -158,16 +168,14 @@ def tab_table(path: str, reading: Reading) -> Iterator[Rows]:
     if names:
         refuse_missing(path, reading.fields, names, reading.naming)
     for chunk in chunks(path, reading):
-        rows, numbers = [], []
+        found = []
         for i, line in enumerate(chunk.lines):
-            cells = _cells(line)
             if not names:
-                names = cells
+                names = _cells(line)
                 refuse_missing(chunk.place(i), reading.fields, names, reading.naming)
             elif line.rstrip("\r"):
-                rows.append(_row(cells, names, partial(chunk.place, i)))
-                numbers.append(i)
-        yield Rows(rows, partial(_numbered, chunk.place, numbers))
+                found.append((i, _cells(line)))
+        yield from _table(found, names, chunk.place)
 
 
 def comma_table(path: str, reading: Reading) -> Iterator[Rows]:
@@ -181,9 +189,17 @@ def comma_table(path: str, reading: Reading) -> Iterator[Rows]:
     if not names:
         number, names = next(cells, (1, []))
         refuse_missing(at_line(path, number), reading.fields, names, reading.naming)
-    while part := list(islice(cells, BATCH)):
-        rows = [_row(found, names, partial(at_line, path, number)) for number, found in part]
-        yield Rows(rows, partial(_numbered, partial(at_line, path), [number for number, _ in part]))
+    wrong: UserError | None = None
+    while wrong is None:
+        part: list[tuple[int, list[str]]] = []
+        try:
+            part.extend(islice(cells, BATCH))  # what came before an error is in it
+        except UserError as e:
+            wrong = e
+        if not part and wrong is None:
+            return
+        yield from _table(part, names, partial(at_line, path))
+    raise wrong
 
 
 def comma_cells(path: str, reading: Reading) -> Iterator[tuple[int, list[str]]]:
@@ -221,16 +237,20 @@ def comma_cells(path: str, reading: Reading) -> Iterator[tuple[int, list[str]]]:
             yield begin, cells
 
 
+def _table(found: Sequence[tuple[int, list[str]]], names: list[str], place: Callable[[int], str]) -> Iterator[Rows]:
+    """Rows of (number, cells); those before one of another number of columns, and then the error."""
+    wrong = next((i for i, (_, cells) in enumerate(found) if len(cells) != len(names)), len(found))
+    rows = [dict(zip(names, cells, strict=True)) for _, cells in found[:wrong]]
+    yield Rows(rows, partial(_numbered, place, [number for number, _ in found[:wrong]]))
+    if wrong < len(found):
+        number, cells = found[wrong]
+        raise UserError(
+            f"{place(number)}: {len(cells)} columns, not {len(names)} ({', '.join(names)}); mend the line, or the names of the columns"
+        )
+
+
 def _cells(line: str) -> list[str]:
     return line.rstrip("\r").split("\t")
-
-
-def _row(cells: list[str], names: list[str], place: Callable[[], str]) -> dict[str, Any]:
-    if len(cells) != len(names):
-        raise UserError(
-            f"{place()}: {len(cells)} columns, not {len(names)} ({', '.join(names)}); mend the line, or the names of the columns"
-        )
-    return dict(zip(names, cells, strict=True))
 
 
 def _object(value: Any, place: Callable[[], str]) -> dict[str, Any]:

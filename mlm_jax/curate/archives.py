@@ -9,20 +9,21 @@ a header that lies about its length ends it. What is damaged is left out up to t
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import Any, Literal
 
 import zstandard
-from etils import epath
 
 from mlm_jax.curate.document import Dropped
 from mlm_jax.curate.encodings import codec
 from mlm_jax.errors import UserError
 from mlm_jax.files import check_file, naming
+from mlm_jax.storage import is_elsewhere, opened
 
 LARGEST = 10_000_000  # bytes of a record; larger ones are counted
 LONGEST_HEADER = 65_536  # bytes of a record's own header, its address included
@@ -47,6 +48,9 @@ RECORD, BEGIN = re.compile(rb"WARC/1\.[01]\r?\n"), b"WARC/1.0\r\n"
 PADDING = b"\0\r\n\t "  # between records
 HEADER_END = re.compile(rb"\r?\n\r?\n")
 DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?")
+SLASHES = re.compile(r"^(\d{4})/(\d\d)/(\d\d) ?")
+# Fields of rows, the first that is there: those of FineWeb-2, CulturaX and HPLT among them.
+ADDRESSES, DATES = ("url", "u"), ("date", "timestamp", "ts")
 CHARSET = re.compile(r"""charset\s*=\s*["']?([^"'\s;,]{1,40})""", re.IGNORECASE)
 # Control characters that no text has; ESC begins ISO-2022's sequences, and NUL comes alone.
 CONTROLS = bytes({*range(1, 9), 11, *range(14, 27), *range(28, 32), 127})
@@ -92,6 +96,7 @@ KINDS: dict[str, Kind] = {
     ".jsonl": "json", ".ndjson": "json", ".json": "json",
 }  # fmt: skip
 PACKED = (".gz", ".zst")
+TABLES = (".parquet", ".arrow", ".csv", ".tsv")  # which `tables` reads
 Apart = Literal["file", "blank", "line"]
 
 
@@ -128,10 +133,11 @@ def read_archive(
     chosen = kind or kind_of(path)
     if chosen is None:
         raise UserError(
-            f"{path}: of a kind that is not known by its name; name it ({', '.join(KINDS)}; {', '.join(PACKED)} after them)"
+            f"{path}: of a kind that is not known by its name; name it ({', '.join([*KINDS, *TABLES])}; {', '.join(PACKED)} after them)"
         )
-    check_file(path)
-    with naming(path), epath.Path(path).open("rb") as file:
+    if not is_elsewhere(path):
+        check_file(path)
+    with naming(path), opened(path) as file:
         blocks = _unpacked(iter(lambda: file.read(CHUNK), b""))
         if chosen == "warc":
             yield from _warc(path, blocks, most)
@@ -318,7 +324,7 @@ def _texts(path: str, blocks: Iterator[bytes | _Damage], apart: Apart, most: int
 
 
 def _json(path: str, blocks: Iterator[bytes | _Damage], fields: Sequence[str], most: int) -> Iterator[Raw | Dropped]:
-    """The texts of a file of JSON lines, with their `url` and `date` (or `timestamp`) where they have them."""
+    """The texts of a file of JSON lines: by its own reader, since `rows.json_lines` refuses a file with a line that is damaged or too long."""
     for number, line in enumerate(_lines(path, blocks, most), 1):
         if isinstance(line, Dropped):
             yield line
@@ -338,9 +344,17 @@ def _json(path: str, blocks: Iterator[bytes | _Damage], fields: Sequence[str], m
         if len(texts) < len(fields):
             yield Dropped(NO_FIELD, where)
             continue
-        data = "\n".join(texts).encode(errors="replace")  # half a surrogate pair, which JSON's escapes allow
-        url, date = row.get("url"), row.get("date") or row.get("timestamp")
-        yield _checked(Raw(data, "text", _address(url) or where, _date(date), "text/plain", "utf-8"))
+        yield record_of(texts, row, most)
+
+
+def record_of(texts: Sequence[str], row: Mapping[str, Any], most: int) -> Raw | Dropped:
+    """The record of a row: its texts joined by line ends, with its address and date, by their usual names, where it has them."""
+    data = "\n".join(texts).encode(errors="replace")  # half a surrogate pair, which JSON's escapes allow
+    url = next((said for name in ADDRESSES if (said := _address(row.get(name)))), "")
+    date = next((said for name in DATES if (said := _date(row.get(name)))), "")
+    if len(data) > most:
+        return Dropped(TOO_LARGE, url)
+    return _checked(Raw(data, "text", url, date, "text/plain", "utf-8"))
 
 
 def _warc(path: str, blocks: Iterator[bytes | _Damage], most: int) -> Iterator[Raw | Dropped]:
@@ -549,4 +563,10 @@ def _address(said: object) -> str:
 
 
 def _date(said: object) -> str:
-    return said if isinstance(said, str) and DATE.fullmatch(said) else ""
+    """ISO 8601; of a row, whose date may be one of Arrow's, or written with slashes and a space, too."""
+    if isinstance(said, datetime.date):
+        said = said.isoformat()
+    if not isinstance(said, str):
+        return ""
+    said = SLASHES.sub(r"\1-\2-\3T", said[:40]).rstrip("T").replace(" ", "T")
+    return said if DATE.fullmatch(said) else ""

@@ -80,9 +80,12 @@ class Curate:
 
     Attributes:
       workdir: where `corpus/LANGUAGE/*.jsonl.zst`, curate.json, report/ and dropped/ go.
-      inputs: files, by path or glob; of .paths and .paths.gz each line is a path (Common Crawl's lists), after `prefix`.
+      inputs: files, by path or glob: .warc, .wet, .html, .txt, .jsonl and .json (lines), .parquet, .arrow, .csv, .tsv; packed (.gz, .zst) or
+        not; local, in gs://, or wherever fsspec reads. A folder that Hugging Face's `datasets` saved, or `hf:NAME/CONFIG:SPLIT`. Of .paths and
+        .paths.gz each line is a path (Common Crawl's lists), after `prefix`.
       prefix: what stands before the paths of such lists.
-      field: of JSON lines: where the text is.
+      field: of JSON lines and tables: where the text is; several, as ("title", "text"), are joined by line ends. Address and date are taken
+        from `url` or `u`, and `date`, `timestamp` or `ts`, where they are there.
       contamination: files of evaluation sets; a document with 13 words in a row of one of them goes.
       dropped: documents that are kept in dropped/ for a person to look at, per language and reason.
       shard_bytes: of text, about, per file of the corpus.
@@ -93,7 +96,7 @@ class Curate:
     workdir: Annotated[str, MAY_CHANGE] = ""
     inputs: tuple[str, ...] = ()
     prefix: str = ""
-    field: str = "text"
+    field: str | tuple[str, ...] = "text"
     identify: Identify = Identify()
     clean: Clean = Clean()
     filters: Filters = Filters()

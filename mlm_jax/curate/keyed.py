@@ -50,7 +50,7 @@ def first_of_copies(records: Iterable[bytes], counts: Counts) -> Iterator[tuple[
             kept[key] = (rank, record, 1)
             continue
         counts.drop(Dropped("copy", document.url, document.text, document.language))
-        first, best = (rank, record) if rank < there[0] else there[:2]
+        first, best = min((rank, record), there[:2])  # of one rank the language's confidence may differ
         kept[key] = (first, best, there[2] + 1)
     for key in sorted(kept):
         _, record, number = kept[key]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mlm_jax.config import fields_of
 from mlm_jax.curate.archives import Raw, read_archive
 from mlm_jax.curate.clean import clean
 from mlm_jax.curate.config import Curate
@@ -13,6 +14,7 @@ from mlm_jax.curate.document import Document, Dropped
 from mlm_jax.curate.encodings import decode
 from mlm_jax.curate.identify import Languages, identifier_of, identify
 from mlm_jax.curate.main_text import main_text
+from mlm_jax.curate.tables import is_table, read_table
 
 NO_TEXT = "no_main_text"
 TOGETHER, MOST_TOGETHER = 200, 4_000_000  # documents, and characters, whose languages are identified at once
@@ -31,7 +33,8 @@ def read_documents(path: str, config: Curate, counts: Counts) -> Iterator[Docume
             yield from made
         waiting.clear()
 
-    for record in read_archive(path, fields=(config.field,)):
+    fields = fields_of(config.field)
+    for record in read_table(path, fields) if is_table(path) else read_archive(path, fields=fields):
         counts.note("records")
         if isinstance(record, Dropped):
             yield record

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -18,8 +18,10 @@ from mlm_jax.curate.document import Document, Dropped
 from mlm_jax.curate.filters import Bounds
 from mlm_jax.curate.thresholds import Sketch
 from mlm_jax.errors import UserError
-from mlm_jax.lines import read_lines
+from mlm_jax.formats import ending, has_fields, read_rows
+from mlm_jax.lines import at_line, parse_json, read_lines
 from mlm_jax.patterns import matching_files
+from mlm_jax.rows import Reading
 
 UNSURE = "unsure language"
 DRAWN = 6  # languages whose histograms are kept for the page
@@ -149,16 +151,19 @@ def evaluation_sets(patterns: tuple[str, ...]) -> Evaluation:
 
 
 def texts_of(path: str) -> Iterator[str]:
-    """The texts of an evaluation set: every string of JSON, else what tabs separate in each line."""
-    lines = [line for _, line in read_lines(path)]
-    if path.removesuffix(".gz").endswith(".json"):
-        yield from strings_in(json.loads("\n".join(lines)))
-        return
-    for line in lines:
-        if path.removesuffix(".gz").endswith(".jsonl"):
-            yield from strings_in(json.loads(line))
-        else:
+    """The texts of an evaluation set: every string of JSON, of Parquet and the like; else what tabs separate in each line."""
+    if not has_fields(path) or ending(path) == ".tsv":  # which may have no names in its first line
+        for _, line in read_lines(path):
             yield from line.split("\t")
+        return
+    if ending(path) == ".json":
+        with contextlib.suppress(UserError):  # it may be one object of many lines (SQuAD), or lines of objects
+            yield from strings_in(
+                parse_json("\n".join(line for _, line in read_lines(path)), functools.partial(at_line, path))
+            )
+            return
+    for _, row in read_rows(path, Reading()):
+        yield from strings_in(row)
 
 
 def strings_in(value: Any) -> Iterator[str]:

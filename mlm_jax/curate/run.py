@@ -20,7 +20,8 @@ import numpy as np
 import zstandard
 from etils import epath
 
-from mlm_jax import console
+from mlm_jax import console, storage
+from mlm_jax.config import is_named
 from mlm_jax.curate import spill
 from mlm_jax.curate.archives import DAMAGED, TRUNCATED
 from mlm_jax.curate.config import Curate
@@ -33,11 +34,13 @@ from mlm_jax.curate.paragraphs import WHERE, choose_paragraphs, keep_paragraphs,
 from mlm_jax.curate.reading import read_documents
 from mlm_jax.curate.rules import Rules, added, chosen_bounds, described, make_rules, measured
 from mlm_jax.curate.shuffle import partitioned, records_of
+from mlm_jax.curate.tables import HUB
 from mlm_jax.curate.thresholds import Sketch
 from mlm_jax.errors import UserError
 from mlm_jax.files import listed, make_folder, write_json, write_whole, writing
+from mlm_jax.formats import data_files
 from mlm_jax.lines import read_lines
-from mlm_jax.patterns import matching_files
+from mlm_jax.prepare import hub
 from mlm_jax.prepare.pool import run_all
 from mlm_jax.stored import read_json
 
@@ -328,7 +331,11 @@ def input_files(config: Curate) -> list[str]:
     """
     found: set[str] = set()
     for pattern in config.inputs:
-        paths = matching_files(pattern)
+        if is_named(pattern):
+            refuse_unread(pattern)
+            found.add(pattern)
+            continue
+        paths = data_files(pattern)
         if not paths:
             raise UserError(f"inputs: no file matches {pattern}; check the path")
         for path in paths:
@@ -337,6 +344,15 @@ def input_files(config: Curate) -> list[str]:
             else:
                 found.add(path)
     return sorted(found)
+
+
+def refuse_unread(path: str) -> None:
+    """Raises UserError: a data set's path that is of no kind that curate reads, or one that cannot be had."""
+    if not path.startswith(HUB):
+        raise UserError(
+            f"inputs: {path}: no file, and of data sets only hf:NAME/CONFIG:SPLIT is read here; write its text into files"
+        )
+    hub.size(path)  # which downloads it
 
 
 def together(paths: Sequence[str]) -> list[list[str]]:
@@ -353,8 +369,10 @@ def together(paths: Sequence[str]) -> list[list[str]]:
 
 
 def length_of(path: str) -> int:
-    """Bytes of a file; 0 where there is none, which reading it says."""
-    return epath.Path(path).stat().length if epath.Path(path).exists() else 0
+    """Bytes of a file or a data set; 0 where there is none, which reading it says."""
+    if path.startswith(HUB):
+        return hub.size(path)
+    return storage.size(path) if storage.exists(path) else 0
 
 
 def begin(config: Curate, paths: Sequence[str]) -> Work:

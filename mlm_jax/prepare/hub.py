@@ -65,6 +65,16 @@ def _rows(path: str, split: str, index: int, count: int, reading: Reading) -> It
         yield from table_rows(path, table.replace_schema_metadata(schema.metadata), first + 1, reading)
 
 
+def all_rows(path: str, reading: Reading) -> Iterator[Rows]:
+    """Rows of the split that a path names, else of the train split; errors as of `loaded`."""
+    return _rows(path, _train(path), 0, 1, reading)
+
+
+def size(path: str) -> int:
+    """Bytes of that split in memory; errors as of `loaded`."""
+    return int(loaded(path, _train(path)).data.nbytes)
+
+
 def _split_slices(
     source: cfg.Source, split: str, part: Literal["train", "validation", "both"], data: cfg.Data
 ) -> list[Slice[cfg.Source]]:
