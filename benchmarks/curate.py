@@ -24,7 +24,7 @@ import numpy as np
 from mlm_jax.curate import filters, spill
 from mlm_jax.curate.document import Document
 from mlm_jax.curate.groups import RECORD, order_of
-from mlm_jax.curate.near_duplicates import SIZE, document_records, find_clusters, sizes_of
+from mlm_jax.curate.near_duplicates import SIZE, document_records, find_clusters, find_links, sizes_of
 from mlm_jax.lines import read_lines
 
 LINES = 40  # per document
@@ -75,7 +75,8 @@ def minhash_ours(texts: list[str]) -> int:
         documents = (Document(text, str(i), language="en") for i, text in enumerate(texts))
         records = (document_records(d.text, d.language, order_of(d), int(d.url)) for d in documents)
         runs = spill.write_runs(records, Path(name) / "runs", RECORD)
-        clusters = spill.open_sorted(find_clusters(runs, Path(name)), SIZE)
+        links = find_links(runs, Path(name) / "links")
+        clusters = spill.open_sorted(find_clusters(links, Path(name)), SIZE)
         return int((sizes_of(np.arange(len(texts)), clusters) > 0).sum())
 
 

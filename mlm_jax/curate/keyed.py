@@ -24,16 +24,17 @@ def document_key(text: str) -> bytes:
     return blake2b(text.encode(errors="surrogatepass"), digest_size=KEY).digest()
 
 
-def pack(key: bytes, document: Document) -> bytes:
-    """A document as a record."""
+def pack(key: bytes, document: Document, place: int = 0) -> bytes:
+    """A document as a record; its place is the number of its first line among all of the corpus, once it has one."""
     d = document
-    fields = [d.text, d.url, d.date, d.language, d.confidence, d.scores]
+    fields = [d.text, d.url, d.date, d.language, d.confidence, d.scores, place]
     return key + json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def unpack(record: bytes) -> tuple[bytes, Document]:
-    """The key and the document of a record."""
-    return record[:KEY], Document(*json.loads(record[KEY:]))
+def unpack(record: bytes) -> tuple[bytes, Document, int]:
+    """The key, the document and the place of a record."""
+    *fields, place = json.loads(record[KEY:])
+    return record[:KEY], Document(*fields), place
 
 
 def first_of_copies(records: Iterable[bytes], counts: Counts) -> Iterator[tuple[bytes, Document]]:
@@ -41,18 +42,16 @@ def first_of_copies(records: Iterable[bytes], counts: Counts) -> Iterator[tuple[
 
     Holds one document of each key, so its caller gives it a part of the keys.
     """
-    kept: dict[bytes, tuple[tuple[str, str], bytes, int]] = {}
+    kept: dict[bytes, tuple[tuple[str, str, bytes], int]] = {}
     for record in records:
-        key, document = unpack(record)
-        rank = (document.date or "9", document.url)
-        there = kept.get(key)
-        if there is None:
-            kept[key] = (rank, record, 1)
-            continue
-        counts.drop(Dropped("copy", document.url, document.text, document.language))
-        first, best = min((rank, record), there[:2])  # of one rank the language's confidence may differ
-        kept[key] = (first, best, there[2] + 1)
+        key, document, _ = unpack(record)
+        rank = (document.date or "9", document.url, record)
+        there, number = kept.get(key, (rank, 0))
+        kept[key] = (min(rank, there), number + 1)
+        if number:
+            _, gone, _ = unpack(max(rank, there)[-1])
+            counts.drop(Dropped("copy", gone.url, gone.text, gone.language))
     for key in sorted(kept):
-        _, record, number = kept[key]
-        _, document = unpack(record)
+        rank, number = kept[key]
+        _, document, _ = unpack(rank[-1])
         yield key, dataclasses.replace(document, scores=document.scores | {COPIES: number})

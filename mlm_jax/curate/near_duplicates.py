@@ -38,16 +38,37 @@ def document_records(text: str, language: str, order: int, where: int, bands: in
     return make_records(band_keys(signature(found, bands * rows), language, bands), order, where)
 
 
-def find_clusters(runs: Sequence[Path], folder: Path, memory: int = MEMORY) -> Path:
-    """The clusters of records that share keys.
+def find_links(runs: Sequence[Path], folder: Path, memory: int = MEMORY) -> list[Path]:
+    """From the first of each group of records that share a key to its others.
 
     Args:
-      runs: of records, as `spill.write_runs` wrote them.
+      runs: of records, as `spill.write_runs` wrote them: of all keys, or of a range of them.
+
+    Returns:
+      Sorted runs of links (dtype `LINK`), each once.
+    """
+
+    def make() -> Iterator[Records]:
+        for chunk, heads, is_head in with_heads(spill.merge(runs, RECORD, memory)):
+            linked = ~is_head & (chunk["where"] != heads["where"])
+            links = np.empty(int(linked.sum()), LINK)
+            links["one"], links["other"] = heads["where"][linked], chunk["where"][linked]
+            links["order_of_one"], links["order_of_other"] = heads["order"][linked], chunk["order"][linked]
+            yield links
+
+    return spill.write_runs(make(), folder, LINK, memory, once=True)
+
+
+def find_clusters(links: Sequence[Path], folder: Path, memory: int = MEMORY) -> Path:
+    """The clusters of documents that are linked.
+
+    Args:
+      links: sorted runs, of `find_links` for every range of keys.
 
     Returns:
       A file (dtype `SIZE`, sorted by where) of the documents that share a key with another: the cluster's size where a document stays, 0 where it goes.
     """
-    links, nodes = _links(runs, folder, memory)
+    nodes = _nodes(links, folder, memory)
     parents = _union(links, nodes, folder / "parents", memory)
     path = _sizes(nodes, parents, folder, memory)
     (folder / "nodes").unlink()
@@ -67,21 +88,11 @@ def sizes_of(where: np.ndarray, clusters: Records) -> np.ndarray:
     return np.where(clusters["where"][at] == where, clusters["size"][at], 1).astype(np.int64)
 
 
-def _links(runs: Sequence[Path], folder: Path, memory: int) -> tuple[list[Path], Records]:
-    """Links from the first of each group to its others, and all that are linked with their order, sorted by where."""
-
-    def make() -> Iterator[Records]:
-        for chunk, heads, is_head in with_heads(spill.merge(runs, RECORD, memory)):
-            linked = ~is_head & (chunk["where"] != heads["where"])
-            links = np.empty(int(linked.sum()), LINK)
-            links["one"], links["other"] = heads["where"][linked], chunk["where"][linked]
-            links["order_of_one"], links["order_of_other"] = heads["order"][linked], chunk["order"][linked]
-            yield links
-
-    found = spill.write_runs(make(), folder / "links", LINK, memory, once=True)
+def _nodes(links: Sequence[Path], folder: Path, memory: int) -> Records:
+    """All that are linked with their order, sorted by where."""
 
     def ends() -> Iterator[Records]:
-        for chunk in spill.merge_distinct(found, LINK, memory):
+        for chunk in spill.merge_distinct(links, LINK, memory):
             for where, order in (("one", "order_of_one"), ("other", "order_of_other")):
                 part = np.empty(len(chunk), NODE)
                 part["where"], part["order"] = chunk[where], chunk[order]
@@ -91,7 +102,7 @@ def _links(runs: Sequence[Path], folder: Path, memory: int) -> tuple[list[Path],
     spill.write_sorted(spill.merge_distinct(written, NODE, memory), folder / "nodes")
     for run in written:
         run.unlink()
-    return found, spill.open_sorted(folder / "nodes", NODE)
+    return spill.open_sorted(folder / "nodes", NODE)
 
 
 def _union(links: Sequence[Path], nodes: Records, path: Path, memory: int) -> np.ndarray:
@@ -120,8 +131,6 @@ def _union(links: Sequence[Path], nodes: Records, path: Path, memory: int) -> np
         while (parents[part] != part).any():
             part = parents[part]
         parents[at : at + _CHUNK] = part
-    for run in links:
-        run.unlink()
     return parents
 
 

@@ -17,27 +17,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zstandard
 from etils import epath
 
 from mlm_jax import console, storage
 from mlm_jax.config import is_named
-from mlm_jax.curate import spill
-from mlm_jax.curate.archives import DAMAGED, TRUNCATED
+from mlm_jax.curate import parts, spill
 from mlm_jax.curate.config import Curate
-from mlm_jax.curate.counts import Counts, reasons_of
-from mlm_jax.curate.document import Document, Dropped
-from mlm_jax.curate.groups import RECORD, order_of
-from mlm_jax.curate.keyed import document_key, first_of_copies, pack, unpack
-from mlm_jax.curate.near_duplicates import SIZE, document_records, find_clusters, sizes_of
-from mlm_jax.curate.paragraphs import WHERE, choose_paragraphs, keep_paragraphs, paragraph_records
-from mlm_jax.curate.reading import read_documents
-from mlm_jax.curate.rules import Rules, added, chosen_bounds, described, make_rules, measured
+from mlm_jax.curate.counts import Counts
+from mlm_jax.curate.groups import RECORD
+from mlm_jax.curate.near_duplicates import SIZE, find_clusters, find_links
+from mlm_jax.curate.paragraphs import WHERE, choose_paragraphs
+from mlm_jax.curate.rules import Rules, added, chosen_bounds, described, make_rules
 from mlm_jax.curate.shuffle import partitioned, records_of
+from mlm_jax.curate.summary import check_left, finish, shards_of, summarize
 from mlm_jax.curate.tables import HUB
 from mlm_jax.curate.thresholds import Sketch
 from mlm_jax.errors import UserError
-from mlm_jax.files import listed, make_folder, write_json, write_whole, writing
+from mlm_jax.files import listed, make_folder, write_json
 from mlm_jax.formats import data_files
 from mlm_jax.lines import read_lines
 from mlm_jax.prepare import hub
@@ -48,8 +44,6 @@ PACKAGES = ("fastwarc", "resiliparse", "py3langid", "ftfy")  # and a fastText mo
 GROWTH = 4  # bytes of text, at most, for a byte of packed input
 MOST_PARTITIONS = 4_096
 JOB_BYTES = 4_000_000  # of input files, of which a job reads several if they are small
-SAMPLES, EXCERPT = 3, 400  # documents per language, and characters of each, that the page shows
-PLACES = 44  # bits of the number of a document, or of a line, among those of its part of the keys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,185 +67,139 @@ class Work:
         return epath.Path(self.folder) / step / f"{job:05}.{what}"
 
     def paths(self, step: str, what: str) -> list[epath.Path]:
-        """A step's files of a kind, in the order of its jobs."""
+        """What a step's jobs wrote of a kind, in the order of the jobs."""
         return sorted(path for path in listed(epath.Path(self.folder) / step) if path.name.endswith(f".{what}"))
 
-    def part(self, key: bytes) -> int:
-        """The part that a key is in; parts are in the order of their keys."""
-        return int.from_bytes(key[:4], "big") * self.partitions >> 32
+    def range_of(self, records: spill.Records) -> np.ndarray:
+        return parts.ranges_of(records, self.partitions)
 
     def documents(self, step: str, part: int) -> Iterator[bytes]:
         return records_of([self.path(step, part, "documents")], 0)
 
-    def write_documents(self, step: str, job: int) -> Any:
-        return partitioned(self.path(step, job, "documents"), 1, self.memory // 4)
+    def said(self, step: str, what: str, number: int) -> Iterator[bytes]:
+        """What all jobs of a step wrote for a part or a range."""
+        return records_of(self.paths(step, what), number)
 
-    def runs(self, step: str) -> list[Path]:
-        """The sorted runs that the jobs of a step wrote, in the order of the jobs."""
-        return [run for folder in self.paths(step, "runs") for run in sorted(Path(folder).glob("*.run"))]
+    def writing(self, step: str, job: int, what: str, groups: int = 1) -> Any:
+        return partitioned(self.path(step, job, what), groups, self.memory // 8)
 
-    def write_runs(self, step: str, job: int, batches: Iterable[spill.Records]) -> None:
-        folder = self.path(step, job, "runs")
+    def sorted_runs(self, step: str, job: int, packed: Iterable[bytes]) -> tuple[Path, list[Path]]:
+        """A folder for what a job sorts, and records of `RECORD` in it, as sorted runs."""
+        folder = Path(self.path(step, job, "sorted"))
         if folder.exists():  # of a job that was killed
-            folder.rmtree()
-        spill.write_runs(batches, Path(folder), RECORD, self.memory // 2)
+            shutil.rmtree(folder)
+        batches = parts.gathered(packed, RECORD)
+        return folder, spill.write_runs(batches, folder / "records", RECORD, self.memory // 2)
 
 
 # --- the jobs, of functions that a process of the pool calls; what they return is JSON
 
 
 def read_job(work: Work, job: int, paths: Sequence[str]) -> dict[str, Any]:
-    """Some input files → their documents, each to its key."""
-    counts, damaged = new_counts(work), []
-    with partitioned(work.path("read", job, "messages"), work.partitions, work.memory // 4) as add:
+    """Some input files → their documents, each to the part of its key."""
+    counts = parts.new_counts(work.config)
+    damaged: list[str] = []
+    with work.writing("read", job, "documents", work.partitions) as add:
         for path in paths:
-            for made in read_documents(path, work.config, counts):
-                if isinstance(made, Dropped):
-                    counts.drop(made)
-                    if made.reason in (TRUNCATED, DAMAGED) and path not in damaged:
-                        damaged.append(path)
-                    continue
-                counts.keep(made)
-                key = document_key(made.text)
-                add(work.part(key), pack(key, made))
+            for record in parts.read(path, work.config, counts, damaged):
+                add(parts.part_of(record, work.partitions), record)
     return {"counts": counts.to_json(), "damaged": damaged}
 
 
 def copies_job(work: Work, job: int) -> dict[str, Any]:
-    """A part of the keys: one document of each; and a record for each of their paragraphs."""
-    counts = new_counts(work)
+    """A part of the keys: one document of each; and a record for each of their paragraphs, to the range of its hash."""
+    counts = parts.new_counts(work.config)
+    with (
+        work.writing("copies", job, "documents") as keep,
+        work.writing("copies", job, "paragraphs", work.partitions) as add,
+    ):
 
-    def write() -> Iterator[spill.Records]:
-        line = job << PLACES
-        with work.write_documents("copies", job) as keep:
-            records = records_of(work.paths("read", "messages"), job)
-            for key, document in first_of_copies(records, counts):
-                counts.keep(document)
-                keep(0, pack(key, document))
-                if work.config.duplicates.paragraphs:
-                    yield paragraph_records(document.text, order_of(document), line)
-                line += document.text.count("\n") + 1
+        def paragraphs() -> Iterator[spill.Records]:
+            for record, found in parts.copies(work.said("read", "documents", job), job, work.config, counts):
+                keep(0, record)
+                yield found
 
-    work.write_runs("copies", job, write())
+        for number, packed in parts.apart(paragraphs(), work.range_of, work.partitions):
+            add(number, packed)
     return {"counts": counts.to_json()}
 
 
 def paragraphs_job(work: Work, job: int) -> dict[str, Any]:
-    """Of each paragraph that stands in several places, the one where it stays."""
-    choose_paragraphs(work.runs("copies"), Path(work.folder) / "paragraphs", work.memory * work.workers)
+    """A range of hashes: of each paragraph that stands in several places, the one where it stays, to the part of its document."""
+    folder, runs = work.sorted_runs("paragraphs", job, work.said("copies", "paragraphs", job))
+    chosen = spill.open_sorted(choose_paragraphs(runs, folder, work.memory // 2), WHERE)
+    with work.writing("paragraphs", job, "lines", work.partitions) as add:
+        for number, packed in parts.apart(spill.chunks(chosen), parts.parts_of, work.partitions):
+            add(number, packed)
+    shutil.rmtree(folder)
     return {}
 
 
 def measured_job(work: Work, job: int) -> dict[str, Any]:
     """A part of the keys: documents without copied paragraphs, and what thresholds are derived from."""
-    counts, bounds = new_counts(work), chosen_bounds(work.config.filters)
+    counts, chosen = parts.new_counts(work.config), None
     sketches: dict[str, Sketch] = {}
-    line = job << PLACES
-    chosen = (
-        spill.open_sorted(Path(work.folder) / "paragraphs" / "lines", WHERE)
-        if work.config.duplicates.paragraphs
-        else None
-    )
-    with work.write_documents("measured", job) as keep:
-        for record in work.documents("copies", job):
-            key, document = unpack(record)
-            text, gone = keep_paragraphs(document.text, line, chosen) if chosen is not None else (document.text, 0)
-            line += document.text.count("\n") + 1
-            if gone and not text:
-                counts.drop(Dropped("copied paragraphs", document.url, document.text, document.language))
-                continue
-            counts.note("paragraphs that were copies", gone)
-            left = measured(dataclasses.replace(document, text=text), bounds)
-            counts.keep(left)
-            keep(0, pack(key, left))
-            scores = {name: left.scores[name] for name in bounds.rules}
-            sketches.setdefault(left.language, Sketch()).add(text, scores, left.confidence)
+    if work.config.duplicates.paragraphs:
+        chosen = parts.merged(parts.gathered(work.said("paragraphs", "lines", job), WHERE), WHERE)
+    with work.writing("measured", job, "documents") as keep:
+        documents = work.documents("copies", job)
+        for record in parts.measure(documents, chosen, chosen_bounds(work.config.filters), counts, sketches):
+            keep(0, record)
     return {"counts": counts.to_json(), "sketches": {language: made.to_json() for language, made in sketches.items()}}
 
 
 def filtered_job(work: Work, job: int, rules: Rules) -> dict[str, Any]:
-    """A part of the keys: documents that pass every rule; and a record for each of their bands of MinHash."""
-    counts = new_counts(work)
+    """A part of the keys: documents that pass every rule; and a record for each of their bands of MinHash, to the range of its hash."""
+    counts = parts.new_counts(work.config)
+    with (
+        work.writing("filtered", job, "documents") as keep,
+        work.writing("filtered", job, "bands", work.partitions) as add,
+    ):
 
-    def write() -> Iterator[spill.Records]:
-        place = job << PLACES
-        with work.write_documents("filtered", job) as keep:
-            for record in work.documents("measured", job):
-                key, document = unpack(record)
-                made = rules(document)
-                if isinstance(made, Dropped):
-                    counts.drop(made)
-                    continue
-                counts.keep(made)
-                keep(0, pack(key, made))
-                if work.config.duplicates.near:
-                    yield document_records(made.text, made.language, order_of(made), place)
-                place += 1
+        def bands() -> Iterator[spill.Records]:
+            for record, found in parts.keep(work.documents("measured", job), rules, work.config, counts):
+                keep(0, record)
+                yield found
 
-    work.write_runs("filtered", job, write())
+        for number, packed in parts.apart(bands(), work.range_of, work.partitions):
+            add(number, packed)
     return {"counts": counts.to_json()}
+
+
+def links_job(work: Work, job: int) -> dict[str, Any]:
+    """A range of hashes: links between documents that share a band."""
+    folder, runs = work.sorted_runs("links", job, work.said("filtered", "bands", job))
+    find_links(runs, folder / "links", work.memory // 2)
+    shutil.rmtree(folder / "records")
+    return {}
 
 
 def clusters_job(work: Work, job: int) -> dict[str, Any]:
     """The clusters of near copies, and which of each stays."""
-    find_clusters(work.runs("filtered"), Path(work.folder) / "clusters", work.memory * work.workers)
+    links = [run for folder in work.paths("links", "sorted") for run in sorted(Path(folder / "links").glob("*.run"))]
+    find_clusters(links, Path(work.folder) / "clusters", work.memory * work.workers)
     return {}
 
 
 def near_job(work: Work, job: int, languages: Sequence[str]) -> dict[str, Any]:
     """A part of the keys: documents without near copies, each to its language."""
-    counts = new_counts(work)
+    counts = parts.new_counts(work.config)
     number = {language: i for i, language in enumerate(languages)}
-    found = (
-        spill.open_sorted(Path(work.folder) / "clusters" / "clusters", SIZE)
-        if work.config.duplicates.near
-        else np.zeros(0, SIZE)
-    )
-    with partitioned(work.path("near", job, "languages"), len(languages), work.memory // 4) as add:
-        for place, record in enumerate(work.documents("filtered", job), job << PLACES):
-            key, document = unpack(record)
-            size = int(sizes_of(np.array([place]), found)[0])
-            if not size:
-                counts.drop(Dropped("near copy", document.url, document.text, document.language))
-                continue
-            made = dataclasses.replace(document, scores=document.scores | {"cluster": size})
-            counts.keep(made)
-            add(number[made.language], pack(key, made))
+    clusters = np.empty(0, SIZE)
+    if work.config.duplicates.near:
+        clusters = spill.open_sorted(Path(work.folder) / "clusters" / "clusters", SIZE)
+    with work.writing("near", job, "languages", len(languages)) as add:
+        for language, record in parts.near(work.documents("filtered", job), clusters, counts):
+            add(number[language], record)
     return {"counts": counts.to_json()}
 
 
 def write_job(work: Work, job: int, language: str, number: int, shard: int, shards: int) -> dict[str, Any]:
     """A shard of a language: its documents, in the order of their keys, in corpus/LANGUAGE."""
     first, last = shard * work.partitions // shards, -(-(shard + 1) * work.partitions // shards)
-    records = []
-    for part in range(first, last):
-        for record in records_of([work.path("near", part, "languages")], number):
-            if int.from_bytes(record[:8], "big") * shards >> 64 == shard:
-                records.append(record)
-    folder = epath.Path(work.config.workdir) / "corpus" / language
-    make_folder(folder)
-    records.sort()
-    compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
-    with (
-        writing(folder / f"{shard:05}.jsonl.zst", "wb") as file,
-        compressor.stream_writer(file, closefd=False) as packed,
-    ):
-        for record in records:
-            _, document = unpack(record)
-            packed.write(json.dumps(shown(document), ensure_ascii=False).encode() + b"\n")
-    return {"documents": len(records), "first": [unpack(record)[1].text[:EXCERPT] for record in records[:SAMPLES]]}
-
-
-def shown(document: Document) -> dict[str, Any]:
-    """A document as a line of the corpus."""
-    d = document
-    scores = {name: round(score, 4) for name, score in d.scores.items()}
-    made: dict[str, Any] = {"text": d.text, "url": d.url, "date": d.date, "language": d.language}
-    return made | {"confidence": round(d.confidence, 4), **scores}
-
-
-def new_counts(work: Work) -> Counts:
-    return Counts(size=max(work.config.dropped, 1))
+    paths = [work.path("near", part, "languages") for part in range(first, last)]
+    records = (record for record in records_of(paths, number) if parts.shard_of(record, shards) == shard)
+    return parts.write_shard(records, work.config.workdir, language, shard)
 
 
 # --- the run
@@ -270,45 +218,39 @@ def run(config: Curate) -> dict[str, Any]:
     require_packages()
     paths = input_files(config)
     work = begin(config, paths)
-    parts = [()] * work.partitions
+    each = [()] * work.partitions  # part of the keys, or range of hashes
 
     read = stage(work, "read", read_job, [(some,) for some in together(paths)], "reading")
-    copies = stage(work, "copies", copies_job, parts, "copies")
+    copies = stage(work, "copies", copies_job, each, "copies")
     if config.duplicates.paragraphs:
-        stage(work, "paragraphs", paragraphs_job, [()], "paragraphs")
-    scored = stage(work, "measured", measured_job, parts, "measuring")
+        stage(work, "paragraphs", paragraphs_job, each, "paragraphs")
+    scored = stage(work, "measured", measured_job, each, "measuring")
     sketches = added([result["sketches"] for result in scored])
     rules = make_rules(config, sketches)
     filtered = stage(work, "filtered", filtered_job, [(rules,)] * work.partitions, "filtering")
     if config.duplicates.near:
-        stage(work, "clusters", clusters_job, [()], "near copies")
+        stage(work, "links", links_job, each, "near copies")
+        stage(work, "clusters", clusters_job, [()], "clusters")
     languages = sorted(total(filtered).passed)
     near = stage(work, "near", near_job, [(languages,)] * work.partitions, "copies left out")
 
+    steps = {"read": read, "copies": copies, "paragraphs": scored, "filters": filtered, "near copies": near}
     summary = summarize(
-        work,
-        paths,
+        len(paths),
+        [path for result in read for path in result["damaged"]],
         described(rules, sketches),
-        {"read": read, "copies": copies, "paragraphs": scored, "filters": filtered, "near copies": near},
+        {name: total(results) for name, results in steps.items()},
     )
-    sizes = {language: size for language, (_, size) in summary["steps"][-1]["passed"].items()}
-    if not sizes:
-        raise UserError(f"{config.workdir}: no document is left; {most_went(summary)}; loosen what took them")
+    check_left(config, summary)
     jobs = [
-        (language, languages.index(language), shard, -(-size // config.shard_bytes))
-        for language, size in sizes.items()
-        for shard in range(-(-size // config.shard_bytes))
+        (language, languages.index(language), shard, shards)
+        for language, shards in shards_of(summary["steps"][-1]["passed"], config.shard_bytes).items()
+        for shard in range(shards)
     ]
     if not listed(epath.Path(work.folder) / "write") and (workdir / "corpus").exists():
         (workdir / "corpus").rmtree()  # of an earlier run, with other options, that was not finished
     written = stage(work, "write", write_job, jobs, "writing")
-    went = summary.pop("samples")
-    if config.dropped:
-        write_dropped(workdir, went)
-    summary["samples"] = shown_samples(
-        went, {job[0]: result["first"] for job, result in zip(jobs, written, strict=True)}
-    )
-    write_json(done, summary, 1)
+    finish(config, summary, {job[0]: result["first"] for job, result in zip(jobs, written, strict=True)})
     shutil.rmtree(work.folder)
     return summary
 
@@ -427,50 +369,3 @@ def total(results: Iterable[dict[str, Any]]) -> Counts:
     for result in results:
         counts.add(Counts(**result["counts"]))
     return counts
-
-
-def summarize(
-    work: Work, paths: Sequence[str], rules: dict[str, Any], results: dict[str, list[dict[str, Any]]]
-) -> dict[str, Any]:
-    """What curate.json holds: after each step what passed it, and why others went."""
-    counted = {name: total(found).to_json() for name, found in results.items()}
-    samples: dict[str, dict[str, Any]] = {}
-    for counts in counted.values():
-        for language, found in counts["samples"].items():
-            samples.setdefault(language, {}).update(found)
-    return {
-        "steps": [{"name": name, **{k: c[k] for k in ("passed", "gone", "noted")}} for name, c in counted.items()],
-        "rules": rules,
-        "inputs": len(paths),
-        "damaged": [path for result in results["read"] for path in result["damaged"]],
-        "samples": samples,
-    }
-
-
-def shown_samples(
-    went: dict[str, dict[str, list[list[str]]]], kept: dict[str, list[str]]
-) -> dict[str, list[tuple[str, str]]]:
-    """Language → (kept, or why it went; the beginning of the text), for the page."""
-    found = {language: [("kept", text) for text in texts] for language, texts in sorted(kept.items())}
-    for language in sorted(went):
-        for reason, samples in went[language].items():
-            texts = [text for _, _, text in samples if text]
-            found.setdefault(language, []).extend((reason, text[:EXCERPT]) for text in texts[:1])
-    return {language: samples for language, samples in found.items() if samples}
-
-
-def most_went(summary: dict[str, Any]) -> str:
-    """The reasons for which most documents went, in words."""
-    reasons = reasons_of(summary["steps"])
-    most = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:4]
-    return ", ".join(f"{number:,} went as {reason}" for reason, number in most) or "the input has none"
-
-
-def write_dropped(workdir: epath.Path, samples: dict[str, dict[str, list[list[str]]]]) -> None:
-    """Write dropped/LANGUAGE.REASON.jsonl, documents that went, for a person to look at."""
-    for language, reasons in samples.items():
-        for reason, found in reasons.items():
-            lines = [json.dumps({"url": url, "text": text}, ensure_ascii=False) for _, url, text in found]
-            make_folder(workdir / "dropped")
-            name = f"{language or 'unidentified'}.{reason.replace(' ', '_').replace('/', '_')}.jsonl"
-            write_whole(workdir / "dropped" / name, "\n".join(lines) + "\n")

@@ -137,3 +137,8 @@ def open_sorted(path: Path, dtype: DTypeLike) -> Records:
     if not path.stat().st_size:
         return np.zeros(0, dtype)
     return np.memmap(path, dtype, "r")
+
+
+def chunks(records: Records, length: int = 1 << 16) -> Iterator[Records]:
+    """Records, some at a time."""
+    return (records[at : at + length] for at in range(0, len(records), length))

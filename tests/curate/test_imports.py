@@ -17,8 +17,10 @@ MODULES = [
     "minhash",
     "near_duplicates",
     "paragraphs",
+    "parts",
     "perplexity",
     "spill",
+    "summary",
     "thresholds",
     "words",
 ]

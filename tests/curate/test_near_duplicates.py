@@ -12,7 +12,7 @@ from mlm_jax.curate import spill
 from mlm_jax.curate.document import Document
 from mlm_jax.curate.groups import RECORD, make_records, order_of
 from mlm_jax.curate.minhash import band_keys, chance, jaccard, shingles, signature
-from mlm_jax.curate.near_duplicates import SIZE, document_records, find_clusters, sizes_of
+from mlm_jax.curate.near_duplicates import SIZE, document_records, find_clusters, find_links, sizes_of
 
 
 def sets_of(similarity, size, draw):
@@ -69,7 +69,8 @@ def run(documents, folder, parts=1, memory=1 << 22, wheres=None):
         mine = list(zip(documents, wheres, strict=True))[part::parts]
         batches = (document_records(d.text, d.language, order_of(d), where) for d, where in mine)
         runs += spill.write_runs(batches, folder / str(part), RECORD, memory)
-    return sizes_of(np.array(wheres), spill.open_sorted(find_clusters(runs, folder / "out", memory), SIZE))
+    links = find_links(runs, folder / "links", memory)
+    return sizes_of(np.array(wheres), spill.open_sorted(find_clusters(links, folder / "out", memory), SIZE))
 
 
 def test_planted_near_duplicates_are_found_and_others_are_not(tmp_path):
@@ -127,6 +128,7 @@ def test_clusters_are_the_components_of_the_graph(tmp_path, seed, memory):
         expected[min(members, key=lambda where: orders[where])] = len(members)
     draw.shuffle(batches)
     runs = spill.write_runs(batches, tmp_path, RECORD, memory)
-    sizes = sizes_of(np.arange(count), spill.open_sorted(find_clusters(runs, tmp_path / "out", memory), SIZE))
+    links = find_links(runs, tmp_path / "links", memory)
+    sizes = sizes_of(np.arange(count), spill.open_sorted(find_clusters(links, tmp_path / "out", memory), SIZE))
     assert (sizes == expected).all()
     assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["clusters"]

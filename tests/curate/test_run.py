@@ -77,9 +77,10 @@ def write_config(folder, **options):
 
 
 def content(workdir):
-    """What a corpus is: every file below its folder, and the counts."""
+    """What a corpus is: every file below its folder, what went as it is shown, and the counts."""
     folder = Path(workdir)
-    files = {str(p.relative_to(folder)): p.read_bytes() for p in sorted((folder / "corpus").rglob("*")) if p.is_file()}
+    paths = [*(folder / "corpus").rglob("*"), *(folder / "dropped").rglob("*")]
+    files = {str(p.relative_to(folder)): p.read_bytes() for p in sorted(paths) if p.is_file()}
     counts = json.loads((folder / "curate.json").read_text())
     return files, [(step["name"], step["passed"], step["gone"]) for step in counts["steps"]], counts["rules"]
 
@@ -101,7 +102,7 @@ def config(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = documents(300)
     write_lines(tmp_path / "one" / "all.jsonl.gz", found)
-    return write_config(tmp_path, workdir="run", inputs=("one/*.jsonl.gz",), shard_bytes=40_000)
+    return write_config(tmp_path, workdir="run", inputs=("one/*.jsonl.gz",), shard_bytes=40_000, dropped=2)
 
 
 def test_what_goes_and_what_stays(config, tmp_path, capsys):
@@ -140,7 +141,7 @@ def test_any_split_and_any_number_of_processes_give_the_same_bytes(config, tmp_p
         if ending == ".csv" or importlib.util.find_spec("pyarrow"):
             (tmp_path / "five" / f"{number}.jsonl").unlink()
             (tmp_path / "five" / f"{number}{ending}").write_bytes(WRITERS[ending](found[number::5]))
-    other = write_config(tmp_path, workdir="five_run", inputs=("five/*",), shard_bytes=40_000)
+    other = write_config(tmp_path, workdir="five_run", inputs=("five/*",), shard_bytes=40_000, dropped=2)
     curate(other, "--workers", 2, "--memory", 0.05)
     assert content("five_run") == expected
 
