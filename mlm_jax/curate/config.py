@@ -52,6 +52,10 @@ class Filters:
       fineweb: FineWeb's (Penedo et al. 2024).
       c4: C4's (Raffel et al. 2020), which FineWeb-2 dropped because they hurt.
       thresholds: derived per language from the text itself by FineWeb-2's formulas, or the English ones as published.
+      perplexity: files of clean text per language, by path or glob with {language} in it (clean/{language}.txt), by the codes that the
+        corpus's folders have. Documents are told by how well a model of it predicts them: the best 30 % of their language are its head, the
+        worst 40 % its tail (CCNet: Wenzek et al. 2020). A language without clean text is not told so. Empty: none is.
+      buckets: those that stay.
     """
 
     quality: bool = True
@@ -59,6 +63,8 @@ class Filters:
     fineweb: bool = True
     c4: bool = False
     thresholds: Literal["derived", "published"] = "derived"
+    perplexity: str = ""
+    buckets: tuple[Literal["head", "middle", "tail"], ...] = ("head", "middle", "tail")
 
 
 @dataclass(frozen=True)
@@ -117,3 +123,10 @@ def validate_curation(config: Curate) -> None:
     check_bounds(config)
     if not config.inputs:
         raise UserError("inputs: none given; name files or globs, such as crawl/*.warc.gz")
+    if config.filters.perplexity and "{language}" not in config.filters.perplexity:
+        raise UserError(
+            f"filters.perplexity: {config.filters.perplexity} does not say which language a file is of; put {{language}} into the path, e.g. "
+            "clean/{language}.txt"
+        )
+    if not config.filters.buckets:
+        raise UserError("filters.buckets: none stays; name head, middle or tail")

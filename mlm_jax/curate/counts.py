@@ -34,6 +34,8 @@ class Counts:
 
     def keep(self, document: Document) -> None:
         _add(self.passed.setdefault(document.language, [0, 0]), [1, len(document.text.encode())])
+        if document.bucket:
+            self.note(in_bucket(document.language, document.bucket))
 
     def drop(self, dropped: Dropped) -> None:
         size = len(dropped.text.encode(errors="surrogatepass"))
@@ -73,6 +75,11 @@ class Counts:
             "samples": {language: dict(sorted(found.items())) for language, found in sorted(self.samples.items())},
             "size": self.size,
         }
+
+
+def in_bucket(language: str, bucket: str) -> str:
+    """The name under which the documents of a bucket are noted."""
+    return f"{language}, {bucket}"
 
 
 def reasons_of(steps: Iterable[Mapping[str, Any]]) -> Counter[str]:

@@ -20,6 +20,7 @@ class Document:
     language: str = ""
     confidence: float = 0.0
     scores: dict[str, float] = dataclasses.field(default_factory=dict)
+    bucket: str = ""  # head, middle or tail, by perplexity; empty where there is no clean text of its language
 
 
 @dataclasses.dataclass(frozen=True)

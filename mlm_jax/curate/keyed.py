@@ -27,7 +27,7 @@ def document_key(text: str) -> bytes:
 def pack(key: bytes, document: Document, place: int = 0) -> bytes:
     """A document as a record; its place is the number of its first line among all of the corpus, once it has one."""
     d = document
-    fields = [d.text, d.url, d.date, d.language, d.confidence, d.scores, place]
+    fields = [d.text, d.url, d.date, d.language, d.confidence, d.scores, d.bucket, place]
     return key + json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,9 @@ from mlm_jax.curate.groups import RECORD, order_of
 from mlm_jax.curate.keyed import document_key, first_of_copies, pack, unpack
 from mlm_jax.curate.near_duplicates import document_records, sizes_of
 from mlm_jax.curate.paragraphs import keep_paragraphs, paragraph_records
+from mlm_jax.curate.perplexity import Model
 from mlm_jax.curate.reading import read_documents
-from mlm_jax.curate.rules import Rules, measured
+from mlm_jax.curate.rules import Rules, counted, measured
 from mlm_jax.curate.spill import Records
 from mlm_jax.curate.thresholds import Sketch
 from mlm_jax.files import make_folder, write_whole
@@ -132,12 +133,18 @@ def copies(records: Iterable[bytes], part: int, config: Curate, counts: Counts) 
 
 
 def measure(
-    records: Iterable[bytes], chosen: Records | None, bounds: Bounds, counts: Counts, sketches: dict[str, Sketch]
+    records: Iterable[bytes],
+    chosen: Records | None,
+    bounds: Bounds,
+    models: Mapping[str, Model],
+    counts: Counts,
+    sketches: dict[str, Sketch],
 ) -> Iterator[bytes]:
     """Documents → without copied paragraphs, with scores; and what thresholds are derived from, added to the sketches.
 
     Args:
       chosen: the lines of these documents that stay, sorted (dtype `WHERE`); None: all.
+      models: language → model of its clean text, of those that have any.
     """
     for record in records:
         key, document, place = unpack(record)
@@ -146,10 +153,9 @@ def measure(
             counts.drop(Dropped("copied paragraphs", document.url, document.text, document.language))
             continue
         counts.note("paragraphs that were copies", gone)
-        left = measured(dataclasses.replace(document, text=text), bounds)
+        left = measured(dataclasses.replace(document, text=text), bounds, models)
         counts.keep(left)
-        scores = {name: left.scores[name] for name in bounds.rules}
-        sketches.setdefault(left.language, Sketch()).add(text, scores, left.confidence)
+        sketches.setdefault(left.language, Sketch()).add(text, counted(left, bounds), left.confidence)
         yield pack(key, left, place)
 
 
@@ -200,6 +206,8 @@ def _line(record: bytes) -> bytes:
     _, d, _ = unpack(record)
     scores = {name: round(score, 4) for name, score in d.scores.items()}
     shown: dict[str, Any] = {"text": d.text, "url": d.url, "date": d.date, "language": d.language}
+    if d.bucket:
+        shown["bucket"] = d.bucket
     return json.dumps(shown | {"confidence": round(d.confidence, 4)} | scores, ensure_ascii=False).encode() + b"\n"
 
 

@@ -23,12 +23,20 @@ from numpy.typing import NDArray
 from mlm_jax.curate.thresholds import quantile
 from mlm_jax.curate.words import U64, mix, n_gram_hashes, numbers
 from mlm_jax.errors import UserError
+from mlm_jax.files import write_json
+from mlm_jax.formats import data_files, read_texts
+from mlm_jax.stored import read_json, reading_arrays
 
 ORDER = 5
 PIECES = 8000
-CHARACTERS = 20_000_000
+CHARACTERS = 5_000_000
 HEAD, TAIL = 0.3, 0.6  # CCNet's shares: until the first is the head, after the second the tail
 LONGEST = 100_000  # characters of a document that are scored
+OPTION = "filters.perplexity"
+SCORE = "log_perplexity"  # the name under which a document has it
+BUCKETS = ("head", "middle", "tail")
+ADVICE = "delete the folder that it is in, and run again"
+_ARRAYS = ("grams", "chances", "weights")
 _DIGITS = re.compile(r"\d")
 
 F32 = NDArray[np.float32]
@@ -41,8 +49,8 @@ class Model:
     order: the longest n-grams.
     grams: by length from 1: hashes of n-grams, sorted, uint64 [n-grams].
     chances: of the last piece of each after the others, natural logarithm, float32 [n-grams].
-    contexts: by length from 1: hashes of what stands before n-grams of one more, sorted, uint64 [contexts].
-    weights: of the shorter context where an n-gram is not known, natural logarithm, float32 [contexts].
+    weights: by length from 1, of each n-gram as a context: of the shorter one where what follows is not known, natural logarithm, 0 where
+      none is known to follow; float32 [n-grams].
     unknown: natural logarithm of the chance of a piece that the text does not have.
     """
 
@@ -50,7 +58,6 @@ class Model:
     order: int
     grams: tuple[U64, ...]
     chances: tuple[F32, ...]
-    contexts: tuple[U64, ...]
     weights: tuple[F32, ...]
     unknown: float
 
@@ -58,23 +65,31 @@ class Model:
     def processor(self) -> sentencepiece.SentencePieceProcessor:
         return sentencepiece.SentencePieceProcessor(model_proto=self.pieces)
 
-    def save(self, path: Path) -> None:
-        arrays = {"pieces": np.frombuffer(self.pieces, np.uint8), "order": np.array(self.order)}
-        arrays["unknown"] = np.array(self.unknown)
-        for name in ("grams", "chances", "contexts", "weights"):
-            arrays |= {f"{name}{i}": part for i, part in enumerate(getattr(self, name))}
-        with path.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+    def save(self, folder: Path) -> None:
+        """Write the model's files; who says that they are there, says so after it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "pieces.model").write_bytes(self.pieces)
+        write_json(folder / "model.json", {"order": self.order, "unknown": self.unknown})
+        for name in _ARRAYS:
+            for i, part in enumerate(getattr(self, name)):
+                np.save(folder / f"{name}{i}.npy", part)
 
     @classmethod
-    def load(cls, path: Path) -> Model:
-        with np.load(path, allow_pickle=False) as stored:
-            order = int(stored["order"])
-            parts = {
-                name: tuple(stored[f"{name}{i}"] for i in range(order - (name in ("contexts", "weights"))))
-                for name in ("grams", "chances", "contexts", "weights")
-            }
-            return cls(stored["pieces"].tobytes(), order, unknown=float(stored["unknown"]), **parts)
+    def load(cls, folder: Path) -> Model:
+        """A model whose arrays stay on disk, so that those of many languages share the memory there is.
+
+        Raises:
+          UserError: it is damaged.
+        """
+        found = read_json(folder / "model.json", dict[str, Any], ADVICE)
+        with reading_arrays(folder, ADVICE):
+            order = int(found["order"])
+            grams, chances, weights = (
+                tuple(np.load(folder / f"{name}{i}.npy", "r", allow_pickle=False) for i in range(length))
+                for name, length in zip(_ARRAYS, (order, order, order - 1), strict=True)
+            )
+            pieces = (folder / "pieces.model").read_bytes()
+        return cls(pieces, order, grams, chances, weights, float(found["unknown"]))
 
 
 def _lines(text: str) -> list[str]:
@@ -136,9 +151,7 @@ def train(
         if characters <= 0:
             break
     if not lines:
-        raise UserError(
-            "perplexity: the text that documents are to be compared with is empty; name text that has words"
-        )
+        raise UserError(f"{OPTION}: the text that documents are to be compared with is empty; name text that has words")
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
@@ -153,6 +166,33 @@ def train(
     processor = sentencepiece.SentencePieceProcessor(model_proto=written.getvalue())
     arrays = _kneser_ney(_stream(processor, lines), processor.get_piece_size() + 1, order, least)
     return Model(written.getvalue(), order, **arrays)
+
+
+def files_of(pattern: str, languages: Iterable[str]) -> dict[str, list[str]]:
+    """Language → the files of clean text that there are of it.
+
+    Args:
+      pattern: a path or glob with {language} in it.
+
+    Raises:
+      UserError: there are none of any language.
+    """
+    wanted = sorted(languages)
+    found = {language: files for language in wanted if (files := data_files(pattern.replace("{language}", language)))}
+    if wanted and not found:
+        raise UserError(
+            f"{OPTION}: no file matches {pattern} for any of {', '.join(wanted[:10])}; check the path, and name languages by these codes"
+        )
+    return found
+
+
+def train_of(files: Sequence[str]) -> Model:
+    """A model of files of clean text: lines of text, or the field "text" of rows.
+
+    Raises:
+      UserError: one cannot be read, or there is no text.
+    """
+    return train((text for path in files for _, text in read_texts(path, "text", naming=OPTION)), least=2)
 
 
 @dataclass(frozen=True)
@@ -179,7 +219,6 @@ def _kneser_ney(stream: _Stream, vocabulary: int, order: int, least: int) -> dic
     counted = {n: _count(stream, n) for n in range(1, order + 1)}
     grams: list[U64] = []
     chances: list[F32] = []
-    contexts: list[U64] = []
     weights: list[F32] = []
     unknown = 0.0
     for n in range(1, order + 1):
@@ -207,15 +246,17 @@ def _kneser_ney(stream: _Stream, vocabulary: int, order: int, least: int) -> dic
             lower[kept] = np.exp(chances[-1][at].astype(np.float64))
             useful = np.zeros(len(keys), bool)
             useful[inverse[kept]] = True
-            contexts.append(keys[useful])
-            with np.errstate(divide="ignore"):
-                weights.append(np.log(np.maximum(rest[useful], 1e-12)).astype(np.float32))
+            at, known = _known(
+                grams[-1], keys[useful]
+            )  # what begins an n-gram that is kept occurs as often, and is kept
+            assert known.all()
+            weights.append(np.zeros(len(grams[-1]), np.float32))
+            weights[-1][at] = np.log(np.maximum(rest[useful], 1e-12))
         grams.append(part.keys[kept])
         chances.append(np.log(np.maximum(share + rest[inverse] * lower, 1e-30)[kept]).astype(np.float32))
     return {
         "grams": tuple(grams),
         "chances": tuple(chances),
-        "contexts": tuple(contexts),
         "weights": tuple(weights),
         "unknown": unknown,
     }
@@ -224,13 +265,19 @@ def _kneser_ney(stream: _Stream, vocabulary: int, order: int, least: int) -> dic
 def _log_chances(stream: _Stream, model: Model) -> NDArray[np.float64]:
     """Natural logarithms of the chances of all pieces and ends of lines, each after what stands before it in its line; float64 [pieces + ends]."""
     found = np.full(len(stream.ids), model.unknown)
+    places = np.zeros(len(stream.ids), np.int64)  # among the known n-grams, of the one that ends here
+    known = np.zeros(len(stream.ids), bool)
     for n in range(1, model.order + 1):
-        last = stream.ending(n)
+        wanted = stream.ending(n)
         if n > 1:
-            at, known = _known(model.contexts[n - 2], stream.hashes(n - 1)[last - n + 1])
-            found[last[known]] += model.weights[n - 2][at[known]]
-        at, known = _known(model.grams[n - 1], stream.hashes(n)[last - n + 1])
-        found[last[known]] = model.chances[n - 1][at[known]]
+            after = wanted[known[wanted - 1]]
+            found[after] += model.weights[n - 2][places[after - 1]]
+            wanted = wanted[known[wanted]]  # what ends a known n-gram is known
+        at, there = _known(model.grams[n - 1], stream.hashes(n)[wanted - n + 1])
+        wanted, at = wanted[there], at[there]
+        found[wanted] = model.chances[n - 1][at]
+        known[:] = False
+        known[wanted], places[wanted] = True, at
     return found[stream.since > 0]
 
 
@@ -247,4 +294,4 @@ def cut_points(histogram: Mapping[int, int]) -> tuple[float, float]:
 
 def bucket(value: float, cuts: tuple[float, float]) -> str:
     """ "head", "middle" or "tail"."""
-    return "head" if value < cuts[0] else "middle" if value < cuts[1] else "tail"
+    return BUCKETS[(value >= cuts[0]) + (value >= cuts[1])]

@@ -6,16 +6,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from mlm_jax.curate import filters, thresholds
+from mlm_jax.curate import filters, perplexity, thresholds
 from mlm_jax.curate.c4 import apply_c4
 from mlm_jax.curate.config import Curate, Filters
 from mlm_jax.curate.contamination import Evaluation, contaminating, read_evaluation
 from mlm_jax.curate.document import Document, Dropped
 from mlm_jax.curate.filters import Bounds
+from mlm_jax.curate.perplexity import Model
 from mlm_jax.curate.thresholds import Sketch
 from mlm_jax.errors import UserError
 from mlm_jax.formats import ending, has_fields, read_rows
@@ -43,9 +45,17 @@ def chosen_bounds(chosen: Filters) -> Bounds:
     return Bounds(rules, made.stop_words if chosen.quality else ())
 
 
-def measured(document: Document, bounds: Bounds) -> Document:
-    """A document with its scores by each rule that is on."""
-    return dataclasses.replace(document, scores=document.scores | filters.measure(document.text, tuple(bounds.rules)))
+def measured(document: Document, bounds: Bounds, models: Mapping[str, Model]) -> Document:
+    """A document with its scores by each rule that is on, and its perplexity where there is a model of its language."""
+    scores = document.scores | filters.measure(document.text, tuple(bounds.rules))
+    if document.language in models:
+        scores[perplexity.SCORE] = round(perplexity.log_perplexity(document.text, models[document.language]), 4)
+    return dataclasses.replace(document, scores=scores)
+
+
+def counted(document: Document, bounds: Bounds) -> dict[str, float]:
+    """Of a measured document's scores those that bounds and cut points are derived from."""
+    return {name: document.scores[name] for name in (*bounds.rules, perplexity.SCORE) if name in document.scores}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,15 +67,19 @@ class Rules:
       bounds: language → of the rules that are on.
       c4: whether C4's rules are on.
       contamination: files of evaluation sets.
+      cuts: language → the logarithms of perplexity where its head ends and its tail begins; of those with clean text.
+      buckets: those that stay.
     """
 
     least: Mapping[str, float]
     bounds: Mapping[str, Bounds]
     c4: bool
     contamination: tuple[str, ...]
+    cuts: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    buckets: tuple[str, ...] = perplexity.BUCKETS
 
     def __call__(self, document: Document) -> Document | Dropped:
-        """A document that stays, its text without the lines that C4 leaves out; or why it goes."""
+        """A document that stays, in its bucket, its text without the lines that C4 leaves out; or why it goes."""
 
         def gone(reason: str) -> Dropped:
             return Dropped(reason, document.url, document.text, document.language)
@@ -74,6 +88,11 @@ class Rules:
             return gone(UNSURE)
         if reason := filters.judge(document.text, self.bounds[document.language], document.scores):
             return gone(reason)
+        if document.language in self.cuts:
+            told = perplexity.bucket(document.scores[perplexity.SCORE], self.cuts[document.language])
+            if told not in self.buckets:
+                return gone(f"{told} by perplexity")
+            document = dataclasses.replace(document, bucket=told)
         if self.contamination:
             sets = contaminating(document.text, evaluation_sets(self.contamination))
             if sets:
@@ -93,7 +112,12 @@ def make_rules(config: Curate, sketches: Mapping[str, Sketch]) -> Rules:
         of = thresholds.derive(sketches, bounds)
     least = config.identify.least
     confidences = {language: least or thresholds.least_confidence(sketch) for language, sketch in sketches.items()}
-    return Rules(confidences, of, config.filters.c4, config.contamination)
+    cuts = {
+        language: perplexity.cut_points(sketch.scores[perplexity.SCORE])
+        for language, sketch in sketches.items()
+        if perplexity.SCORE in sketch.scores
+    }
+    return Rules(confidences, of, config.filters.c4, config.contamination, cuts, config.filters.buckets)
 
 
 def described(rules: Rules, sketches: Mapping[str, Sketch]) -> dict[str, Any]:
@@ -102,18 +126,17 @@ def described(rules: Rules, sketches: Mapping[str, Sketch]) -> dict[str, Any]:
     histograms: dict[str, Any] = {}
     for language in largest:
         sketch = sketches[language]
-        found: dict[str, tuple[Mapping[int, int], float | None]] = {
-            "confidence": (sketch.confidences, rules.least[language])
-        }
-        found |= {name: (counts, rules.bounds[language].rules.get(name)) for name, counts in sketch.scores.items()}
-        for name, (counts, threshold) in found.items():
-            histograms.setdefault(name, {})[language] = {**binned(counts), "threshold": threshold}
+        bounds = {"confidence": rules.least[language], **rules.bounds[language].rules}
+        for name, counts in {"confidence": sketch.confidences, **sketch.scores}.items():
+            cuts = rules.cuts[language] if name == perplexity.SCORE else [bounds[name]] if name in bounds else []
+            histograms.setdefault(name, {})[language] = {**binned(counts), "thresholds": list(cuts)}
     return {
         "languages": {
             language: {
                 "confidence": rules.least[language],
                 "bounds": dict(rules.bounds[language].rules),
                 "stop words": list(rules.bounds[language].stop_words),
+                "perplexity": [math.exp(cut) for cut in rules.cuts.get(language, ())],
             }
             for language in sorted(rules.least)
         },

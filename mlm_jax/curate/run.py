@@ -21,12 +21,13 @@ from etils import epath
 
 from mlm_jax import console, storage
 from mlm_jax.config import is_named
-from mlm_jax.curate import parts, spill
+from mlm_jax.curate import parts, perplexity, spill
 from mlm_jax.curate.config import Curate
 from mlm_jax.curate.counts import Counts
 from mlm_jax.curate.groups import RECORD
 from mlm_jax.curate.near_duplicates import SIZE, find_clusters, find_links
 from mlm_jax.curate.paragraphs import WHERE, choose_paragraphs
+from mlm_jax.curate.perplexity import Model
 from mlm_jax.curate.rules import Rules, added, chosen_bounds, described, make_rules
 from mlm_jax.curate.shuffle import partitioned, records_of
 from mlm_jax.curate.summary import check_left, finish, shards_of, summarize
@@ -135,15 +136,30 @@ def paragraphs_job(work: Work, job: int) -> dict[str, Any]:
     return {}
 
 
-def measured_job(work: Work, job: int) -> dict[str, Any]:
-    """A part of the keys: documents without copied paragraphs, and what thresholds are derived from."""
+def perplexity_job(work: Work, job: int, files: Sequence[str]) -> dict[str, Any]:
+    """A language's model of clean text."""
+    perplexity.train_of(files).save(Path(work.path("perplexity", job, "model")))
+    return {}
+
+
+def measured_job(work: Work, job: int, languages: Sequence[str]) -> dict[str, Any]:
+    """A part of the keys: documents without copied paragraphs, and what thresholds are derived from.
+
+    Args:
+      languages: those that have a model of perplexity, in the order of the jobs that made them.
+    """
+    models = {
+        language: Model.load(Path(work.path("perplexity", number, "model")))
+        for number, language in enumerate(languages)
+    }
     counts, chosen = parts.new_counts(work.config), None
     sketches: dict[str, Sketch] = {}
     if work.config.duplicates.paragraphs:
         chosen = parts.merged(parts.gathered(work.said("paragraphs", "lines", job), WHERE), WHERE)
     with work.writing("measured", job, "documents") as keep:
         documents = work.documents("copies", job)
-        for record in parts.measure(documents, chosen, chosen_bounds(work.config.filters), counts, sketches):
+        bounds = chosen_bounds(work.config.filters)
+        for record in parts.measure(documents, chosen, bounds, models, counts, sketches):
             keep(0, record)
     return {"counts": counts.to_json(), "sketches": {language: made.to_json() for language, made in sketches.items()}}
 
@@ -224,7 +240,9 @@ def run(config: Curate) -> dict[str, Any]:
     copies = stage(work, "copies", copies_job, each, "copies")
     if config.duplicates.paragraphs:
         stage(work, "paragraphs", paragraphs_job, each, "paragraphs")
-    scored = stage(work, "measured", measured_job, each, "measuring")
+    clean = perplexity.files_of(config.filters.perplexity, total(copies).passed) if config.filters.perplexity else {}
+    stage(work, "perplexity", perplexity_job, [(files,) for files in clean.values()], "models of clean text")
+    scored = stage(work, "measured", measured_job, [(list(clean),)] * work.partitions, "measuring")
     sketches = added([result["sketches"] for result in scored])
     rules = make_rules(config, sketches)
     filtered = stage(work, "filtered", filtered_job, [(rules,)] * work.partitions, "filtering")

@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mlm_jax.console import format_table
-from mlm_jax.curate.counts import reasons_of
+from mlm_jax.curate.counts import in_bucket, reasons_of
+from mlm_jax.curate.perplexity import BUCKETS, SCORE
 from mlm_jax.files import make_folder, write_whole
 from mlm_jax.language_names import label
 from mlm_jax.report.plots import new_axes, new_rows, panels, short
@@ -70,6 +71,8 @@ def _write_curation_page(folder: epath.Path) -> epath.Path:
         table=languages_table(found),
         plots=plots,
         thresholds=threshold_plots(found),
+        buckets=buckets_table(found),
+        untold=untold(found),
         samples=found["samples"],
         damaged=found["damaged"],
         provenance=provenance(folder, config),
@@ -195,20 +198,46 @@ def languages_table(found: Mapping[str, Any]) -> Table:
     return Table(heads, rows, widths=[0, 1, *middle, 0, 0, 0, 2])
 
 
+def buckets_table(found: Mapping[str, Any]) -> Table | None:
+    """Per language with clean text where its buckets end, and the documents of each in the corpus; None: there is no such language."""
+    noted = found["steps"][-1]["noted"]
+    rows = []
+    for name, rules in found["rules"]["languages"].items():
+        if cuts := rules["perplexity"]:
+            counts = [noted.get(in_bucket(name, bucket), 0) for bucket in BUCKETS]
+            cells = [Cell(f"{cut:,.1f}", cut) for cut in cuts] + [Cell(f"{number:,}", number) for number in counts]
+            rows.append([language_cell(name), *cells])
+    heads = ["language", "head below", "tail from", *(f"documents\n{bucket}" for bucket in BUCKETS)]
+    return Table(heads, rows, widths=[0, 1, 1, 0, 0, 0]) if rows else None
+
+
+def untold(found: Mapping[str, Any]) -> list[str]:
+    """Languages of the corpus that have no buckets, for want of clean text."""
+    return [label(name) for name in sorted(last(found)) if not found["rules"]["languages"][name]["perplexity"]]
+
+
 def threshold_plots(found: Mapping[str, Any]) -> Sequence[Plot]:
     """The histograms that thresholds were derived from, of the largest languages."""
     made: dict[str, Any] = found["rules"].get("histograms", {})
     plots = []
-    worked = ["confidence", *(reason for reason, _ in reasons_of(found["steps"]).most_common() if reason in made)]
+    worked = [
+        "confidence",
+        SCORE,
+        *(reason for reason, _ in reasons_of(found["steps"]).most_common() if reason in made),
+    ]
     for number, (measure, by_language) in enumerate((name, made[name]) for name in worked[:DRAWN] if name in made):
         figure, axes = new_axes(measure, unit="share of documents")
         for colour, (language, drawn) in zip(SERIES, by_language.items(), strict=False):
             edges, counts = np.asarray(drawn["edges"]), np.asarray(drawn["counts"], float)
             axes.stairs(counts / max(counts.sum(), 1), edges, color=colour, label=label(language))
-            if drawn.get("threshold") is not None:
-                axes.axvline(drawn["threshold"], color=colour, linewidth=0.9, linestyle=":")
+            for threshold in drawn["thresholds"]:
+                axes.axvline(threshold, color=colour, linewidth=0.9, linestyle=":")
         axes.legend()
-        caption = "Dotted: the threshold derived for the language."
+        caption = (
+            "Dotted: where a language's head ends and its tail begins."
+            if measure == SCORE
+            else "Dotted: the threshold derived for the language."
+        )
         plots.append(plot_of([figure], caption, f"threshold{number}"))
     return plots
 

@@ -4,6 +4,7 @@
 import gzip
 import importlib.util
 import json
+import math
 import os
 import random
 import signal
@@ -20,6 +21,8 @@ pytest.importorskip("fastwarc")
 
 from mlm_jax import cli
 from mlm_jax.curate import run
+from mlm_jax.curate.counts import in_bucket
+from mlm_jax.curate.perplexity import BUCKETS
 from mlm_jax.options import parse
 from tests.curate.tables import WRITERS
 
@@ -144,6 +147,51 @@ def test_any_split_and_any_number_of_processes_give_the_same_bytes(config, tmp_p
     other = write_config(tmp_path, workdir="five_run", inputs=("five/*",), shard_bytes=40_000, dropped=2)
     curate(other, "--workers", 2, "--memory", 0.05)
     assert content("five_run") == expected
+
+
+def test_documents_are_told_by_perplexity_under_clean_text(config, tmp_path):
+    (tmp_path / "clean").mkdir()
+    draw = random.Random(7)
+    for language in ("de", "en"):  # Spanish has none
+        clean = "\n".join(sentence(draw, language) for _ in range(300))
+        (tmp_path / "clean" / f"{language}.txt").write_text(clean)
+    filters = "Filters(perplexity='clean/{language}.txt')"
+    path = tmp_path / "perplexity.py"
+    path.write_text(Path(config).read_text().replace("workdir=", f"filters={filters}, workdir="))
+    curate(str(path), "--workdir", "all", "--workers", 2)
+    counts = json.loads(Path("all/curate.json").read_text())
+    found = texts("all")
+    for language in ("de", "en"):
+        scores = {bucket: [d["log_perplexity"] for d in found if (d["language"], d.get("bucket")) == (language, bucket)]
+                  for bucket in BUCKETS}  # fmt: skip
+        assert max(scores["head"]) <= min(scores["middle"]) and max(scores["middle"]) <= min(scores["tail"])
+        cuts = counts["rules"]["languages"][language]["perplexity"]
+        assert math.exp(max(scores["head"])) <= cuts[0] * 1.01 and math.exp(min(scores["tail"])) >= cuts[1] / 1.01
+        for bucket, listed in scores.items():
+            assert counts["steps"][-1]["noted"][in_bucket(language, bucket)] == len(listed) > 5
+    assert not any("bucket" in d or "log_perplexity" in d for d in found if d["language"] == "es")
+    page = Path("all/report/index.html").read_text()
+    assert "Without clean text, so in no bucket: Spanish" in page and "log_perplexity" in page
+    # Without the tail, and with another number of processes, the others are as they were.
+    curate(str(path), "--workdir", "some", "--workers", 1, "--filters.buckets", "head", "middle")
+    went = json.loads(Path("some/curate.json").read_text())["steps"][3]["gone"]
+    assert all(went[language]["tail by perplexity"][0] > 5 for language in ("de", "en"))
+    kept = texts("some")
+    assert {d.get("bucket") for d in kept} == {"head", "middle", None}
+    scores = {d["text"]: (d.get("bucket"), d.get("log_perplexity")) for d in kept}
+    assert scores.items() >= {(d["text"], (d.get("bucket"), d.get("log_perplexity"))) for d in found if d.get("bucket") != "tail"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("clean.txt", "filters.perplexity: clean.txt does not say which language"),
+        ("none/{language}.txt", "filters.perplexity: no file matches none/{language}.txt for any of de, en, es"),
+    ],
+)
+def test_clean_text_that_is_not_there_is_a_line(config, capsys, pattern, said):
+    assert cli.main(["curate", config, "--workers", "1", "--filters.perplexity", pattern]) == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.slow
