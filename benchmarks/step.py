@@ -35,6 +35,8 @@ from typing import Any
 
 import numpy as np
 
+from mlm_jax.environment import missing
+
 MASK_RATE, SPECIALS = 0.15, 5
 SIDES = ("ours", "transformers")
 
@@ -243,6 +245,8 @@ def measure(side: str, shape: Shape, vocabulary: int, steps: int, warmup: int) -
     """Run a side in a process of its own: its steps after the warm-up."""
     here = os.path.dirname(os.path.abspath(__file__))
     environment = os.environ | {"PYTHONPATH": os.path.dirname(here)}
+    if side == "ours":
+        environment |= missing(environment)  # as `mlm-jax` starts itself
     if shape.device:
         environment["JAX_PLATFORMS"] = shape.device
     job = json.dumps([side, dataclasses.asdict(shape), vocabulary, steps + warmup])

@@ -7,6 +7,7 @@ import signal
 import sys
 
 from mlm_jax.children import end_with_parent
+from mlm_jax.environment import missing
 from mlm_jax.errors import INTERRUPTED, end_at_once
 from mlm_jax.streams import mend_streams, silence
 
@@ -27,9 +28,9 @@ def end(number: int, frame: object) -> None:
 def main() -> int:
     """The command line."""
     mend_streams()
-    if sys.getfilesystemencoding() == "ascii" and os.environ.get("PYTHONUTF8") != "1":
-        # Text and names of files are UTF-8 here, whatever LC_ALL says; Python cannot change its mind once it runs.
-        os.environ["PYTHONUTF8"] = "1"
+    wanted = missing(os.environ)
+    if wanted:
+        os.environ.update(wanted)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     end_with_parent()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
