@@ -9,16 +9,19 @@ the `hidden` attribute stays: scripts show it (tabs, versions for several system
 from __future__ import annotations
 
 import functools
-import html
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resiliparse.parse.html import HTMLTree
 
 LARGEST = 2_000_000  # characters of a page that are read: a tree takes up to 200 bytes for each
 
 # Elements without text of the page's own; images for what stands in their place (by Resiliparse's own option whole figures would go).
 # A header within an article or the main part has its title.
 ELEMENTS = [
-    "nav", "footer", "aside", "dialog", "menu", "button", "label", "img", "area", "header:not(article header):not(main header)",
-    "[role=navigation]", "[role=banner]", "[role=contentinfo]", "[role=search]", "[role=complementary]", "[role=dialog]", "[role=alertdialog]",
+    "nav", "footer", "dialog", "menu", "button", "label", "img", "area", "header:not(article header):not(main header)",
+    "[role=navigation]", "[role=banner]", "[role=contentinfo]", "[role=search]", "[role=dialog]", "[role=alertdialog]",
     "[role=menu]", "[role=menubar]", "[role=toolbar]", "[aria-hidden=true]",
 ]  # fmt: skip
 
@@ -32,26 +35,42 @@ LONG_TAG = re.compile(r"<[^<>]{20000,}>")
 NAMES = re.compile(r"""\s(?:class|id)\s*=\s*(?:"([^"]{1,500})"|'([^']{1,500})'|([^\s>"']{1,500}))""", re.IGNORECASE)
 OUTER = re.compile(r"<(?:html|body|main|article)\s[^<>]{1,2000}>", re.IGNORECASE)
 # What sites call their navigation, as a whole name or as a part of one between - and _ ("site-footer").
+# A name of what something has or is ("has-sidebar") says it of another element.
 NAVIGATION = re.compile(
-    r"(?:.*[-_])?(?:nav(?:bar|igation|links?|list|menu|header|footer|area)?|doc-?nav|(?:top|main|sub|mega|drop)?-?menu(?:bar)?"
-    r"|(?:sphinx|left|right)?side-?bars?|(?:site|page|main|global)?-?footer|(?:site|global|top)-?header|masthead|breadcrumbs?"
+    r"(?!(?:has|is|with|without|no|show|hide|js)[-_])(?:.*[-_])?(?:nav(?:bar|igation|links?|list|menu|header|footer|area|row\d?|path|tabs?|items?|panel|pills)?|doc-?nav|(?:top|main|sub|mega|drop)?-?menu(?:bar)?"
+    r"|(?:sphinx|left|right)?side-?bars?|(?:site|page|main|global)?-?footer|(?:site|global|top)-?header|masthead|title-?area|tab-?list|src-?link|viewcode-link|breadcrumbs?"
     r"|popup|modal|overlay|tool-?tip|lightbox|off-?canvas|cookies?|consent|gdpr|pagination|pager|paginator|toc|toctree|share|sharing|social|skip(?:-?(?:link|nav))?|advert\w*|ads?"
     r"|sponsor\w*|newsletter|copyright|header-?links?|lang(?:uage)?-?(?:switcher|selector|list)|search-?(?:box|form|bar)|tool-?bar|top-?bar"
     r"|mw-editsection|edit-?section|printfooter|catlinks)(?:[-_].*)?",
     re.IGNORECASE,
 )
+# An id may be a heading's words, or the name of what a page describes: of the parts of "method-convert-menu" there are more than a site's areas have.
+NO_HEADING = ":not(h1):not(h2):not(h3):not(h4):not(h5):not(h6):not(section):not(dt):not(p):not(pre):not(tr)"
+PARTS, ID_PARTS = re.compile("[-_]+"), 3
 CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 MOST_NAMES = 60  # of a page that become rules
 # The class rules are wrong about a page, one class on everything, where they leave less than this part of its text.
 LEAST_LEFT = 1 / 3
 
-LINK = re.compile(r"<a\s([^<>]{1,1000})>(.{0,300}?)</a", re.IGNORECASE | re.DOTALL)
-TAG = re.compile(r"<[^<>]{0,300}>")
-BETWEEN_LINKS = re.compile(r"\s*[|·•»›>/,:]\s*")
+# What a link says is put between two noncharacters, which no text has, so that the rendered lines tell it. A link that is never closed is none.
+BEGIN, END = "\ufdd0", "\ufdd1"
+LINK_BEGINS = re.compile(r"<a\s[^<>]{0,1000}?href[^<>]{0,2000}>", re.IGNORECASE)
+LINK_ENDS = re.compile(r"</a\s*>", re.IGNORECASE)
+LINKED = re.compile(f"{BEGIN}([^{BEGIN}{END}]{{1,1000}}){END}")
+MARKS = re.compile(f"[{BEGIN}{END}]")
+BETWEEN_LINKS = " \t\xa0|·•»›«‹>/,:;[](){}-–—→←↑"
 LONGEST_MENU_LINE = 300  # characters
-# Lines that are links, from which on they are a menu: before the text, and within and after it, where related pages are listed.
+# Links from which on they are a menu before the text, and lines of links within and after it, where related pages are listed.
 LINKS_BEFORE, LINKS_WITHIN = 4, 10
-SURROGATE = re.compile("[\ud800-\udfff]")
+NO_TEXT = re.compile(f"[\ud800-\udfff{BEGIN}{END}]")
+
+# Asides and side bars that are text: they say so much without links, which is this part of them, in sentences.
+ASIDES = ["aside", "[role=complementary]"]
+TEXT = "data-is-text"  # the attribute that they are marked with
+LEAST_ASIDE = 60  # characters
+MOSTLY = 0.8
+SENTENCE = re.compile(r"[.!?…。！？｡।॥։؟۔။៖។]")
+MOST_ASIDES = 200  # of a page that are looked at
 
 
 def main_text(page: str) -> str:
@@ -62,19 +81,45 @@ def main_text(page: str) -> str:
     from resiliparse.extract.html2text import extract_plain_text
     from resiliparse.parse.html import HTMLTree
 
-    page = SURROGATE.sub("\N{REPLACEMENT CHARACTER}", page[:LARGEST].replace("\0", ""))
-    tree = HTMLTree.parse(INLINE.sub(NOTHING, LONG_TAG.sub(NOTHING, page)))
+    page = NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", page[:LARGEST].replace("\0", ""))
+    marked = LINK_ENDS.sub(END + "</a>", LINK_BEGINS.sub(rf"\g<0>{BEGIN}", LONG_TAG.sub(NOTHING, page)))
+    tree = HTMLTree.parse(INLINE.sub(NOTHING, marked))
+    rules = _class_rules(page)
+    bars = [rule for rule in rules if "bar" in rule.lower()]
+    _keep_asides(tree, ASIDES + bars)
 
-    def rendered(leave_out: list[str]) -> str:
-        return extract_plain_text(tree, skip_elements=leave_out, list_bullets=False)
+    def rendered(leave_out: list[str]) -> list[str]:
+        return _lines(extract_plain_text(tree, skip_elements=leave_out, list_bullets=False))
 
-    text = rendered(ELEMENTS)
-    if rules := _class_rules(page):
-        shorter = rendered(ELEMENTS + rules)
-        if len(shorter) >= LEAST_LEFT * len(text):
-            text = shorter
-    lines = [" ".join(line.split()) for line in text.splitlines()]
-    return "\n".join(_without_menus([line for line in lines if line], _link_texts(page)))
+    always = ELEMENTS + [f"{rule}:not([{TEXT}])" for rule in ASIDES]
+    lines = rendered(always)
+    if rules:
+        fewer = rendered(always + [f"{rule}:not([{TEXT}])" if rule in bars else rule for rule in rules])
+        if _size_without_links(fewer) >= LEAST_LEFT * _size_without_links(lines):
+            lines = fewer
+    return "\n".join(_without_menus(lines))
+
+
+def _keep_asides(tree: HTMLTree, selectors: list[str]) -> None:
+    """Mark those asides and side bars that are a part of the text: footnotes, boxes of a book, with sentences and few links."""
+    if tree.body is None:
+        return
+    for element in tree.body.query_selector_all(", ".join(selectors))[:MOST_ASIDES]:
+        text = element.text
+        plain = LINKED.sub("", text)
+        words = " ".join(MARKS.sub("", plain).split())
+        if len(words) >= LEAST_ASIDE and len(plain) >= MOSTLY * len(text) and SENTENCE.search(words):
+            element[TEXT] = ""
+
+
+def _lines(rendered: str) -> list[str]:
+    """The lines of a rendered page, with white space made single, and each link's marks on each of its lines."""
+    text = LINKED.sub(lambda link: "\n".join(f"{BEGIN}{part}{END}" for part in link[1].split("\n")), rendered)
+    return [line for line in (" ".join(line.split()) for line in text.splitlines()) if MARKS.sub("", line)]
+
+
+def _size_without_links(lines: list[str]) -> int:
+    return sum(len(LINKED.sub("", line)) for line in lines)
 
 
 def _class_rules(page: str) -> list[str]:
@@ -84,7 +129,8 @@ def _class_rules(page: str) -> list[str]:
         return []
     outer = {name for tag in OUTER.findall(page) for name in _names(tag)}
     chosen = sorted(names - outer)[:MOST_NAMES]
-    return [f'[{attribute}="{name}"]' for name in chosen for attribute in ("class~", "id")]
+    classes = [f'[class~="{name}"]' for name in chosen]
+    return classes + [f'[id="{name}"]{NO_HEADING}' for name in chosen if len(PARTS.findall(name)) < ID_PARTS]
 
 
 def _names(page: str) -> set[str]:
@@ -98,28 +144,25 @@ def _is_navigation(name: str) -> bool:
     return plain and NAVIGATION.fullmatch(CAMEL.sub("-", name)) is not None
 
 
-def _link_texts(page: str) -> set[str]:
-    """What the links of a page say."""
-    texts = {text for attributes, text in LINK.findall(page) if "href" in attributes.lower()}
-    return {" ".join(html.unescape(TAG.sub("", text)).split()) for text in texts} - {""}
-
-
-def _without_menus(lines: list[str], links: set[str]) -> list[str]:
-    """Lines without long runs of those that are links and nothing else; none where all are."""
+def _without_menus(lines: list[str]) -> list[str]:
+    """Lines without their links' marks, and without long runs of those that are links and nothing else; none where all are."""
     kept: list[str] = []
     run: list[str] = []
+    links = 0  # in the run, of which a line may have several
     for line in lines:
-        if _only_links(line, links):
-            run.append(line)
+        plain = " ".join(MARKS.sub("", line).split())
+        if not plain:
             continue
-        if len(run) < (LINKS_WITHIN if kept else LINKS_BEFORE):
+        if (
+            BEGIN in line
+            and len(plain) <= LONGEST_MENU_LINE
+            and not MARKS.sub("", LINKED.sub("", line)).strip(BETWEEN_LINKS)
+        ):
+            run.append(plain)
+            links += line.count(BEGIN)
+            continue
+        if len(run) < LINKS_WITHIN if kept else links < LINKS_BEFORE:
             kept += run
-        run = []
-        kept.append(line)
+        run, links = [], 0
+        kept.append(plain)
     return kept + run if kept and len(run) < LINKS_WITHIN else kept
-
-
-def _only_links(line: str, links: set[str]) -> bool:
-    if line in links:
-        return True
-    return len(line) <= LONGEST_MENU_LINE and all(part in links for part in BETWEEN_LINKS.split(line) if part)

@@ -39,6 +39,8 @@ SITES = {
     "no names": f"{MENU}<div><div>{BODY}</div></div>",
     "scripts": f"<script>var menu = '<p>menu</p>'</script><style>.menu {{}}</style><!-- <p>menu</p> -->{BODY}<noscript>menu</noscript>",
     "names on the body": f'<body class="has-menu nav-open" id="sidebar"><div class="has-menu">{BODY}</div></body>',
+    "a table of links": f"<table><tr><td><a href=/>Site menu</a><td><a href=/a>Module menu</a><td><a href=/b>Class menu</a><td><a href=/c>Index menu</a></table>{BODY}",
+    "names of what others have": f'<body class="has-sidebar"><div class="with-toc"><div class="is-menu">{BODY}</div></div></body>',
     "a wrapper with such a name": f'<div class="nav-wrapper">{BODY}</div>',
 }  # fmt: skip
 
@@ -54,6 +56,31 @@ def test_a_page_of_links_has_no_text():
     assert main_text(f"<body><h1>A title</h1><ul>{links}</ul></body>") == "A title"
     related = "".join(f"<li><a href=/{i}>A page related to this {i}</a></li>" for i in range(3))
     assert main_text(f"<p>Text of the page.</p><ul>{related}</ul>").count("\n") == 3
+
+
+def test_boxes_of_a_text_stay_and_bars_of_a_site_go():
+    prose = "A box of a book tells what else there is to know about this. It may have <a href=x>a link</a> in its sentences."
+    plain = "A box of a book tells what else there is to know about this. It may have a link in its sentences."
+    for box in ("<aside class=footnote>", '<div class="sidebar">', "<div role=complementary>"):
+        kind = box.split()[0][1:].rstrip(">")
+        assert main_text(f"<p>Text.</p>{box}<p>{prose}</p></{kind}>") == f"Text.\n{plain}"
+        assert main_text(f"<p>Text.</p>{box}{MENU}<p>Menu.</p></{kind}>") == "Text."
+
+
+def test_a_heading_may_be_called_as_a_menu_is():
+    page = '<h2 id="menu">The menu</h2><section id="sidebar"><p>What it does.</p></section><div id="method-i-convert_menu">A method.</div>'
+    assert main_text(page) == "The menu\nWhat it does.\nA method."
+    assert main_text('<p>Text.</p><div id="main-menu">Menu.</div>') == "Text."
+
+
+def test_marks_of_links_leave_no_trace():
+    assert (
+        main_text("<p>a<a href=x>b</a>c \ufdd0d\ufdd1 <a href=y>never closed <p>and more")
+        == "abc \ufffdd\ufffd never closed\nand more"
+    )
+    blocks = "<a href=x><div>One card</div><div>its text</div></a>"
+    assert main_text(f"<p>Text.</p>{blocks}") == "Text.\nOne card\nits text"
+    assert main_text(f"{blocks * 3}<p>Text.</p>") == "Text."
 
 
 def test_text_that_scripts_show_stays():
