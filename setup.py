@@ -33,8 +33,10 @@ extras = {
     # The GPU compiler, ptxas, and cuDNN, whose kernels the compiler looks for: of jax[cuda12] what it takes to plan for GPUs from a
     # machine without. 0.94 GB, of which cuDNN is 0.72; 1.7 GB installed.
     "plan-gpu": ["jax-cuda12-pjrt", "jax-cuda12-plugin", "nvidia-cuda-nvcc-cu12", "nvidia-cudnn-cu12"],
-    # Beam wants protobuf below 7, which the generated code of later sentencepieces does not run with.
-    "beam": ["apache-beam>=2.77", "sentencepiece<0.2.2"],
+    # The version is that of launch/beam.Dockerfile, which launch/beam.sh installs with.
+    "beam": ["apache-beam[gcp]>=2.77,<2.78", "etils[epath-gcs]>=1.12"],
+    # Beam wants protobuf below 7, which the generated code of later sentencepieces, that prepare needs, does not run with.
+    "beam-prepare": ["sentencepiece<0.2.2"],
     "test": [
         # A Cloud Storage on this machine.
         "etils[epath-gcs]>=1.12",

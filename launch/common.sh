@@ -81,18 +81,23 @@ make_venv() {
     run "$python" -m venv --clear "$venv" || fail "$python could not make $venv; what it says is above"
 }
 
-# install EXTRAS: make or update .venv; a second call with nothing changed returns at once.
+# install EXTRAS [FREE]: make or update .venv; a second call with nothing changed returns at once.
+# FREE: packages, a|b|c, whose versions are not those of constraints.txt.
 install() {
-    local stamp wanted
+    local stamp wanted constraints="$root/constraints.txt"
     venv="${VENV:-$root/.venv}"
     stamp="$venv/.installed-$1"
     make_venv
     # The checkout's place counts too: the installation is editable, and points there.
-    wanted="$root $(identity "$venv/bin/python") $(cat "$root/setup.py" "$root/constraints.txt" | cksum)"
+    wanted="$root $(identity "$venv/bin/python") $(cat "$root/setup.py" "$root/constraints.txt" | cksum)${2:+ $2}"
     if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return; fi
     [ -n "$dry_run" ] || echo "installing into $venv (a minute or two, once) ..."
+    if [ -n "${2:-}" ]; then
+        constraints="$venv/constraints.txt"
+        run sed -nE "/^($2)==/!w $constraints" "$root/constraints.txt"
+    fi
     # Not compiling what may never be imported saves a third of the time; Python compiles at the first import.
     run "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile \
-        -c "$root/constraints.txt" -e "${root}[$1]" || fail "the installation failed; what pip says is above"
+        -c "$constraints" -e "${root}[$1]" || fail "the installation failed; what pip says is above"
     [ -n "$dry_run" ] || printf '%s' "$wanted" >"$stamp"
 }

@@ -33,7 +33,7 @@ def parse(name: str, arguments: list[str]) -> Any:
         return read_arguments(command, arguments)
     if not set(arguments) - set(command.flags):
         raise UserError(f"{name}: name a config file, e.g. configs/quickstart.py, or a workdir to go on with")
-    path, *options = (argument for argument in arguments if argument not in command.flags)
+    path, *options = (argument for argument in _held_together(arguments) if argument not in command.flags)
     if path == "--" and options:
         path, *options = options
     elif path.startswith("-"):
@@ -76,6 +76,14 @@ def parse(name: str, arguments: list[str]) -> Any:
         config = with_positions(config)
     command.validate(config)
     return config
+
+
+def _held_together(arguments: list[str]) -> Iterator[str]:
+    """`--beam_options VALUE` as one argument: its value is options too, of another program."""
+    waiting = iter(arguments)
+    for argument in waiting:
+        takes_options = _name_of(argument).endswith("beam_options") and "=" not in argument
+        yield "=".join([argument, *itertools.islice(waiting, 1)]) if takes_options else argument
 
 
 def _as_flags(options: list[str]) -> Iterator[str]:

@@ -95,6 +95,8 @@ class Curate:
       contamination: files of evaluation sets; a document with 13 words in a row of one of them goes.
       dropped: documents that are kept in dropped/ for a person to look at, per language and reason.
       shard_bytes: of text, about, per file of the corpus.
+      runner: where: a pool of processes here, or Apache Beam (launch/beam.sh).
+      beam_options: Beam's pipeline options, as one string, e.g. "--runner=DataflowRunner --project=p".
       workers: processes; 0: one per core.
       memory: GiB that all of them take for what they sort and group.
     """
@@ -110,6 +112,8 @@ class Curate:
     contamination: tuple[str, ...] = ()
     dropped: Annotated[int, AtLeast(0)] = 0
     shard_bytes: Annotated[int, AtLeast(1)] = 100_000_000
+    runner: Annotated[Literal["pool", "beam"], MAY_CHANGE] = "pool"
+    beam_options: Annotated[str, MAY_CHANGE] = ""
     workers: Annotated[int, AtLeast(0), MAY_CHANGE] = 0
     memory: Annotated[float, AtLeast(0.05), MAY_CHANGE] = 4.0
 

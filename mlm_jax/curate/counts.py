@@ -82,6 +82,14 @@ def in_bucket(language: str, bucket: str) -> str:
     return f"{language}, {bucket}"
 
 
+def total(found: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The sum of counts, each as JSON."""
+    counts = Counts()
+    for one in found:
+        counts.add(Counts(**one))
+    return counts.to_json()
+
+
 def reasons_of(steps: Iterable[Mapping[str, Any]]) -> Counter[str]:
     """Reason → documents that went for it, in all the steps of curate.json."""
     counts: Counter[str] = Counter()

@@ -231,8 +231,12 @@ def run(config: Curate) -> dict[str, Any]:
     done = workdir / "curate.json"
     if done.exists():
         return read_json(done, dict[str, Any], "delete it, and run again")
-    require_packages()
+    require_packages(config)
     paths = input_files(config)
+    if config.runner == "beam":
+        from mlm_jax.curate import beam
+
+        return beam.run(config, paths)
     work = begin(config, paths)
     each = [()] * work.partitions  # part of the keys, or range of hashes
 
@@ -273,8 +277,12 @@ def run(config: Curate) -> dict[str, Any]:
     return summary
 
 
-def require_packages() -> None:
-    """Raises UserError: what the extra [curate] brings is not installed."""
+def require_packages(config: Curate) -> None:
+    """Raises UserError: what the extra [curate] brings is not installed, or Beam where it is asked for."""
+    if config.runner == "beam" and importlib.util.find_spec("apache_beam") is None:
+        raise UserError(
+            "runner: Apache Beam is not installed here; it has an environment of its own: bash launch/beam.sh curate CONFIG"
+        )
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
@@ -335,16 +343,21 @@ def length_of(path: str) -> int:
     return storage.size(path) if storage.exists(path) else 0
 
 
+def partitions_of(size: int, memory: int, most: int) -> int:
+    """Parts of the keys of an input of so many bytes: as many, a power of two, that the longest text of one fits into half of a process's memory."""
+    wanted = size * GROWTH * 2 // memory + 1
+    return min(most, 1 << (wanted - 1).bit_length())
+
+
 def begin(config: Curate, paths: Sequence[str]) -> Work:
     """The work of a run: what is there if it is of the same options and files, else anew."""
     folder = epath.Path(config.workdir) / "work"
     workers = config.workers or os.cpu_count() or 1
     memory = int(config.memory * 2**30) // workers
     sizes = {path: length_of(path) for path in paths}
-    # A part of the keys, of the longest text that it may have, fits into half of a process's memory.
-    wanted = sum(sizes.values()) * GROWTH * 2 // memory + 1
-    partitions = min(MOST_PARTITIONS, 1 << (wanted - 1).bit_length())
-    options = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("workers", "memory", "workdir")}
+    partitions = partitions_of(sum(sizes.values()), memory, MOST_PARTITIONS)
+    elsewhere = ("workers", "memory", "workdir", "runner", "beam_options")  # what the corpus does not depend on
+    options = {k: v for k, v in dataclasses.asdict(config).items() if k not in elsewhere}
     told = json.loads(json.dumps({"options": options, "inputs": sizes}))
     path = folder / "run.json"
     there = read_json(path, dict[str, Any], f"delete {folder}") if path.exists() else {}

@@ -28,7 +28,9 @@ def run_all_in_beam(function: Callable[[Any], Any], jobs: Sequence[Any], options
     try:
         import apache_beam as beam
     except ImportError as e:
-        raise UserError("data.runner: Apache Beam is not installed; run: pip install 'mlm_jax[beam]'") from e
+        raise UserError(
+            "data.runner: Apache Beam is not installed here; it has an environment of its own: bash launch/beam.sh prepare CONFIG"
+        ) from e
     with tempfile.TemporaryDirectory() as folder:
         prefix = f"{folder}/results"
         try:

@@ -133,9 +133,10 @@ def test_what_goes_and_what_stays(config, tmp_path, capsys):
     assert "German" in page and page.startswith("<!doctype html>")
 
 
-def test_any_split_and_any_number_of_processes_give_the_same_bytes(config, tmp_path):
+def test_any_split_and_any_number_of_processes_give_the_same_bytes(config, tmp_path, monkeypatch):
     curate(config, "--workers", 1)
     expected = content("run")
+    monkeypatch.setattr(run, "partitions_of", lambda *_: 8)
     found = documents(300)
     random.Random(3).shuffle(found)
     for number in range(5):
@@ -225,6 +226,20 @@ def test_missing_packages_are_one_line(config, monkeypatch, capsys):
     assert cli.main(["curate", config]) == 2
     said = "error: curate: no_such_package is not installed; pip install -c constraints.txt -e '.[curate]'\n"
     assert capsys.readouterr().err == said
+
+
+def test_without_beam_asking_for_it_is_one_line(config, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "apache_beam" else name)
+    assert cli.main(["curate", config, "--runner", "beam", "--beam_options", "--runner=FnApiRunner --project=p"]) == 2
+    said = "it has an environment of its own: bash launch/beam.sh curate CONFIG\n"
+    assert capsys.readouterr().err == f"error: runner: Apache Beam is not installed here; {said}"
+
+
+def test_options_of_beam_are_one_argument_whatever_they_are_called(config):
+    for options in ("--runner=DataflowRunner", "--project=p --workers=3", "-x", "--"):
+        read = parse("curate", [config, "--runner", "beam", "--beam_options", options, "--workers", "2"])
+        assert (read.runner, read.beam_options, read.workers) == ("beam", options, 2)
+        assert parse("curate", [config, f"--beam_options={options}"]).beam_options == options
 
 
 def test_the_sample_config_is_valid():
