@@ -54,10 +54,30 @@ def parquet_rows(path: str, reading: Reading) -> Iterator[Rows]:
         schema = file.schema_arrow
         names = _wanted(path, schema, reading)
         groups, left = list(range(reading.start, end)), reading.most
+        for i in groups:
+            _refuse_long_rows(path, found.row_group(i), i, names, reading)
         for batch in file.iter_batches(ROWS, row_groups=groups, columns=names, use_threads=False):
             left = _less(path, left, batch.nbytes, reading)
             yield from _pieces(path, batch.select(names), number, reading, schema)
             number += batch.num_rows
+
+
+def _refuse_long_rows(path: str, group: Any, number: int, names: Sequence[str], reading: Reading) -> None:
+    """Refuse rows that cannot all be as short as they have to be, before they are in memory.
+
+    Raises:
+      UserError: they are too long on average.
+    """
+    for i in range(group.num_columns if reading.longest is not None else 0):
+        column = group.column(i)
+        if (
+            column.path_in_schema.split(".")[0] in names
+            and column.total_uncompressed_size > reading.longest * group.num_rows + CHUNK
+        ):
+            raise UserError(
+                f"{path}: row group {number}: {column.total_uncompressed_size:,} bytes in {group.num_rows:,} rows, {reading.longest:,} are the "
+                "most in one; cut them up"
+            )
 
 
 def cut_row_groups(path: str, size: int) -> list[tuple[int, int | None]]:
@@ -192,10 +212,12 @@ def _pieces(path: str, batch: Any, number: int, reading: Reading, schema: Any) -
     """
     pa = library()
     sizes = np.zeros(batch.num_rows, np.int64)
+    if reading.mend and reading.longest is not None:
+        batch = _cut_down(batch, reading.longest + 1)
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if _is_text(column.type) and not pa.types.is_dictionary(column.type):
             lengths = pa.compute.fill_null(pa.compute.binary_length(column), 0).to_numpy(zero_copy_only=False)
-            if reading.longest is not None and lengths.max(initial=0) > reading.longest:
+            if reading.longest is not None and not reading.mend and lengths.max(initial=0) > reading.longest:
                 row = int(lengths.argmax())
                 raising = f", or raise {reading.option}" if reading.option else ""
                 raise UserError(
@@ -212,6 +234,19 @@ def _pieces(path: str, batch: Any, number: int, reading: Reading, schema: Any) -
             for name, column in zip(batch.schema.names, batch.columns, strict=True)
         }
         yield Rows([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)], place)
+
+
+def _cut_down(batch: Any, longest: int) -> Any:
+    """A batch whose texts have no more bytes than that, so that what is too long is known, and is not copied."""
+    pa = library()
+    for i, column in enumerate(batch.columns):
+        if _is_text(column.type) and not pa.types.is_dictionary(column.type):
+            lengths = pa.compute.binary_length(column)
+            if (pa.compute.max(lengths).as_py() or 0) > longest:
+                large = pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type)
+                plain = column.cast(pa.large_binary() if large else pa.binary())
+                batch = batch.set_column(i, batch.schema.names[i], pa.compute.binary_slice(plain, 0, longest))
+    return batch
 
 
 def _values(column: Any, labels: Sequence[str] | None, name: str, place: Callable[[int], str], mend: bool) -> list[Any]:

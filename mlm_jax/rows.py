@@ -30,7 +30,8 @@ class Reading:
       most: bytes of the file, unpacked; None: any number.
       option: that sets `most` or, where that is None, `longest`; for messages.
       naming: the option that names `fields`, for messages.
-      mend: let through what is no text: bytes that are not UTF-8 become U+FFFD, NUL stays. Else they are refused.
+      mend: let through what is no text: bytes that are not UTF-8 become U+FFFD, NUL stays; of Parquet and Arrow, texts that are too long, cut to
+        a byte more than `longest`. Else they are refused.
     """
 
     start: int = 0

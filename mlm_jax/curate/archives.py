@@ -51,6 +51,7 @@ DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)
 SLASHES = re.compile(r"^(\d{4})/(\d\d)/(\d\d) ?")
 # Fields of rows, the first that is there: those of FineWeb-2, CulturaX and HPLT among them.
 ADDRESSES, DATES = ("url", "u"), ("date", "timestamp", "ts")
+NO_ADDRESS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 CHARSET = re.compile(r"""charset\s*=\s*["']?([^"'\s;,]{1,40})""", re.IGNORECASE)
 # Control characters that no text has; ESC begins ISO-2022's sequences, and NUL comes alone.
 CONTROLS = bytes({*range(1, 9), 11, *range(14, 27), *range(28, 32), 127})
@@ -559,7 +560,10 @@ def _charset(said: str) -> str:
 
 
 def _address(said: object) -> str:
-    return said.strip("<> ").encode(errors="replace").decode()[:LONGEST_HEADER] if isinstance(said, str) else ""
+    """Without what no address has: control characters, and marks that turn the text around it."""
+    if not isinstance(said, str):
+        return ""
+    return NO_ADDRESS.sub("", said[:LONGEST_HEADER].strip("<> ")).encode(errors="replace").decode()
 
 
 def _date(said: object) -> str:

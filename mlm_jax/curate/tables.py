@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from mlm_jax import arrow
-from mlm_jax.curate.archives import ADDRESSES, DAMAGED, DATES, LARGEST, TABLES, Raw, record_of
+from mlm_jax import arrow, storage
+from mlm_jax.curate.archives import ADDRESSES, DAMAGED, DATES, EMPTY, LARGEST, TABLES, Raw, record_of
 from mlm_jax.curate.document import Dropped
 from mlm_jax.errors import UserError
 from mlm_jax.formats import ending, format_of
@@ -26,7 +26,7 @@ def is_table(path: str) -> bool:
 def read_table(path: str, fields: Sequence[str], most: int = LARGEST) -> Iterator[Raw | Dropped]:
     """The rows of a file or of a data set in their order, and one `Dropped` where it is damaged.
 
-    Memory is that of 64 rows and, of Parquet, of the pages that they are in, which who wrote the file chose.
+    Memory is that of 64 rows and, of Parquet, a few times that of the pages that they are in, which who wrote the file chose.
 
     Args:
       fields: that have the text; several are joined by line ends.
@@ -36,22 +36,24 @@ def read_table(path: str, fields: Sequence[str], most: int = LARGEST) -> Iterato
       UserError: a field is not there, or has no text; or there is nothing that reads such a file here.
     """
     if path.startswith(HUB):
-        yield from _records(hub.all_rows(path, _reading(fields, None)), fields, most)
+        yield from _records(hub.all_rows(path, _reading(fields, most)), fields, most)
         return
     rows_of = format_of(path).rows
     assert rows_of is not None  # of `TABLES`
-    in_columns = ending(path) in (".parquet", ".arrow")
-    if in_columns:
+    if ending(path) in (".parquet", ".arrow"):
         arrow.library()
+    if not storage.size(path):
+        yield Dropped(EMPTY, path)
+        return
     try:
-        yield from _records(rows_of(path, _reading(fields, None if in_columns else most)), fields, most)
+        yield from _records(rows_of(path, _reading(fields, most)), fields, most)
     except WrongField:
         raise
     except UserError as e:
         yield Dropped(DAMAGED, path, str(e))
 
 
-def _reading(fields: Sequence[str], longest: int | None) -> Reading:
+def _reading(fields: Sequence[str], longest: int) -> Reading:
     return Reading(fields=tuple(fields), also=(*ADDRESSES, *DATES), longest=longest, naming=FIELD, mend=True)
 
 
