@@ -336,7 +336,7 @@ def to_shards(
 def write_shard(found: tuple[tuple[str, int], Iterable[bytes]], workdir: str) -> tuple[str, int, list[str]]:
     """Write a shard; returns the beginnings of its first documents."""
     (language, shard), packed = found
-    return language, shard, parts.write_shard(_records(packed), workdir, language, shard)["first"]
+    return language, shard, parts.write_shard(sorted(_records(packed)), workdir, language, shard)["first"]
 
 
 def write_result(

@@ -26,7 +26,7 @@ from mlm_jax.curate import spill
 from mlm_jax.curate.archives import DAMAGED, TRUNCATED
 from mlm_jax.curate.config import Curate
 from mlm_jax.curate.counts import Counts
-from mlm_jax.curate.document import Dropped
+from mlm_jax.curate.document import Document, Dropped
 from mlm_jax.curate.filters import Bounds
 from mlm_jax.curate.groups import RECORD, order_of
 from mlm_jax.curate.keyed import document_key, first_of_copies, pack, unpack
@@ -37,7 +37,7 @@ from mlm_jax.curate.reading import read_documents
 from mlm_jax.curate.rules import Rules, counted, measured
 from mlm_jax.curate.spill import Records
 from mlm_jax.curate.thresholds import Sketch
-from mlm_jax.files import make_folder, write_whole
+from mlm_jax.files import make_folder, writing
 
 PLACES = 44  # bits of the number of a line among those of its part; the bits above are the part's
 TOGETHER = 1 << 16  # records that are told apart at once, at least
@@ -191,19 +191,29 @@ def near(records: Iterable[bytes], clusters: Records, counts: Counts) -> Iterato
 
 
 def write_shard(records: Iterable[bytes], workdir: str, language: str, shard: int) -> dict[str, Any]:
-    """The documents of a shard, in the order of their keys → corpus/LANGUAGE/SHARD.jsonl.zst, whole or not there; the first of them."""
-    found = sorted(records)
+    """The documents of a shard → corpus/LANGUAGE/SHARD.jsonl.zst, whole or not there; the first of them.
+
+    Args:
+      records: in the order of their keys.
+    """
     folder = epath.Path(workdir) / "corpus" / language
     make_folder(folder)
     compressor = zstandard.ZstdCompressor(level=3, write_checksum=True).compressobj()
-    packed = [compressor.compress(_line(record)) for record in found]
-    write_whole(folder / f"{shard:05}.jsonl.zst", b"".join([*packed, compressor.flush()]))
-    return {"documents": len(found), "first": [unpack(record)[1].text[:EXCERPT] for record in found[:SAMPLES]]}
+    number, first = 0, []
+    with writing(folder / f"{shard:05}.jsonl.zst", "wb") as file:
+        for record in records:
+            _, document, _ = unpack(record)
+            file.write(compressor.compress(_line(document)))
+            number += 1
+            if number <= SAMPLES:
+                first.append(document.text[:EXCERPT])
+        file.write(compressor.flush())
+    return {"documents": number, "first": first}
 
 
-def _line(record: bytes) -> bytes:
+def _line(document: Document) -> bytes:
     """A document as a line of the corpus."""
-    _, d, _ = unpack(record)
+    d = document
     scores = {name: round(score, 4) for name, score in d.scores.items()}
     shown: dict[str, Any] = {"text": d.text, "url": d.url, "date": d.date, "language": d.language}
     if d.bucket:

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -197,7 +197,7 @@ def strings_in(value: Any) -> Iterator[str]:
             yield from strings_in(part)
 
 
-def added(sketches: Sequence[Mapping[str, Any]]) -> dict[str, Sketch]:
+def added(sketches: Iterable[Mapping[str, Any]]) -> dict[str, Sketch]:
     """Language → the sum of what jobs counted, of each the JSON."""
     found: dict[str, Sketch] = {}
     for stored in sketches:

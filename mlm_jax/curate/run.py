@@ -247,7 +247,7 @@ def run(config: Curate) -> dict[str, Any]:
     clean = perplexity.files_of(config.filters.perplexity, total(copies).passed) if config.filters.perplexity else {}
     stage(work, "perplexity", perplexity_job, [(files,) for files in clean.values()], "models of clean text")
     scored = stage(work, "measured", measured_job, [(list(clean),)] * work.partitions, "measuring")
-    sketches = added([result["sketches"] for result in scored])
+    sketches = added(result["sketches"] for result in scored)
     rules = make_rules(config, sketches)
     filtered = stage(work, "filtered", filtered_job, [(rules,)] * work.partitions, "filtering")
     if config.duplicates.near:
@@ -371,9 +371,22 @@ def begin(config: Curate, paths: Sequence[str]) -> Work:
     return Work(config, str(folder), there["partitions"], workers, memory)
 
 
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What each job of a step returned, in the order of the jobs: read one at a time, since of thousands of jobs they are large together."""
+
+    work: Work
+    step: str
+    jobs: int
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for job in range(self.jobs):
+            yield read_json(self.work.path(self.step, job, "json"), dict[str, Any], f"delete {self.work.folder}")
+
+
 def stage(
     work: Work, name: str, function: Callable[..., dict[str, Any]], jobs: Sequence[tuple[Any, ...]], title: str
-) -> list[dict[str, Any]]:
+) -> Results:
     """Do a step's jobs, as far as they are not done; returns what each returned, in the order of the jobs."""
     make_folder(epath.Path(work.folder) / name)
     results = {n: work.path(name, n, "json") for n in range(len(jobs))}
@@ -382,7 +395,7 @@ def stage(
     if asked:
         for _ in run_all(done_once, asked, work.workers, title, lambda job: f"{name} {job[3]}", "workers or memory"):
             pass
-    return [read_json(path, dict[str, Any], f"delete {work.folder}") for path in results.values()]
+    return Results(work, name, len(jobs))
 
 
 def done_once(
