@@ -71,7 +71,11 @@ COUNTER = re.compile(r"\(?\d[\d.,\s]{0,12}[kKmM]?\)?\s*(\w{2,20})|(\w{2,20}):?\s
 COPYRIGHT = re.compile(r"(?:copyright\b\s*)?(?:©|\(c\)|copyright\b)[^\n]{0,20}\b(?:19|20)\d\d|©", re.IGNORECASE)
 COOKIES = ("cookie", "куки", "クッキー", "쿠키", "çerez", "eväste", "كوكي", "کوکی")
 SENTENCE_ENDS = tuple(".!?…。！？｡।॥։؟۔។၊။:;：；\"”»')）」』")
-UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+# Scripts without spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, Tai's, Javanese, Balinese, kana, Han, Yi.
+UNSPACED = re.compile(
+    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u1b00-\u1b7f\u3040-\u30ff\u3400-\u9fff\ua000-\ua4cf\ua980-\ua9ff\uaa60-\uaadf\uf900-\ufaff]"
+)
+LONGEST_WORD = 60  # characters, on average, of a line that is text
 EDGE = 5  # lines at a page's begin and end where notices stand
 MENU_RUN = 6  # short lines in a row, at the begin or the end, that are a menu
 
@@ -175,6 +179,8 @@ def without_noise(lines: list[str]) -> list[str]:
 
 def _is_noise(line: str) -> bool:
     """Whether a line, without white space around it, is none of a text, wherever it stands."""
+    if len(line) > LONGEST_WORD and len(line) > LONGEST_WORD * (line.count(" ") + 1) and UNSPACED.search(line) is None:
+        return True  # what menus are where their links stand without space, and data
     if len(line) > 200 or (len(line) > 80 and line.endswith(SENTENCE_ENDS)):
         return False
     if not any(map(str.isalpha, line)):

@@ -8,6 +8,7 @@ one is kept, and it does not matter which.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 
@@ -31,6 +32,12 @@ def order_of(document: Document, quality: float = 0.0) -> int:
         encoded = part.encode("utf-8", "surrogatepass")
         digest.update(len(encoded).to_bytes(8, "little") + encoded)
     return (255 - int(min(max(quality, 0.0), 1.0) * 255) << 56) | int.from_bytes(digest.digest(), "little")
+
+
+def fullness(document: Document) -> float:
+    """How much text a document has, from 0 to 1, by the logarithm: a quality for `order_of`, so that what several have stays where the most is
+    beside it, and not in a scrap of another page that the filters take."""
+    return math.log2(1 + len(document.text)) / 25
 
 
 def make_records(keys: np.ndarray, order: int, where: np.ndarray | int) -> Records:

@@ -28,7 +28,7 @@ from mlm_jax.curate.config import Curate
 from mlm_jax.curate.counts import Counts
 from mlm_jax.curate.document import Document, Dropped
 from mlm_jax.curate.filters import Bounds
-from mlm_jax.curate.groups import RECORD, order_of
+from mlm_jax.curate.groups import RECORD, fullness, order_of
 from mlm_jax.curate.keyed import document_key, first_of_copies, pack, unpack
 from mlm_jax.curate.near_duplicates import document_records, sizes_of
 from mlm_jax.curate.paragraphs import keep_paragraphs, paragraph_records
@@ -127,7 +127,11 @@ def copies(records: Iterable[bytes], part: int, config: Curate, counts: Counts) 
     for key, document in first_of_copies(records, counts):
         counts.keep(document)
         wanted = config.duplicates.paragraphs
-        found = paragraph_records(document.text, order_of(document), place) if wanted else np.empty(0, RECORD)
+        found = (
+            paragraph_records(document.text, order_of(document, fullness(document)), place)
+            if wanted
+            else np.empty(0, RECORD)
+        )
         yield pack(key, document, place), found
         place += document.text.count("\n") + 1
 
@@ -169,7 +173,11 @@ def keep(records: Iterable[bytes], rules: Rules, config: Curate, counts: Counts)
             continue
         counts.keep(made)
         wanted = config.duplicates.near
-        found = document_records(made.text, made.language, order_of(made), place) if wanted else np.empty(0, RECORD)
+        found = (
+            document_records(made.text, made.language, order_of(made, fullness(made)), place)
+            if wanted
+            else np.empty(0, RECORD)
+        )
         yield pack(key, made, place), found
 
 

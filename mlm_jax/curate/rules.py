@@ -84,10 +84,11 @@ class Rules:
         def gone(reason: str) -> Dropped:
             return Dropped(reason, document.url, document.text, document.language)
 
-        if document.confidence < self.least[document.language]:
-            return gone(UNSURE)
+        # First, as of few words or of one that is repeated no language is sure, and that is not why they go.
         if reason := filters.judge(document.text, self.bounds[document.language], document.scores):
             return gone(reason)
+        if document.confidence < self.least[document.language]:
+            return gone(UNSURE)
         if document.language in self.cuts:
             told = perplexity.bucket(document.scores[perplexity.SCORE], self.cuts[document.language])
             if told not in self.buckets:

@@ -30,7 +30,9 @@ MOST = 10**9  # thousandths: a higher score counts as this
 TAIL = 0.1
 DEVIATIONS = 3.0  # from the mean, where there is no English to take the number from
 FEWEST_DEVIATIONS = 1.0  # whatever English says: a bound within one would take a sixth of good documents
-DOCUMENTS = 100  # a language of fewer has bounds that do not depend on the language, and no others
+DOCUMENTS = 100  # a language of fewer has bounds that do not depend on the language, and those of `ANY_LANGUAGE`
+# Text that repeats itself more is none in any language: of help pages in Khmer and Chinese, syllables as words, the most is 0.69.
+ANY_LANGUAGE = {"repeated_lines": 0.7, **{f"repeated_{n}_grams": 0.7 for n in range(5, 11)}}
 STOP_WORDS = (8, 30)  # at least and at most; of the published lists 8 is the shortest
 STOP_WORD_SHARE = 0.15  # of a language's words, all together: what Gopher's eight are in English
 TABLE = 20_000  # words per language that a sketch remembers
@@ -176,7 +178,8 @@ def derive(sketches: Mapping[str, Sketch], bounds: Bounds, english: str = "en") 
       english: the language that they were published for.
 
     Returns:
-      Language → bounds. A language with fewer than `DOCUMENTS` documents keeps to the rules only that are the same for every language.
+      Language → bounds. A language with fewer than `DOCUMENTS` documents keeps to the rules only that are the same for every
+      language, and to `ANY_LANGUAGE`.
     """
     reference = sketches.get(english)
     if reference and reference.documents < DOCUMENTS:
@@ -188,9 +191,9 @@ def derive(sketches: Mapping[str, Sketch], bounds: Bounds, english: str = "en") 
             continue
         known = sketch.documents >= DOCUMENTS
         rules = {
-            name: _bound(name, bound, sketch, reference)
+            name: _bound(name, bound, sketch, reference) if known else ANY_LANGUAGE.get(name, bound)
             for name, bound in bounds.rules.items()
-            if known or not RULES[name].per_language
+            if known or not RULES[name].per_language or name in ANY_LANGUAGE
         }
         words = stop_words(sketch, reference) if bounds.stop_words and known else ()
         found[language] = Bounds(rules, words if len(words) >= LEAST_STOP_WORDS else ())
@@ -214,4 +217,4 @@ def _bound(name: str, bound: float, sketch: Sketch, reference: Sketch | None) ->
         if (bound - middle) * (-1 if rule.at_least else 1) < 0:  # English itself is beyond its bound on average
             away = FEWEST_DEVIATIONS
     found = mean - away * deviation if rule.at_least else mean + away * deviation
-    return round(max(found, 0.0), 3)
+    return round(max(found, 0.0) if rule.at_least else min(max(found, 0.0), ANY_LANGUAGE.get(name, math.inf)), 3)

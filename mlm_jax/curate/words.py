@@ -24,6 +24,7 @@ LAST = 0x32400  # above it no letters are assigned (The Unicode Standard 16.0)
 KIND, LETTER, DIGIT, OPENS, STACKS = 7, 8, 16, 32, 64  # bits: of the kind, and beside it
 LONGEST = 1_000_000  # characters of a text that are looked at at once: arrays of them take 100 bytes per character
 _APOSTROPHES = (0x27, 0x2019)
+ZERO_WIDTH_SPACE = 0x200B  # which Khmer, Thai and Burmese may have between words; for Unicode it is no white space
 _ONE = np.uint64(1)
 
 U64 = NDArray[np.uint64]
@@ -45,7 +46,7 @@ def _table() -> NDArray[np.uint8]:
         if character.isalnum() or character == "_":
             kinds[code] = block[code]
             bits[code] = LETTER * character.isalpha() + DIGIT * character.isdecimal()
-        elif character.isspace():
+        elif character.isspace() or code == ZERO_WIDTH_SPACE:
             kinds[code] = SPACE
         elif unicodedata.category(character)[0] == "M":
             kinds[code] = MARK

@@ -140,3 +140,12 @@ def test_shared_pages_lose_little_to_it():
             text = main_text(decode(page.data, page.charset))
             before, after = before + len(text), after + len(clean(text)[0])
     assert before > 500_000 and after / before >= 0.99
+
+
+def test_links_that_stand_without_space_are_no_text():
+    """Menus, as some write the text of pages; not a long line of a script that has no spaces."""
+    assert without_noise(
+        ["main0107vbasupportcalculate0407000003170000040900doc_save01050000240900", "A line of text."]
+    ) == ["A line of text."]
+    for unspaced in ("长文本没有空格" * 30, "ข้อความยาวที่ไม่มีช่องว่าง" * 10, "བོད་ཡིག་གི་ཚིག་" * 20, "အက္ခရာ" * 30):
+        assert without_noise([unspaced]) == [unspaced]

@@ -10,7 +10,7 @@ from mlm_jax.curate import paragraphs, spill
 from mlm_jax.curate.contamination import contaminating, read_evaluation
 from mlm_jax.curate.document import Document
 from mlm_jax.curate.filters import measure
-from mlm_jax.curate.groups import RECORD, order_of
+from mlm_jax.curate.groups import RECORD, fullness, order_of
 from mlm_jax.curate.minhash import shingles
 from mlm_jax.curate.paragraphs import (
     WHERE,
@@ -130,3 +130,9 @@ def test_order_is_of_all_that_a_document_is_and_of_quality_first():
     ]
     assert len({order_of(d) for d in (document, *others)}) == 5
     assert all(order_of(d, 1.0) < order_of(e, 0.5) < order_of(d, 0.0) < 2**64 for d in others for e in others)
+
+
+def test_what_two_pages_have_stays_where_the_most_is_beside_it():
+    page, scrap = Document("shared\n" + "text " * 300, "b"), Document("shared\nfew", "a")
+    assert order_of(page, fullness(page)) < order_of(scrap, fullness(scrap))
+    assert 0 <= fullness(Document("")) <= fullness(Document("x" * 20_000_000)) <= 1

@@ -12,6 +12,7 @@ import pytest
 from mlm_jax.curate import thresholds
 from mlm_jax.curate.filters import ENGLISH_STOP_WORDS, Bounds, decide, fineweb2, judge, measure
 from mlm_jax.curate.thresholds import (
+    ANY_LANGUAGE,
     Sketch,
     count_score,
     derive,
@@ -118,8 +119,18 @@ def test_few_documents_keep_to_what_is_the_same_everywhere():
         "ellipses",
         "bullets",
         "lines_with_ellipses",
+        *ANY_LANGUAGE,
     }
     assert rules.stop_words == ()
+
+
+def test_a_text_that_repeats_itself_goes_in_every_language():
+    """However few documents a language has, and however much its others repeat themselves."""
+    spam = "Een zin die steeds weer terugkomt, tot niemand hem meer leest. " * 30
+    few = {name: [0.5] for name in fineweb2().rules}
+    high = {name: [0.9] * 200 if name in ANY_LANGUAGE else [0.5] * 200 for name in fineweb2().rules}
+    for sketched in (sketch(**few), sketch(**high)):
+        assert judge(spam, derive({"nl": sketched}, fineweb2())["nl"]).startswith("repeated_")
     scores = {name: [0.5] * 100 for name in fineweb2().rules}
     assert set(derive({"xx": sketch(**scores)}, fineweb2())["xx"].rules) == set(fineweb2().rules)
 
