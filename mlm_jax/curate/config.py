@@ -98,7 +98,7 @@ class Curate:
       runner: where: a pool of processes here, or Apache Beam (launch/beam.sh).
       beam_options: Beam's pipeline options, as one string, e.g. "--runner=DataflowRunner --project=p".
       workers: processes; 0: one per core.
-      memory: GiB that all of them take for what they sort and group.
+      memory: GiB that all of them take for what they sort and group; in Beam: one process.
     """
 
     workdir: Annotated[str, MAY_CHANGE] = ""
