@@ -183,7 +183,7 @@ def _is_noise(line: str) -> bool:
         return True  # what menus are where their links stand without space, and data
     if len(line) > 200 or (len(line) > 80 and line.endswith(SENTENCE_ENDS)):
         return False
-    if not any(map(str.isalpha, line)):
+    if not line[0].isalpha() and not any(map(str.isalpha, line)):
         return True
     if len(line) <= 60:
         core = line.strip(EDGES)
