@@ -10,10 +10,12 @@ Processor time of one process, which does all the work; the files are gone throu
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 from mlm_jax.curate import run
 from mlm_jax.curate.config import Curate
@@ -31,8 +33,9 @@ def main() -> None:
                 options = "--runner=FnApiRunner" if runner == "beam" else ""
                 config = Curate(workdir=name, inputs=paths, workers=1, runner=runner, beam_options=options)
                 begin = time.process_time()
-                summary = run.run(config)
+                run.run(config)
                 seconds = time.process_time() - begin
+                summary = json.loads(Path(name, "curate.json").read_text())
             if turn:
                 read, left = summary["steps"][0], summary["steps"][-1]
                 text = sum(size for _, size in read["passed"].values()) / 1e6
