@@ -13,7 +13,7 @@ import functools
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -40,11 +40,10 @@ MIXED = 0.2  # the part of a page's bytes in other languages, from which on it i
 
 # Why a document goes, in identification.
 NO_LANGUAGE = "no_language"  # by the identifier
-UNSURE = "unsure"  # its confidence is below the least
 UNWANTED = "unwanted_language"
 SCRIPT = "script"  # not one that its language is written in
 MIXED_PAGE = "mixed"
-IDENTIFYING = (NO_LANGUAGE, UNSURE, UNWANTED, SCRIPT, MIXED_PAGE)
+IDENTIFYING = (NO_LANGUAGE, UNWANTED, SCRIPT, MIXED_PAGE)
 
 # Codes that identifiers give a language's main variety, or once gave it → the code of corpora.
 USUAL = {
@@ -126,28 +125,20 @@ class Identifier(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Languages:
-    """Which languages are kept, and how sure they must be.
+    """Which languages are kept. How sure they must be `rules` say, once all documents have been told.
 
     Attributes:
       wanted: codes, with a script or without; empty: every language.
-      least: the confidence below which a document goes; of languages by name, the others' under "".
       mixed: what becomes of a page in several languages. "split": each language's part is a document, if it has 200 bytes. "drop": it
         goes, where a fifth is in others. "keep": it stays as it is, in the language that most of it is in.
     """
 
     wanted: tuple[str, ...] = ()
-    least: float | Mapping[str, float] = 0.0
     mixed: Literal["split", "drop", "keep"] = "split"
 
     def __post_init__(self) -> None:
         check_names("languages", self.wanted, as_files=True)
         object.__setattr__(self, "wanted", tuple(code_of(code) for code in self.wanted))
-
-    def least_of(self, code: str) -> float:
-        """The least confidence in a language."""
-        if isinstance(self.least, Mapping):
-            return self.least.get(code, self.least.get(code.partition("_")[0], self.least.get("", 0.0)))
-        return self.least
 
 
 @functools.lru_cache(1 << 14)
@@ -365,7 +356,7 @@ def pooled(shares: np.ndarray, scores: np.ndarray, language: int) -> float:
 
 
 def _kept(document: Document, text: str, code: str, confidence: float, languages: Languages) -> Document | Dropped:
-    """A document in a language, unless that is unwanted, unsure, or not written so."""
+    """A document in a language, unless that is unwanted or not written so."""
     confidence = round(confidence, 4)
     base, _, said = code.partition("_")
     counts = scripts_of(text)
@@ -377,8 +368,6 @@ def _kept(document: Document, text: str, code: str, confidence: float, languages
         reason = NO_LANGUAGE
     elif counts and sum(counts[script] for script in allowed) < OWN_SCRIPT * counts.total():
         reason = SCRIPT
-    elif confidence < languages.least_of(named):
-        reason = UNSURE
     elif languages.wanted and named not in languages.wanted and base not in languages.wanted:
         reason = UNWANTED
     if reason:

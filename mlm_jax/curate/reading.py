@@ -23,7 +23,7 @@ TOGETHER, MOST_TOGETHER = 200, 4_000_000  # documents, and characters, whose lan
 def read_documents(path: str, config: Curate, counts: Counts) -> Iterator[Document | Dropped]:
     """The documents of a file, and why others went."""
     chosen = config.identify
-    languages = Languages(chosen.languages, 0.0, chosen.mixed)  # unsure ones go later, by what is derived of all
+    languages = Languages(chosen.languages, chosen.mixed)
     identifier = identifier_of("" if chosen.model == "py3langid" else chosen.model)
     waiting: list[Document] = []
     size = 0  # characters that wait

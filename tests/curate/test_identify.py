@@ -93,13 +93,9 @@ def test_a_page_of_two_languages():
     ]
 
 
-def test_what_is_wanted_and_how_sure():
+def test_what_is_wanted():
     assert found(FINNISH, Languages(wanted=("fin", "sv"))) == [("fi", FINNISH)]
     assert found(FINNISH, Languages(wanted=("sv",))) == [("unwanted_language", FINNISH)]
-    short = "Silta on vanha."
-    assert found(short, Languages(least=0.99)) == [("unsure", short)]
-    assert found(short, Languages(least={"sv": 0.99, "": 0.1})) == [("fi", short)]
-    assert found(short, Languages(least={"fi": 0.99})) == [("unsure", short)]
     (kept,) = identify([Document(FINNISH, "u", "2026-01-01")], identifier_of())[0]
     assert isinstance(kept, Document) and (kept.url, kept.date) == ("u", "2026-01-01") and 0.3 < kept.confidence <= 1
 
