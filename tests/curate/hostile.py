@@ -191,7 +191,7 @@ def write_small(folder: Path) -> dict[str, set[str]]:
     parquet(folder / "urls.parquet", {"text": [text("numbered")], "url": [{"a": 1}], "date": [7]})
     outcomes |= {"bytewise": {"kept"}, "numbered": {"kept"}}
     write("empty.parquet", b"", "empty.parquet", "empty")
-    parquet(folder / "long.parquet", {"text": ["x" * (30 * MB)] * 3})
+    parquet(folder / "long.parquet", {"text": ["x" * (30 * MB), "y" * (30 * MB)]})
     outcomes["long.parquet"] = {"damaged"}
     whole = (folder / "strings.parquet").read_bytes()
     write("cut.parquet", whole[: len(whole) // 2], "cut.parquet", "damaged")
