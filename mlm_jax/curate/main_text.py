@@ -105,7 +105,7 @@ def _keep_asides(tree: HTMLTree, selectors: list[str]) -> None:
     if tree.body is None:
         return
     for element in tree.body.query_selector_all(", ".join(selectors))[:MOST_ASIDES]:
-        text = element.text
+        text = element.text or ""
         plain = LINKED.sub("", text)
         words = " ".join(MARKS.sub("", plain).split())
         if len(words) >= LEAST_ASIDE and len(plain) >= MOSTLY * len(text) and SENTENCE.search(words):

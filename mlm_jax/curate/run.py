@@ -72,6 +72,7 @@ class Work:
         return sorted(path for path in listed(epath.Path(self.folder) / step) if path.name.endswith(f".{what}"))
 
     def range_of(self, records: spill.Records) -> np.ndarray:
+        """The range of hashes of each record; uint64 [records]."""
         return parts.ranges_of(records, self.partitions)
 
     def documents(self, step: str, part: int) -> Iterator[bytes]:

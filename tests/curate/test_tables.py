@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import random
@@ -15,6 +16,7 @@ from mlm_jax.curate.document import Dropped
 from mlm_jax.curate.rules import texts_of
 from mlm_jax.curate.tables import is_table, read_table
 from mlm_jax.errors import UserError
+from mlm_jax.rows import WrongField
 from tests.curate.tables import WRITERS, parquet
 
 pa = pytest.importorskip("pyarrow")
@@ -136,11 +138,9 @@ def test_what_a_parquet_file_says_of_itself_may_be_anything(tmp_path):
             at = max(0, len(hit) - draw.randrange(1200) - 1)
             hit[at : at + draw.choice([1, 4])] = draw.randbytes(draw.choice([0, 1, 4]))
         path.write_bytes(hit)
-        try:
+        found: list[Raw | Dropped] = []
+        with contextlib.suppress(WrongField):  # of names that are damaged
             found = list(read_table(str(path), ("text",)))
-        except UserError as e:  # of names that are damaged
-            assert "set field" in str(e)
-            continue
         reasons |= {one.reason if isinstance(one, Dropped) else "given" for one in found}
     assert reasons <= {"given", archives.DAMAGED, archives.EMPTY, archives.TOO_LARGE} and len(reasons) > 1
 
