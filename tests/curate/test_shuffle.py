@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlm_jax.curate.shuffle import partitioned, records_of
+from mlm_jax.curate.shuffle import frames, partitioned, records_of, unframed
 from mlm_jax.errors import UserError
 
 RECORDS = st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=50)), max_size=60)
@@ -60,3 +60,15 @@ def test_a_damaged_file_is_one_line(tmp_path):
         else:
             message = f"{path}: damaged"
         assert found == expected and message.startswith(f"{path}: damaged") and "\n" not in message
+
+
+@settings(deadline=None)
+@given(
+    records=st.lists(st.tuples(st.sampled_from(["de", "en", "zh"]), st.binary(max_size=40))), memory=st.integers(1, 500)
+)
+def test_frames_hold_what_was_put_into_them_in_its_order(records, memory):
+    found = [(group, list(unframed(packed))) for group, packed in frames(iter(records), memory)]
+    for group in ("de", "en", "zh"):
+        assert [r for name, held in found if name == group for r in held] == [r for name, r in records if name == group]
+    # No more is held than that, and the record by which it became too much.
+    assert all(sum(map(len, held[:-1])) < memory for _, held in found)
