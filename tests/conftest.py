@@ -12,6 +12,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="mlm_jax_compiled_"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+# What tests compile is small and runs a few times: half of LLVM's optimizations take half the time.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 # As in an activated environment: messages name the program as it is typed there.
 os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ.get('PATH', '')}"
 # A shell starts what runs in its background with SIGINT ignored, and so the programs that tests interrupt.

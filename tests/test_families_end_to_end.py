@@ -186,6 +186,7 @@ def test_tiny_mmbert_goes_through_all_of_its_stages_killed_and_continued_in_each
     """One config and one command; killed in each phase, it learns and logs bit for bit what an unbroken run does."""
     monkeypatch.chdir(tmp_path)
     path = Path(__file__).parents[1] / "configs" / "tiny_mmbert.py"
+    prepared(path, "whole")
     often = ["--train.save-every", "4", "--train.keep-last", "100", "--compiled", str(tmp_path / "compiled")]
     said = run("pretrain", path, "--workdir", "whole", *often)
     parts = parts_of(in_steps(parse("pretrain", [str(path)])))
