@@ -53,6 +53,7 @@ class Pretrained:
       step: of the checkpoint or fine-tuned model; 0 where it was imported.
       head: of a fine-tuned encoder.
       trained: the longest text that it was trained on, in tokens; 0: unknown, then as long as its positions.
+      dtype: that it computes in, as `make_encoder` has it.
     """
 
     model: cfg.Model
@@ -63,10 +64,12 @@ class Pretrained:
     step: int = 0
     head: FinetunedHead | None = None
     trained: int = 0
+    dtype: str = "auto"
 
-    def encoder(self, dtype: str = "auto", layers: int | None = None) -> Encoder:
-        """The module whose parameters `params` are, to be run and not trained; arguments as in `make_encoder`."""
-        return make_encoder(self.model, self.vocabulary.size, len(self.languages), dtype, layers, training=False)
+    def encoder(self, dtype: str = "", layers: int | None = None) -> Encoder:
+        """The module whose parameters `params` are, to be run and not trained; arguments as in `make_encoder`, by default its own dtype."""
+        of, languages = self.model, len(self.languages)
+        return make_encoder(of, self.vocabulary.size, languages, dtype or self.dtype, layers, training=False)
 
 
 def parameter_shardings(model: cfg.Model, mesh: jax.sharding.Mesh) -> dict[str, jax.sharding.NamedSharding]:

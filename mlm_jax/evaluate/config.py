@@ -142,6 +142,8 @@ class Evaluate:
     """Language that the transfer gap is measured from, as the benchmarks name it."""
     mesh: Annotated[cfg.Mesh, MAY_CHANGE] = cfg.ALL_DEVICES
     """Devices of every benchmark, what is fine-tuned included."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Compute type of vectors and language models, as `model.dtype`; auto: bfloat16 on GPU and TPU, float32 on CPU. What is fine-tuned has its own."""
     max_length: int = 128
     """Tokens of a sentence that retrieval and mining read."""
     overlap: Annotated[float, Within(0, 1), MAY_CHANGE] = 0.05

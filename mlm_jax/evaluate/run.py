@@ -7,6 +7,7 @@ import functools
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def own_benchmarks(config: Evaluate, workdir: epath.Path) -> list[BenchmarkRow]:
     """Retrieval, mining and language model: what is measured on the encoder as it is."""
     mesh = make_mesh(config.mesh)
     tokenizer = load_tokenizer(workdir / "vocabulary")
-    pretrained = functools.cache(lambda: read_pretrained(workdir, mesh=mesh))
+    pretrained = functools.cache(lambda: replace(read_pretrained(workdir, mesh=mesh), dtype=config.dtype))
 
     @functools.cache
     def embedder(layer: int, pooling: Pooling) -> Embed:

@@ -105,6 +105,8 @@ class Analyze:
     """Largest share of a language's tested sentences (of scored translations: of pairs) that may be among those that means,
     projections and classifiers are fitted on; fewer are counted and said."""
     mesh: Annotated[cfg.Mesh, MAY_CHANGE] = cfg.ALL_DEVICES
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Compute type of vectors, as `model.dtype`; auto: bfloat16 on GPU and TPU, float32 on CPU."""
 
 
 def validate_analysis(config: Analyze) -> None:

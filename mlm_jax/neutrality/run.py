@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def run(config: Analyze) -> list[ProbeRow]:
     if config.checkpoints:
         checkpoint_steps(config.init)  # before the long work
     mesh = make_mesh(config.mesh)
-    pretrained = read_pretrained(workdir, mesh=mesh)
+    pretrained = replace(read_pretrained(workdir, mesh=mesh), dtype=config.dtype)
     tokenizer = load_tokenizer(workdir / "vocabulary")
     made = make_vectors(pretrained, tokenizer, mesh, config.max_length, workdir / "vectors")
 
@@ -79,7 +80,7 @@ def through_pretraining(config: Analyze) -> list[ProbeRow]:
 
     @functools.cache
     def vectors_at(step: int) -> Vectors:
-        pretrained = read_pretrained(config.init, str(step), mesh)
+        pretrained = replace(read_pretrained(config.init, str(step), mesh), dtype=config.dtype)
         tokenizer = load_tokenizer(workdir / "vocabulary")
         return make_vectors(pretrained, tokenizer, mesh, config.max_length, workdir / "vectors" / str(step))
 
@@ -104,7 +105,7 @@ def read_like(folder: str, like: Pretrained, mesh: Mesh) -> Pretrained:
     other = read_pretrained(folder, mesh=mesh)
     if other.vocabulary.sha256 != like.vocabulary.sha256:
         raise UserError(f"{folder}: has another vocabulary, so its words cannot be compared")
-    return other
+    return replace(other, dtype=like.dtype)
 
 
 def matrices_as_csv(figures: dict[str, Any]) -> str:

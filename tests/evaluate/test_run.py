@@ -112,6 +112,19 @@ def test_a_suite_of_everything(tmp_path, capsys):
     assert header in capsys.readouterr().out
 
 
+def test_language_models_compute_in_the_type_that_is_asked_for(tmp_path):
+    path = write(tmp_path / "suite.py", suite(tmp_path, tuned=(), retrieval=(), mining=()))
+    losses = []
+    for dtype in ("float32", "bfloat16"):
+        workdir = str(tmp_path / dtype)
+        assert (
+            cli.main(["evaluate", path, "--dtype", dtype, "--init", str(tmp_path / "suite"), "--workdir", workdir]) == 0
+        )
+        losses.append([r["every"]["loss"] for r in json.loads((tmp_path / dtype / "results.json").read_text())])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=5e-3)
+    assert losses[0] != losses[1]
+
+
 def test_a_mesh_changes_nothing_and_may_come_later(tmp_path):
     path = write(tmp_path / "suite.py", suite(tmp_path, tuned=()))
     assert cli.main(["evaluate", path]) == 0

@@ -126,6 +126,21 @@ def test_a_mesh_changes_nothing_and_may_come_later(tmp_path):
             assert one == {**two, "value": pytest.approx(two["value"], abs=1e-4)}
 
 
+def test_vectors_are_computed_in_the_type_that_is_asked_for(tmp_path):
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        config = analysis(tmp_path, word_alignment=(), quality=())
+        path = write(
+            tmp_path / f"{dtype}.py", dataclasses.replace(config, init=config.workdir, workdir=str(tmp_path / dtype))
+        )
+        assert cli.main(["analyze", path, "--dtype", dtype]) == 0
+        found[dtype] = [np.load(file) for file in sorted((tmp_path / dtype / "vectors").glob("*.npy"))]
+    assert len(found["float32"]) == len(found["bfloat16"]) > 1
+    for one, two in zip(*found.values(), strict=True):
+        np.testing.assert_allclose(one, two, atol=0.06)
+        assert (one != two).any()
+
+
 def test_layers_are_the_encoder_s_and_words_the_mean_of_their_pieces(tmp_path):
     trained = read_pretrained(make_start(tmp_path / "run"))
     tokenizer = tokenizers.load_tokenizer(tmp_path / "run/vocabulary")
