@@ -3,8 +3,11 @@
 # Pretrain on many GPU hosts under SLURM, one process a node, which has all the node's GPUs:
 #   bash launch/slurm.sh [--dry-run] --nodes=4 --gpus-per-node=8 --time=24:00:00 [--sbatch-option=value ...] \
 #       CONFIG.py [--option value ...]
+# or curate a corpus by an array of tasks on CPUs, which take its jobs as they come and may be of any number:
+#   bash launch/slurm.sh [--dry-run] --array=0-63 --cpus-per-task=16 --mem=32G --time=24:00:00 [--sbatch-option=value ...] \
+#       curate CONFIG.py [--option value ...]
 # Installs here, into .venv, and submits itself; inside a job (sbatch, salloc) it starts the run on the job's nodes.
-# The checkout, .venv and the workdir are on a file system that all nodes share. Prepare the corpus before.
+# The checkout, .venv and the workdir are on a file system that all nodes share. Prepare the corpus before pretraining.
 set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -14,6 +17,11 @@ while [[ "${1:-}" == -* ]]; do
     options+=("$1")
     shift
 done
+curates="" extras="prepare,sample,gpu"
+if [ "${1:-}" = curate ]; then
+    curates=curate extras="curate"
+    shift
+fi
 [ -f "${1:-}" ] || [ -f "$root/${1:-}" ] || [ ${#options[@]} -eq 0 ] ||
     fail "${1:-nothing}: no config file; options of sbatch come before it and are written --name=value"
 find_config launch/slurm.sh "$@"
@@ -23,6 +31,13 @@ config="$(realpath "$config")"
 if [ -n "${SLURM_JOB_ID:-}" ]; then
     # srun does not take this over from sbatch since SLURM 22.05, and a task would get one core.
     if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi
+    # Options of the config come last, so that they win.
+    if [ -n "$curates" ]; then
+        install "$extras"
+        finish srun ${options[@]+"${options[@]}"} --ntasks=1 "$venv/bin/python" -m mlm_jax curate "$config" \
+            --shared True --workers "${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}" "$@"
+        exit
+    fi
     # A task that fails ends the others, which would wait for it; srun names it and its node.
     finish srun ${options[@]+"${options[@]}"} --ntasks-per-node=1 --kill-on-bad-exit=1 --label \
         bash "$root/launch/gpu.sh" "$config" "$@" --hosts.start cluster
@@ -31,11 +46,15 @@ fi
 
 [ -n "$dry_run" ] || command -v sbatch >/dev/null ||
     fail "sbatch is not here; call this on a login node of a SLURM cluster"
-install "prepare,sample,gpu"
+install "$extras"
 script="#!/usr/bin/env bash
-exec $(quoted bash "$root/launch/slurm.sh" "$config" "$@")"
+exec $(quoted bash "$root/launch/slurm.sh" ${curates:+"$curates"} "$config" "$@")"
+log="mlm_jax-%j.log" logs="log: tail -F mlm_jax-JOB.log"
+if [ -n "$curates" ] && [[ " ${options[*]-} " == *" --array="* ]]; then
+    log="mlm_jax-%A_%a.log" logs="logs, one per task: tail -F mlm_jax-JOB_*.log"
+fi
 submit=(
-    sbatch --parsable --job-name=mlm_jax --output=mlm_jax-%j.log --open-mode=append --ntasks-per-node=1
+    sbatch --parsable --job-name=mlm_jax --output="$log" --open-mode=append --ntasks-per-node=1
     # Time to save before the time limit, which is SIGKILL.
     --signal=TERM@300
     # A job preempted, or whose node died, is queued again, and continues.
@@ -48,5 +67,7 @@ if [ -n "$dry_run" ]; then
 fi
 job="$("${submit[@]}" <<<"$script")" || fail "sbatch refused the job; what it says is above"
 job="${job%%;*}" # with --parsable a cluster's name may follow
-echo "job $job; its log: tail -F mlm_jax-$job.log"
-echo "stop it, saved: scancel --signal=TERM $job; the same command continues it"
+echo "job $job; its ${logs//JOB/$job}"
+stop="stop it, saved: scancel --signal=TERM $job"
+[ -z "$curates" ] || stop="stop it: scancel $job"
+echo "$stop; the same command continues it"

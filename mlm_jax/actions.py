@@ -69,15 +69,27 @@ def curate(config: Curate, arguments: list[str]) -> int:
     """Make a corpus of web archives or other text: a folder of .jsonl.zst files per language.
 
     Documents are read, their languages identified, cleaned, filtered and deduplicated. Killed, the same command goes on from what
-    is done. curate.json and report/index.html say what went where, and why.
+    is done. curate.json and report/index.html say what went where, and why. With --dry-run a sample of the input goes through the steps
+    elsewhere, and tells what the whole will take: hours, memory, disk, cost.
     """
-    with locked(config.workdir, "curate"):
-        own_workdir(config, command_line("curate", arguments))
-        from mlm_jax.curate.run import run
+    if "--dry-run" in arguments:
+        from mlm_jax.curate.estimate import described, estimate
 
+        raise_interrupt()
+        console.say(described(estimate(config), config.price))
+        return 0
+    from mlm_jax.curate.run import identity, input_sizes, take_part
+
+    done = (epath.Path(config.workdir) / "curate.json").exists()
+    group = identity(config, input_sizes(config)) if config.shared and not done else ""
+    with contextlib.nullcontext() if config.shared and done else locked(config.workdir, "curate", group=group) as new:
+        there = (epath.Path(config.workdir) / "config.json").exists()
+        own_workdir(config, command_line("curate", arguments), write=new or not there)
         raise_interrupt()  # its pool of processes has to end with it
-        run(config)
-        report_curation(config)
+        if take_part(config):
+            report_curation(config)
+        else:
+            console.say(f"{config.workdir}: the corpus is there, by another of the runs that share the work")
         return 0
 
 

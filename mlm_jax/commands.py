@@ -92,6 +92,7 @@ WITH_CONFIG = (
         actions.curate,
         Curate,
         validate=validate_curation,
+        flags=("--dry-run",),
         report=actions.report_curation,
     ),
     Command(

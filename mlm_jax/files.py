@@ -352,6 +352,23 @@ def write_whole(path: epath.PathLike, content: str | bytes, listed: bool = True)
         file.write(data)
 
 
+def create_whole(path: epath.PathLike, content: str) -> bool:
+    """Write a local file, whole, unless there is one; returns whether it was written."""
+    with aside_folder(path) as folder:
+        beside = folder / "new"
+        write_whole(beside, content)
+        try:
+            os.link(beside, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links: between the two another may be written, which this one replaces
+            if os.path.exists(path):
+                return False
+            os.replace(beside, path)
+    sync(os.path.dirname(path) or ".")
+    return True
+
+
 def copy_whole(source: epath.PathLike, target: epath.PathLike) -> None:
     """Copy a file, whole or not at all, over an older one if there is one."""
     with naming(source), epath.Path(source).open("rb") as file, writing(target, "wb") as into:

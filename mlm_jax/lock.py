@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One command at a time writes a folder."""
+"""One command at a time writes a folder, or several that share its work; and of the jobs of those, each is one process's."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ class Holder:
       token: of this very lock.
       started: when the process started, in ticks since the machine did; a pid may be in use again.
       boot, namespace: ids of the machine's last start and of the PID namespace (a container's own) that the pid is of.
+      group: of several processes that hold the lock together, the same of all.
     """
 
     host: str
@@ -54,9 +55,14 @@ class Holder:
     started: str = ""
     boot: str = ""
     namespace: str = ""
+    group: str = ""
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host} since {self.since}"
+
+    def holds_with(self, other: Holder) -> bool:
+        """Whether a lock of the other's is this one's too."""
+        return self.token == other.token or (bool(self.group) and self.group == other.group)
 
     @property
     def what(self) -> str:
@@ -80,8 +86,12 @@ _held: dict[epath.Path, Holder] = {}  # the locks that this process works under
 
 @contextlib.contextmanager
 def locked(
-    folder: epath.PathLike, command: str = "", another: str = "use another --workdir", beside: bool = False
-) -> Iterator[None]:
+    folder: epath.PathLike,
+    command: str = "",
+    another: str = "use another --workdir",
+    beside: bool = False,
+    group: str = "",
+) -> Iterator[bool]:
     """Lock a folder by a file in it, `running.json`, that names the host, the process, its start, a token and a heartbeat counter.
 
     A lock whose process is known to be gone is taken over at once: the process is of the same PID namespace of the same
@@ -98,6 +108,11 @@ def locked(
       command: that locks it, for the message of one that is refused.
       another: what else one that is refused may do, for its message.
       beside: the file is beside the folder, `.FOLDER.running.json`: of a folder that is put in place when it is whole.
+      group: an id of several processes, on any host, that hold the lock together: one that comes later joins them. It is theirs as long as one
+        of them writes its heartbeat.
+
+    Yields:
+      Whether the lock is new, and not one that was joined or is a parent's.
 
     Raises:
       UserError: the folder is another's, or cannot be written.
@@ -106,19 +121,19 @@ def locked(
     if beside:
         whole = Path(os.path.realpath(folder))
         path = epath.Path(whole.parent) / f".{files.shortened(whole.name)}.{NAME}"
-    mine = Holder(
-        socket.gethostname(), os.getpid(), f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}", command, secrets.token_hex(8),
-        **_identity(),
-    )  # fmt: skip
-    is_new = not path.parent.exists()
+    mine = this_process(command)
+    if group:  # the heartbeat alone tells whether one of them lives
+        mine = dataclasses.replace(mine, group=group, boot="", namespace="", started="")
+    is_new, joined = not path.parent.exists(), False
     try:
         found = _read(path)
         inherited = os.environ.get(INHERITED, "").split()
         parents = found.holder if found and found.holder and found.holder.token in inherited else None
         if parents is None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            while not _create(path, mine):
-                _take_away(path, mine, str(folder), another)
+            while not (joined := _is_of(path, mine)) and not _create(path, mine):
+                if not _is_of(path, mine):
+                    _take_away(path, mine, str(folder), another)
     except OSError as e:
         raise UserError(f"{path}: cannot be written ({e.strerror or e}); {another}") from e
     _held[path] = parents or mine
@@ -129,7 +144,7 @@ def locked(
     if parents is None:
         beats.start()
     try:
-        yield
+        yield parents is None and not joined
     finally:
         ended.set()
         if parents is None:
@@ -138,6 +153,69 @@ def locked(
         if is_new and not in_bucket(path):
             with contextlib.suppress(OSError):
                 os.rmdir(path.parent)  # nothing came of it
+
+
+@contextlib.contextmanager
+def claimed(path: epath.PathLike) -> Iterator[bool]:
+    """Claim a job, by a file that names this process and whose time is set again as long as it works; yields whether it was free.
+
+    An error of the job's takes the claim away, as nothing came of it; else it stays.
+    """
+    path, mine = epath.Path(path), this_process()
+    try:
+        with open(path, "x") as file:
+            file.write(json.dumps(dataclasses.asdict(mine)))
+    except FileExistsError:
+        yield False
+        return
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT):
+            with contextlib.suppress(OSError):
+                os.utime(path)
+
+    beats = threading.Thread(target=beat, daemon=True)
+    beats.start()
+    try:
+        yield True
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        ended.set()
+        beats.join()
+
+
+class Claims:
+    """Claims of others, as one that waits for them sees them."""
+
+    def __init__(self) -> None:
+        self._seen: dict[epath.Path, tuple[tuple[bytes, int] | None, float]] = {}
+
+    def is_free(self, path: epath.Path) -> bool:
+        """Whether a job may be claimed. A claim is taken away whose process is known to be gone, or that has not changed for `PATIENCE` seconds."""
+        found = _read(path)
+        if found is None:
+            return True
+        content, since = self._seen.get(path, (None, 0.0))
+        if content != found.content:
+            since = time.monotonic()
+            self._seen[path] = (found.content, since)
+        lives = _lives(found.holder, this_process()) if found.holder else None
+        if lives or (lives is None and time.monotonic() - since < PATIENCE):
+            return False
+        path.unlink(missing_ok=True)  # two that do the same job do no harm
+        del self._seen[path]
+        return True
+
+
+def this_process(command: str = "") -> Holder:
+    """A lock's holder: this process, now, by a token of its own."""
+    return Holder(
+        socket.gethostname(), os.getpid(), f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}", command, secrets.token_hex(8),
+        **_identity(),
+    )  # fmt: skip
 
 
 def release_all() -> None:
@@ -160,7 +238,7 @@ def check() -> None:
         found = None
         with contextlib.suppress(Exception):  # of whatever kind a store's library has; the next time it is read again
             found = _read(path)
-        if found and found.holder and found.holder.token != mine.token:
+        if found and found.holder and not found.holder.holds_with(mine):
             for tell in before_end:
                 tell()
             files.remove_asides()
@@ -177,7 +255,8 @@ def _release(path: epath.Path) -> None:
     if mine is not None and mine.pid == os.getpid():
         with contextlib.suppress(Exception):
             found = _read(path)
-            if found and found.holder == mine:
+            # That of a group any of it removes: the others' next heartbeat writes it again.
+            if found and (found.holder == mine or (mine.group and found.holder and found.holder.group == mine.group)):
                 path.unlink()
 
 
@@ -197,6 +276,12 @@ def _heartbeat(path: epath.Path, mine: Holder, ended: threading.Event) -> None:
             # A disk that is full now, say. The time of a file that is there can still be set.
             with contextlib.suppress(OSError):
                 os.utime(path)
+
+
+def _is_of(path: epath.Path, mine: Holder) -> bool:
+    """Whether a lock is of this process's group."""
+    found = _read(path)
+    return bool(found and found.holder and found.holder.holds_with(mine))
 
 
 def _text(mine: Holder, beat: int) -> str:

@@ -99,6 +99,8 @@ class Curate:
       beam_options: Beam's pipeline options, as one string, e.g. "--runner=DataflowRunner --project=p".
       workers: processes; 0: one per core.
       memory: GiB that all of them take for what they sort and group; in Beam: one process.
+      shared: several runs of the same command at once share the work, on machines that share the workdir.
+      price: of a core for an hour, in any currency, by which `--dry-run` says what the whole costs.
     """
 
     workdir: Annotated[str, MAY_CHANGE] = ""
@@ -116,6 +118,8 @@ class Curate:
     beam_options: Annotated[str, MAY_CHANGE] = ""
     workers: Annotated[int, AtLeast(0), MAY_CHANGE] = 0
     memory: Annotated[float, AtLeast(0.05), MAY_CHANGE] = 4.0
+    shared: Annotated[bool, MAY_CHANGE] = False
+    price: Annotated[float, AtLeast(0), MAY_CHANGE] = 0.04
 
 
 def validate_curation(config: Curate) -> None:
@@ -127,6 +131,8 @@ def validate_curation(config: Curate) -> None:
     check_bounds(config)
     if not config.inputs:
         raise UserError("inputs: none given; name files or globs, such as crawl/*.warc.gz")
+    if config.shared and config.runner == "beam":
+        raise UserError("shared: a run in Beam is one, whose workers Beam starts; leave it out")
     if config.filters.perplexity and "{language}" not in config.filters.perplexity:
         raise UserError(
             f"filters.perplexity: {config.filters.perplexity} does not say which language a file is of; put {{language}} into the path, e.g. "

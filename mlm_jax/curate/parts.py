@@ -208,7 +208,7 @@ def write_shard(records: Iterable[bytes], workdir: str, language: str, shard: in
     make_folder(folder)
     compressor = zstandard.ZstdCompressor(level=3, write_checksum=True).compressobj()
     number, first = 0, []
-    with writing(folder / f"{shard:05}.jsonl.zst", "wb") as file:
+    with writing(folder / shard_name(shard), "wb") as file:
         for record in records:
             _, document, _ = unpack(record)
             file.write(compressor.compress(_line(document)))
@@ -217,6 +217,11 @@ def write_shard(records: Iterable[bytes], workdir: str, language: str, shard: in
                 first.append(document.text[:EXCERPT])
         file.write(compressor.flush())
     return {"documents": number, "first": first}
+
+
+def shard_name(shard: int) -> str:
+    """The name of a language's file."""
+    return f"{shard:05}.jsonl.zst"
 
 
 def _line(document: Document) -> bytes:

@@ -1,18 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Curate on one machine: each step's jobs in a pool of processes, what goes to a key on disk between them.
+"""Curate on one machine, or on several that share a file system: each step's jobs in a pool of processes, what goes to a key on disk between them.
 
-Everything between lies in WORKDIR/work: of each step a folder, of each job its files and, last, its counts. So a run that was
-killed goes on with the jobs that it lacks. The folder goes when the corpus is there.
+Everything between lies in WORKDIR/work, in a folder of these options and input files: of each step a folder, of each job its files and, last,
+its result. So a run that was killed goes on with the jobs that it lacks. The folder goes when the corpus is there.
+
+Several runs at once (`config.shared`) take jobs by files that claim them, and wait for what others do. What a job writes depends on nothing but the job,
+and takes its place whole, so that one that is done twice, because its process seemed gone, does no harm.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
 import os
+import random
+import resource
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +32,26 @@ from etils import epath
 from mlm_jax import console, storage
 from mlm_jax.config import is_named
 from mlm_jax.curate import parts, perplexity, spill
+from mlm_jax.curate.archives import Raw
 from mlm_jax.curate.config import Curate
 from mlm_jax.curate.counts import Counts
+from mlm_jax.curate.document import Document
 from mlm_jax.curate.groups import RECORD
+from mlm_jax.curate.identify import identifier_of, identify
 from mlm_jax.curate.near_duplicates import SIZE, find_clusters, find_links
 from mlm_jax.curate.paragraphs import WHERE, choose_paragraphs
 from mlm_jax.curate.perplexity import Model
+from mlm_jax.curate.reading import document_of
 from mlm_jax.curate.rules import Rules, added, chosen_bounds, described, make_rules
 from mlm_jax.curate.shuffle import partitioned, records_of
 from mlm_jax.curate.summary import check_left, finish, shards_of, summarize
 from mlm_jax.curate.tables import HUB
 from mlm_jax.curate.thresholds import Sketch
 from mlm_jax.errors import UserError
-from mlm_jax.files import listed, make_folder, write_json
+from mlm_jax.files import aside_folder, create_whole, listed, make_folder, write_json
 from mlm_jax.formats import data_files
 from mlm_jax.lines import read_lines
+from mlm_jax.lock import Claims, claimed
 from mlm_jax.prepare import hub
 from mlm_jax.prepare.pool import run_all
 from mlm_jax.stored import read_json
@@ -44,6 +59,9 @@ from mlm_jax.stored import read_json
 PACKAGES = ("fastwarc", "resiliparse", "py3langid", "ftfy")  # and a fastText model's reader, where one is named
 GROWTH = 4  # bytes of text, at most, for a byte of packed input
 MOST_PARTITIONS = 4_096
+# Options by which the corpus does not change.
+NO_MATTER = ("workdir", "runner", "beam_options", "workers", "memory", "price", "shared")
+POLL = 1.0  # seconds between looks at what others do
 JOB_BYTES = 4_000_000  # of input files, of which a job reads several if they are small
 
 
@@ -85,13 +103,12 @@ class Work:
     def writing(self, step: str, job: int, what: str, groups: int = 1) -> Any:
         return partitioned(self.path(step, job, what), groups, self.memory // 8)
 
-    def sorted_runs(self, step: str, job: int, packed: Iterable[bytes]) -> tuple[Path, list[Path]]:
-        """A folder for what a job sorts, and records of `RECORD` in it, as sorted runs."""
-        folder = Path(self.path(step, job, "sorted"))
-        if folder.exists():  # of a job that was killed
-            shutil.rmtree(folder)
-        batches = parts.gathered(packed, RECORD)
-        return folder, spill.write_runs(batches, folder / "records", RECORD, self.memory // 2)
+    @contextlib.contextmanager
+    def sorting(self, step: str, job: int, packed: Iterable[bytes]) -> Iterator[tuple[Path, list[Path]]]:
+        """A folder for what a job sorts, which goes at the end of the block, and records of `RECORD` in it, as sorted runs."""
+        with aside_folder(self.path(step, job, "sorted")) as folder:
+            batches = parts.gathered(packed, RECORD)
+            yield folder, spill.write_runs(batches, folder / "records", RECORD, self.memory // 2)
 
 
 # --- the jobs, of functions that a process of the pool calls; what they return is JSON
@@ -128,18 +145,23 @@ def copies_job(work: Work, job: int) -> dict[str, Any]:
 
 def paragraphs_job(work: Work, job: int) -> dict[str, Any]:
     """A range of hashes: of each paragraph that stands in several places, the one where it stays, to the part of its document."""
-    folder, runs = work.sorted_runs("paragraphs", job, work.said("copies", "paragraphs", job))
-    chosen = spill.open_sorted(choose_paragraphs(runs, folder, work.memory // 2), WHERE)
-    with work.writing("paragraphs", job, "lines", work.partitions) as add:
+    said = work.said("copies", "paragraphs", job)
+    with (
+        work.sorting("paragraphs", job, said) as (folder, runs),
+        work.writing("paragraphs", job, "lines", work.partitions) as add,
+    ):
+        chosen = spill.open_sorted(choose_paragraphs(runs, folder, work.memory // 2), WHERE)
         for number, packed in parts.apart(spill.chunks(chosen), parts.parts_of, work.partitions):
             add(number, packed)
-    shutil.rmtree(folder)
     return {}
 
 
 def perplexity_job(work: Work, job: int, files: Sequence[str]) -> dict[str, Any]:
     """A language's model of clean text."""
-    perplexity.train_of(files).save(Path(work.path("perplexity", job, "model")))
+    path = Path(work.path("perplexity", job, "model"))
+    with aside_folder(path) as folder:
+        perplexity.train_of(files).save(folder / "model")
+        put_in_place(folder / "model", path)
     return {}
 
 
@@ -185,16 +207,17 @@ def filtered_job(work: Work, job: int, rules: Rules) -> dict[str, Any]:
 
 def links_job(work: Work, job: int) -> dict[str, Any]:
     """A range of hashes: links between documents that share a band."""
-    folder, runs = work.sorted_runs("links", job, work.said("filtered", "bands", job))
-    find_links(runs, folder / "links", work.memory // 2)
-    shutil.rmtree(folder / "records")
+    with work.sorting("links", job, work.said("filtered", "bands", job)) as (folder, runs):
+        find_links(runs, folder / "links", work.memory // 2)
+        put_in_place(folder / "links", Path(work.path("links", job, "links")))
     return {}
 
 
 def clusters_job(work: Work, job: int) -> dict[str, Any]:
     """The clusters of near copies, and which of each stays."""
-    links = [run for folder in work.paths("links", "sorted") for run in sorted(Path(folder / "links").glob("*.run"))]
-    find_clusters(links, Path(work.folder) / "clusters", work.memory * work.workers)
+    links = [run for folder in work.paths("links", "links") for run in sorted(Path(folder).glob("*.run"))]
+    with aside_folder(work.path("clusters", job, "sorted")) as folder:
+        os.replace(find_clusters(links, folder, work.memory * work.workers), work.path("clusters", job, "sizes"))
     return {}
 
 
@@ -204,7 +227,7 @@ def near_job(work: Work, job: int, languages: Sequence[str]) -> dict[str, Any]:
     number = {language: i for i, language in enumerate(languages)}
     clusters = np.empty(0, SIZE)
     if work.config.duplicates.near:
-        clusters = spill.open_sorted(Path(work.folder) / "clusters" / "clusters", SIZE)
+        clusters = spill.open_sorted(Path(work.path("clusters", 0, "sizes")), SIZE)
     with work.writing("near", job, "languages", len(languages)) as add:
         for language, record in parts.near(work.documents("filtered", job), clusters, counts):
             add(number[language], record)
@@ -228,20 +251,69 @@ def run(config: Curate) -> dict[str, Any]:
     Raises:
       UserError: nothing to read, nothing left, or a process that died.
     """
-    workdir = epath.Path(config.workdir)
-    done = workdir / "curate.json"
+    take_part(config)
+    return read_json(epath.Path(config.workdir) / "curate.json", dict[str, Any], "delete it, and run again")
+
+
+def take_part(config: Curate) -> bool:
+    """As `run`, alone or with others; returns whether it is this process that finished the corpus, or would have if it was not there."""
+    done = epath.Path(config.workdir) / "curate.json"
     if done.exists():
-        return read_json(done, dict[str, Any], "delete it, and run again")
+        return not config.shared
     require_packages(config)
-    paths = input_files(config)
     if config.runner == "beam":
         from mlm_jax.curate import beam
 
-        return beam.run(config, paths)
-    work = begin(config, paths)
-    each = [()] * work.partitions  # part of the keys, or range of hashes
+        beam.run(config, input_files(config))
+        return True
+    sizes = input_sizes(config)
+    work = begin(config, sizes)
+    try:
+        (ended,) = stage(work, "finish", finish_job, [do_steps(work, sizes)], "finishing")
+    except (OSError, UserError):
+        if not (config.shared and done.exists()):
+            raise
+        ended = {}  # by another, who has removed what is between the steps
+    shutil.rmtree(epath.Path(config.workdir) / "work", ignore_errors=config.shared)
+    return ended.get("by") == by()
 
-    read = stage(work, "read", read_job, [(some,) for some in together(paths)], "reading")
+
+def by() -> list[Any]:
+    """Who this process is, among all that share the work."""
+    return [socket.gethostname(), os.getpid()]
+
+
+def finish_job(work: Work, job: int, summary: dict[str, Any], first: dict[str, list[str]]) -> dict[str, Any]:
+    """Leave nothing in corpus/ that an earlier run with other options wrote, and write curate.json, which says that the corpus is there."""
+    corpus = epath.Path(work.config.workdir) / "corpus"
+    wanted = shards_of(summary["steps"][-1]["passed"], work.config.shard_bytes)
+    for folder in listed(corpus):
+        if folder.name not in wanted:
+            folder.rmtree()
+            continue
+        names = {parts.shard_name(shard) for shard in range(wanted[folder.name])}
+        for path in listed(folder):
+            if path.name not in names:
+                path.unlink()
+    finish(work.config, summary, first)
+    return {"by": by()}
+
+
+def do_steps(work: Work, sizes: Mapping[str, int]) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Every step, as far as it is not done, until the corpus is there.
+
+    Args:
+      sizes: bytes of each file of the input.
+
+    Returns:
+      What `summarize` gives, and language → the beginnings of its first documents.
+
+    Raises:
+      UserError: as `run`.
+    """
+    config = work.config
+    each = [()] * work.partitions  # part of the keys, or range of hashes
+    read = stage(work, "read", read_job, [(some,) for some in together(sizes)], "reading")
     copies = stage(work, "copies", copies_job, each, "copies")
     if config.duplicates.paragraphs:
         stage(work, "paragraphs", paragraphs_job, each, "paragraphs")
@@ -259,7 +331,7 @@ def run(config: Curate) -> dict[str, Any]:
 
     steps = {"read": read, "copies": copies, "paragraphs": scored, "filters": filtered, "near copies": near}
     summary = summarize(
-        len(paths),
+        len(sizes),
         [path for result in read for path in result["damaged"]],
         described(rules, sketches),
         {name: total(results) for name, results in steps.items()},
@@ -270,12 +342,8 @@ def run(config: Curate) -> dict[str, Any]:
         for language, shards in shards_of(summary["steps"][-1]["passed"], config.shard_bytes).items()
         for shard in range(shards)
     ]
-    if not listed(epath.Path(work.folder) / "write") and (workdir / "corpus").exists():
-        (workdir / "corpus").rmtree()  # of an earlier run, with other options, that was not finished
     written = stage(work, "write", write_job, jobs, "writing")
-    finish(config, summary, {job[0]: result["first"] for job, result in zip(jobs, written, strict=True)})
-    shutil.rmtree(work.folder)
-    return summary
+    return summary, {job[0]: result["first"] for job, result in zip(jobs, written, strict=True)}
 
 
 def require_packages(config: Curate) -> None:
@@ -324,16 +392,25 @@ def refuse_unread(path: str) -> None:
     hub.size(path)  # which downloads it
 
 
-def together(paths: Sequence[str]) -> list[list[str]]:
-    """Files as jobs have them: small ones together."""
+def input_sizes(config: Curate) -> dict[str, int]:
+    """The input's files, sorted, each with its bytes.
+
+    Raises:
+      UserError: as `input_files`.
+    """
+    return {path: length_of(path) for path in input_files(config)}
+
+
+def together(sizes: Mapping[str, int]) -> list[list[str]]:
+    """Files, of which the bytes are given, as jobs have them: small ones together."""
     groups: list[list[str]] = []
     size = JOB_BYTES
-    for path in paths:
+    for path, length in sizes.items():
         if size >= JOB_BYTES:
             groups.append([])
             size = 0
         groups[-1].append(path)
-        size += length_of(path)
+        size += length
     return groups
 
 
@@ -350,26 +427,36 @@ def partitions_of(size: int, memory: int, most: int) -> int:
     return min(most, 1 << (wanted - 1).bit_length())
 
 
-def begin(config: Curate, paths: Sequence[str]) -> Work:
-    """The work of a run: what is there if it is of the same options and files, else anew."""
-    folder = epath.Path(config.workdir) / "work"
+def work_of(config: Curate, sizes: Mapping[str, int]) -> Work:
+    """What the jobs of a run over these files are told."""
     workers = config.workers or os.cpu_count() or 1
     memory = int(config.memory * 2**30) // workers
-    sizes = {path: length_of(path) for path in paths}
     partitions = partitions_of(sum(sizes.values()), memory, MOST_PARTITIONS)
-    elsewhere = ("workers", "memory", "workdir", "runner", "beam_options")  # what the corpus does not depend on
-    options = {k: v for k, v in dataclasses.asdict(config).items() if k not in elsewhere}
-    told = json.loads(json.dumps({"options": options, "inputs": sizes}))
+    folder = epath.Path(config.workdir) / "work" / identity(config, sizes)
+    return Work(config, str(folder), partitions, workers, memory)
+
+
+def identity(config: Curate, sizes: Mapping[str, int]) -> str:
+    """What tells a run from one with other options or input files."""
+    options = {name: value for name, value in dataclasses.asdict(config).items() if name not in NO_MATTER}
+    return blake2b(json.dumps([options, sizes]).encode(), digest_size=8).hexdigest()
+
+
+def begin(config: Curate, sizes: Mapping[str, int]) -> Work:
+    """The work of a run: what is there if it is of the same options and files, else anew."""
+    work = work_of(config, sizes)
+    folder = epath.Path(work.folder)
+    others = [path for path in listed(folder.parent) if path.name != folder.name]
+    if others:
+        console.say(f"{folder.parent}: of other options or files; beginning anew")
+    for path in others:  # nobody works there: who would holds the lock of the workdir
+        shutil.rmtree(path, ignore_errors=True)
+    make_folder(folder)
     path = folder / "run.json"
-    there = read_json(path, dict[str, Any], f"delete {folder}") if path.exists() else {}
-    if there.get("told") != told:
-        if folder.exists():
-            console.say(f"{folder}: of other options or files; beginning anew")
-            folder.rmtree()
-        make_folder(folder)
-        there = {"told": told, "partitions": partitions}
-        write_json(path, there)
-    return Work(config, str(folder), there["partitions"], workers, memory)
+    if not path.exists():
+        create_whole(path, json.dumps({"partitions": work.partitions}))
+    there = read_json(path, dict[str, Any], f"delete {folder}")
+    return dataclasses.replace(work, partitions=there["partitions"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -390,22 +477,98 @@ def stage(
 ) -> Results:
     """Do a step's jobs, as far as they are not done; returns what each returned, in the order of the jobs."""
     make_folder(epath.Path(work.folder) / name)
-    results = {n: work.path(name, n, "json") for n in range(len(jobs))}
-    missing = [n for n, path in results.items() if not path.exists()]
-    asked = [(function, work, name, n, *jobs[n]) for n in missing]
-    if asked:
+    while free := await_free(work, name, len(jobs), title):
+        asked = [(function, work, name, n, *jobs[n]) for n in free]
         for _ in run_all(done_once, asked, work.workers, title, lambda job: f"{name} {job[3]}", "workers or memory"):
             pass
     return Results(work, name, len(jobs))
 
 
+def await_free(work: Work, name: str, jobs: int, title: str) -> list[int]:
+    """The jobs of a step that may be done here; none when all are done. Waits while others do what is missing."""
+
+    def missing() -> list[int]:
+        there = {path.name for path in listed(epath.Path(work.folder) / name)}
+        return [n for n in range(jobs) if work.path(name, n, "json").name not in there]
+
+    left = missing()
+    if not work.config.shared:
+        return left
+    claims = Claims()
+    free = [n for n in left if claims.is_free(work.path(name, n, "claim"))]
+    if left and not free:
+        with console.progress(f"{title}, by others", jobs, jobs - len(left), "jobs") as advance:
+            while left and not free:
+                time.sleep(POLL)
+                before, left = len(left), missing()
+                advance(before - len(left))
+                free = [n for n in left if claims.is_free(work.path(name, n, "claim"))]
+    random.shuffle(free)  # not all in one order, to claim what others have
+    return free
+
+
 def done_once(
     function: Callable[..., dict[str, Any]], work: Work, name: str, job: int, *arguments: Any
 ) -> dict[str, Any]:
-    """Do a job, and note that it is done."""
-    result = function(work, job, *arguments)
-    write_json(work.path(name, job, "json"), result)
+    """Do a job, unless another has claimed it, and note that it is done and what it took."""
+    path = work.path(name, job, "json")
+    with claimed(work.path(name, job, "claim")) if work.config.shared else contextlib.nullcontext(True) as is_free:
+        if not is_free or path.exists():
+            return {}
+        started = time.process_time()
+        if name == "read":
+            load(work.config)
+        began, before = time.process_time(), peak_memory()
+        result = function(work, job, *arguments)
+        took = Took(time.process_time() - began, os.getpid(), started, began - started, before, peak_memory())
+        write_json(path, result | {"took": dataclasses.asdict(took)})
     return {}
+
+
+def put_in_place(made: Path, path: Path) -> None:
+    """Give a folder its place, unless there is one: the same, of a process that was killed or that does the same."""
+    try:
+        os.rename(made, path)
+    except OSError:
+        if not path.is_dir():
+            raise
+
+
+@dataclasses.dataclass(frozen=True)
+class Took:
+    """What a job took.
+
+    Attributes:
+      seconds: of processor time.
+      process: pid of the process that did it.
+      started: seconds of processor time of that process before.
+      loading: seconds for what it loaded, once.
+      before, memory: bytes that it held at most, before the job and until its end.
+    """
+
+    seconds: float
+    process: int
+    started: float
+    loading: float
+    before: int
+    memory: int
+
+
+def load(config: Curate) -> None:
+    """Load what reading needs, once per process."""
+    made = document_of(Raw(b"<p>Some text.</p>", "html"), config, Counts())
+    chosen = config.identify.model
+    if isinstance(made, Document):
+        identify([made], identifier_of("" if chosen == "py3langid" else chosen))
+
+
+def peak_memory() -> int:
+    """Bytes that this process has held at most."""
+    if sys.platform == "linux":  # whose ru_maxrss a process takes over from the one that started it
+        with open("/proc/self/status") as file:
+            return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmHWM:"))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most << 10
 
 
 def total(results: Iterable[dict[str, Any]]) -> Counts:

@@ -133,6 +133,25 @@ def test_slurm_dry_run(launch: Launch) -> None:
     assert shlex.split(launch.stdout)[-4:] == [*RUN[1:], "--hosts.start", "cluster"]
 
 
+def test_slurm_curates_by_an_array_of_tasks(launch: Launch, tmp_path: Path) -> None:
+    options, script = submitted(launch, "--array=0-63", "--cpus-per-task=16", "curate", *RUN)
+    assert options[-2:] == ["--array=0-63", "--cpus-per-task=16"]
+    assert "--output=mlm_jax-%A_%a.log" in options and "--requeue" in options
+    assert "job 17; its logs, one per task: tail -F mlm_jax-17_*.log" in launch.stdout
+    assert "<-e>" in launch.log.read_text() and f"<{launch.checkout}[curate]>" in launch.log.read_text()
+    job = tmp_path / "spooled"
+    job.write_text(script)
+    launch.log.write_text("")
+    environment = launch.environment | {"SLURM_JOB_ID": "18", "SLURM_ARRAY_TASK_ID": "1", "SLURM_CPUS_PER_TASK": "16"}
+    done = subprocess.run(["bash", job], cwd=launch.checkout, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    srun, *runs = launch.log.read_text().splitlines()
+    assert srun.startswith("srun <--ntasks=1> <") and srun.endswith(" cpus 16")
+    config = launch.checkout / "configs/quickstart.py"
+    expected = f"mlm_jax <curate> <{config}> <--shared> <True> <--workers> <16> <--workdir> <a 'run'>"
+    assert set(runs) == {f"{expected} in {launch.checkout}"}  # and nothing is installed: it was, before
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "expected"),
     [
