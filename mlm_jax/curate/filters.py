@@ -11,13 +11,13 @@ from the scores of the whole corpus (`thresholds.py`). Of a text of over a milli
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from mlm_jax.curate.words import LONGEST, U64, Words, find_words, numbers, strings, word_hashes
+from mlm_jax.curate.words import LONGEST, U64, Words, find_words, mix, numbers, strings, word_hashes
 
 SHORT_LINE = 30  # characters
 
@@ -37,21 +37,84 @@ BULLETS = ("•", "-")
 ELLIPSES = ("...", "…")
 
 
+Repeats = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+class Views:
+    """Texts that are measured together: their words, one after the other, and what each repeats, all found at once. A text of the web is
+    short, and numpy takes longer to be called than for its words."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.texts = [text[:LONGEST] for text in texts]
+        self.words = find_words("\n".join(self.texts))
+        self.hashes = word_hashes(self.words)  # uint64 [words]
+        # The first character and the first word of each text, and what would be the next text's; int64 [texts + 1].
+        self.characters = np.cumsum([0, *(len(text) + 1 for text in self.texts)])
+        self.cuts = np.searchsorted(self.words.starts, self.characters)
+        sizes = np.diff(self.cuts)
+        self._ends = np.repeat(self.cuts[1:], sizes)  # of the text that a word is in; int64 [words]
+        # Equal n-grams of two texts have two sums.
+        salted = self.hashes + np.repeat(mix(np.arange(1, len(sizes) + 1, dtype=np.uint64)), sizes)
+        self._sums = [salted]
+        none = np.zeros(0, np.int64)
+        self._repeats: list[Repeats] = [(np.arange(len(self.words)), none, none, none)]
+
+    def __iter__(self) -> Iterator[View]:
+        return (View(text, self, number) for number, text in enumerate(self.texts))
+
+    def repeats(self, n: int) -> Repeats:
+        """The n-grams of words, n from 2, that occur more than once in their text: the places of all occurrences, in order; at each a number for the
+        n-gram and how often it occurs; int64 [occurrences] each; and where each text's begin, int64 [texts + 1].
+
+        What is repeated at n words is at n - 1, so each n looks only at what the one before left.
+        """
+        while len(self._repeats) < n:
+            m = len(self._repeats)
+            places, sums = self._repeats[-1][0], self._sums[-1]
+            within = places + m < self._ends[places]
+            places = places[within]
+            sums = sums[within] + self.hashes[places + m] * numbers(16)[m]
+            order = np.argsort(sums)
+            inorder = sums[order]
+            new = np.ones(len(places) + 1, bool)
+            np.not_equal(inorder[1:], inorder[:-1], out=new[1:-1])
+            gram = np.cumsum(new[:-1])  # from 1
+            count = np.diff(np.flatnonzero(new))[gram - 1]
+            grams, counts = np.empty_like(gram), np.empty_like(gram)
+            grams[order], counts[order] = gram, count
+            kept = np.flatnonzero(counts > 1)
+            self._sums.append(sums[kept])
+            places = places[kept]
+            self._repeats.append((places, grams[kept], counts[kept], np.searchsorted(places, self.cuts)))
+        return self._repeats[n - 1]
+
+
 class View:
     """A text and its parts, each found once when a rule first asks for it."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, views: Views | None = None, number: int = 0) -> None:
+        self._views, self._number = views or Views([text]), number
         self.text = text[:LONGEST]
-        self._repeats: list[tuple[np.ndarray, np.ndarray, U64]] = []
+
+    def _of_words(self, values: np.ndarray) -> np.ndarray:
+        """Of what is there for each word of all texts, this one's."""
+        return values[self._views.cuts[self._number] : self._views.cuts[self._number + 1]]
 
     @cached_property
     def words(self) -> Words:
-        return find_words(self.text)
+        found, (first, end) = self._views.words, self._views.characters[self._number : self._number + 2]
+        return Words(
+            found.codes[first : end - 1],
+            self._of_words(found.starts) - first,
+            self._of_words(found.ends) - first,
+            self._of_words(found.symbols),
+            self._of_words(found.letters),
+        )
 
     @cached_property
     def hashes(self) -> U64:
         """Of each word; uint64 [words]."""
-        return word_hashes(self.words)
+        return self._of_words(self._views.hashes)
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -63,33 +126,11 @@ class View:
         """The characters of the words before each word, and of all words."""
         return [0, *np.cumsum(self.lengths).tolist()]
 
-    def repeats(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """The n-grams of words, n from 2, that occur more than once: the places of all occurrences, in order, and at each a number for the
-        n-gram; int64 [occurrences].
-
-        What is repeated at n words is at n - 1, so each n looks only at what the one before left.
-        """
-        if not self._repeats:
-            self._repeats.append((np.arange(len(self.words)), self.words.starts, self.hashes))
-        while len(self._repeats) < n:
-            m = len(self._repeats)
-            places, _, sums = self._repeats[-1]
-            count = int(np.searchsorted(places, len(self.words) - m))
-            if count < 2:
-                none = np.zeros(0, np.int64)
-                self._repeats.append((none, none, np.zeros(0, np.uint64)))
-                continue
-            places = places[:count]
-            sums = sums[:count] + self.hashes[places + m] * numbers(16)[m]
-            order = np.argsort(sums)
-            inorder = sums[order]
-            new = np.ones(count + 1, bool)
-            np.not_equal(inorder[1:], inorder[:-1], out=new[1:-1])
-            grams = np.empty(count, np.int64)
-            grams[order] = np.where(new[:-1] & new[1:], 0, np.cumsum(new[:-1]))
-            kept = np.flatnonzero(grams)
-            self._repeats.append((places[kept], grams[kept], sums[kept]))
-        return self._repeats[n - 1][:2]
+    def repeats(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `Views.repeats`, of this text."""
+        places, grams, counts, cuts = self._views.repeats(n)
+        own = slice(cuts[self._number], cuts[self._number + 1])
+        return places[own] - self._views.cuts[self._number], grams[own], counts[own]
 
     @cached_property
     def repeated_lines(self) -> tuple[int, int]:
@@ -140,18 +181,17 @@ def top_n_gram(view: View, n: int) -> float:
     """The characters of the most frequent n-gram's occurrences, single spaces within, per character of the text. At equal counts: the first."""
     if len(view.words) < n:
         return 0.0
-    places, grams = view.repeats(n)
+    places, _, counts = view.repeats(n)
     at, count = 0, 1
     if len(places):
-        counts = np.bincount(grams)
-        count = int(counts.max())
-        at = int(places[np.argmax(counts[grams] == count)])
+        most = int(counts.argmax())
+        at, count = int(places[most]), int(counts[most])
     return _share((int(view.lengths[at : at + n].sum()) + n - 1) * count, len(view.text))
 
 
 def repeated_n_grams(view: View, n: int) -> float:
     """The characters of n-grams that occur earlier in the text, none counted twice, per character of the text."""
-    places, grams = view.repeats(n)
+    places, grams, _ = view.repeats(n)
     if not len(places):
         return 0.0
     ends = view.lengths_before

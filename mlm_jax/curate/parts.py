@@ -27,7 +27,7 @@ from mlm_jax.curate.archives import DAMAGED, TRUNCATED
 from mlm_jax.curate.config import Curate
 from mlm_jax.curate.counts import Counts
 from mlm_jax.curate.document import Document, Dropped
-from mlm_jax.curate.filters import Bounds
+from mlm_jax.curate.filters import Bounds, Views
 from mlm_jax.curate.groups import RECORD, fullness, order_of
 from mlm_jax.curate.keyed import document_key, first_of_copies, pack, unpack
 from mlm_jax.curate.near_duplicates import document_records, sizes_of
@@ -42,6 +42,7 @@ from mlm_jax.files import make_folder, writing
 PLACES = 44  # bits of the number of a line among those of its part; the bits above are the part's
 TOGETHER = 1 << 16  # records that are told apart at once, at least
 A_GROUP = 64  # records of a group among them, about
+MEASURED = 1 << 18  # characters of documents that are measured together, at least
 SAMPLES, EXCERPT = 3, 400  # documents per language, and characters of each, that the page shows
 
 
@@ -150,6 +151,18 @@ def measure(
       chosen: the lines of these documents that stay, sorted (dtype `WHERE`); None: all.
       models: language → model of its clean text, of those that have any.
     """
+    waiting: list[tuple[bytes, Document, int]] = []
+
+    def told() -> Iterator[bytes]:
+        views = Views(document.text for _, document, _ in waiting)
+        for (key, document, place), view in zip(waiting, views, strict=True):
+            made = measured(document, view, bounds, models)
+            counts.keep(made)
+            sketches.setdefault(made.language, Sketch()).add(view, counted(made, bounds), made.confidence)
+            yield pack(key, made, place)
+        waiting.clear()
+
+    size = 0
     for record in records:
         key, document, place = unpack(record)
         text, gone = keep_paragraphs(document.text, place, chosen) if chosen is not None else (document.text, 0)
@@ -157,10 +170,12 @@ def measure(
             counts.drop(Dropped("copied paragraphs", document.url, document.text, document.language))
             continue
         counts.note("paragraphs that were copies", gone)
-        left = measured(dataclasses.replace(document, text=text), bounds, models)
-        counts.keep(left)
-        sketches.setdefault(left.language, Sketch()).add(text, counted(left, bounds), left.confidence)
-        yield pack(key, left, place)
+        waiting.append((key, dataclasses.replace(document, text=text), place))
+        size += len(text)
+        if size >= MEASURED:
+            yield from told()
+            size = 0
+    yield from told()
 
 
 def keep(records: Iterable[bytes], rules: Rules, config: Curate, counts: Counts) -> Iterator[tuple[bytes, Records]]:

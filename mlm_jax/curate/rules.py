@@ -16,7 +16,7 @@ from mlm_jax.curate.c4 import apply_c4
 from mlm_jax.curate.config import Curate, Filters
 from mlm_jax.curate.contamination import Evaluation, contaminating, read_evaluation
 from mlm_jax.curate.document import Document, Dropped
-from mlm_jax.curate.filters import Bounds
+from mlm_jax.curate.filters import Bounds, View
 from mlm_jax.curate.perplexity import Model
 from mlm_jax.curate.thresholds import Sketch
 from mlm_jax.errors import UserError
@@ -45,9 +45,13 @@ def chosen_bounds(chosen: Filters) -> Bounds:
     return Bounds(rules, made.stop_words if chosen.quality else ())
 
 
-def measured(document: Document, bounds: Bounds, models: Mapping[str, Model]) -> Document:
-    """A document with its scores by each rule that is on, and its perplexity where there is a model of its language."""
-    scores = document.scores | filters.measure(document.text, tuple(bounds.rules))
+def measured(document: Document, view: View, bounds: Bounds, models: Mapping[str, Model]) -> Document:
+    """A document with its scores by each rule that is on, and its perplexity where there is a model of its language.
+
+    Args:
+      view: of its text.
+    """
+    scores = document.scores | filters.measure(view, tuple(bounds.rules))
     if document.language in models:
         scores[perplexity.SCORE] = round(perplexity.log_perplexity(document.text, models[document.language]), 4)
     return dataclasses.replace(document, scores=scores)

@@ -22,6 +22,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+import numpy as np
+
 from mlm_jax.curate.filters import LEAST_STOP_WORDS, RULES, Bounds, View
 from mlm_jax.curate.words import strings
 
@@ -43,6 +45,9 @@ Histogram = Counter[int]  # score in thousandths → documents
 
 def count_score(histogram: Histogram, score: float) -> None:
     """Scores are not negative."""
+    if not score:  # as most are
+        histogram[0] += 1
+        return
     key = round(min(score * STEP, MOST))
     histogram[round(key, 3 - len(str(key))) if key > STEP else key] += 1
 
@@ -65,6 +70,15 @@ def mean_and_deviation(histogram: Mapping[int, int]) -> tuple[float, float]:
     return total / count / STEP, math.sqrt(count * squares - total * total) / count / STEP
 
 
+def _count_words(view: View) -> dict[str, int]:
+    """The words with letters among the first of a document, and how often each occurs."""
+    found = view.words
+    chosen = np.flatnonzero(~found.symbols)[:SAMPLED]
+    chosen = chosen[found.letters[chosen]]
+    _, first, counts = np.unique(view.hashes[chosen], return_index=True, return_counts=True)
+    return dict(zip(strings(view.text, found.at(chosen[first])), counts.tolist(), strict=True))
+
+
 @dataclass
 class Sketch:
     """What is counted of one language's documents.
@@ -84,21 +98,19 @@ class Sketch:
     words: dict[int, Counter[str]] = field(default_factory=dict)
     level: int = 0
 
-    def add(self, text: str, scores: Mapping[str, float], confidence: float) -> None:
+    def add(self, text: str | View, scores: Mapping[str, float], confidence: float) -> None:
         """Count a document, of which `filters.measure` gave the scores."""
+        view = text if isinstance(text, View) else View(text)
         self.documents += 1
         for name, score in scores.items():
-            count_score(self.scores.setdefault(name, Counter()), score)
+            if name not in self.scores:
+                self.scores[name] = Counter()
+            count_score(self.scores[name], score)
         count_score(self.confidences, confidence)
-        digest = int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+        digest = int.from_bytes(blake2b(view.text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
         level = (digest & -digest).bit_length() - 1 if digest else 64
         if level >= self.level:
-            view = View(text[: 10 * SAMPLED])
-            lettered = view.words.without_symbols()
-            chosen = strings(view.text, lettered)[:SAMPLED]
-            self.words.setdefault(level, Counter()).update(
-                word for word, letters in zip(chosen, lettered.letters.tolist(), strict=False) if letters
-            )
+            self.words.setdefault(level, Counter()).update(_count_words(view))
             self._forget()
 
     def merge(self, other: Sketch) -> None:

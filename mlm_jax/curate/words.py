@@ -76,9 +76,12 @@ class Words:
     def __len__(self) -> int:
         return len(self.starts)
 
+    def at(self, places: NDArray[np.int64] | NDArray[np.bool_]) -> Words:
+        """Those at some places, or where `places` is true."""
+        return Words(self.codes, self.starts[places], self.ends[places], self.symbols[places], self.letters[places])
+
     def without_symbols(self) -> Words:
-        keep = ~self.symbols
-        return Words(self.codes, self.starts[keep], self.ends[keep], self.symbols[keep], self.letters[keep])
+        return self.at(~self.symbols)
 
 
 def code_points(text: str) -> NDArray[np.uint32]:

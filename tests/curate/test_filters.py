@@ -4,10 +4,14 @@
 import random
 import re
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlm_jax.curate import filters
-from mlm_jax.curate.filters import RULES, STOP_WORDS, Bounds, View, decide, judge, measure
+from mlm_jax.curate.filters import RULES, STOP_WORDS, Bounds, View, Views, decide, judge, measure
+from mlm_jax.curate.thresholds import Sketch
 from mlm_jax.curate.words import words
 
 WORDS = [
@@ -101,6 +105,38 @@ def test_two_stop_words_are_asked_for():
     assert judge("bread and butter", bounds) == STOP_WORDS
     assert judge("bread, and with butter", bounds) == ""
     assert judge("handwith", Bounds({})) == ""
+
+
+# Few letters, so that much is repeated; and what might join two texts: marks, apostrophes, vowels that stand before their consonant.
+TEXTS = st.lists(st.text("ab .\n\u0301'’เก\u17d2\U00011f00語\ud800", max_size=60), max_size=8)
+
+
+@settings(deadline=None)
+@given(TEXTS)
+def test_texts_that_are_measured_together_have_the_scores_of_each_alone(texts):
+    together = list(Views(texts))
+    assert [view.text for view in together] == texts
+    for text, view in zip(texts, together, strict=True):
+        alone = View(text)
+        assert measure(view) == measure(text)
+        for of in (view, alone):
+            assert [text[a:b] for a, b in zip(of.words.starts, of.words.ends, strict=True)] == words(text)
+        np.testing.assert_array_equal(view.words.codes, alone.words.codes)
+        sketches = [Sketch(), Sketch()]
+        for sketch, given_ in zip(sketches, (text, view), strict=True):
+            sketch.add(given_, {}, 0.5)
+        assert sketches[0].to_json() == sketches[1].to_json()
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from("abc"), max_size=40), st.integers(2, 10))
+def test_what_is_repeated_is_what_a_count_of_all_n_grams_says(chosen, n):
+    grams = [tuple(chosen[at : at + n]) for at in range(len(chosen) - n + 1)]
+    *_, view, _ = Views(["a b c a b c", " ".join(chosen), "a b c a b c"])
+    places, numbers, counts = view.repeats(n)
+    assert places.tolist() == [at for at, gram in enumerate(grams) if grams.count(gram) > 1]
+    assert counts.tolist() == [grams.count(grams[at]) for at in places]
+    assert len(set(numbers.tolist())) == len({grams[at] for at in places})
 
 
 def test_scores_given_are_not_measured_again(monkeypatch):

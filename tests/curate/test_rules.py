@@ -3,7 +3,7 @@
 
 from mlm_jax.curate.config import Curate, Filters, Identify
 from mlm_jax.curate.document import Document, Dropped
-from mlm_jax.curate.filters import Bounds, fineweb2
+from mlm_jax.curate.filters import Bounds, View, fineweb2
 from mlm_jax.curate.perplexity import SCORE
 from mlm_jax.curate.rules import UNSURE, Rules, make_rules, measured
 from mlm_jax.curate.thresholds import Sketch
@@ -19,7 +19,7 @@ def test_of_few_words_no_language_is_sure_and_that_is_not_why_they_go():
     rules = Rules({"de": 0.5}, {"de": BOUNDS}, c4=False, contamination=())
 
     def reason(text: str) -> str:
-        made = rules(measured(Document(text, language="de", confidence=0.4), BOUNDS, {}))
+        made = rules(measured(Document(text, language="de", confidence=0.4), View(text), BOUNDS, {}))
         assert isinstance(made, Dropped)
         return made.reason
 
