@@ -230,6 +230,7 @@ def scaled(
         "copies": (times, after_copies, whole.partitions),
         "paragraphs": (after_copies, after_paragraphs, whole.partitions),
         "measured": (after_copies, after_paragraphs, whole.partitions),
+        "sums": (1.0, 1.0, run.SUMS),
         "filtered": (after_paragraphs, after_paragraphs, whole.partitions),
         "links": (after_paragraphs, after_paragraphs, whole.partitions),
         "clusters": (after_paragraphs, after_paragraphs, 1),
@@ -384,8 +385,8 @@ def results_of(size: float, times: float, languages: int) -> float:
 
 
 def disk_of(work: Work, name: str) -> tuple[int, int]:
-    """Bytes of a step's data, and of its results."""
-    results = sum(path.stat().length for path in work.paths(name, "json"))
+    """Bytes of a step's data, and of its results and of the words that it counted."""
+    results = sum(path.stat().length for what in ("json", "sketches") for path in work.paths(name, what))
     return tree_size(Path(work.folder) / name) - results, results
 
 

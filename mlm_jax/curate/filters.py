@@ -127,7 +127,7 @@ class View:
         return [0, *np.cumsum(self.lengths).tolist()]
 
     def repeats(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """As `Views.repeats`, of this text."""
+        """As `Views.repeats`, of this text; int64 [occurrences] each."""
         places, grams, counts, cuts = self._views.repeats(n)
         own = slice(cuts[self._number], cuts[self._number + 1])
         return places[own] - self._views.cuts[self._number], grams[own], counts[own]

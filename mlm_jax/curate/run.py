@@ -21,6 +21,7 @@ import shutil
 import socket
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -61,6 +62,7 @@ GROWTH = 4  # bytes of text, at most, for a byte of packed input
 MOST_PARTITIONS = 4_096
 # Options by which the corpus does not change.
 NO_MATTER = ("workdir", "runner", "beam_options", "workers", "memory", "price", "shared")
+SUMS = 16  # jobs that languages are spread over, for what is summed of each
 POLL = 1.0  # seconds between looks at what others do
 JOB_BYTES = 4_000_000  # of input files, of which a job reads several if they are small
 
@@ -179,12 +181,23 @@ def measured_job(work: Work, job: int, languages: Sequence[str]) -> dict[str, An
     sketches: dict[str, Sketch] = {}
     if work.config.duplicates.paragraphs:
         chosen = parts.merged(parts.gathered(work.said("paragraphs", "lines", job), WHERE), WHERE)
-    with work.writing("measured", job, "documents") as keep:
+    with (
+        work.writing("measured", job, "documents") as keep,
+        work.writing("measured", job, "sketches", SUMS) as add,
+    ):
         documents = work.documents("copies", job)
         bounds = chosen_bounds(work.config.filters)
         for record in parts.measure(documents, chosen, bounds, models, counts, sketches):
             keep(0, record)
-    return {"counts": counts.to_json(), "sketches": {language: made.to_json() for language, made in sketches.items()}}
+        for language, made in sketches.items():
+            add(zlib.crc32(language.encode()) % SUMS, json.dumps({language: made.to_json()}).encode())
+    return {"counts": counts.to_json()}
+
+
+def sums_job(work: Work, job: int) -> dict[str, Any]:
+    """Some languages: what thresholds are derived from, of all parts."""
+    sketches = added(json.loads(record) for record in work.said("measured", "sketches", job))
+    return {"sketches": {language: made.to_json() for language, made in sketches.items()}}
 
 
 def filtered_job(work: Work, job: int, rules: Rules) -> dict[str, Any]:
@@ -320,7 +333,8 @@ def do_steps(work: Work, sizes: Mapping[str, int]) -> tuple[dict[str, Any], dict
     clean = perplexity.files_of(config.filters.perplexity, total(copies).passed) if config.filters.perplexity else {}
     stage(work, "perplexity", perplexity_job, [(files,) for files in clean.values()], "models of clean text")
     scored = stage(work, "measured", measured_job, [(list(clean),)] * work.partitions, "measuring")
-    sketches = added(result["sketches"] for result in scored)
+    sums = stage(work, "sums", sums_job, [()] * SUMS, "thresholds")
+    sketches = added(result["sketches"] for result in sums)
     rules = make_rules(config, sketches)
     filtered = stage(work, "filtered", filtered_job, [(rules,)] * work.partitions, "filtering")
     if config.duplicates.near:
