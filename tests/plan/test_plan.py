@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -389,6 +390,29 @@ def test_a_step_for_eight_gpus(attention, products):
     assert {len(c.group) for c in does.collectives} == {8}
     assert 2 * step.parameters <= summed <= 4.01 * step.parameters
     assert step.memory.optimizer == pytest.approx(2 * step.memory.parameters, abs=100)
+
+
+@pytest.mark.slow
+@needs_gpu_compiler
+@pytest.mark.parametrize(
+    ("attention", "dropout", "gib", "least_mfu"),
+    [("xla", 0.1, 9.0, 0.20), ("flash", 0.1, 8.0, 0.33), ("cudnn", 0.0, 8.0, 0.33)],
+)
+def test_xlmr_base_on_eight_gpus_with_each_kernel(attention, dropout, gib, least_mfu):
+    where = topology.parse("h100:8")
+    topology.require_compiler(where)
+    config = with_sections(
+        cfg.load_config(str(Path(__file__).parents[2] / "configs/xlmr_base.py")),
+        model={"attention": attention, "attention_dropout": dropout},
+        train={"batch_size": 8 * 32, "accumulate": 1},
+        mesh={"data": -1, "fsdp": 1, "tensor": 1},
+    )
+    found = plan_step(config, where, -1.0)
+    assert found.fits and found.memory.total < gib * GIB
+    # What is computed again is the head, and by the kernels the scores.
+    assert 1.05 < found.executed_flops * where.chips / found.model_flops < 1.15
+    assert found.mfu > least_mfu
+    assert {kind for kind, _ in found.collectives} == {"all-reduce"}
 
 
 @pytest.mark.slow
