@@ -29,6 +29,7 @@ from mlm_jax.lines import read_lines
 
 LINES = 40  # per document
 TURNS = 3
+TOGETHER = 100  # documents that are measured together, about as many as `curate` takes
 
 
 def read_documents(paths: list[str]) -> list[str]:
@@ -42,7 +43,8 @@ def read_documents(paths: list[str]) -> list[str]:
 
 def filter_ours(texts: list[str]) -> int:
     bounds = filters.published()
-    return sum(filters.judge(text, bounds, filters.measure(text)) == "" for text in texts)
+    views = (view for at in range(0, len(texts), TOGETHER) for view in filters.Views(texts[at : at + TOGETHER]))
+    return sum(filters.judge(view.text, bounds, filters.measure(view)) == "" for view in views)
 
 
 def spaces() -> Any:
