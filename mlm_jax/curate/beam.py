@@ -26,7 +26,7 @@ from etils import epath
 from mlm_jax import console
 from mlm_jax.curate import parts, perplexity, spill
 from mlm_jax.curate.config import Curate
-from mlm_jax.curate.counts import Counts, total
+from mlm_jax.curate.counts import Counts, sum_of
 from mlm_jax.curate.groups import RECORD
 from mlm_jax.curate.near_duplicates import LINK, SIZE, find_clusters, find_links
 from mlm_jax.curate.paragraphs import WHERE, choose_paragraphs
@@ -141,7 +141,7 @@ def build(pipeline: beam.Pipeline, config: Curate, paths: Sequence[str], partiti
     )
     steps = {"read": read, "copies": copies, "paragraphs": measured, "filters": kept, "near copies": near}
     counted = [step.counts | f"{name}: counts" >> beam.Map(_named, name) for name, step in steps.items()]
-    counts = AsDict(counted | "all counts" >> beam.Flatten() | "counts" >> beam.CombinePerKey(total))
+    counts = AsDict(counted | "all counts" >> beam.Flatten() | "counts" >> beam.CombinePerKey(sum_of))
     written = (
         near.documents
         | "shards" >> beam.FlatMap(to_shards, config, counts)
@@ -170,7 +170,7 @@ def _once(pipeline: beam.Pipeline, name: str, function: Any, *arguments: Any) ->
 
 def _trained(pipeline: beam.Pipeline, config: Curate, copies: Any) -> AsList:
     """The languages of which there are models of clean text, once they are there."""
-    counts = AsSingleton(copies.counts | "documents of languages" >> beam.CombineGlobally(total))
+    counts = AsSingleton(copies.counts | "documents of languages" >> beam.CombineGlobally(sum_of))
     made = (
         pipeline
         | "clean text once" >> beam.Create([config])

@@ -82,7 +82,7 @@ def in_bucket(language: str, bucket: str) -> str:
     return f"{language}, {bucket}"
 
 
-def total(found: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def sum_of(found: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The sum of counts, each as JSON."""
     counts = Counts()
     for one in found:

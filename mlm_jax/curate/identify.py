@@ -43,7 +43,6 @@ NO_LANGUAGE = "no_language"  # by the identifier
 UNWANTED = "unwanted_language"
 SCRIPT = "script"  # not one that its language is written in
 MIXED_PAGE = "mixed"
-IDENTIFYING = (NO_LANGUAGE, UNWANTED, SCRIPT, MIXED_PAGE)
 
 # Codes that identifiers give a language's main variety, or once gave it → the code of corpora.
 USUAL = {

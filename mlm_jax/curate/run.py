@@ -35,7 +35,7 @@ from mlm_jax.config import is_named
 from mlm_jax.curate import parts, perplexity, spill
 from mlm_jax.curate.archives import Raw
 from mlm_jax.curate.config import Curate
-from mlm_jax.curate.counts import Counts
+from mlm_jax.curate.counts import Counts, sum_of
 from mlm_jax.curate.document import Document
 from mlm_jax.curate.groups import RECORD
 from mlm_jax.curate.identify import identifier_of, identify
@@ -340,15 +340,22 @@ def do_steps(work: Work, sizes: Mapping[str, int]) -> tuple[dict[str, Any], dict
     if config.duplicates.near:
         stage(work, "links", links_job, each, "near copies")
         stage(work, "clusters", clusters_job, [()], "clusters")
-    languages = sorted(total(filtered).passed)
+    kept = total(filtered)
+    languages = sorted(kept.passed)
     near = stage(work, "near", near_job, [(languages,)] * work.partitions, "copies left out")
 
-    steps = {"read": read, "copies": copies, "paragraphs": scored, "filters": filtered, "near copies": near}
+    counts = {
+        "read": total(read),
+        "copies": total(copies),
+        "paragraphs": total(scored),
+        "filters": kept,
+        "near copies": total(near),
+    }
     summary = summarize(
         len(sizes),
         [path for result in read for path in result["damaged"]],
         described(rules, sketches),
-        {name: total(results) for name, results in steps.items()},
+        counts,
     )
     check_left(config, summary)
     jobs = [
@@ -587,7 +594,4 @@ def peak_memory() -> int:
 
 def total(results: Iterable[dict[str, Any]]) -> Counts:
     """What all jobs of a step counted."""
-    counts = Counts()
-    for result in results:
-        counts.add(Counts(**result["counts"]))
-    return counts
+    return Counts(**sum_of(result["counts"] for result in results))

@@ -17,7 +17,7 @@ from mlm_jax.curate.document import Document
 from mlm_jax.curate.keyed import document_key, pack
 from mlm_jax.curate.shuffle import frame
 from mlm_jax.errors import UserError
-from tests.curate.test_run import content, curate, documents, sentence, texts, write_config, write_lines
+from tests.curate.test_run import content, curate, documents, sentence, texts, write_apart, write_config, write_lines
 from tests.train.test_bucket import bucket, run
 
 __all__ = ["bucket"]  # a fixture
@@ -27,9 +27,7 @@ WORKERS = "--runner=FnApiRunner --direct_running_mode=multi_processing --direct_
 @pytest.fixture
 def config(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = documents(200)
-    for number in range(4):
-        write_lines(tmp_path / "crawl" / f"{number}.jsonl.gz", found[number::4])
+    write_apart(tmp_path / "crawl", documents(200), 4)
     whole = (tmp_path / "crawl" / "0.jsonl.gz").read_bytes()
     (tmp_path / "crawl" / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
     return write_config(tmp_path, workdir="run", inputs=("crawl/*.jsonl.gz",), shard_bytes=20_000, dropped=2)

@@ -72,6 +72,12 @@ def write_lines(path, found, packed=True):
     path.write_bytes(gzip.compress(content) if packed else content)
 
 
+def write_apart(folder, found, files):
+    """Documents in several packed files."""
+    for number in range(files):
+        write_lines(folder / f"{number}.jsonl.gz", found[number::files])
+
+
 def write_config(folder, **options):
     said = ", ".join(f"{name}={value!r}" for name, value in options.items())
     path = folder / "curate.py"

@@ -22,7 +22,7 @@ from mlm_jax import cli, lock
 from mlm_jax.curate import run
 from mlm_jax.files import make_folder
 from mlm_jax.options import parse
-from tests.curate.test_run import content, curate, documents, write_config, write_lines
+from tests.curate.test_run import content, curate, documents, write_apart, write_config
 
 # Many small jobs of a small input.
 PROGRAM = """
@@ -37,9 +37,7 @@ sys.exit(main())
 @pytest.fixture
 def config(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = documents(300)
-    for number in range(12):
-        write_lines(tmp_path / "in" / f"{number:02}.jsonl.gz", found[number::12])
+    write_apart(tmp_path / "in", documents(300), 12)
     return write_config(tmp_path, workdir="one", inputs=("in/*.gz",), shard_bytes=40_000)
 
 
