@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from mlm_jax import config as cfg
 from mlm_jax import mesh as meshes
 from mlm_jax.errors import UserError
 from mlm_jax.model.encoder import Encoder, boxed_shapes, make_encoder
-from mlm_jax.model.task_head import TRANSFORMS, TaskHead
+from mlm_jax.model.task_head import TRANSFORMS, Pooling, TaskHead
 from mlm_jax.vocabulary import Vocabulary
 
 Params = dict[str, Any]  # nested dicts of float32 arrays, without flax's boxes
@@ -40,6 +40,25 @@ class FinetunedHead:
 
 
 @dataclass(frozen=True)
+class SentenceVectors:
+    """How an encoder makes a vector of a text.
+
+    Attributes:
+      pooling: of the tokens, specials included: their mean, the first, or the greatest value of each unit.
+      layer: whose output is pooled, counted from 1; 0: the last.
+      normalise: to length 1.
+      prompts: name → what is put before a text ("query" → "query: "), as it was in training.
+      dimensions: the first so many are kept, before vectors are normalised (Kusupati et al. 2022); 0: all.
+    """
+
+    pooling: Pooling = "mean"
+    layer: int = 0
+    normalise: bool = True
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    dimensions: int = 0
+
+
+@dataclass(frozen=True)
 class Pretrained:
     """An encoder with its weights.
 
@@ -54,6 +73,7 @@ class Pretrained:
       head: of a fine-tuned encoder.
       trained: the longest text that it was trained on, in tokens; 0: unknown, then as long as its positions.
       dtype: that it computes in, as `make_encoder` has it.
+      vectors: that it was trained to make of texts; None: none are known.
     """
 
     model: cfg.Model
@@ -65,6 +85,7 @@ class Pretrained:
     head: FinetunedHead | None = None
     trained: int = 0
     dtype: str = "auto"
+    vectors: SentenceVectors | None = None
 
     def encoder(self, dtype: str = "", layers: int | None = None) -> Encoder:
         """The module whose parameters `params` are, to be run and not trained; arguments as in `make_encoder`, by default its own dtype."""

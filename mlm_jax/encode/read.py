@@ -18,7 +18,7 @@ from mlm_jax.phases import part_at, parts_of
 from mlm_jax.pretrained import FinetunedHead, Pretrained, abstract_params
 from mlm_jax.stored import read_json
 from mlm_jax.train.checkpoints import Checkpoints
-from mlm_jax.train.initial import has_initial, read_initial, read_trained
+from mlm_jax.train.initial import has_initial, read_initial, read_trained, read_vectors
 from mlm_jax.train.pretraining import run_checkpoints
 
 
@@ -67,9 +67,10 @@ def _read_checkpoint(folder: epath.Path, which: str, mesh: jax.sharding.Mesh | N
         params = checkpoints.restore_params(abstract_params(shapes, model, mesh), step)
     finally:
         checkpoints.close()
-    before = read_trained(folder) if has_initial(folder) else 0
+    before, vectors = (read_trained(folder), read_vectors(folder)) if has_initial(folder) else (0, None)
     trained = max(before, *(p.config.data.sequence_length for p in parts_of(config) if p.start < step), 0)
-    return Pretrained(model, params, words, prepared.languages, f"{folder} at step {step:,}", step, trained=trained)
+    source = f"{folder} at step {step:,}"
+    return Pretrained(model, params, words, prepared.languages, source, step, trained=trained, vectors=vectors)
 
 
 class Described(TypedDict):

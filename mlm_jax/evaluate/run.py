@@ -17,7 +17,7 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import console, manifest
 from mlm_jax.encode.read import read_pretrained
-from mlm_jax.encode.sentences import Embed, Pooling, make_embedder
+from mlm_jax.encode.sentences import Embed, make_embedder
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate import retrieval
 from mlm_jax.evaluate.config import Evaluate, LanguageModel, Mining, Pairs, Retrieval, experiment
@@ -33,7 +33,9 @@ from mlm_jax.lines import read_lines
 from mlm_jax.lock import locked
 from mlm_jax.mesh import make_mesh
 from mlm_jax.metrics.labels import spearman
+from mlm_jax.model.task_head import Pooling
 from mlm_jax.overlap import Hashed, find_overlap, report_overlap, text_hash
+from mlm_jax.pretrained import SentenceVectors
 from mlm_jax.results import (
     BENCHMARK,
     BenchmarkRow,
@@ -85,7 +87,8 @@ def own_benchmarks(config: Evaluate, workdir: epath.Path) -> list[BenchmarkRow]:
 
     @functools.cache
     def embedder(layer: int, pooling: Pooling) -> Embed:
-        return remembering(make_embedder(pretrained(), tokenizer, mesh, layer, pooling, config.max_length))
+        vectors = SentenceVectors(pooling, layer, normalise=False)
+        return remembering(make_embedder(pretrained(), tokenizer, mesh, vectors, config.max_length))
 
     @functools.cache
     def measure() -> Measure:
@@ -103,12 +106,12 @@ def own_benchmarks(config: Evaluate, workdir: epath.Path) -> list[BenchmarkRow]:
 
 def remembering(embed: Embed) -> Embed:
     """The same, embedding once what several benchmarks or pairs of languages share."""
-    known: dict[tuple[str, tuple[str, ...]], np.ndarray] = {}
+    known: dict[tuple[str, str, tuple[str, ...]], np.ndarray] = {}
 
-    def embed_new(sentences: Sequence[str], language: str) -> np.ndarray:
-        key = (language, tuple(sentences))
+    def embed_new(sentences: Sequence[str], language: str, prompt: str = "") -> np.ndarray:
+        key = (language, prompt, tuple(sentences))
         if key not in known:
-            known[key] = embed(sentences, language)
+            known[key] = embed(sentences, language, prompt)
         return known[key]
 
     return embed_new

@@ -17,6 +17,7 @@ from mlm_jax.model.products import product
 
 Transform = Literal["none", "tanh", "norm"]
 TRANSFORMS: tuple[Transform, ...] = ("none", "tanh", "norm")
+Pooling = Literal["mean", "first", "max"]
 
 
 def transform_of(model: cfg.Model, whole_texts: bool) -> Transform:
@@ -73,20 +74,27 @@ class TaskHead(nn.Module):
         return product("bsw,wc->bsc", x, kernel, dtype, jnp.dtype(jnp.float32)) + bias[None, None]
 
 
-def pool(hidden: jax.Array, starts: jax.Array, segment_ids: jax.Array, how: Literal["first", "mean"]) -> jax.Array:
+def pool(hidden: jax.Array, starts: jax.Array, segment_ids: jax.Array, how: Pooling) -> jax.Array:
     """A vector for each segment of each row.
 
     Args:
       hidden: float [batch, length, width].
       starts: places of the segments' first tokens, int32 [batch, slots].
       segment_ids: int32 [batch, length]; slot i holds segment i + 1.
+      how: the first token, the mean of all, or each unit's greatest value.
 
     Returns:
-      [batch, slots, width], of the type of `hidden`: the first token, or the mean of all.
+      [batch, slots, width], of the type of `hidden`; of a slot without a segment finite numbers that mean nothing.
     """
     if how == "first":
         return jnp.take_along_axis(hidden, starts[:, :, None], axis=1)
     slots = jnp.arange(1, starts.shape[1] + 1)
-    member = (segment_ids[:, None, :] == slots[None, :, None]).astype(hidden.dtype)  # [batch, slots, length]
-    total = jnp.einsum("bsl,blw->bsw", member, hidden)  # [batch, slots, width]
-    return total / jnp.maximum(member.sum(axis=-1, keepdims=True), 1)
+    member = segment_ids[:, None, :] == slots[None, :, None]  # [batch, slots, length]
+    if how == "max":
+        lowest = jnp.finfo(hidden.dtype).min
+        # A slot at a time, as [batch, slots, length, width] would not fit.
+        of_slots = [jnp.where(member[:, i, :, None], hidden, lowest).max(axis=1) for i in range(starts.shape[1])]
+        return jnp.stack(of_slots, axis=1)
+    weights = member.astype(hidden.dtype)
+    total = jnp.einsum("bsl,blw->bsw", weights, hidden)  # [batch, slots, width]
+    return total / jnp.maximum(weights.sum(axis=-1, keepdims=True), 1)

@@ -18,10 +18,11 @@ from mlm_jax import console
 from mlm_jax.coverage import warn_unknown
 from mlm_jax.encode.given import as_texts
 from mlm_jax.encode.run import Function, frame, items_of, make_run, refuse_longer
-from mlm_jax.encode.sentences import Pooling, pooled
+from mlm_jax.encode.sentences import pooled
 from mlm_jax.encode.words import encode_words
 from mlm_jax.files import aside, make_folder
 from mlm_jax.model.batch import PackedBatch
+from mlm_jax.model.task_head import Pooling
 from mlm_jax.pretrained import Params, Pretrained, place
 from mlm_jax.stored import reading_arrays
 from mlm_jax.tokenizers import Tokenizer

@@ -19,7 +19,15 @@ from mlm_jax.config import Config, Model
 from mlm_jax.errors import UserError
 from mlm_jax.files import link, make_folder, sync, write_whole
 from mlm_jax.model.families import family_of
-from mlm_jax.pretrained import Params, Pretrained, head_shardings, host_parts, parameter_shardings, put
+from mlm_jax.pretrained import (
+    Params,
+    Pretrained,
+    SentenceVectors,
+    head_shardings,
+    host_parts,
+    parameter_shardings,
+    put,
+)
 from mlm_jax.stored import read_json
 from mlm_jax.tensor_files import read_tensors, write_tensors
 from mlm_jax.train.state import State
@@ -47,6 +55,7 @@ class Description(TypedDict):
     model: Model
     languages: list[str]
     trained: NotRequired[int]
+    vectors: NotRequired[SentenceVectors | None]
 
 
 def _read_description(workdir: epath.PathLike) -> Description:
@@ -74,6 +83,7 @@ def write_initial(workdir: epath.PathLike, pretrained: Pretrained) -> None:
         "model": dataclasses.asdict(pretrained.model),
         "languages": list(pretrained.languages),
         "trained": pretrained.trained,
+        **({} if pretrained.vectors is None else {"vectors": dataclasses.asdict(pretrained.vectors)}),
     }
     # Last: a workdir with it has the whole encoder.
     write_whole(folder / "initial.json", json.dumps(described, indent=1, ensure_ascii=False) + "\n")
@@ -101,6 +111,11 @@ def read_trained(workdir: epath.PathLike) -> int:
     """The longest text that the encoder a workdir starts from was trained on, in tokens; 0 where that is unknown."""
     described = _read_description(workdir)
     return described.get("trained", 0) or described["model"].positions
+
+
+def read_vectors(workdir: epath.PathLike) -> SentenceVectors | None:
+    """How the encoder that a workdir starts from makes vectors of texts; None where none are known."""
+    return _read_description(workdir).get("vectors")
 
 
 def new_parameters(workdir: epath.PathLike, params: Params) -> list[str]:
@@ -144,7 +159,8 @@ def read_initial(
     params = traverse_util.unflatten_dict(flat, sep="/")
     words = vocabulary.read_vocabulary(folder / "vocabulary") if words is None else words
     languages, trained = tuple(described["languages"]), described.get("trained", 0)
-    return Pretrained(model, params, words, languages, described["source"], trained=trained)
+    vectors = described.get("vectors")
+    return Pretrained(model, params, words, languages, described["source"], trained=trained, vectors=vectors)
 
 
 def adopt(config: Config) -> Config:

@@ -21,7 +21,7 @@ from mlm_jax.finetune.predict import Predictor
 from mlm_jax.mesh import make_mesh
 from mlm_jax.model.encoder import apply_encoder
 from mlm_jax.neutrality.vectors import make_vectors
-from mlm_jax.pretrained import place
+from mlm_jax.pretrained import SentenceVectors, place
 from mlm_jax.train.initial import read_initial
 from tests.encode.meshes import MESHES, one_device
 from tests.finetune.toys import MODEL, make_finetuned, make_start
@@ -45,8 +45,8 @@ def computed(workdir, mesh, folder):
     vectors = make_vectors(pretrained, tokenizer, mesh, 24, folder)
     measured = make_measure(pretrained, tokenizer, mesh, 24)(Text("en", str(workdir / "text.txt")), 100)[0]
     return {
-        "last": make_embedder(pretrained, tokenizer, mesh, 0, "mean", 24)(TEXTS, "en"),
-        "first": make_embedder(pretrained, tokenizer, mesh, 1, "first", 24)(TEXTS, "en"),
+        "last": make_embedder(pretrained, tokenizer, mesh, SentenceVectors("mean", 0, False), 24)(TEXTS, "en"),
+        "first": make_embedder(pretrained, tokenizer, mesh, SentenceVectors("first", 1, False), 24)(TEXTS, "en"),
         "layers": np.asarray(vectors.sentences(TEXTS, "en")),
         "words": np.concatenate(vectors.words([text.split() for text in TEXTS], "en"), axis=1),
         "language model": np.array([measured[name] for name in ("loss", "accuracy", "targets")]),
@@ -126,9 +126,11 @@ def test_a_language_that_an_encoder_does_not_know_is_refused(tmp_path):
     model = dataclasses.replace(MODEL, language_embedding=True)
     mesh = one_device()
     pretrained = read_pretrained(make_start(tmp_path / "run", model), mesh=mesh)
-    embed = make_embedder(pretrained, tokenizers.load_tokenizer(tmp_path / "run/vocabulary"), mesh, 0, "mean", 24)
+    embed = make_embedder(
+        pretrained, tokenizers.load_tokenizer(tmp_path / "run/vocabulary"), mesh, SentenceVectors("mean", 0, False), 24
+    )
     assert embed(["so"], "de").shape == (1, 32)
     with pytest.raises(UserError, match="no language embedding for fr; it has de, en"):
         embed(["so"], "fr")
     with pytest.raises(UserError, match="max_length: 65 is beyond the encoder's 64 positions"):
-        make_embedder(pretrained, None, mesh, 0, "mean", 65)
+        make_embedder(pretrained, None, mesh, SentenceVectors("mean", 0, False), 65)

@@ -12,12 +12,15 @@ from mlm_jax import config as cfg
 from mlm_jax.encode import rows
 from mlm_jax.encode.read import read_pretrained
 from mlm_jax.encode.run import frame
-from mlm_jax.encode.sentences import make_embedder
+from mlm_jax.encode.sentences import make_embedder, prompt_of
 from mlm_jax.errors import UserError
 from mlm_jax.mesh import make_mesh
 from mlm_jax.model.encoder import apply_encoder
+from mlm_jax.model.task_head import pool
 from mlm_jax.neutrality.vectors import make_vectors
+from mlm_jax.pretrained import SentenceVectors
 from mlm_jax.tokenizers import load_tokenizer
+from mlm_jax.train.initial import read_initial, write_initial
 from tests.finetune.toys import MODEL, make_start
 
 
@@ -50,13 +53,13 @@ def test_padding_is_little_where_there_are_many_sentences():
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
-@pytest.mark.parametrize("pooling", ["first", "mean"])
+@pytest.mark.parametrize("pooling", ["first", "mean", "max"])
 def test_vectors_are_those_of_each_sentence_alone(tmp_path, norm, pooling):
     model = dataclasses.replace(MODEL, norm=norm, embedding_norm=norm == "post")
     trained = read_pretrained(make_start(tmp_path / "run", model))
     tokenizer = load_tokenizer(tmp_path / "run/vocabulary")
     text = ["the film was great", "so", "Anna 1 2 3 4 5 6 7 8 9", "the film was great and so sad 1 2 3 4"]
-    found = make_embedder(trained, tokenizer, make_mesh(cfg.Mesh()), 0, pooling, 24)(text, "en")
+    found = make_embedder(trained, tokenizer, make_mesh(cfg.Mesh()), SentenceVectors(pooling, 0, False), 24)(text, "en")
     encoder = trained.encoder("float32")
     for sentence, vector in zip(text, found, strict=True):
         ids = frame(tokenizer.encode([sentence])[0], trained.vocabulary, 24)[None]
@@ -64,7 +67,8 @@ def test_vectors_are_those_of_each_sentence_alone(tmp_path, norm, pooling):
         ones, zeros = np.ones_like(ids), np.zeros_like(ids)
         batch = dict(zip(names, (ones, np.arange(ids.size, dtype=np.int32)[None], zeros, zeros), strict=True))
         hidden = np.asarray(apply_encoder(encoder, trained.params, batch | {"tokens": ids}))[0]
-        np.testing.assert_allclose(vector, hidden[0] if pooling == "first" else hidden.mean(axis=0), atol=1e-5)
+        wanted = {"first": hidden[0], "mean": hidden.mean(axis=0), "max": hidden.max(axis=0)}[pooling]
+        np.testing.assert_allclose(vector, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +91,7 @@ def test_vectors_are_those_of_each_sentence_alone(tmp_path, norm, pooling):
 def test_what_is_no_list_of_sentences_is_refused(tmp_path, sentences, message):
     trained, tokenizer = read_pretrained(make_start(tmp_path / "run")), load_tokenizer(tmp_path / "run/vocabulary")
     embeds = [
-        make_embedder(trained, tokenizer, make_mesh(cfg.Mesh()), 0, "mean", 24),
+        make_embedder(trained, tokenizer, make_mesh(cfg.Mesh()), SentenceVectors("mean", 0, False), 24),
         make_vectors(trained, tokenizer, make_mesh(cfg.Mesh()), 24, tmp_path).sentences,
     ]
     for embed in embeds:
@@ -96,3 +100,42 @@ def test_what_is_no_list_of_sentences_is_refused(tmp_path, sentences, message):
     one, same = (embeds[0](given, "en") for given in (("so", "the"), np.array(["so", "the"])))
     np.testing.assert_array_equal(one, same)
     assert embeds[0]([], "en").shape == (0, 32)
+
+
+def test_vectors_are_cut_then_normalised_and_a_prompt_stands_before_the_text(tmp_path):
+    trained, tokenizer = read_pretrained(make_start(tmp_path / "run")), load_tokenizer(tmp_path / "run/vocabulary")
+
+    def embedder(**how):
+        return make_embedder(trained, tokenizer, make_mesh(cfg.Mesh()), SentenceVectors(**how), 24)
+
+    plain = embedder(normalise=False)(["so sad", "the film"], "en")[:, :5]
+    found = embedder(dimensions=5)(["so sad", "the film"], "en")
+    np.testing.assert_allclose(found, plain / np.linalg.norm(plain, axis=1, keepdims=True), atol=1e-6)
+    np.testing.assert_array_equal(embedder()(["film"], "en", "the "), embedder()(["the film"], "en"))
+    with pytest.raises(UserError, match="dimensions: 33, the encoder's vectors have 32"):
+        embedder(dimensions=33)
+
+
+def test_pooling_takes_each_segment_of_a_row_by_itself():
+    hidden = np.random.default_rng(0).normal(size=(1, 6, 4)).astype(np.float32)
+    starts, segments = np.array([[0, 2, 0]]), np.array([[1, 1, 2, 2, 2, 0]])
+    for how, reduce in (("mean", np.mean), ("max", np.max), ("first", lambda x, axis: x[0])):
+        found = np.asarray(pool(hidden, starts, segments, how))
+        assert found.shape == (1, 3, 4) and np.isfinite(found).all()
+        for slot, part in enumerate((hidden[0, :2], hidden[0, 2:5])):
+            np.testing.assert_allclose(found[0, slot], reduce(part, axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("vectors", [None, SentenceVectors("max", 1, False, {"query": "query: "}, 8)])
+def test_how_an_encoder_makes_vectors_is_stored_with_it(tmp_path, vectors):
+    made = dataclasses.replace(read_pretrained(make_start(tmp_path / "run")), vectors=vectors)
+    write_initial(tmp_path / "other", made)
+    assert read_initial(tmp_path / "other", words=made.vocabulary).vectors == vectors
+
+
+def test_a_prompt_is_named_or_a_text():
+    vectors = SentenceVectors(prompts={"query": "query: ", "none": ""})
+    found = {given: prompt_of(vectors, given) for given in ("query", "none", "", "passage: ", "passage:")}
+    assert found == {"query": "query: ", "none": "", "": "", "passage: ": "passage: ", "passage:": "passage:"}
+    with pytest.raises(UserError, match=r"prompt: querry: no such prompt; did you mean query\?; there are query, none"):
+        prompt_of(vectors, "querry")

@@ -21,6 +21,7 @@ from mlm_jax.neutrality.families import family
 from mlm_jax.neutrality.headlines import best_of
 from mlm_jax.neutrality.probe_sentences import probe_aligned
 from mlm_jax.neutrality.vectors import Vectors, make_vectors
+from mlm_jax.pretrained import SentenceVectors
 from mlm_jax.train.pretraining import train
 from mlm_jax.typed import as_type
 from mlm_jax.workdir import own_workdir
@@ -149,7 +150,9 @@ def test_layers_are_the_encoder_s_and_words_the_mean_of_their_pieces(tmp_path):
     found = made.sentences(text, "en")
     for p, pooling in enumerate(("first", "mean")):
         for layer in (1, 2):
-            theirs = make_embedder(trained, tokenizer, make_mesh(cfg.Mesh()), layer, pooling, 32)(text, "en")
+            theirs = make_embedder(
+                trained, tokenizer, make_mesh(cfg.Mesh()), SentenceVectors(pooling, layer, False), 32
+            )(text, "en")
             np.testing.assert_allclose(found[p, layer], theirs, atol=1e-5)
     words = [sentence.split() for sentence in text]
     by_word = made.words(words, "en")
