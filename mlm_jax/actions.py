@@ -156,8 +156,8 @@ def pretrain_here(config: cfg.Config, arguments: list[str], first: bool) -> int:
     from mlm_jax import manifest, sampling
     from mlm_jax.report.run import sampling_text
     from mlm_jax.train.compiled import keep_compiled
+    from mlm_jax.train.language_model import few_targets
     from mlm_jax.train.pretraining import train
-    from mlm_jax.train.validate import few_targets
 
     keep_compiled(config.workdir, config.compiled)
     streams = sampling.trained_streams(config, manifest.read_manifest(epath.Path(config.workdir) / "corpus").streams)
@@ -166,7 +166,7 @@ def pretrain_here(config: cfg.Config, arguments: list[str], first: bool) -> int:
         write_text(config.workdir, "sampling.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
     console.say(sampling_text(config.sampling.count, rows))
     few = few_targets(streams, config.train.validation_blocks, config.data.sequence_length)
-    if first and few:
+    if first and few and config.objective.learn == "language_model":
         console.warn(few)
     less = "raise train.accumulate, set model.remat to dots or full, or split the parameters over devices (mesh.fsdp)"
     with needing_memory(less):

@@ -270,8 +270,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Objective:
-    """Masked language modelling (Devlin et al. 2019, section 3.1). Of no effect where `model.causal`."""
+    """What is learned. All but `learn` is of masked language modelling (Devlin et al. 2019, section 3.1), and of no effect where
+    `model.causal`."""
 
+    learn: Literal["language_model"] = "language_model"
+    """language_model: to predict masked tokens or, where `model.causal`, the next one."""
     mask_rate: Annotated[float, Within(0, 1, excluded=(0, 1))] = 0.15
     """Share of the tokens (`mask_count`) that are predicted."""
     mask_rate_schedule: tyro.conf.Suppress[tuple[tuple[int, float], ...]] = ()

@@ -20,7 +20,7 @@ from mlm_jax.evaluate.config import Text
 from mlm_jax.formats import data_files, read_texts
 from mlm_jax.pretrained import Pretrained
 from mlm_jax.tokenizers import Tokenizer
-from mlm_jax.train.validate import LOST, validation_sums
+from mlm_jax.train.language_model import LOST, validation_sums
 
 TOKENS = 4_096  # of the batches that texts are packed into, whatever the devices: masks depend on what shares a block
 

@@ -79,7 +79,7 @@ def lower_step(config: Config, training: Training, mesh: jax.sharding.Mesh) -> j
     shapes = batch_shapes(config.train.batch_size, config.data.sequence_length)
     batch = {name: jax.ShapeDtypeStruct(shape, kind, sharding=sharding) for name, (shape, kind) in shapes.items()}
     with meshes.mesh_context(mesh):
-        return pretraining_step(config, training, mesh).lower(training.abstract_state, {}, batch)
+        return pretraining_step(config, training, mesh).lower(training.abstract_state, training.learning.frozen, batch)
 
 
 def compile_step(config: Config, mesh: jax.sharding.Mesh, effort: float = 0.0, room: float = math.inf) -> Step:

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from etils import epath
 
-from mlm_jax import console, manifest, objectives, sampling, vocabulary
+from mlm_jax import console, manifest, sampling, vocabulary
 from mlm_jax import mesh as meshes
 from mlm_jax.config import Config, config_to_json
 from mlm_jax.errors import UserError
@@ -24,22 +24,23 @@ from mlm_jax.input.mixture import Mixture, Order, batch_shapes, in_one_line, tra
 from mlm_jax.input.validation import validation_sources
 from mlm_jax.manifest import Stream
 from mlm_jax.model.axes import encoder_axes
-from mlm_jax.model.batch import Batch, MaskedBatch
-from mlm_jax.model.dropout import row_keys as dropout_row_keys
 from mlm_jax.model.encoder import Encoder, make_encoder, padded_rows
 from mlm_jax.model.flops import peak_flops, step_flops
 from mlm_jax.phases import Part, corpus_name, lengths, parts_of
 from mlm_jax.train import initial
 from mlm_jax.train.checkpoints import Checkpoints
 from mlm_jax.train.fit import Evaluation, HostBatch, Learner, Outcome, Pace, fit
+from mlm_jax.train.language_model import learn_language_model
+from mlm_jax.train.learning import Given, Learning
 from mlm_jax.train.metrics import Record
 from mlm_jax.train.optimizer import make_optimizer, make_schedule
-from mlm_jax.train.state import Params, State, make_initializer
-from mlm_jax.train.step import Measured, Objective, make_train_step
+from mlm_jax.train.state import State, make_initializer
+from mlm_jax.train.step import make_train_step
 from mlm_jax.train.validate import Validation, make_validation_step, validate
 from mlm_jax.vocabulary import Vocabulary
 
-MEASURED = ("loss", "accuracy", "pair_loss", "pair_accuracy")  # of `pretraining_objective`
+# By `objective.learn`.
+LEARNINGS: dict[str, Callable[[Given], Learning]] = {"language_model": learn_language_model}
 
 
 def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcome:
@@ -153,20 +154,23 @@ def make_learner(
         )
         return in_one_line(read)
 
-    validation = Validation(training.validation_step, streams, corpus.held_out, length, words.pad, sharding)
+    learning = training.learning
+    validation = Validation(
+        training.validation_step, learning.frozen, learning.score, streams, corpus.held_out, length, words.pad, sharding
+    )
     return Learner(
         name="",
         unit="step",
-        objective=training.objective,
+        objective=learning.objective,
         optimizer=training.optimizer,
         schedule=training.schedule,
         abstract_state=training.abstract_state,
         initialize=initialize,
-        frozen={},
+        frozen=learning.frozen,
         batches=batches,
         batch_shapes=batch_shapes(config.train.batch_size, length),
         describe=lambda step: describe(order.parts, number, training.abstract_state, words.size, mesh, streams, step),
-        log=make_log(config, words.size, mesh, order, streams),
+        log=make_log(config, learning, words.size, mesh, order, streams),
         evaluate=make_evaluate(config, validation),
         save_evaluated=False,
         sum_dtype=gradient_dtype(config, training.model),
@@ -181,11 +185,11 @@ class Training:
     Attributes:
       initialize: () → the first state, on the mesh.
       abstract_state: its shapes, dtypes and shardings.
-      validation_step: (parameters, batch) → `objectives.SUMS` of each block.
+      validation_step: (parameters, frozen parameters, batch) → what `Learning.validation` returns.
     """
 
     model: Encoder
-    objective: Objective
+    learning: Learning
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     initialize: Callable[[], State]
@@ -213,27 +217,27 @@ def build(
     platform = platform or mesh.devices.flat[0].platform
     model = make_encoder(config.model, words.size, languages, config.model.dtype, platform=platform)
     optimizer = make_optimizer(config.optimizer, config.train.steps, encoder_axes(model))
-    initialize, abstract_state = make_initializer(config, model, optimizer, mesh, MEASURED)
-    tables = objectives.make_tables(words, config.objective, word_classes, counts)
+    learning = LEARNINGS[config.objective.learn](Given(config, model, words, languages, mesh, word_classes, counts))
+    initialize, abstract_state = make_initializer(config, model, optimizer, mesh, learning.measured)
     return Training(
         model,
-        pretraining_objective(config, model, words, tables),
+        learning,
         optimizer,
         make_schedule(config.optimizer, config.train.steps),
         initialize,
         abstract_state,
-        make_validation_step(model, words, config.data.sequence_length, mesh, abstract_state.params),
+        make_validation_step(learning, mesh, abstract_state.params),
     )
 
 
 def pretraining_step(config: Config, training: Training, mesh: jax.sharding.Mesh) -> jax.stages.Wrapped:
-    """The jitted step (state, {}, batch) → (state, window) that `pretrain` runs, for whoever compiles or times it."""
+    """The jitted step (state, frozen parameters, batch) → (state, window) that `pretrain` runs, for whoever compiles or times it."""
     return make_train_step(
-        training.objective,
+        training.learning.objective,
         training.optimizer,
         training.schedule,
         training.abstract_state,
-        {},
+        training.learning.frozen,
         mesh,
         config.train.log_every,
         config.train.accumulate,
@@ -246,47 +250,13 @@ def gradient_dtype(config: Config, model: Encoder) -> jnp.dtype:
     return model.dtype if config.train.gradient_sum == "auto" else jnp.dtype(config.train.gradient_sum)
 
 
-def pretraining_objective(config: Config, model: Encoder, words: Vocabulary, tables: objectives.Tables) -> Objective:
-    """Masked LM (translation LM, where blocks hold pairs) or causal LM, and next-sentence prediction where blocks have it.
-
-    Args:
-      tables: `objectives.make_tables`.
-    """
-    bound = objectives.max_predictions(config.data.sequence_length, config.objective)
-    rates = (config.model.dropout, config.model.attention_dropout, config.model.attention_out_dropout)
-
-    def prepare(step: jax.Array, batch: Batch) -> MaskedBatch:
-        if config.model.causal:
-            masked = objectives.predict_next(batch)
-        else:
-            rate = objectives.mask_rate(config.objective, step)
-            keys = objectives.training_keys(config.seed, step, batch, config.objective)
-            masked = objectives.mask_tokens(keys, batch, rate, config.objective, tables, bound)
-        rows = jnp.arange(len(batch["tokens"]), dtype=jnp.uint32)
-        return {**masked, "dropout_keys": dropout_row_keys(config.seed, step, rows)}
-
-    def loss(params: Params, frozen: Params, batch: MaskedBatch) -> Measured:
-        keys = batch["dropout_keys"] if max(rates) > 0 else None
-        per_row = objectives.loss_sums(model, params, batch, keys, words.size, config.model.loss_chunk)
-        sums = {name: value.sum() for name, value in per_row.items()}  # [rows] → []
-        return {
-            "loss": (sums["loss"], sums["targets"]),
-            "accuracy": (sums["correct"], sums["targets"]),
-            "pair_loss": (sums["pair_loss"], sums["pairs"]),
-            "pair_accuracy": (sums["pair_correct"], sums["pairs"]),
-        }
-
-    return Objective(prepare, loss)
-
-
 def make_log(
-    config: Config, size: int, mesh: jax.sharding.Mesh, order: Order, streams: Sequence[Stream]
+    config: Config, learning: Learning, size: int, mesh: jax.sharding.Mesh, order: Order, streams: Sequence[Stream]
 ) -> Callable[[int, dict[str, np.ndarray], float], Record]:
-    """What pretraining's line of metrics has besides every training's: perplexity, FLOPs, blocks drawn per language
+    """What pretraining's line of metrics has besides every training's: the objective's own, FLOPs, blocks drawn per language
     and, in a run of several lengths, the places for tokens in them."""
     length = config.data.sequence_length
-    scored = objectives.max_predictions(length, config.objective, config.model.causal)
-    flops = step_flops(config.model, padded_rows(size), config.train.batch_size, length, scored)
+    flops = step_flops(config.model, padded_rows(size), config.train.batch_size, length, learning.predictions)
     peak = peak_flops(mesh.devices.flat[0])
     several = len({part.config.data.sequence_length for part in order.parts}) > 1
 
@@ -294,10 +264,9 @@ def make_log(
         return {s.name: int(n) for s, n in zip(streams, counts, strict=True)}
 
     def log(step: int, sums: dict[str, np.ndarray], steps_per_second: float) -> Record:
-        total, targets = sums["loss"].tolist()
         rate = flops * steps_per_second
         return {
-            "perplexity": float(np.exp(min(total / max(targets, 1.0), 700.0))),
+            **learning.log(sums),
             "model_flops_per_second": rate,
             "mfu": rate / (peak * mesh.size) if peak else None,
             "blocks": by_stream(order.drawn(step)),

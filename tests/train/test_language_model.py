@@ -4,7 +4,7 @@
 import re
 
 from mlm_jax.manifest import Split, Stream
-from mlm_jax.train.validate import few_targets, writes
+from mlm_jax.train.language_model import few_targets, writes
 
 
 def stream(name, tokens, unknown=0.0):
