@@ -332,15 +332,15 @@ def report_analysis(config: Analyze) -> None:
 def import_folder(given: dict[str, str], arguments: list[str]) -> int:
     """Make a workdir that starts from the encoder of a Hugging Face folder, or of another run.
 
-    --step takes a run's best checkpoint, its last or that of a step; --model one of several fine-tuned models; --mesh.fsdp N
-    splits a run's parameters over N devices, where the host has no room for all.
+    --step takes a run's best checkpoint, its last or that of a step; --model one of several fine-tuned models; --layers 1,3,5 those layers
+    alone, counted from 1, with which a student begins; --mesh.fsdp N splits a run's parameters over N devices, where the host has no room for all.
     """
     from mlm_jax.interchange.workdir import import_encoder
 
     folder = given["WORKDIR"]
     refuse_missing(given["FOLDER"])
     with locked(folder, "import", "import into another folder"):
-        return exchange(import_encoder, given["FOLDER"], folder, given)
+        return exchange(functools.partial(import_encoder, layers=given["--layers"]), given["FOLDER"], folder, given)
 
 
 def export_run(given: dict[str, str], arguments: list[str]) -> int:

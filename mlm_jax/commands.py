@@ -159,7 +159,7 @@ COMMANDS = (
         "make a workdir that starts from the folder's encoder (or a run's)",
         actions.import_folder,
         arguments=("FOLDER", "WORKDIR"),
-        options=EXCHANGE,
+        options={**EXCHANGE, "--layers": ("1,3,...", "")},
     ),
     Command(
         "export",

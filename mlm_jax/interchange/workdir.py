@@ -33,6 +33,7 @@ from mlm_jax.finetune.models import save_model
 from mlm_jax.given import LARGEST_JSON, foreign, given_file
 from mlm_jax.interchange.agreement import corpus_lines
 from mlm_jax.interchange.folder import read_folder, write_folder
+from mlm_jax.interchange.layers import keep_layers, read_layers
 from mlm_jax.interchange.settings import exportable_family
 from mlm_jax.interchange.tokenizer_files import export_tokenizer, import_tokenizer
 from mlm_jax.mesh import make_mesh
@@ -55,7 +56,12 @@ def _is_hugging_face(settings: epath.Path) -> bool:
 
 
 def import_encoder(
-    source: str, workdir: str, which: str = "best", model: str = "", mesh: cfg.Mesh | None = None
+    source: str,
+    workdir: str,
+    which: str = "best",
+    model: str = "",
+    mesh: cfg.Mesh | None = None,
+    layers: str = "",
 ) -> str:
     """Make a workdir that starts from the encoder of a Hugging Face folder, or of another run.
 
@@ -67,12 +73,13 @@ def import_encoder(
       which: of a run's checkpoints: "best", "last" or a step.
       model: of a workdir of `finetune` that has several.
       mesh: as in `export_encoder`; a Hugging Face folder is read on the host whatever it is.
+      layers: those to keep of it, counted from 1, such as "1,3,5"; empty: all.
 
     Returns:
       What was imported, in words.
 
     Raises:
-      UserError: the source cannot be read, or the workdir is in use.
+      UserError: the source cannot be read, it has no such layers, or the workdir is in use.
     """
     folder = epath.Path(workdir)
     if has_initial(folder):
@@ -92,11 +99,13 @@ def import_encoder(
             f"{source}: not a whole Hugging Face folder", "mend its config.json, tokenizer or weights, or get it again"
         ):
             found = read_folder(Path(source), lambda size: import_tokenizer(Path(source), folder / "vocabulary", size))
+        kept = read_layers(layers, found.model) if layers else ()
         # A workdir with a config is of an experiment that only starts from the encoder.
         if found.head is not None and not (folder / "config.json").exists():
-            write_imported(folder, found, found.head)
+            write_imported(folder, keep_layers(found, kept) if kept else found, found.head)
     else:
         found = read_pretrained(source, which, None if mesh is None else make_mesh(mesh), model)
+        kept = read_layers(layers, found.model) if layers else ()
         make_folder(folder / "vocabulary")
         words = epath.Path(source) / "vocabulary"
         for path in words.iterdir():
@@ -104,10 +113,11 @@ def import_encoder(
                 copy_whole(path, folder / "vocabulary" / path.name)
         found = dataclasses.replace(found, source=f"{source} at step {found.step:,}")
     untouched = has_initial(source) and not any((epath.Path(source) / x).exists() for x in ("checkpoints", "models"))
-    if untouched and not in_bucket(source) and not in_bucket(workdir):
+    if untouched and not kept and not in_bucket(source) and not in_bucket(workdir):
         link_initial(source, folder)
     else:
-        write_initial(folder, dataclasses.replace(found, head=None))
+        found = keep_layers(found, kept) if kept else found
+        write_initial(folder, dataclasses.replace(found, head=None), kept)
     count = sum(tensor.size for tensor in jax.tree.leaves(found.params))
     return (
         f"{found.model.layers} layers of width {found.model.width}, {count:,} parameters, "

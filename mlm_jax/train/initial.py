@@ -49,24 +49,28 @@ CHOSEN = (
 
 
 class Description(TypedDict):
-    """What initial.json says."""
+    """What initial.json says; `kept` are the layers of the source that the encoder has, counted from 1, where it has some only."""
 
     source: str
     model: Model
     languages: list[str]
     trained: NotRequired[int]
     vectors: NotRequired[SentenceVectors | None]
+    kept: NotRequired[list[int]]
 
 
 def _read_description(workdir: epath.PathLike) -> Description:
     return read_json(epath.Path(workdir) / "initial.json", Description)
 
 
-def write_initial(workdir: epath.PathLike, pretrained: Pretrained) -> None:
+def write_initial(workdir: epath.PathLike, pretrained: Pretrained, kept: Sequence[int] = ()) -> None:
     """Store an encoder in a workdir, for the run there to start from; one tensor at a time is gathered on the host.
 
     Of several processes all have to call it, and the first one writes. Of a fine-tuned encoder the head is stored too, all names
     then beginning with `encoder/` or `head/`. The vocabulary is not stored here.
+
+    Args:
+      kept: layers of the encoder's source that it was made of, counted from 1; empty: all.
     """
     folder = epath.Path(workdir)
     make_folder(folder)
@@ -84,6 +88,7 @@ def write_initial(workdir: epath.PathLike, pretrained: Pretrained) -> None:
         "languages": list(pretrained.languages),
         "trained": pretrained.trained,
         **({} if pretrained.vectors is None else {"vectors": dataclasses.asdict(pretrained.vectors)}),
+        **({"kept": list(kept)} if kept else {}),
     }
     # Last: a workdir with it has the whole encoder.
     write_whole(folder / "initial.json", json.dumps(described, indent=1, ensure_ascii=False) + "\n")
@@ -97,6 +102,7 @@ def link_initial(source: epath.PathLike, workdir: epath.PathLike) -> None:
     """
     folder = epath.Path(workdir)
     described = read_json(epath.Path(source) / "initial.json", dict[str, Any]) | {"source": f"{source} at step 0"}
+    described.pop("kept", None)  # of the source's source
     link(epath.Path(source) / TENSORS, folder / TENSORS)
     sync(folder)
     write_whole(folder / "initial.json", json.dumps(described, indent=1, ensure_ascii=False) + "\n")
@@ -127,6 +133,11 @@ def new_parameters(workdir: epath.PathLike, params: Params) -> list[str]:
 def read_source(workdir: epath.PathLike) -> str:
     """Where the encoder of a workdir comes from, for messages."""
     return _read_description(workdir)["source"]
+
+
+def read_kept(workdir: epath.PathLike) -> list[int]:
+    """The layers of its source that the encoder of a workdir was made of, counted from 1; empty where it was all of them."""
+    return _read_description(workdir).get("kept", [])
 
 
 def read_initial(

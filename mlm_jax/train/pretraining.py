@@ -145,7 +145,9 @@ def make_learner(
         if initial.has_initial(config.workdir):
             state, fresh = initial.load_into(state, config.workdir, corpus.manifest.languages)
             new = f"; new: {', '.join(fresh)}" if fresh else ""
-            console.say(f"starting from {initial.read_source(config.workdir)}{new}")
+            kept = ", ".join(map(str, initial.read_kept(config.workdir)))
+            of = f"layers {kept} of " if kept else ""
+            console.say(f"starting from {of}{initial.read_source(config.workdir)}{new}")
         return state
 
     def batches(step: int) -> Iterator[HostBatch]:
