@@ -58,7 +58,7 @@ def warn_unknown(what: str, ids: Iterable[Sequence[int] | np.ndarray], unknown: 
     if found > UNKNOWN * tokens:
         console.warn(
             f"{what}: {100 * found / tokens:.1f} % of the tokens are <unk>: the vocabulary cannot write this text, and what is measured is "
-            "of what is left of it"
+            "of what is left of it; mlm-jax adapt gives an encoder the pieces for it"
         )
 
 

@@ -27,6 +27,7 @@ SCHEMA = 2
 TOKEN_COUNTS = "token_counts.npy"
 FINDINGS = (
     "unknown",
+    "unk",
     "lost",
     "left_out",
     "sentences_left_out",
@@ -64,6 +65,7 @@ class Split:
     shards: tuple[Shard, ...]
     # Corpora of earlier versions do not have these.
     unknown: float = 0.0  # share of the text that the vocabulary cannot write (`coverage.unknown_share`)
+    unk: float = 0.0  # share of its tokens, but for specials, that are <unk>
     lost: str = ""  # characters that it drops or cannot write, the most frequent ones
     left_out: int = 0  # documents (or pairs) that are held out elsewhere
     sentences_left_out: int = 0  # of documents

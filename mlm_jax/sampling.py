@@ -244,12 +244,16 @@ def sampling_table(config: cfg.Config, streams: Sequence[Stream]) -> list[dict[s
     Returns:
       Rows with language, is_pair, documents, bytes, tokens, blocks, natural (share of what
       `sampling.count` names, among languages or among pairs), rates (share of draws, one per stage), draws, epochs, unigram_loss, unknown
-      (share of the text that the vocabulary cannot write), validation_tokens.
+      (share of the text that the vocabulary cannot write), unk (share of its tokens that are <unk>), bytes_per_token (UTF-8 bytes of
+      text per token, specials included), validation_tokens.
     """
     stages = stage_rates(config, streams)
     counts = np.array([getattr(s.train, config.sampling.count) for s in streams], np.float64)
     is_pair = np.array([len(s.languages) == 2 for s in streams])
     drawn = draws(stages, parts_of(config))
+    # Of the blocks of sentence pairs, which hold the text as often.
+    again = config.data.packing == "next_sentence"
+    rounds = [config.data.pairings if again and len(s.languages) == 1 else 1 for s in streams]
     return [
         {
             "language": s.name,
@@ -264,6 +268,8 @@ def sampling_table(config: cfg.Config, streams: Sequence[Stream]) -> list[dict[s
             "epochs": float(drawn[i] / s.train.blocks),
             "unigram_loss": s.unigram_loss,
             "unknown": s.train.unknown,
+            "unk": s.train.unk,
+            "bytes_per_token": s.train.bytes * rounds[i] / s.train.tokens,
             "validation_tokens": s.validation.tokens,
         }
         for i, s in enumerate(streams)

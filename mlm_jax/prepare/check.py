@@ -23,6 +23,7 @@ from mlm_jax.vocabulary import Vocabulary
 FIRST_LOOK = 100  # documents of each language
 SWAPPED = 0.2  # nats per character, by which both sides of pairs must be nearer to the other's language
 SWAPPED_SAMPLE, SWAPPED_MOST = 1_000, 50_000  # characters that are looked at, at least and at most
+ADAPT = "give an encoder that is there the pieces for it (mlm-jax adapt)"
 NAMED = 10  # languages in a message, the worst first
 
 
@@ -121,7 +122,7 @@ def refuse_unknown(unknown: Mapping[str, tuple[float, str]], most: float) -> Non
     if refused:
         raise UserError(
             f"the vocabulary cannot write the text of {_listed(list(_in_words(refused)))}; take one that knows the script, "
-            "drop the language from data.sources, or set vocabulary.most_unknown to 1 to train on what is left of it"
+            f"{ADAPT}, drop the language from data.sources, or set vocabulary.most_unknown to 1 to train on what is left of it"
         )
 
 
@@ -131,7 +132,7 @@ def warn(streams: Sequence[Stream]) -> None:
     if unknown:
         console.warn(
             f"the vocabulary cannot write all text of {_listed(list(_in_words(unknown)))}; sampling rates, the unigram baseline "
-            "and losses are of what is left, and bits per byte are not given"
+            f"and losses are of what is left, and bits per byte are not given; {ADAPT}"
         )
     left_out = [
         f"{s.name} {s.train.left_out:,} of {s.train.left_out + s.train.documents:,}"

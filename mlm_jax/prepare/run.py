@@ -210,15 +210,17 @@ def finish_stream(
             for place, counts in made
         )
         histogram = histograms[split] = token_counts(corpus, shards, words.size)
+        unk, ordinary = int(histogram[words.unk]), int(histogram[words.ordinary_ids].sum())
         unknown = coverage.unknown_share(
-            int(histogram[words.unk]),
-            int(histogram[words.ordinary_ids].sum() + histogram[words.unk]),
+            unk,
+            unk + ordinary,
             lost.total(),
             sum(counts["characters"] for _, counts in made),
         )
-        if total["documents"] and not histogram[words.ordinary_ids].any() and not histogram[words.unk]:
+        if total["documents"] and not ordinary and not unk:
             unknown = 1.0  # nothing but what normalisation drops
-        splits[split] = Split(**total, shards=shards, unknown=unknown, lost=coverage.in_words(lost))
+        share = unk / max(unk + ordinary, 1)
+        splits[split] = Split(**total, shards=shards, unknown=unknown, unk=share, lost=coverage.in_words(lost))
         write_seqio_info(corpus / task, split, splits[split])
     write_whole(corpus / task / "COMPLETED", "", listed=False)  # without it SeqIO takes the task for not cached
     sync(corpus / task)

@@ -29,6 +29,7 @@ COLUMNS = {
     "tokens": ("tokens", "{:,.0f}", 2),
     "seen": ("tokens\nseen", "{:,.0f}", 2),
     "epochs": ("epochs", "{:.1f}", 1),
+    "bytes_per_token": ("bytes per\ntoken", "{:.2f}", 2),
     "unknown": ("unknown", "{:.1%}", 1),
     "targets": ("targets", "{:,}", 1),
     "loss": ("validation\nloss", "{:.3f}", 0),

@@ -89,6 +89,7 @@ class LanguageRow:
       natural, rate: its share of the text, and of what is drawn in the last stage.
       tokens, seen, epochs: of its text; drawn so far; the ratio of the two.
       unknown: share of the text that the vocabulary cannot write.
+      bytes_per_token: UTF-8 bytes of its text per token; None in runs of earlier versions.
       scores: of the last validation, those that there are: loss, perplexity, bits_per_byte, targets (how many tokens were scored),
         unigram (the baseline's loss) and gain (by how much the model's loss is lower).
     """
@@ -101,6 +102,7 @@ class LanguageRow:
     seen: float
     epochs: float
     unknown: float
+    bytes_per_token: float | None
     scores: dict[str, float]
 
 
@@ -153,6 +155,7 @@ def language_rows(run: Run) -> list[LanguageRow]:
                 seen[name],
                 seen[name] / r["tokens"],
                 r.get("unknown", 0.0),  # runs of earlier versions did not look
+                r.get("bytes_per_token"),
                 scores,
             )
         )
@@ -207,13 +210,15 @@ def sampling_text(count: str, rows: list[dict[str, Any]]) -> str:
       rows: of `sampling.sampling_table`.
     """
     stages = len(rows[0]["rates"])
-    headings = ["language", "tokens", "blocks", "unknown", f"natural ({count})"]
+    headings = ["language", "tokens", "blocks", "bytes/token", "<unk>", "unknown", f"natural ({count})"]
     headings += ["smoothed"] if stages == 1 else [f"stage {i + 1}" for i in range(stages)]
     cells = [
         [
             row["language"],
             f"{row['tokens']:,}",
             f"{row['blocks']:,}",
+            f"{row['bytes_per_token']:.2f}",
+            f"{100 * row['unk']:.1f} %",
             f"{100 * row['unknown']:.1f} %",
             f"{row['natural']:.4f}",
             *(f"{rate:.4f}" for rate in row["rates"]),

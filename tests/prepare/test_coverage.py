@@ -14,10 +14,12 @@ from mlm_jax import manifest
 from mlm_jax.coverage import characters, lost_characters, unknown_share, warn_unknown
 from mlm_jax.errors import UserError
 from mlm_jax.prepare import check
-from mlm_jax.prepare.run import prepare_corpus
+from mlm_jax.prepare.run import prepare_corpus, token_counts
 from mlm_jax.prepare.vocabulary import train_vocabulary
+from mlm_jax.report.run import sampling_text
+from mlm_jax.sampling import sampling_table
 from mlm_jax.tokenizers import load_tokenizer
-from mlm_jax.vocabulary import vocabulary_of_file
+from mlm_jax.vocabulary import read_vocabulary, vocabulary_of_file
 
 # Syllables of languages that are written without spaces, and words of others, with the marks that lower case may cost.
 SYLLABLES = {
@@ -151,7 +153,18 @@ def test_a_script_that_the_vocabulary_does_not_know_is_refused_and_others_are_sa
     assert unknown["vi"] == 0 and 0.05 < unknown["mix"] < 0.5
     check.warn(made.streams)
     said = capsys.readouterr().err
-    assert "cannot write all text of mix (" in said and "U+17" in said and "vi (" not in said
+    assert (
+        "cannot write all text of mix (" in said and "U+17" in said and "vi (" not in said and "mlm-jax adapt" in said
+    )
+    rows = sampling_table(config_of(tmp_path, cfg.Vocabulary(path=model)), made.streams)
+    words = read_vocabulary(tmp_path / "run" / "vocabulary")
+    shown = {line.split()[0]: line.split() for line in sampling_text("tokens", rows).splitlines()[2:]}
+    for stream in made.streams:
+        split = stream.train
+        counts = token_counts(epath.Path(tmp_path, "run", "corpus"), split.shards, words.size)
+        unk, ordinary = int(counts[words.unk]), int(counts[words.ordinary_ids].sum())
+        assert split.unk == unk / (unk + ordinary) and (split.unk > 0) == (stream.name == "mix")
+        assert shown[stream.name][3:6] == [f"{split.bytes / split.tokens:.2f}", f"{100 * split.unk:.1f}", "%"]
     assert manifest.read_manifest(f"{tmp_path}/run/corpus") == made
 
     (tmp_path / "text" / "km.txt").write_text("\n".join(sentences("km", 200)) + "\n")
