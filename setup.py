@@ -17,6 +17,8 @@ extras = {
     # Text and labelled data in .parquet and .arrow files and in folders that `datasets` saved ([prepare] brings it too); and `hf:` paths.
     "parquet": ["pyarrow>=17"],
     "hf": ["datasets>=4", "pyarrow>=17"],
+    # `export --push`.
+    "hub": ["huggingface-hub>=1"],
     # Web archives → text per language; fastText models of languages are read by fasttext-predict.
     "curate": [
         "fasttext-predict>=0.9.2.4",

@@ -348,14 +348,18 @@ def export_run(given: dict[str, str], arguments: list[str]) -> int:
 
     --step takes the run's best checkpoint, its last or that of a step; --model one of several fine-tuned models; --mesh.fsdp N
     splits the parameters over N devices, where the host has no room for all. The exported tokenizer is compared with the vocabulary on some
-    thousand lines, of which --differing N may be cut otherwise.
+    thousand lines, of which --differing N may be cut otherwise. README.md there is its model card. --push NAME/REPO also uploads the folder to
+    a repository of the Hugging Face hub, a new one being private (extra `hub`; `hf auth login` or HF_TOKEN first).
     """
+    from mlm_jax.interchange.push import push_folder, refuse_repository
     from mlm_jax.interchange.workdir import export_encoder
+    from mlm_jax.report.card import model_card
 
+    refuse_repository(given["--push"])
     differing = given["--differing"]
     if not differing.isdecimal():
         raise UserError(f"--differing: {differing} is not a number of lines")
-    convert = functools.partial(export_encoder, differing=int(differing))
+    convert = functools.partial(export_encoder, differing=int(differing), card=model_card)
     folder = given["FOLDER"]
     refuse_missing(given["WORKDIR"])
     # An empty folder may be there, in one that is not ours.
@@ -363,7 +367,10 @@ def export_run(given: dict[str, str], arguments: list[str]) -> int:
         not os.path.isdir(folder) or os.access(Path(folder).resolve().parent, os.W_OK)
     )
     with locked(folder, "export", "export into another folder", beside=True) if lockable else contextlib.nullcontext():
-        return exchange(convert, given["WORKDIR"], folder, given)
+        status = exchange(convert, given["WORKDIR"], folder, given)
+        if given["--push"]:
+            console.say(push_folder(folder, given["--push"]))
+    return status
 
 
 def exchange(

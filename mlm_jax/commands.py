@@ -166,7 +166,7 @@ COMMANDS = (
         "write a run's encoder and tokenizer, or what finetune made, as a folder",
         actions.export_run,
         arguments=("WORKDIR", "FOLDER"),
-        options={**EXCHANGE, "--differing": ("N", "0")},
+        options={**EXCHANGE, "--differing": ("N", "0"), "--push": ("NAME/REPO", "")},
     ),
     Command(
         "predict",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +157,18 @@ def write_imported(folder: epath.Path, found: Pretrained, head: FinetunedHead) -
     write_whole(folder / "config.json", cfg.config_to_json(config))
 
 
+# workdir, name, encoder, what of it is untrained, its config.json → its model card
+Card = Callable[[str, str, Pretrained, Sequence[str], dict[str, Any]], str]
+
+
 def export_encoder(
-    workdir: str, out: str, which: str = "best", model: str = "", mesh: cfg.Mesh | None = None, differing: int = 0
+    workdir: str,
+    out: str,
+    which: str = "best",
+    model: str = "",
+    mesh: cfg.Mesh | None = None,
+    differing: int = 0,
+    card: Card | None = None,
 ) -> str:
     """Write a run's encoder, or a fine-tuned one with its head, as a Hugging Face folder.
 
@@ -170,6 +180,7 @@ def export_encoder(
       mesh: of the devices that the parameters are split over, from which one tensor at a time is gathered; None: the host
         holds them all.
       differing: lines that the exported tokenizer may cut otherwise than the vocabulary, of some thousand that are compared.
+      card: makes the folder's README.md; None: there is none.
 
     Returns:
       What was exported, in words.
@@ -189,10 +200,13 @@ def export_encoder(
             f"mlm-jax import {shlex.quote(workdir)} RUN"
         )
     with new_folder(folder) as aside:
-        step, warnings = write_export(workdir, aside, which, model, mesh, differing)
+        pretrained, warnings = write_export(workdir, aside, which, model, mesh, differing)
+        if card is not None:
+            name, settings = folder.resolve().name, read_json(aside / "config.json")
+            write_whole(aside / "README.md", card(workdir, name, pretrained, warnings, settings))
     for warning in warnings:
         console.warn(f"{folder}: {warning}")
-    return f"step {step:,} as {read_json(folder / 'config.json')['architectures'][0]}"
+    return f"step {pretrained.step:,} as {read_json(folder / 'config.json')['architectures'][0]}"
 
 
 def refuse_folder(folder: Path) -> None:
@@ -238,8 +252,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 def write_export(
     workdir: str, aside: Path, which: str, model: str, mesh: cfg.Mesh | None, differing: int
-) -> tuple[int, list[str]]:
-    """Fill a folder as `export_encoder` describes; returns the step of the checkpoint, and what is to be warned of."""
+) -> tuple[Pretrained, list[str]]:
+    """Fill a folder as `export_encoder` describes; returns the encoder, and what is to be warned of."""
     pretrained = read_pretrained(workdir, which, None if mesh is None else make_mesh(mesh), model)
     family = exportable_family(pretrained.model)
     words, positions = pretrained.vocabulary, pretrained.model.positions
@@ -248,4 +262,4 @@ def write_export(
     types, folder_of_words = pretrained.model.token_types, epath.Path(workdir) / "vocabulary"
     export_tokenizer(folder_of_words, words, family, trained, aside, lines, types, differing)
     write_folder(aside, pretrained)
-    return pretrained.step, untrained(epath.Path(workdir), pretrained)
+    return pretrained, untrained(epath.Path(workdir), pretrained)
