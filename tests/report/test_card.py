@@ -22,8 +22,8 @@ from mlm_jax.train.pretraining import train
 from tests.corpora import tiny_config
 
 WORDS = {
-    "nb": "jeg du han hun vi dere de er har kan vil skal".split(),
-    "sw": "mimi wewe yeye sisi ninyi wao ni ana".split(),
+    "nb": ["jeg", "du", "han", "hun", "vi", "dere", "de", "er", "har", "kan", "vil", "skal"],
+    "sw": ["mimi", "wewe", "yeye", "sisi", "ninyi", "wao", "ni", "ana"],
 }
 
 
@@ -94,7 +94,7 @@ def test_what_is_in_a_card_ends_no_cell():
 class Hub(http.server.BaseHTTPRequestHandler):
     """Of the hub's protocol what an upload of small files takes."""
 
-    def do_POST(self):  # noqa: N802
+    def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         hub, path = self.server, self.path
         hub.asked.append(path)
@@ -119,7 +119,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
             )
         return self.answer(404, {"error": path})
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         self.server.asked.append(self.path)
         self.answer(200, {"id": "me/mine", "sha": "0", "siblings": []})
 
@@ -163,7 +163,7 @@ def test_a_folder_is_pushed_whole_to_a_private_repository(tmp_path, hub):
 def test_what_the_hub_refuses_is_one_line(tmp_path, hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="--push me/mine: .*401.*is exported: log in") as refused:
+    with pytest.raises(UserError, match=r"--push me/mine: .*401.*is exported: log in") as refused:
         push_folder(str(tmp_path), "me/mine")
     assert "\n" not in str(refused.value)
 
