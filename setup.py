@@ -1,9 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The package. Exact versions known to work are in constraints.txt: pip install -c constraints.txt -e '.[prepare]'"""
 
+import runpy
 from pathlib import Path
 
 from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+# What lies in configs/ is in the wheel as mlm_jax/configs/: a folder of data, whose files happen to be Python.
+configs = [
+    "mlm_jax.configs",
+    *(f"mlm_jax.configs.{path.name}" for path in sorted((ROOT / "configs").iterdir()) if path.is_dir()),
+]
 
 extras = {
     # Text → blocks. Training alone needs none of it.
@@ -64,14 +72,31 @@ extras = {
 
 setup(
     name="mlm_jax",
-    version="0.1.0",
+    version=runpy.run_path(str(ROOT / "mlm_jax" / "version.py"))["__version__"],
+    author="The mlm_jax authors",
     description="Pretrain multilingual text encoders from raw text in JAX",
-    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=find_packages(include=["mlm_jax", "mlm_jax.*"]),
-    package_data={"mlm_jax.report": ["templates/*"]},
+    keywords="multilingual encoders, masked language models, XLM-R, mBERT, ModernBERT, JAX, Flax",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Environment :: GPU",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Text Processing :: Linguistic",
+        "Typing :: Typed",
+    ],
+    packages=[*find_packages(include=["mlm_jax", "mlm_jax.*"]), *configs],
+    package_dir={"mlm_jax.configs": "configs"},
+    package_data={"mlm_jax": ["py.typed"], "mlm_jax.report": ["templates/*"]},
     install_requires=[
         "absl-py>=2",
         "docstring-parser>=0.16",

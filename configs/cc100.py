@@ -11,14 +11,13 @@ Model, objective and optimizer are XLM-R's (configs/xlmr_base.py), and so is the
 """
 
 import dataclasses
-import runpy
-from pathlib import Path
 
 from mlm_jax.config import Config, Sampling, Source
+from mlm_jax.shipped import run_config
 
 
 def get_config() -> Config:
-    base: Config = runpy.run_path(str(Path(__file__).parent / "xlmr_base.py"))["get_config"]()
+    base: Config = run_config("xlmr_base")["get_config"]()
     return dataclasses.replace(
         base,
         data=dataclasses.replace(base.data, sources=(Source("*", "cc100/{language}.txt.xz", documents="paragraph"),)),

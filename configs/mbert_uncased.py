@@ -7,15 +7,14 @@ As mbert_cased.py but for its 105,879 pieces. Google advises against it: it take
 """
 
 import dataclasses
-import runpy
-from pathlib import Path
 
 from mlm_jax.config import Config
 from mlm_jax.model import families
+from mlm_jax.shipped import run_config
 
 
 def get_config() -> Config:
-    cased: Config = runpy.run_path(str(Path(__file__).parent / "mbert_cased.py"))["get_config"]()
+    cased: Config = run_config("mbert_cased")["get_config"]()
     return dataclasses.replace(
         cased,
         vocabulary=dataclasses.replace(cased.vocabulary, size=families.MBERT_UNCASED_VOCABULARY, lowercase=True),

@@ -8,16 +8,15 @@ stage on, which the last decays to 0.04 of it (the released configs).
 """
 
 import dataclasses
-import runpy
-from pathlib import Path
 
 from mlm_jax.config import Config
 from mlm_jax.model import families
 from mlm_jax.phases import growing_batches
+from mlm_jax.shipped import run_config
 
 
 def get_config() -> Config:
-    base = runpy.run_path(str(Path(__file__).parent / "mmbert_base.py"))
+    base = run_config("mmbert_base")
     config: Config = base["get_config"]()
     long = dataclasses.replace(base["LONG"], learning_rate=4e-4)
     phases = (*growing_batches(768, 4_608, 5, 100 * base["BILLION"], 1_024), long)

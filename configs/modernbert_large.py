@@ -9,16 +9,15 @@ it goes on). Then batches of 616 blocks of 8,192, and of 624 while the rate deca
 """
 
 import dataclasses
-import runpy
-from pathlib import Path
 
 from mlm_jax.config import Config, Phase
 from mlm_jax.model import families
 from mlm_jax.phases import growing_batches
+from mlm_jax.shipped import run_config
 
 
 def get_config() -> Config:
-    defined = runpy.run_path(str(Path(__file__).parent / "modernbert_base.py"))
+    defined = run_config("modernbert_base")
     base: Config = defined["get_config"]()
     billion = defined["BILLION"]
     phases = (

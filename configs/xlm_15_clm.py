@@ -7,13 +7,12 @@ As xlm_15_mlm.py, but each token is predicted from those before it; validation i
 """
 
 import dataclasses
-import runpy
-from pathlib import Path
 
 from mlm_jax.config import Config, Objective
 from mlm_jax.model import families
+from mlm_jax.shipped import run_config
 
 
 def get_config() -> Config:
-    config: Config = runpy.run_path(str(Path(__file__).parent / "xlm_15_mlm.py"))["get_config"]()
+    config: Config = run_config("xlm_15_mlm")["get_config"]()
     return dataclasses.replace(config, model=families.XLM_15_CAUSAL, objective=Objective())

@@ -10,14 +10,13 @@ lengths; here every batch has both, and pairs are packed, each attending within 
 """
 
 import dataclasses
-import runpy
-from pathlib import Path
 
 from mlm_jax.config import Config, Parallel
+from mlm_jax.shipped import run_config
 
 
 def get_config() -> Config:
-    mlm = runpy.run_path(str(Path(__file__).parent / "xlm_15_mlm.py"))
+    mlm = run_config("xlm_15_mlm")
     config: Config = mlm["get_config"]()
     pairs = tuple(Parallel(("en", code), (f"parallel/en-{code}.tsv",)) for code in mlm["LANGUAGES"] if code != "en")
     return dataclasses.replace(

@@ -7,15 +7,14 @@ As xlmr_base.py but for its size. The learning rate is a guess: no source at han
 """
 
 import dataclasses
-import runpy
-from pathlib import Path
 
 from mlm_jax.config import Config, Mesh
 from mlm_jax.model import families
+from mlm_jax.shipped import run_config
 
 
 def get_config() -> Config:
-    base: Config = runpy.run_path(str(Path(__file__).parent / "xlmr_base.py"))["get_config"]()
+    base: Config = run_config("xlmr_base")["get_config"]()
     return dataclasses.replace(
         base,
         vocabulary=dataclasses.replace(base.vocabulary, size=families.XLMR_XL_VOCABULARY),

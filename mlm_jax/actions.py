@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import shlex
@@ -16,11 +17,12 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from etils import epath
 
 from mlm_jax import config as cfg
-from mlm_jax import console
+from mlm_jax import console, shipped
 from mlm_jax.curate.config import Curate
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate.config import Evaluate
@@ -29,6 +31,7 @@ from mlm_jax.finetune.config import Finetune
 from mlm_jax.lock import locked
 from mlm_jax.neutrality.config import Analyze
 from mlm_jax.plan.config import Plan
+from mlm_jax.results import BenchmarkRow, FinetunedRow, ProbeRow
 from mlm_jax.start import (
     as_one_of_several,
     copy_words,
@@ -43,6 +46,9 @@ from mlm_jax.start import (
     take_corpus,
 )
 from mlm_jax.workdir import own_workdir, warn_of_newer, write_text
+
+if TYPE_CHECKING:
+    from mlm_jax.train.fit import Outcome
 
 MESH = {"--mesh.data": ("N", ""), "--mesh.fsdp": ("N", ""), "--mesh.tensor": ("N", "")}
 
@@ -135,15 +141,26 @@ def pretrain(config: cfg.Config, arguments: list[str]) -> int:
     (`hosts`) the workdir has to be prepared, and the first of them alone writes what is not a checkpoint.
     """
     with as_one_of_several(config.hosts, config.workdir, "pretrain") as first:
-        return pretrain_here(config, arguments, first)
+        outcome = pretrain_here(config, command_line("pretrain", arguments), arguments, first)
+        if outcome.stopped_by is not None:
+            return say_stopped(outcome.stopped_by, "pretrain", arguments, f" at step {outcome.step:,}")
+        if first:
+            report_pretraining(config)
+        return 0
 
 
-def pretrain_here(config: cfg.Config, arguments: list[str], first: bool) -> int:
-    """`pretrain`, as one of the processes that train together."""
+def pretrain_here(config: cfg.Config, again: str, arguments: Sequence[str], first: bool) -> Outcome:
+    """What `pretrain` does, as one of the processes that train together.
+
+    Args:
+      again: of `own_workdir`.
+      arguments: of the command `prepare`, by which a process of its own prepares what is missing.
+      first: whether this is the first of the processes.
+    """
     if config.hosts.start != "alone":
         refuse_unprepared(config)
     config = start_from(config)
-    own_workdir(config, command_line("pretrain", arguments), write=first)
+    own_workdir(config, again, write=first)
     if first:
         take_corpus(config)
     made = epath.Path(config.workdir) / "corpus" / "manifest.json"
@@ -170,12 +187,7 @@ def pretrain_here(config: cfg.Config, arguments: list[str], first: bool) -> int:
         console.warn(few)
     less = "raise train.accumulate, set model.remat to dots or full, or split the parameters over devices (mesh.fsdp)"
     with needing_memory(less):
-        outcome = train(config)
-    if outcome.stopped_by is not None:
-        return say_stopped(outcome.stopped_by, "pretrain", arguments, f" at step {outcome.step:,}")
-    if first:
-        report_pretraining(config)
-    return 0
+        return train(config)
 
 
 def finetune(config: Finetune, arguments: list[str]) -> int:
@@ -186,18 +198,27 @@ def finetune(config: Finetune, arguments: list[str]) -> int:
     the first alone writes what is not a checkpoint.
     """
     with as_one_of_several(config.hosts, config.workdir, "finetune") as first:
-        return finetune_here(config, arguments, first)
+        _, stopped_by = finetune_here(config, command_line("finetune", arguments), first)
+        if stopped_by is not None:
+            return say_stopped(stopped_by, "finetune", arguments)
+        if first:
+            report_finetuning(config)
+        return 0
 
 
-def finetune_here(config: Finetune, arguments: list[str], first: bool) -> int:
-    """`finetune`, as one of the processes that train together."""
+def finetune_here(config: Finetune, again: str, first: bool) -> tuple[list[FinetunedRow], signal.Signals | None]:
+    """What `finetune` does, as one of the processes that train together; `again` is of `own_workdir`.
+
+    Returns:
+      A row for each model and language that is tested, and what stopped it.
+    """
     from mlm_jax import hosts
     from mlm_jax.finetune.run import note_budget, run_finetuning
     from mlm_jax.train.compiled import keep_compiled
 
     if first:
         note_budget(config.workdir)
-        own_workdir(config, command_line("finetune", arguments))
+        own_workdir(config, again)
         parts = (*config.data.train, *config.data.dev, *config.data.test)
         warn_of_newer(epath.Path(config.workdir) / "results.json", [part.path for part in parts])
         import_init(config.workdir, config.init)
@@ -205,12 +226,7 @@ def finetune_here(config: Finetune, arguments: list[str], first: bool) -> int:
     keep_compiled(config.workdir)
     less = "raise train.accumulate or split the parameters (mesh.fsdp), or lower data.max_length in another --workdir"
     with needing_memory(less):
-        _, stopped_by = run_finetuning(config)
-    if stopped_by is not None:
-        return say_stopped(stopped_by, "finetune", arguments)
-    if first:
-        report_finetuning(config)
-    return 0
+        return run_finetuning(config)
 
 
 def evaluate(config: Evaluate, arguments: list[str]) -> int:
@@ -220,12 +236,20 @@ def evaluate(config: Evaluate, arguments: list[str]) -> int:
     is done already is not done again.
     """
     with locked(config.workdir, "evaluate"):
-        return evaluate_here(config, arguments)
+        _, stopped_by = evaluate_here(config, command_line("evaluate", arguments))
+        if stopped_by is not None:
+            return say_stopped(stopped_by, "evaluate", arguments)
+        report_evaluation(config)
+        return 0
 
 
-def evaluate_here(config: Evaluate, arguments: list[str]) -> int:
-    """`evaluate`, in a workdir that no other command writes."""
-    own_workdir(config, command_line("evaluate", arguments))
+def evaluate_here(config: Evaluate, again: str) -> tuple[list[BenchmarkRow], signal.Signals | None]:
+    """What `evaluate` does, in a workdir that no other command writes; `again` is of `own_workdir`.
+
+    Returns:
+      A row for each task and language, and what stopped it.
+    """
+    own_workdir(config, again)
     import_init(config.workdir, config.init)
 
     from mlm_jax.evaluate.run import run
@@ -233,11 +257,7 @@ def evaluate_here(config: Evaluate, arguments: list[str]) -> int:
 
     keep_compiled(config.workdir)
     with needing_memory("split the parameters (mesh.fsdp), or lower max_length in another --workdir"):
-        _, stopped_by = run(config)
-    if stopped_by is not None:
-        return say_stopped(stopped_by, "evaluate", arguments)
-    report_evaluation(config)
-    return 0
+        return run(config)
 
 
 def analyze(config: Analyze, arguments: list[str]) -> int:
@@ -247,12 +267,14 @@ def analyze(config: Analyze, arguments: list[str]) -> int:
     is not done again.
     """
     with locked(config.workdir, "analyze"):
-        return analyze_here(config, arguments)
+        analyze_here(config, command_line("analyze", arguments))
+        report_analysis(config)
+        return 0
 
 
-def analyze_here(config: Analyze, arguments: list[str]) -> int:
-    """`analyze`, in a workdir that no other command writes."""
-    own_workdir(config, command_line("analyze", arguments))
+def analyze_here(config: Analyze, again: str) -> list[ProbeRow]:
+    """What `analyze` does, in a workdir that no other command writes; `again` is of `own_workdir`. Returns what the probes found."""
+    own_workdir(config, again)
     import_init(config.workdir, config.init)
 
     from mlm_jax.neutrality.run import run
@@ -260,9 +282,7 @@ def analyze_here(config: Analyze, arguments: list[str]) -> int:
 
     keep_compiled(config.workdir)
     with needing_memory("split the parameters (mesh.fsdp), or lower max_length in another --workdir"):
-        run(config)
-    report_analysis(config)
-    return 0
+        return run(config)
 
 
 def plan(config: Plan, arguments: list[str]) -> int:
@@ -435,4 +455,24 @@ def predict(given: dict[str, str], arguments: list[str]) -> int:
         console.say_aside(str(summary))
     else:
         console.say(f"{summary}\n{summary.examples:,} predictions in {out}")
+    return 0
+
+
+def list_configs(given: dict[str, str], arguments: list[str]) -> int:
+    """List the configs that come with mlm_jax, by the command they are for; or copy one, to be changed.
+
+    A name stands for its file: mlm-jax pretrain quickstart. A copy goes to FILE, or NAME.py here.
+    """
+    if "NAME" in given:
+        if given["copy"] != "copy":
+            raise UserError(f"{given['copy']}: not what configs does; mlm-jax configs copy NAME [FILE]")
+        written = shipped.copy_config(given["NAME"], given.get("FILE", ""))
+        console.say(f"{written}: a copy of {given['NAME']}")
+        return 0
+    known = shipped.configs()
+    widest = max(len(name.rpartition("/")[2]) for name in known)
+    for folder, names in itertools.groupby(known, lambda name: name.rpartition("/")[0]):
+        console.say(f"{'' if not folder else chr(10)}mlm-jax {folder or 'pretrain'} NAME")
+        for name in names:
+            console.say(f"  {name.rpartition('/')[2]:<{widest}}  {shipped.summary(known[name])}")
     return 0

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from mlm_jax.errors import INTERRUPTED, Ended, UserError
 from mlm_jax.files import said
 from mlm_jax.options import parse
 from mlm_jax.streams import mend_streams
+from mlm_jax.version import __version__
 
 # Before jax is imported: XLA's and TensorFlow's start-up chatter.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -31,20 +31,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say(usage())
             return 0
         if arguments[0] == "--version":
-            say(f"mlm-jax {importlib.metadata.version('mlm_jax')}")
+            say(f"mlm-jax {__version__}")
             return 0
         command, rest = find_command(arguments[0]), arguments[1:]
-        if rest[:1] in (["-h"], ["--help"]) or (not rest and not command.config):
+        if rest[:1] in (["-h"], ["--help"]) or (not rest and command.needs_arguments):
             say(command.page)
             return 0
         given = parse(command.name, rest)
         import_jax()
         return command.run(given, rest)
     except UserError as e:
-        say_aside(f"error: {e}")
-        return 2
-    except Ended as e:
-        return e.status
+        if str(e):
+            say_aside(f"error: {e}")
+        return e.status if isinstance(e, Ended) else 2
     except OSError as e:
         if isinstance(e, BrokenPipeError) and e.filename is None:
             raise  # to `__main__`: whoever reads what is printed may have gone
@@ -65,4 +64,6 @@ def place_of(command: Command | None, given: Any) -> str:
     """Where a command writes, which an error that names no file is said of."""
     if command is None or given is None:
         return "mlm-jax"
-    return given[command.arguments[-1]] if isinstance(given, dict) else given.workdir
+    if isinstance(given, dict):
+        return given[command.arguments[-1]] if command.arguments else f"mlm-jax {command.name}"
+    return given.workdir

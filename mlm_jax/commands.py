@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from mlm_jax.curate.config import Curate, validate_curation
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate.config import Evaluate, validate_evaluation
 from mlm_jax.finetune.config import Finetune, validate_finetuning
+from mlm_jax.formats import WITH_FIELDS
 from mlm_jax.neutrality.config import Analyze, validate_analysis
 from mlm_jax.plan.config import Plan
 
@@ -33,7 +35,10 @@ class Command:
       widen: makes of the file's config one with options of the command's own.
       validate: refuses a config that cannot work, before anything is loaded.
       report: writes the page of such a config's workdir and prints its table, for the command `report`.
+      formats: what it reads and writes, for its page.
+      example: a command line, for its page.
       arguments: names of what stands in its command line, where there is no config file.
+      optional: groups of arguments after those, each of which may be left out with those behind it ("copy NAME", "FILE").
       options: option → what its value is, and its default, where there is no config file.
       flags: what may stand beside the options, without a value, where there is a config file.
     """
@@ -46,7 +51,10 @@ class Command:
     widen: Callable[[Any], Any] = lambda config: config
     validate: Callable[[Any], None] = lambda config: None
     report: Callable[[Any], None] | None = None
+    formats: str = ""
+    example: str = ""
     arguments: tuple[str, ...] = ("CONFIG.py", "[--dotted.option value ...]")
+    optional: tuple[str, ...] = ()
     options: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
 
@@ -56,19 +64,29 @@ class Command:
         return self.report is not None or self.name == "prepare"
 
     @property
+    def needs_arguments(self) -> bool:
+        """Whether it has no config file, and cannot do without arguments."""
+        return self.config is None and bool(self.arguments)
+
+    @property
     def usage(self) -> str:
         """Its command line."""
         options = (f"[{option} {value}]" for option, (value, _) in self.options.items())
-        return " ".join(("mlm-jax", self.name, *self.arguments, *options, *(f"[{flag}]" for flag in self.flags)))
+        groups = "".join(f" [{group}" for group in self.optional).lstrip() + "]" * len(self.optional)
+        flags = (f"[{flag}]" for flag in self.flags)
+        return " ".join(("mlm-jax", self.name, *self.arguments, *filter(None, [groups]), *options, *flags))
 
     @property
     def page(self) -> str:
         """What `mlm-jax COMMAND --help` prints."""
         page = f"usage: {self.usage}\n\n{inspect.getdoc(self.run) or self.summary}"
+        formats = textwrap.fill(f"Formats: {self.formats}", 140, break_long_words=False, break_on_hyphens=False)
+        page += f"\n\n{formats}\n\nExample:\n\n    {self.example}"
         if self.config is None:
             return page
         return (
-            f"{page}\n\nmlm-jax {self.name} CONFIG.py --help lists every option with the config's values as defaults."
+            f"{page}\n\nCONFIG.py is a config file, the name of one that mlm-jax configs lists, or a workdir to go on with.\n"
+            f"mlm-jax {self.name} CONFIG.py --help lists every option with the config's values as defaults."
         )
 
 
@@ -83,6 +101,12 @@ def report(config: Any, arguments: list[str]) -> int:
     return 0
 
 
+PACKED = "compressed or not (.gz, .bz2, .xz, .zst)"
+TEXT = (
+    f".txt with a document per line or paragraph, {', '.join(WITH_FIELDS)} by a field, {PACKED}; folders that Hugging Face's datasets saved; "
+    "tfds:, hf:, seqio: and sample: sources; local, gs:// or s3://"
+)
+TABLES = f"{', '.join(WITH_FIELDS)}, {PACKED}"
 EXCHANGE = {"--step": ("best|last|N", "best"), "--model": ("NAME", ""), **actions.MESH}
 # A page of results is the one of the first command here that has both its config's type and a report.
 WITH_CONFIG = (
@@ -94,6 +118,8 @@ WITH_CONFIG = (
         validate=validate_curation,
         flags=("--dry-run",),
         report=actions.report_curation,
+        formats=f"reads .warc, .wet, .html, .txt and {TABLES}; writes .jsonl.zst per language",
+        example="mlm-jax curate web --inputs 'crawl/*.warc.gz' --workdir corpus",
     ),
     Command(
         "prepare",
@@ -102,6 +128,8 @@ WITH_CONFIG = (
         cfg.Config,
         validate=cfg.validate_pretraining,
         flags=("--check",),
+        formats=f"reads {TEXT}; writes TFRecord, which SeqIO and T5X read too, and a SentencePiece model or tokenizer.json",
+        example="mlm-jax prepare quickstart",
     ),
     Command(
         "pretrain",
@@ -110,6 +138,8 @@ WITH_CONFIG = (
         cfg.Config,
         validate=cfg.validate_pretraining,
         report=actions.report_pretraining,
+        formats=f"reads {TEXT}; writes checkpoints of Orbax, metrics.jsonl, TensorBoard's log and report/index.html",
+        example="mlm-jax pretrain quickstart --train.steps 600 --workdir runs/first",
     ),
     Command(
         "finetune",
@@ -118,6 +148,9 @@ WITH_CONFIG = (
         Finetune,
         validate=validate_finetuning,
         report=actions.report_finetuning,
+        formats=f"reads {TABLES}; CoNLL (.conll, .conllu, .iob2, ...) for tags, SQuAD's .json for answers; tfds: and hf: data sets; writes "
+        "results.json, .csv and .html",
+        example="mlm-jax finetune own_tags --init runs/quickstart --data.max_length 64",
     ),
     Command(
         "evaluate",
@@ -126,6 +159,8 @@ WITH_CONFIG = (
         Evaluate,
         validate=validate_evaluation,
         report=actions.report_evaluation,
+        formats=f"reads .txt with aligned lines, {TABLES} by a field (PATH#FIELD), and what finetune reads; writes results.json, .csv and .html",
+        example="mlm-jax evaluate small --init runs/quickstart",
     ),
     Command(
         "analyze",
@@ -134,6 +169,8 @@ WITH_CONFIG = (
         Analyze,
         validate=validate_analysis,
         report=actions.report_analysis,
+        formats="reads .txt with aligned lines, word alignments (i-j) and .tsv with judged translations; writes results.json, .csv and neutrality.html",
+        example="mlm-jax analyze neutrality --init runs/quickstart --max_length 64",
     ),
     Command(
         "plan",
@@ -142,6 +179,8 @@ WITH_CONFIG = (
         cfg.Config,
         widen=lambda config: Plan(**vars(config)),
         validate=cfg.validate_pretraining,
+        formats="reads the config alone; writes nothing",
+        example="mlm-jax plan xlmr_base --topology v5e:4x4",
     ),
 )
 COMMANDS = (
@@ -153,11 +192,15 @@ COMMANDS = (
         cfg.Config,
         also=tuple(command.config for command in WITH_CONFIG if command.config and command.report),
         validate=lambda config: command_of(config).validate(config),
+        formats="reads a workdir; writes .html and .png",
+        example="mlm-jax report runs/quickstart",
     ),
     Command(
         "import",
         "make a workdir that starts from the folder's encoder (or a run's)",
         actions.import_folder,
+        formats="reads .safetensors with config.json and a tokenizer.json, SentencePiece model or vocab.txt; or a run's workdir",
+        example="mlm-jax import xlm-roberta-base runs/start",
         arguments=("FOLDER", "WORKDIR"),
         options={**EXCHANGE, "--layers": ("1,3,...", "")},
     ),
@@ -165,6 +208,8 @@ COMMANDS = (
         "export",
         "write a run's encoder and tokenizer, or what finetune made, as a folder",
         actions.export_run,
+        formats="writes config.json, .safetensors, tokenizer.json and README.md, as transformers and tokenizers read them",
+        example="mlm-jax export runs/quickstart exported",
         arguments=("WORKDIR", "FOLDER"),
         options={**EXCHANGE, "--differing": ("N", "0"), "--push": ("NAME/REPO", "")},
     ),
@@ -172,6 +217,8 @@ COMMANDS = (
         "predict",
         "label a file of text with what finetune made, as JSON lines",
         actions.predict,
+        formats=f"reads .txt with a text per line, {TABLES}, CoNLL and SQuAD's .json; writes JSON lines",
+        example="mlm-jax predict runs/own_tags texts.txt labels.jsonl --language sw",
         arguments=("WORKDIR", "FILE", "OUT"),
         options={
             "--model": ("NAME", ""),
@@ -179,6 +226,15 @@ COMMANDS = (
             "--words": ("trained|spaces", "trained"),
             **actions.MESH,
         },
+    ),
+    Command(
+        "configs",
+        "list the configs that come with mlm_jax, or copy one to change it",
+        actions.list_configs,
+        formats="writes a .py file",
+        example="mlm-jax configs copy own_text mine.py",
+        arguments=(),
+        optional=("copy NAME", "FILE"),
     ),
 )
 
@@ -215,10 +271,12 @@ usage: mlm-jax COMMAND CONFIG.py [--dotted.option value ...]
 commands:
 {with_config}
 
-CONFIG.py defines get_config(); those that come with mlm_jax are in configs/. A workdir in its place goes on with what it was made by.
+CONFIG.py defines get_config(), or is the name of one that comes with mlm_jax (mlm-jax configs). A workdir in its place goes on with what
+it was made by.
 mlm-jax --version prints the version.
+mlm-jax COMMAND --help says what a command does and reads, with an example.
 mlm-jax COMMAND CONFIG.py --help lists every option with the config's values as defaults; docs/options.md has them all.
 
-To and from Hugging Face folders, and with what finetune made:
+Others, without a config:
 {others}
 """

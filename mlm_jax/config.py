@@ -475,9 +475,11 @@ def load_config(path: str, kinds: tuple[type, ...] = (Config,), commands: Mappin
     if (file / "config.json").is_file():
         return stored_config(path, kinds)
     if not file.is_file():
-        raise UserError(f"{path}: no such config file; see configs/ for those that come with mlm_jax")
+        raise UserError(f"{path}: no such config file; mlm-jax configs lists those that come with mlm_jax")
     if file.suffix != ".py":
-        raise UserError(f"{path}: not a config file; name a .py file with a get_config(), as in configs/")
+        raise UserError(
+            f"{path}: not a config file; name a .py file with a get_config(), or one of those that mlm-jax configs lists"
+        )
     try:
         # Not as a module: Python's cache of those does not see a change within a second.
         defined = runpy.run_path(str(file), run_name="mlm_jax_config_file")

@@ -23,11 +23,11 @@ class UserError(Exception):
         super().__init__("".join(repr(c)[1:-1] if c in CONTROLS else c for c in str(message)))
 
 
-class Ended(Exception):
-    """A process that ran a part of the command did not succeed and has said why; `status` is its exit status."""
+class Ended(UserError):
+    """A process that ran a part of the command did not succeed, for the reason that it gave; `status` is its exit status."""
 
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
+    def __init__(self, status: int, reason: str = "") -> None:
+        super().__init__(reason)
         self.status = status
 
 

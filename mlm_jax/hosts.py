@@ -121,12 +121,12 @@ def _say(name: str, error: BaseException) -> int:
     """Print what ended this process; returns the exit status."""
     if is_loss(error):
         reason, status = f"another process is gone ({str(error).splitlines()[0][:200]}); {AGAIN}", GONE
+    elif isinstance(error, Ended):
+        reason, status = str(error) or "what it began in a process of its own did not succeed", error.status
     elif isinstance(error, UserError):
         reason, status = str(error), 2
     elif isinstance(error, OSError):
         reason, status = said(error, "a file of the run", "then start all of them again to continue"), 2
-    elif isinstance(error, Ended):
-        reason, status = "what it began in a process of its own did not succeed, as said above", error.status
     elif isinstance(error, KeyboardInterrupt):
         reason, status = "interrupted", 130
     else:

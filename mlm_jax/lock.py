@@ -81,6 +81,9 @@ class Found:
 
 
 before_end: list[Callable[[], Any]] = []  # what else is to be done before `check` ends the process
+ends_process = (
+    True  # whether `check` ends it, which the commands' is; a Python program that calls functions gets an error instead
+)
 _held: dict[epath.Path, Holder] = {}  # the locks that this process works under
 
 
@@ -233,20 +236,25 @@ def check() -> None:
     """End this process, with one line, if the lock that it works under is another's: it stood still, and that one took over.
 
     Called before what it writes. A lock file that is gone or names nobody is no one else's.
+
+    Raises:
+      UserError: in place of ending a process that is not a command's (`ends_process`).
     """
     for path, mine in tuple(_held.items()):
         found = None
         with contextlib.suppress(Exception):  # of whatever kind a store's library has; the next time it is read again
             found = _read(path)
         if found and found.holder and not found.holder.holds_with(mine):
+            line = (
+                f"{path.parent}: {found.holder.what} has taken over, {found.holder}, because this one, {mine}, had stood "
+                "still; it ends and leaves the folder to that one"
+            )
+            if not ends_process:
+                raise UserError(line)
             for tell in before_end:
                 tell()
             files.remove_asides()
-            end_at_once(
-                f"error: {path.parent}: {found.holder.what} has taken over, {found.holder}, because this one, {mine}, had stood "
-                "still; it ends and leaves the folder to that one",
-                2,
-            )
+            end_at_once(f"error: {line}", 2)
 
 
 def _release(path: epath.Path) -> None:
@@ -265,7 +273,10 @@ def _heartbeat(path: epath.Path, mine: Holder, ended: threading.Event) -> None:
     beat = 0
     while not ended.wait(BEAT):
         beat += 1
-        check()
+        try:
+            check()
+        except UserError:
+            return  # the run itself meets it before it writes
         try:
             if in_bucket(path):
                 path.write_text(_text(mine, beat))

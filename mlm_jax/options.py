@@ -9,7 +9,7 @@ import io
 import itertools
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tyro
@@ -19,6 +19,7 @@ from mlm_jax.commands import WITH_CONFIG, Command, find_command
 from mlm_jax.console import go_on_without_output
 from mlm_jax.errors import UserError
 from mlm_jax.fields import options as options_of
+from mlm_jax.shipped import config_path
 from mlm_jax.start import with_positions
 
 
@@ -32,7 +33,9 @@ def parse(name: str, arguments: list[str]) -> Any:
     if command.config is None:
         return read_arguments(command, arguments)
     if not set(arguments) - set(command.flags):
-        raise UserError(f"{name}: name a config file, e.g. configs/quickstart.py, or a workdir to go on with")
+        raise UserError(
+            f"{name}: name a config file, one of those that mlm-jax configs lists, or a workdir to go on with"
+        )
     path, *options = (argument for argument in _held_together(arguments) if argument not in command.flags)
     if path == "--" and options:
         path, *options = options
@@ -40,8 +43,30 @@ def parse(name: str, arguments: list[str]) -> Any:
         raise UserError(
             f"{path}: name the config file before any option; a path that begins with a dash stands after --"
         )
+    return with_options(command, read_config(command, path), options, path)
+
+
+def read_config(command: Command, path: str) -> Any:
+    """The config of a file, of a name of `shipped.configs`, or of a workdir, for a command that has one.
+
+    Raises:
+      UserError: there is no such config, or it is for another command.
+    """
+    assert command.config is not None
     of_others = {c.config: c.name for c in WITH_CONFIG if c.config and c.report}
-    base = command.widen(cfg.load_config(path, (command.config, *command.also), of_others))
+    return command.widen(cfg.load_config(config_path(path, command.name), (command.config, *command.also), of_others))
+
+
+def with_options(command: Command, base: Any, options: Sequence[str], where: str) -> Any:
+    """A config with options in place of its values, validated.
+
+    Args:
+      options: as on a command line, `--dotted.option`, `value`.
+      where: the config's file, for messages.
+
+    Raises:
+      UserError: an unknown option (the nearest is named), a value of the wrong type or outside its bounds.
+    """
     kind = type(base)
     known = option_names(kind)
     for before, option in itertools.pairwise(["", *options]):
@@ -55,16 +80,16 @@ def parse(name: str, arguments: list[str]) -> Any:
             if "=" not in before and _name_of(before) in known:
                 hint += f"; where it is a value, write {before}={option}"
             raise UserError(f"{option}: no such option; {hint}")
-    options = list(_joined(_as_flags(options), kind))
+    options = list(_joined(_as_flags(list(options)), kind))
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), warnings.catch_warnings():
             # Of a value in the file that is not of its option's type.
             warnings.simplefilter("error", UserWarning)
-            prog = f"mlm-jax {command.name} {path}"
+            prog = f"mlm-jax {command.name} {where}"
             config = tyro.cli(kind, prog=prog, args=options, default=base, use_underscores=True)
     except UserWarning as e:
-        raise UserError(f"{path}: {str(e).split('. ')[0]}; mend the config file") from e
+        raise UserError(f"{where}: {str(e).split('. ')[0]}; mend the config file") from e
     except SystemExit as e:
         if e.code:
             raise UserError(f"{' '.join(options)}: {_first_sentence(said.getvalue())}; see --help") from None
@@ -159,6 +184,8 @@ def read_arguments(command: Command, given: list[str]) -> dict[str, str]:
         if not value:
             raise UserError(f"{name}: needs a value")
         found[name] = value
-    if len(rest) != len(command.arguments):
+    names = [*command.arguments, *(name for group in command.optional for name in group.split())]
+    counts = itertools.accumulate((len(group.split()) for group in command.optional), initial=len(command.arguments))
+    if len(rest) not in counts:
         raise UserError(f"{command.name} {' '.join(given)}: cannot be read; {command.usage}")
-    return found | dict(zip(command.arguments, rest, strict=True))
+    return found | dict(zip(names, rest, strict=False))

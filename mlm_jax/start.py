@@ -21,8 +21,10 @@ from mlm_jax.errors import Ended, UserError
 from mlm_jax.files import aside_folder, copy_whole, in_bucket, link, sync, sync_tree
 from mlm_jax.given import given_file
 from mlm_jax.phases import corpus_name, in_steps, lengths, longest
-from mlm_jax.signals import heard
+from mlm_jax.signals import can_handle, handling, heard
 from mlm_jax.stored import read_json
+
+ERROR = "error: "  # what the line begins with that a command ends in
 
 
 @contextlib.contextmanager
@@ -44,12 +46,18 @@ def run_in_own_process(*arguments: str) -> None:
     """Run a command in a process of its own, which works under the locks of this one and ends with it, by `signals.STOPS` too.
 
     Raises:
-      Ended: it did not succeed, and has said why.
+      Ended: it did not succeed; with the line that it ended in, for whoever began the work to say.
     """
     from mlm_jax.lock import environment_of_children
 
     environment = os.environ | children.environment() | environment_of_children()
-    child = subprocess.Popen([sys.executable, "-m", "mlm_jax", *arguments], env=environment)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "mlm_jax", *arguments],
+        env=environment,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="backslashreplace",
+    )
     sent: list[int] = []
 
     def send(number: int, frame: object) -> None:
@@ -57,22 +65,26 @@ def run_in_own_process(*arguments: str) -> None:
         child.send_signal(number)
 
     # A Ctrl-C in a terminal reaches the child twice, from the terminal and from here; see `raise_interrupt`.
-    before = {number: signal.signal(number, send) for number in heard()}
-    try:
+    reason = ""
+    with handling(dict.fromkeys(heard(), send)):
+        for line in child.stderr or ():
+            if line.startswith(ERROR):
+                reason = line.removeprefix(ERROR).rstrip("\n")
+            else:
+                console.say_aside(line.rstrip("\n"))
         status = child.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     if status < 0 and not sent:
         # What a signal ended could not say so itself.
         name = signal.Signals(-status).name
-        console.say_aside(f"error: mlm-jax {arguments[0]}: its process was ended by {name}; often memory is short")
+        reason = f"mlm-jax {arguments[0]}: its process was ended by {name}; often memory is short"
     if status:
-        raise Ended(status if status > 0 else 128 - status)
+        raise Ended(status if status > 0 else 128 - status, reason)
 
 
 def raise_interrupt() -> None:
     """Let the first SIGINT raise KeyboardInterrupt and ignore others: a terminal and a parent process may both send one."""
+    if not can_handle():
+        return
 
     def once(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_IGN)
@@ -135,20 +147,38 @@ def finetuned_workdir(folder: str) -> Iterator[str]:
     Raises:
       UserError: it is a Hugging Face folder without a head that was fine-tuned, or cannot be read.
     """
-    settings = epath.Path(folder) / "config.json"
-    if not settings.exists() or "model_type" not in read_json(settings, dict[str, Any]):
+    with encoder_workdir(folder) as workdir:
+        if workdir != folder:
+            if not (epath.Path(workdir) / "config.json").exists():
+                raise UserError(
+                    f"{folder}: a Hugging Face folder without a fine-tuned head; run: mlm-jax finetune CONFIG --init {folder}"
+                )
+            copy_words(folder, workdir)
+        yield workdir
+
+
+@contextlib.contextmanager
+def encoder_workdir(folder: str) -> Iterator[str]:
+    """The workdir of an encoder: the folder itself or, of a Hugging Face or sentence-transformers folder, a temporary one that it is
+    imported into.
+
+    Raises:
+      UserError: the folder cannot be imported.
+    """
+    if not is_foreign(folder):
         yield folder
         return
     from mlm_jax.interchange.workdir import import_encoder
 
     with tempfile.TemporaryDirectory() as workdir:
         import_encoder(folder, workdir)
-        if not (epath.Path(workdir) / "config.json").exists():
-            raise UserError(
-                f"{folder}: a Hugging Face folder without a fine-tuned head; run: mlm-jax finetune CONFIG --init {folder}"
-            )
-        copy_words(folder, workdir)
         yield workdir
+
+
+def is_foreign(folder: str) -> bool:
+    """Whether a folder is of Hugging Face's or of sentence-transformers, and not a workdir."""
+    settings = epath.Path(folder) / "config.json"
+    return settings.exists() and "model_type" in read_json(settings, dict[str, Any])
 
 
 def copy_words(source: str, target: str) -> None:

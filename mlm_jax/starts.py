@@ -15,6 +15,7 @@ from etils import epath
 from mlm_jax.errors import UserError
 from mlm_jax.files import listed, write_whole
 from mlm_jax.stored import parse_stored
+from mlm_jax.version import __version__
 
 
 class Start(TypedDict):
@@ -33,7 +34,7 @@ def last_saved(folder: epath.Path) -> int:
 
 def note_start(folder: epath.Path, command: str) -> None:
     """Add a line to the workdir's started.jsonl, unless it says the same already: date (UTC), command, step, and versions."""
-    versions = {name: importlib.metadata.version(name) for name in ("mlm_jax", "jax")}
+    versions = {"mlm_jax": __version__, "jax": importlib.metadata.version("jax")}
     start: Start = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": command,

@@ -19,6 +19,7 @@ from mlm_jax.patterns import matching_files
 from mlm_jax.starts import last_saved, note_start
 from mlm_jax.stored import read_json
 
+CALL = "mlm_jax."  # what a call from Python begins with, to which no options can be added
 SHOWN = 8  # options that differ, named in a message
 
 
@@ -30,7 +31,7 @@ def own_workdir(config: Any, again: str = "", write: bool = True) -> None:
 
     Args:
       config: of any command.
-      again: the command line, from which a refusal says how to go on elsewhere.
+      again: the command line, from which a refusal says how to go on elsewhere, or the function that Python called.
       write: store it; of several processes one does.
 
     Raises:
@@ -72,7 +73,7 @@ def refusal(config: Any, refused: Sequence[Difference], again: str) -> str:
     named = "; ".join(str(d) for d in refused[:SHOWN])
     more = f"; and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
     how = "use another --workdir, or move this one away"
-    if again:
+    if again and not again.startswith(CALL):
         folder = epath.Path(config.workdir)
         new = next(f"{folder}_{n}" for n in range(2, 1000) if not epath.Path(f"{folder}_{n}").exists())
         # `--init` brings the encoder and its vocabulary: no way to another of them.

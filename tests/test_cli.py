@@ -358,13 +358,22 @@ def test_what_nobody_reads_is_no_error(config_file, arguments):
 def test_a_process_that_a_signal_ended_is_named(monkeypatch, capsys):
     killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     real = subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", lambda command, env: real([sys.executable, "-c", killed]))
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **given: real([sys.executable, "-c", killed], **given))
     with pytest.raises(Ended) as ended:
         run_in_own_process("prepare", "x.py")
     assert ended.value.status == 137
-    assert (
-        capsys.readouterr().err == "error: mlm-jax prepare: its process was ended by SIGKILL; often memory is short\n"
-    )
+    assert str(ended.value) == "mlm-jax prepare: its process was ended by SIGKILL; often memory is short"
+
+
+def test_the_line_that_a_process_ends_in_is_said_once(monkeypatch, capsys):
+    """By whoever began it; what it warns of comes through at once."""
+    ends = "import sys; print('warning: w', 'error: ü\\\\n is wrong', file=sys.stderr, sep='\\n'); sys.exit(2)"
+    real = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **given: real([sys.executable, "-c", ends], **given))
+    with pytest.raises(UserError, match=r"^ü\\n is wrong$") as ended:
+        run_in_own_process("prepare", "x.py")
+    assert ended.value.status == 2
+    assert capsys.readouterr().err == "warning: w\n"
 
 
 def test_ctrl_c_while_libraries_load_is_one_line(tmp_path):
@@ -574,7 +583,7 @@ def test_an_error_that_names_no_file_is_said_of_the_place(command, number, monke
     monkeypatch.setattr(cli, "find_command", lambda name: failing)
     assert run(command.name, *arguments) == 2
     said = capsys.readouterr().err
-    place = "/run" if command.config else arguments[-1]
+    place = "/run" if command.config else arguments[-1] if arguments else f"mlm-jax {command.name}"
     assert said.startswith(f"error: {place}: {os.strerror(number)}; ") and said.count("\n") == 1
     assert ("then run the same command again" in said) is (number != errno.EISDIR)
     goes_on = command.name in ("curate", "prepare", "pretrain", "finetune", "evaluate", "analyze")

@@ -424,7 +424,9 @@ def test_what_a_process_starts_is_told_of_its_locks(tmp_path, monkeypatch):
     given = {}
 
     class Done:
-        def __init__(self, command, env):
+        stderr = ()
+
+        def __init__(self, command, env, **_):
             given.update(env)
 
         def wait(self):

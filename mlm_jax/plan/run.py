@@ -17,6 +17,7 @@ from mlm_jax.plan.config import Plan
 from mlm_jax.plan.planned import Planned, adapt, plan_step
 from mlm_jax.plan.search import LEAST_EFFORT, cure, search, what_is_kept
 from mlm_jax.plan.topology import GIB, Topology
+from mlm_jax.signals import handling
 
 
 def changes(before: Config, after: Config) -> str:
@@ -116,12 +117,9 @@ def searched(config: Plan, where: Topology) -> Planned:
         end_at_once("interrupted; this is the best so far", 130)
 
     thread = threading.Thread(target=work, daemon=True)
-    before = signal.signal(signal.SIGINT, interrupted)
-    try:
+    with handling({signal.SIGINT: interrupted}):
         thread.start()
         thread.join()
-    finally:
-        signal.signal(signal.SIGINT, before)
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]

@@ -53,8 +53,32 @@ def _say_loss(record: logging.LogRecord) -> bool:
     return False
 
 
-logging.getLogger("absl").setLevel(logging.WARNING)
-logging.getLogger("absl").addFilter(_say_loss)
+class _Said:
+    """What absl logs while some folder of checkpoints is open, by how many there are; afterwards it is as it was.
+
+    A counter, because they are closed in any order.
+    """
+
+    def __init__(self) -> None:
+        self.open, self._level = 0, 0
+
+    def begin(self) -> None:
+        logger = logging.getLogger("absl")
+        if not self.open:
+            self._level = logger.level
+            logger.setLevel(logging.WARNING)
+            logger.addFilter(_say_loss)
+        self.open += 1
+
+    def end(self) -> None:
+        self.open -= 1
+        if not self.open:
+            logger = logging.getLogger("absl")
+            logger.removeFilter(_say_loss)
+            logger.setLevel(self._level)
+
+
+_said = _Said()
 
 
 # What the hashes of a checkpoint are of, where their names do not say it.
@@ -88,6 +112,8 @@ class Checkpoints:
         self._must_match, self._noted = must_match, noted
         self._best, self._sign = best[0] if best else "", 1 if highest else -1
         self._read_back = False  # whether what was saved here can be read
+        self._closed = False
+        _said.begin()
         policies = checkpoint_managers
         ocdbt = not any(c in str(self._folder) for c in IN_PATTERNS)
         self._manager = ocp.CheckpointManager(
@@ -287,7 +313,12 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait until what is being saved is on disk."""
-        self._manager.close()
+        try:
+            self._manager.close()
+        finally:
+            if not self._closed:
+                _said.end()
+            self._closed = True
 
     def _read(self, step: int, abstract_state: State) -> State:
         # Not through the manager, which waits for all processes at the end: those that failed would not come.

@@ -15,7 +15,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from mlm_jax import hosts
-from mlm_jax.signals import heard
+from mlm_jax.signals import handling, heard
 
 
 class Clock:
@@ -84,12 +84,8 @@ def catch_signals(but: Sequence[int] = ()) -> Iterator[Caught]:
             raise KeyboardInterrupt
         caught.signal = signal.Signals(number)
 
-    before = {number: signal.signal(number, handle) for number in heard() if number not in but}
-    try:
+    with handling({number: handle for number in heard() if number not in but}):
         yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
