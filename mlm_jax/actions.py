@@ -17,7 +17,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
@@ -35,6 +35,7 @@ from mlm_jax.results import BenchmarkRow, FinetunedRow, ProbeRow
 from mlm_jax.start import (
     as_one_of_several,
     copy_words,
+    encoder_workdir,
     finetuned_workdir,
     import_init,
     is_prepared,
@@ -48,9 +49,22 @@ from mlm_jax.start import (
 from mlm_jax.workdir import own_workdir, warn_of_newer, write_text
 
 if TYPE_CHECKING:
+    from mlm_jax.encode.embed import Wanted
     from mlm_jax.train.fit import Outcome
 
 MESH = {"--mesh.data": ("N", ""), "--mesh.fsdp": ("N", ""), "--mesh.tensor": ("N", "")}
+
+
+EMBED = {
+    "--pooling": ("mean|first|max", ""),
+    "--layer": ("N", ""),
+    "--normalise": ("true|false", ""),
+    "--dimensions": ("N", ""),
+    "--prompt": ("NAME_OR_TEXT", ""),
+    "--max_length": ("N", "0"),
+    "--language": ("CODE", ""),
+    "--dtype": ("auto|float32|bfloat16", "auto"),
+}
 
 
 def command_line(name: str, arguments: Sequence[str]) -> str:
@@ -430,6 +444,51 @@ def given_mesh(given: dict[str, str]) -> cfg.Mesh | None:
     mesh = cfg.Mesh(**{name: int(size) for name, size in sizes.items()})
     cfg.validate_mesh(mesh)
     return mesh if sizes else None
+
+
+def embed(given: dict[str, str], arguments: list[str]) -> int:
+    """Turn a file of text into vectors: a line of text, or row with a field (FILE.jsonl#FIELD), is row n of OUT.npy, .parquet or .jsonl.
+
+    The encoder is a run's, an imported one, or that of a folder of Hugging Face's or of sentence-transformers. Unless options say otherwise, its
+    vectors are those it was trained to make, else the mean of the last layer, of length 1. --layer 0 is the last; --dimensions N keeps
+    the first N; --prompt names one of the encoder's prompts, or is a text to put before each ("query: "). Killed, the same command goes on.
+    """
+    from mlm_jax.encode.embed import embed_file
+    from mlm_jax.train.compiled import keep_compiled
+
+    raise_interrupt()
+    wanted, mesh = wanted_vectors(given), given_mesh(given) or cfg.ALL_DEVICES
+    source, out = given["RUN_OR_FOLDER"], given["OUT"]
+    refuse_missing(source)
+    with (
+        encoder_workdir(source) as workdir,
+        needing_memory("split the parameters (--mesh.fsdp), or lower --max_length"),
+    ):
+        if workdir == source and os.access(workdir, os.W_OK):
+            keep_compiled(workdir)
+        console.say(embed_file(workdir, given["FILE"], out, wanted, given["--step"], given["--model"], mesh))
+    return 0
+
+
+def wanted_vectors(given: dict[str, str]) -> Wanted:
+    """The options of `EMBED`, as they are wanted of `embed_file`.
+
+    Raises:
+      UserError: one is not what it may be.
+    """
+    from mlm_jax.encode.embed import Wanted
+
+    numbers = ("layer", "dimensions", "max_length")
+    found: dict[str, Any] = {}
+    for option, (may_be, _) in EMBED.items():
+        name, value = option.removeprefix("--"), given[option]
+        if name in numbers and value and not value.isdecimal():
+            raise UserError(f"{option}: {value} is not a whole number from 0")
+        if "|" in may_be and value and value not in may_be.split("|"):
+            raise UserError(f"{option}: {value}; use {' or '.join(may_be.split('|'))}")
+        if value or name in ("prompt", "language"):
+            found[name] = int(value) if name in numbers else value == "true" if name == "normalise" else value
+    return Wanted(**found)
 
 
 def predict(given: dict[str, str], arguments: list[str]) -> int:

@@ -61,7 +61,7 @@ class Command:
     @property
     def goes_on(self) -> bool:
         """Whether the same command goes on from what it has done, and does not begin again."""
-        return self.report is not None or self.name == "prepare"
+        return self.report is not None or self.name in ("prepare", "embed")
 
     @property
     def needs_arguments(self) -> bool:
@@ -212,6 +212,15 @@ COMMANDS = (
         example="mlm-jax export runs/quickstart exported",
         arguments=("WORKDIR", "FOLDER"),
         options={**EXCHANGE, "--differing": ("N", "0"), "--push": ("NAME/REPO", "")},
+    ),
+    Command(
+        "embed",
+        "turn a file of text into vectors, with a run's encoder or a folder's",
+        actions.embed,
+        formats=f"reads .txt with a text per line, and FILE#FIELD of {TABLES} and .arrow; writes .npy, .parquet or .jsonl",
+        example='mlm-jax embed runs/mine texts.txt vectors.npy --prompt "query: "',
+        arguments=("RUN_OR_FOLDER", "FILE", "OUT"),
+        options=actions.EMBED | EXCHANGE,
     ),
     Command(
         "predict",

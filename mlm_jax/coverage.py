@@ -55,6 +55,11 @@ def warn_unknown(what: str, ids: Iterable[Sequence[int] | np.ndarray], unknown: 
         row = np.asarray(text)
         found += int(np.count_nonzero(row == unknown))
         tokens += len(row)
+    warn_share(what, found, tokens)
+
+
+def warn_share(what: str, found: int, tokens: int) -> None:
+    """The same of texts whose tokens were counted: `found` of them are <unk>."""
     if found > UNKNOWN * tokens:
         console.warn(
             f"{what}: {100 * found / tokens:.1f} % of the tokens are <unk>: the vocabulary cannot write this text, and what is measured is "

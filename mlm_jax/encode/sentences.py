@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,11 +65,18 @@ class SentenceEncoder:
     params: Params
     dimensions: int
 
-    def vectors(self, ids: Sequence[np.ndarray], language: str, pretrained: Pretrained) -> np.ndarray:
+    def vectors(
+        self,
+        ids: Sequence[np.ndarray],
+        language: str,
+        pretrained: Pretrained,
+        done: Callable[[int], None] = lambda count: None,
+    ) -> np.ndarray:
         """Vectors of texts of one language.
 
         Args:
           ids: with specials, int32 [length] each.
+          done: called with the number of texts after each batch.
 
         Returns:
           float32 [texts, dimensions].
@@ -81,6 +88,7 @@ class SentenceEncoder:
         items = items_of(ids, language, pretrained.languages, pretrained.model.language_embedding)
         for batch, found in self.run(items, self.params):
             out[[item for [item] in batch]] = found[: len(batch)]
+            done(len(batch))
         return out
 
 
