@@ -217,7 +217,7 @@ COMMANDS = (
         "embed",
         "turn a file of text into vectors, with a run's encoder or a folder's",
         actions.embed,
-        formats=f"reads .txt with a text per line, and FILE#FIELD of {TABLES} and .arrow; writes .npy, .parquet or .jsonl",
+        formats=f"reads .txt with a text per line, and FILE#FIELD of {TABLES}; writes .npy, .parquet or .jsonl",
         example='mlm-jax embed runs/mine texts.txt vectors.npy --prompt "query: "',
         arguments=("RUN_OR_FOLDER", "FILE", "OUT"),
         options=actions.EMBED | EXCHANGE,
