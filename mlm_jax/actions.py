@@ -23,6 +23,7 @@ from etils import epath
 
 from mlm_jax import config as cfg
 from mlm_jax import console, shipped
+from mlm_jax.adapt.config import Adapt
 from mlm_jax.curate.config import Curate
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate.config import Evaluate
@@ -299,6 +300,21 @@ def analyze_here(config: Analyze, again: str) -> list[ProbeRow]:
         return run(config)
 
 
+def adapt(config: Adapt, arguments: list[str]) -> int:
+    """Give an encoder another vocabulary, made from the text of the languages wanted.
+
+    The workdir gets the encoder with its new vocabulary, as `import` makes one: `pretrain` goes on from it, `finetune`, `evaluate` and
+    `embed` take it as --init, and `export` writes it with its tokenizer.json. adapt.json says what was done.
+    """
+    from mlm_jax.adapt.run import adapt as run
+
+    with locked(config.workdir, "adapt", "adapt into another workdir"):
+        raise_interrupt()  # its pool of processes has to end with it
+        run(config)
+        report_adaptation(config)
+    return 0
+
+
 def plan(config: Plan, arguments: list[str]) -> int:
     """Compile the step that pretrain runs for TPU slices that are not here, and print what it will need and may do.
 
@@ -309,6 +325,13 @@ def plan(config: Plan, arguments: list[str]) -> int:
 
     run(config)
     return 0
+
+
+def report_adaptation(config: Adapt) -> None:
+    """Print how the text is cut before and after."""
+    from mlm_jax.adapt.run import table
+
+    console.say(table(config.workdir))
 
 
 def report_pretraining(config: cfg.Config) -> None:

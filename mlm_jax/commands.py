@@ -12,6 +12,7 @@ from typing import Any
 
 from mlm_jax import actions
 from mlm_jax import config as cfg
+from mlm_jax.adapt.config import Adapt, validate_adaptation
 from mlm_jax.curate.config import Curate, validate_curation
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate.config import Evaluate, validate_evaluation
@@ -61,7 +62,7 @@ class Command:
     @property
     def goes_on(self) -> bool:
         """Whether the same command goes on from what it has done, and does not begin again."""
-        return self.report is not None or self.name in ("prepare", "embed")
+        return self.name in ("prepare", "embed") or (self.report is not None and self.name != "adapt")
 
     @property
     def needs_arguments(self) -> bool:
@@ -171,6 +172,16 @@ WITH_CONFIG = (
         report=actions.report_analysis,
         formats="reads .txt with aligned lines, word alignments (i-j) and .tsv with judged translations; writes results.json, .csv and neutrality.html",
         example="mlm-jax analyze neutrality --init runs/quickstart --max_length 64",
+    ),
+    Command(
+        "adapt",
+        "another vocabulary for an encoder: only the pieces that your languages need",
+        actions.adapt,
+        Adapt,
+        validate=validate_adaptation,
+        report=actions.report_adaptation,
+        formats="reads text as pretrain does; writes a workdir with vocabulary/, initial.safetensors, initial.json and adapt.json",
+        example="mlm-jax adapt adapt/trim --init FOLDER --workdir runs/small",
     ),
     Command(
         "plan",

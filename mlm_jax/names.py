@@ -12,7 +12,7 @@ from mlm_jax.errors import UserError
 LONGEST = 100  # bytes of a name: a file's may have 255, and that of a pair has two
 # What a workdir has of its own, beside the folders of benchmarks.
 OWN = {
-    "checkpoints", "compiled", "config.json", "corpus", "done", "initial.json", "initial.safetensors", "metrics.jsonl", "models", "report",
+    "adapt.json", "checkpoints", "compiled", "config.json", "corpus", "done", "initial.json", "initial.safetensors", "metrics.jsonl", "models", "report",
     "results.csv", "results.html", "results.json", "running.json", "started.jsonl", "tensorboard", "vectors", "vocabulary", "words.json",
 }  # fmt: skip
 # Characters that turn the text after them around, wherever it is shown.

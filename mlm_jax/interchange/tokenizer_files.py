@@ -64,6 +64,8 @@ def import_tokenizer(source: Path, folder: epath.Path, size: int) -> Vocabulary:
       UserError: there is no tokenizer, or it has ids that the checkpoint has no row for.
     """
     made, named = _load_flagged(source, size)
+    if "mask" not in named:  # of encoders that came without a head: `_name_mask` names it on the way out
+        _flag(made, {"mask": next((m for m in vocabularies.NAMES["mask"] if made.token_to_id(m) is not None), "")})
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "tokenizer.json", made.to_str())
     described = vocabularies.vocabulary_of_file(folder / "tokenizer.json")
@@ -121,6 +123,12 @@ def _load_flagged(source: Path, most: int = MOST_PIECES) -> tuple[tokenizers.Tok
     """
     made, named = _load(source, most), _special_tokens(source)
     _refuse_ordinary(made, named, source)
+    _flag(made, named)
+    return made, named
+
+
+def _flag(made: tokenizers.Tokenizer, named: dict[str, str]) -> None:
+    """Make the roles' tokens special, so that no text gives them."""
     made.add_special_tokens(
         [
             AddedToken(name, lstrip=role == "mask" and name == "<mask>", special=True, normalized=False)
@@ -128,7 +136,6 @@ def _load_flagged(source: Path, most: int = MOST_PIECES) -> tuple[tokenizers.Tok
             if made.token_to_id(name) is not None and not _is_special(made, name)
         ]
     )
-    return made, named
 
 
 def _load(source: Path, most: int) -> tokenizers.Tokenizer:
@@ -426,7 +433,7 @@ def _write_tokenizer(
     else:
         made = load_json(folder / vocabulary.file)
         made.encode_special_tokens = False
-    names = _name_specials(made, vocabulary, folder)
+    names = name_specials(made, vocabulary, folder)
     second_type = min(vocabulary.second_type, max(token_types - 1, 0))
     if made.post_processor is None:
         made = _with_template(made, names["bos"], names["eos"], second_type, folder, vocabulary.separators)
@@ -443,7 +450,7 @@ def _write_tokenizer(
     write_whole(out / "tokenizer_config.json", json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
 
 
-def _name_specials(made: tokenizers.Tokenizer, vocabulary: Vocabulary, folder: epath.Path) -> dict[str, str]:
+def name_specials(made: tokenizers.Tokenizer, vocabulary: Vocabulary, folder: epath.Path) -> dict[str, str]:
     """Each role's token. Specials that the tokenizer lacks have ids after its last piece; they get names and are added.
 
     Raises:

@@ -557,3 +557,15 @@ def test_tokens_that_the_settings_add_to_a_json_are_compared_as_they_are_read(tm
     export_tokenizer(epath.Path(tmp_path / "run"), words, "bert", 64, tmp_path / "out", ["a covidx b", "[MASK]"])
     kept = [(tmp_path / side / "tokenizer.json").read_bytes() for side in ("theirs", "out")]
     assert kept[0] == kept[1]
+
+
+def test_a_mask_that_no_file_names_is_no_text_either(tmp_path):
+    """As in folders of encoders that came without a head (e5)."""
+    source = bert_folder(tmp_path / "theirs", {})
+    made = word_piece({piece: i for i, piece in enumerate(PIECES)}, lowercase=False)
+    made.pre_tokenizer = None  # so that [MASK] is one word
+    made.save(str(source / "tokenizer.json"))
+    assert made.encode("[MASK]", add_special_tokens=False).tokens == ["[MASK]"]
+    words = import_tokenizer(source, epath.Path(tmp_path / "run"), ROW)
+    assert words.mask == PIECES.index("[MASK]")
+    assert load_tokenizer(tmp_path / "run").encode(["[MASK]"]) == [[words.unk]]

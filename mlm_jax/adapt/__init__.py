@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Another vocabulary for an encoder that is there."""
