@@ -198,7 +198,7 @@ def pretrain_here(config: cfg.Config, again: str, arguments: Sequence[str], firs
         write_text(config.workdir, "sampling.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
     console.say(sampling_text(config.sampling.count, rows))
     few = few_targets(streams, config.train.validation_blocks, config.data.sequence_length)
-    if first and few and config.objective.learn == "language_model":
+    if first and few and cfg.predicts_tokens(config):
         console.warn(few)
     less = "raise train.accumulate, set model.remat to dots or full, or split the parameters over devices (mesh.fsdp)"
     with needing_memory(less):

@@ -273,8 +273,9 @@ class Objective:
     """What is learned. All but `learn` is of masked language modelling (Devlin et al. 2019, section 3.1), and of no effect where
     `model.causal`."""
 
-    learn: Literal["language_model"] = "language_model"
-    """language_model: to predict masked tokens or, where `model.causal`, the next one."""
+    learn: Literal["language_model", "distillation"] = "language_model"
+    """language_model: to predict masked tokens or, where `model.causal`, the next one; distillation: what a teacher makes of the same
+    text (`distillation`)."""
     mask_rate: Annotated[float, Within(0, 1, excluded=(0, 1))] = 0.15
     """Share of the tokens (`mask_count`) that are predicted."""
     mask_rate_schedule: tyro.conf.Suppress[tuple[tuple[int, float], ...]] = ()
@@ -299,6 +300,36 @@ class Objective:
     whole words or spans."""
     static_masks: Annotated[int, AtLeast(0)] = 0
     """0: new masks every time; n: each block has n masks, seen in turn (BERT's duplication factor: 10)."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What a student learns of a teacher, where `objective.learn` is distillation. The losses of what has a weight above 0 are added up."""
+
+    teacher: Annotated[str, MAY_CHANGE] = ""
+    """A run or a Hugging Face folder, which shares the student's vocabulary. It is copied into WORKDIR/teacher when the run begins; a
+    student without `init` takes its vocabulary."""
+    relations: Annotated[float, AtLeast(0)] = 0.0
+    """Weight of attention's relations: of one layer of the teacher and the last of the student (MiniLM v2, Wang et al. 2021). Widths and
+    heads may differ."""
+    hidden: Annotated[float, AtLeast(0)] = 0.0
+    """Weight of hidden states, token by token (Sanh et al. 2019, Jiao et al. 2020)."""
+    vectors: Annotated[float, AtLeast(0)] = 0.0
+    """Weight of vectors of texts (Reimers and Gurevych 2020); with data.packing pairs a text and its translation both learn the text's."""
+    masked: Annotated[float, AtLeast(0)] = 0.0
+    """Weight of masked LM besides; student and teacher then both read the masked rows."""
+    relation_layer: Annotated[int, AtLeast(0)] = 0
+    """relations: the teacher's layer, counted from 1; 0: the last (MiniLM v2: of large teachers one of the upper middle)."""
+    relation_heads: Annotated[int, AtLeast(0)] = 0
+    """relations: heads that queries, keys and values are cut into, of both; 0: as many as the teacher has."""
+    hidden_layers: tyro.conf.Suppress[tuple[tuple[int, int], ...]] = ()
+    """hidden: (teacher's, student's) layers, counted from 1; empty: all of the student's, spread evenly, the last on the last."""
+    projection: bool = False
+    """hidden: learn a matrix from the student's width to the teacher's for each pair of layers; it is no part of the student."""
+    distance: Literal["mse", "cosine"] = "mse"
+    """hidden, vectors: the mean squared difference of the units, or one minus the cosine."""
+    pooling: Literal["", "mean", "first", "max"] = ""
+    """vectors: how a text's tokens make its vector; empty: as the teacher's do, or their mean."""
 
 
 @dataclass(frozen=True)
@@ -450,6 +481,7 @@ class Config:
     sampling: Sampling = Sampling()
     model: Model = Model()
     objective: Objective = Objective()
+    distillation: Distillation = Distillation()
     optimizer: Optimizer = Optimizer()
     train: Train = Train()
     mesh: Annotated[Mesh, MAY_CHANGE] = Mesh()
@@ -657,9 +689,10 @@ def validate_pretraining(config: Config) -> None:
         "model.attention: cudnn has no dropout; set model.attention_dropout 0, or model.attention flash or auto",
     )
     require(
-        model.head != "none" or bool(config.init),
+        model.head != "none" or bool(config.init) or not predicts_tokens(config),
         "model.head: none has no output layer to pretrain; use transform or plain",
     )
+    validate_distillation(config)
     for i, (_, rate) in enumerate(objective.mask_rate_schedule):
         require(0 < rate < 1, f"objective.mask_rate_schedule[{i}]: {rate} is outside 0 to 1")
     require(
@@ -691,6 +724,51 @@ def validate_pretraining(config: Config) -> None:
     validate_hosts(config.hosts)
     languages = [source.language for source in data.sources if source.language != "*"]
     check_names("data", [*languages, *(x for pair in data.parallel for x in pair.languages if x != "*")])
+
+
+def weights_of(distillation: Distillation) -> dict[str, float]:
+    """The weights above 0: what a student learns."""
+    found = {name: getattr(distillation, name) for name in ("relations", "hidden", "vectors", "masked")}
+    return {name: weight for name, weight in found.items() if weight}
+
+
+def predicts_tokens(config: Config) -> bool:
+    """Whether a run trains the output layer."""
+    learn = config.objective.learn
+    return learn == "language_model" or (learn == "distillation" and config.distillation.masked > 0)
+
+
+def validate_distillation(config: Config) -> None:
+    """Refuse what cannot be learned from a teacher.
+
+    Raises:
+      UserError: naming the option, its value and what would be right.
+    """
+    options, data = config.distillation, config.data
+    if config.objective.learn != "distillation":
+        if options.teacher:
+            raise UserError(
+                f"distillation.teacher: {options.teacher}, but objective.learn is {config.objective.learn}; set it to distillation"
+            )
+        return
+    if not options.teacher:
+        raise UserError("distillation.teacher: empty; name a run or a Hugging Face folder to learn from")
+    if not {"relations", "hidden", "vectors"} & weights_of(options).keys():
+        raise UserError(
+            "distillation: nothing of the teacher has a weight; set distillation.relations, hidden or vectors above 0"
+        )
+    if config.model.causal:
+        raise UserError("model.causal: a student and its teacher look both ways; set it to False")
+    if data.packing == "next_sentence":
+        raise UserError(
+            "data.packing: next_sentence, which is no part of distillation; set it to segments or concatenate"
+        )
+    if options.vectors and (
+        data.packing == "concatenate" or (data.packing == "segments" and config.sampling.parallel_share)
+    ):
+        raise UserError(
+            "distillation.vectors: are of whole texts, a segment each; set data.packing to segments, without sampling.parallel_share"
+        )
 
 
 def validate_mesh(mesh: Mesh) -> None:

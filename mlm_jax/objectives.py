@@ -379,6 +379,13 @@ def loss_sums(
     features: Features = model.apply(  # type: ignore[assignment]  # flax types `__call__` only, not other methods
         {"params": params}, batch, batch["masked_positions"], dropout_keys, method="features"
     )
+    return score_features(model, features, batch, size, chunk)
+
+
+def score_features(
+    model: Encoder, features: Features, batch: MaskedBatch, size: int, chunk: int
+) -> dict[str, jax.Array]:
+    """`loss_sums` of what the output layers read, float32 [batch] each; arguments as there."""
     shape, weights = batch["targets"].shape, batch["weights"]  # [batch, predictions]
     # One list of positions over all rows: the head knows no blocks.
     vectors = features.vectors.reshape(-1, features.vectors.shape[-1])  # [batch * predictions, embed]

@@ -18,7 +18,7 @@ from etils import epath
 from mlm_jax import children, console
 from mlm_jax import config as cfg
 from mlm_jax.errors import Ended, UserError
-from mlm_jax.files import aside_folder, copy_whole, in_bucket, link, sync, sync_tree
+from mlm_jax.files import aside_folder, copy_whole, in_bucket, is_aside, link, make_folder, sync, sync_tree
 from mlm_jax.given import given_file
 from mlm_jax.phases import corpus_name, in_steps, lengths, longest
 from mlm_jax.signals import can_handle, handling, heard
@@ -239,14 +239,49 @@ def start_from(config: cfg.Config) -> cfg.Config:
     from mlm_jax.train import initial
 
     config = with_positions(in_steps(config))
-    if not import_init(config.workdir, config.init, required=False):
-        return config
+    starts = import_init(config.workdir, config.init, required=False)
+    take_teacher(config)
+    if not starts:
+        return (
+            config
+            if cfg.predicts_tokens(config)
+            else cfg.with_sections(config, model={"head": "none", "pooler": False})
+        )
     adopted = initial.adopt(config)
     try:
         cfg.validate_pretraining(adopted)
     except UserError as e:
         raise UserError(f"{e} (model is the encoder's that {config.workdir} starts from)") from e
     return adopted
+
+
+def take_teacher(config: cfg.Config) -> None:
+    """Import the encoder of `distillation.teacher` into WORKDIR/teacher, where there is none yet; a student that has no vocabulary gets its.
+
+    Raises:
+      UserError: it is another teacher than the workdir's student learns from.
+      Ended: it cannot be imported.
+    """
+    from mlm_jax.train import initial
+    from mlm_jax.train.distillation import FOLDER
+
+    if config.objective.learn != "distillation":
+        return
+    workdir, teacher = epath.Path(config.workdir), config.distillation.teacher
+    folder = workdir / FOLDER
+    if not initial.has_initial(folder):
+        run_in_own_process("import", "--", teacher, str(folder))
+    source = initial.read_source(folder).split(" at step ")[0]
+    if os.path.realpath(teacher) != os.path.realpath(source):
+        raise UserError(
+            f"distillation.teacher: the student of {workdir} learns from {source} already, not from {teacher}; use another --workdir for it"
+        )
+    if not (workdir / "vocabulary" / "vocabulary.json").exists():
+        make_folder(workdir / "vocabulary")
+        # Last: with it the vocabulary is whole.
+        for path in sorted((folder / "vocabulary").iterdir(), key=lambda path: path.name == "vocabulary.json"):
+            if not is_aside(path):
+                copy_whole(path, workdir / "vocabulary" / path.name)
 
 
 def take_corpus(config: cfg.Config) -> None:
@@ -311,11 +346,14 @@ def refuse_unprepared(config: cfg.Config) -> None:
     """Several processes do not prepare: all but one would wait for hours, on machines that may not have TensorFlow.
 
     Raises:
-      UserError: the workdir lacks the corpus, or the encoder to start from.
+      UserError: the workdir lacks the corpus, the encoder to start from, or the teacher.
     """
     from mlm_jax.train import initial
+    from mlm_jax.train.distillation import FOLDER
 
-    if not is_prepared(config) or (config.init and not initial.has_initial(config.workdir)):
+    needed = [config.workdir] if config.init else []
+    needed += [f"{config.workdir}/{FOLDER}"] if config.objective.learn == "distillation" else []
+    if not is_prepared(config) or not all(map(initial.has_initial, needed)):
         raise UserError(
             f"{config.workdir}: not prepared, which one process alone does; run mlm-jax prepare with the same config first, "
             "in a workdir that all hosts see"

@@ -311,7 +311,16 @@ class Encoder(nn.Module):
         """
         # The matrix goes through `look_up`, so that its two gradients, the look-up's and the loss', become one array.
         residual, matrix = self.embed(batch, keys)
-        hidden = self.run_layers(residual, batch, keys).normed  # [batch, length, embed]
+        return self.read(self.run_layers(residual, batch, keys).normed, matrix, masked_positions)
+
+    def read(self, hidden: jax.Array, matrix: jax.Array, masked_positions: jax.Array) -> Features:
+        """What the output layers read of what the layers gave.
+
+        Args:
+          hidden: of `run_layers`, [batch, length, embed], activations.
+          matrix: of `embed`, float32.
+          masked_positions: as in `features`.
+        """
         # Before the head's dense layer, which so has a seventh of the work at 15 % masked.
         vectors, bias = jnp.take_along_axis(hidden, masked_positions[:, :, None], axis=1), None
         if self.config.head != "none":

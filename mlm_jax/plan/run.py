@@ -144,6 +144,11 @@ def run(config: Plan) -> None:
     Raises:
       UserError: no such topology, no such phase, no compiler, or a config that fits no way.
     """
+    if config.objective.learn == "distillation":
+        raise UserError(
+            "objective.learn: distillation is not planned, as its teacher is read from WORKDIR; plan teacher and student by "
+            "--objective.learn language_model --distillation.teacher '', and add the teacher's forward pass"
+        )
     config = phase_of(config)
     where = topology.parse(config.topology, config.mesh.slices)
     topology.require_compiler(where)

@@ -90,6 +90,12 @@ def _written(folder: epath.Path, drawn: Mapping[str, Drawn]) -> list[Plot]:
 
 def _finding(run: Run) -> str:
     """The headline in a sentence."""
+    if run.learns != "language_model" and run.best is not None:
+        first, best = run.validation[0], run.best
+        return (
+            f"Validation loss ({run.learns}) is {run.say_loss(best['macro_loss'])} at step {best['step']:,}, "
+            f"from {run.say_loss(first['macro_loss'])} at step {first['step']:,}."
+        )
     found = [row.scores for row in language_rows(run) if "gain" in row.scores]
     if not found:
         return "Nothing was held out to validate on."
@@ -115,10 +121,14 @@ def _cards(run: Run) -> list[tuple[str, str]]:
     ]
     if last is not None and run.best is not None:
         cards[1:1] = [
-            (f"{last['macro_loss']:.3f}", "validation loss, mean"),
-            (f"{mean(list(run.unigram.values())) or float('nan'):.3f}", "unigram loss, mean"),
+            (
+                f"{last['macro_loss']:.3g}" if last["macro_loss"] < 1 else f"{last['macro_loss']:.3f}",
+                "validation loss, mean",
+            ),
             (f"{run.best['step']:,}", "best step"),
         ]
+        if run.learns == "language_model":
+            cards[2:2] = [(f"{mean(list(run.unigram.values())) or float('nan'):.3f}", "unigram loss, mean")]
     if last is not None and last["macro_bits_per_byte"] is not None:
         cards.append((f"{last['macro_bits_per_byte']:.2f}", "bits per byte, mean"))
     if run.steady[-1]["mfu"] is not None:

@@ -39,7 +39,8 @@ def figures(run: Run) -> dict[str, Drawn]:
     made = {"training": Drawn([training(run)], f"Training loss and learning rate, by step.{went_on(run)}")}
     if run.best is not None:
         named = "; the best and the worst are named" if len(run.validation[-1]["languages"]) > ROOM - 2 else ""
-        caption = f"Validation loss of every language at a fixed 15 % mask, by step{named}."
+        how = " at a fixed 15 % mask" if run.learns == "language_model" else ""
+        caption = f"Validation loss of every language{how}, by step{named}."
         made["validation"] = Drawn([validation(run)], caption)
     made["throughput"] = Drawn([throughput(run)], "Real tokens per second, by step.")
     return made
@@ -106,18 +107,23 @@ def marker(points: Sequence[object]) -> str | None:
     return "o" if len(points) <= FEW else None
 
 
+def loss_unit(run: Run) -> str:
+    """What an axis of losses is called."""
+    return "loss, nats per token" if run.learns == "language_model" else "loss"
+
+
 def training(run: Run) -> Figure:
     """Loss by step, with the learning rate in grey."""
     steps = [r["step"] for r in run.train]
     losses = [r["loss"] for r in run.train]
-    figure, axes = new_axes(f"Training loss: from {losses[0]:.2f} to {losses[-1]:.2f} nats per token")
+    figure, axes = new_axes(f"Training loss: from {run.say_loss(losses[0]).split()[0]} to {run.say_loss(losses[-1])}")
     axes.plot(steps, losses, color=BLUE, linewidth=1.8, marker=marker(steps), markersize=3)
     widen(axes, 0.05 * max(losses))
     for step in stops(run):
         axes.axvline(step, color=GREY, linewidth=0.8, linestyle="--")
     for step in run.phases:
         axes.axvline(step, color=LINE, linewidth=1.2)
-    axes.set_title("loss, nats per token", loc="left", color=BLUE)
+    axes.set_title(loss_unit(run), loc="left", color=BLUE)
     axes.set_xlabel("step")
     axes.locator_params(axis="x", nbins=6)
     rate = axes.twinx()
@@ -135,7 +141,7 @@ def validation(run: Run) -> Figure:
     final = run.validation[-1]["macro_loss"]
     there = run.validation[-1]["languages"]
     of = "mean over languages" if len(there) > 1 else label(next(iter(there)))
-    figure, axes = new_axes(f"Validation loss, {of}: {final:.2f} nats per token", unit="loss, nats per token")
+    figure, axes = new_axes(f"Validation loss, {of}: {run.say_loss(final)}", unit=loss_unit(run))
     names = [r["language"] for r in run.sampling if r["language"] in there]
     names.sort(key=lambda n: there[n]["loss"])
     lines: dict[str, list[float]] = {n: [v["languages"][n]["loss"] for v in run.validation] for n in names}

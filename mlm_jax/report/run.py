@@ -47,6 +47,15 @@ class Run:
     continued: tuple[int, ...] = ()
 
     @property
+    def learns(self) -> str:
+        """What (`objective.learn`)."""
+        return self.config.get("objective", {}).get("learn", "language_model")
+
+    def say_loss(self, loss: float) -> str:
+        """A loss in its unit, where it has one."""
+        return f"{loss:.2f} nats per token" if self.learns == "language_model" else f"{loss:.3g}"
+
+    @property
     def unigram(self) -> dict[str, float]:
         """Language → unigram baseline, of the languages that were validated (all, before a validation)."""
         there = self.validation[-1]["languages"] if self.validation else {r["language"] for r in self.sampling}
@@ -128,6 +137,9 @@ def read_run(workdir: epath.PathLike) -> Run:
     )
     if not run.train:
         raise UserError(f"{folder / 'metrics.jsonl'}: nothing logged yet; wait for the first line, or train on")
+    if run.learns != "language_model":
+        for row in run.sampling:
+            row["unigram_loss"] = None  # no baseline of what is learned
     return run
 
 

@@ -15,9 +15,10 @@ from etils import epath
 from flax import traverse_util
 
 from mlm_jax import vocabulary
-from mlm_jax.config import Config, Model
+from mlm_jax.config import Config, Model, predicts_tokens
 from mlm_jax.errors import UserError
 from mlm_jax.files import link, make_folder, sync, write_whole
+from mlm_jax.model.encoder import backbone
 from mlm_jax.model.families import family_of
 from mlm_jax.pretrained import (
     Params,
@@ -135,6 +136,11 @@ def read_source(workdir: epath.PathLike) -> str:
     return _read_description(workdir)["source"]
 
 
+def read_model(workdir: epath.PathLike) -> Model:
+    """The shape of the encoder of a workdir."""
+    return _read_description(workdir)["model"]
+
+
 def read_kept(workdir: epath.PathLike) -> list[int]:
     """The layers of its source that the encoder of a workdir was made of, counted from 1; empty where it was all of them."""
     return _read_description(workdir).get("kept", [])
@@ -177,11 +183,13 @@ def read_initial(
 def adopt(config: Config) -> Config:
     """The config with the encoder that its workdir starts from in place of `model`.
 
-    Dropout, dtype, attention and rematerialisation come from the config. An encoder without an output layer gets a new one;
-    `next_sentence` is set by `data.packing`.
+    Dropout, dtype, attention and rematerialisation come from the config. An encoder without an output layer gets a new one, and
+    one with it loses it where the run does not train it; `next_sentence` is set by `data.packing`.
     """
     model = _read_description(config.workdir)["model"]
-    if model.head == "none":
+    if not predicts_tokens(config):
+        model = backbone(model)
+    elif model.head == "none":
         model = dataclasses.replace(model, head="plain" if family_of(model) == "xlm" else "transform")
     paired = config.data.packing == "next_sentence"
     model = dataclasses.replace(

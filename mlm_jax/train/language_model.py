@@ -93,19 +93,26 @@ def validation_sums(
     Args:
       length: tokens per block.
     """
-    tables = objectives.make_tables(vocabulary)
-    bound = objectives.max_predictions(length, RULE)
+    mask = validation_masks(vocabulary, length)
 
     def sums(params: Params, batch: Batch) -> dict[str, jax.Array]:
-        if model.config.causal:
-            masked = objectives.predict_next(batch)
-        else:
-            # By the block and not by its place in a batch: the masks stay when batches or languages change.
-            keys = objectives.row_keys(SEED, 0, batch["block_key"])
-            masked = objectives.mask_tokens(keys, batch, RULE.mask_rate, RULE, tables, bound)
+        masked = objectives.predict_next(batch) if model.config.causal else mask(batch)
         return objectives.loss_sums(model, params, masked, None, vocabulary.size, model.config.loss_chunk)
 
     return sums
+
+
+def validation_masks(vocabulary: Vocabulary, length: int) -> Callable[[Batch], MaskedBatch]:
+    """The function that masks validation blocks of `length` tokens, the same positions whenever it is asked."""
+    tables = objectives.make_tables(vocabulary)
+    bound = objectives.max_predictions(length, RULE)
+
+    def mask(batch: Batch) -> MaskedBatch:
+        # By the block and not by its place in a batch: the masks stay when batches or languages change.
+        keys = objectives.row_keys(SEED, 0, batch["block_key"])
+        return objectives.mask_tokens(keys, batch, RULE.mask_rate, RULE, tables, bound)
+
+    return mask
 
 
 def score(stream: Stream, of_blocks: dict[str, np.ndarray]) -> dict[str, Any] | None:

@@ -54,6 +54,8 @@ class Learning:
       predictions: positions per block that reach the output layer.
       log: (window on the host) → fields of the line of metrics.
       frozen: parameters that are read and not trained, on the mesh.
+      besides: key → parameters, boxed, that are trained beside the encoder's and are no part of it; None: there are none.
+      must_match: what else has to be the same when a run continues, as name → sha256.
     """
 
     objective: Objective
@@ -63,3 +65,5 @@ class Learning:
     predictions: int = 0
     log: Callable[[dict[str, np.ndarray]], Record] = lambda sums: {}
     frozen: Params = field(default_factory=dict)
+    besides: Callable[[jax.Array], Params] | None = None
+    must_match: dict[str, str] = field(default_factory=dict)

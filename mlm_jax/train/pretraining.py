@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -23,12 +23,13 @@ from mlm_jax.input.blocks import Blocks
 from mlm_jax.input.mixture import Mixture, Order, batch_shapes, in_one_line, training_batches
 from mlm_jax.input.validation import validation_sources
 from mlm_jax.manifest import Stream
-from mlm_jax.model.axes import encoder_axes
+from mlm_jax.model.axes import encoder_axes, parameter_axes
 from mlm_jax.model.encoder import Encoder, make_encoder, padded_rows
 from mlm_jax.model.flops import peak_flops, step_flops
 from mlm_jax.phases import Part, corpus_name, lengths, parts_of
 from mlm_jax.train import initial
 from mlm_jax.train.checkpoints import Checkpoints
+from mlm_jax.train.distillation import learn_distillation
 from mlm_jax.train.fit import Evaluation, HostBatch, Learner, Outcome, Pace, fit
 from mlm_jax.train.language_model import learn_language_model
 from mlm_jax.train.learning import Given, Learning
@@ -40,7 +41,10 @@ from mlm_jax.train.validate import Validation, make_validation_step, validate
 from mlm_jax.vocabulary import Vocabulary
 
 # By `objective.learn`.
-LEARNINGS: dict[str, Callable[[Given], Learning]] = {"language_model": learn_language_model}
+LEARNINGS: dict[str, Callable[[Given], Learning]] = {
+    "distillation": learn_distillation,
+    "language_model": learn_language_model,
+}
 
 
 def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcome:
@@ -72,7 +76,7 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
     classes = vocabulary.word_classes(workdir / "vocabulary", words) if config.objective.whole_words else None
     counts = manifest.read_token_counts(workdir / "corpus") if config.objective.frequency_exponent else None
     training = build(parts[0].config, words, languages, mesh, classes, counts)
-    with run_checkpoints(config, corpora["corpus"].manifest) as checkpoints:
+    with run_checkpoints(config, corpora["corpus"].manifest, training.learning.must_match) as checkpoints:
         state = checkpoints.restore(training.abstract_state)  # the same in every part
         step = 0 if state is None else int(jax.device_get(state.step))
         for number, part in enumerate(parts):
@@ -218,9 +222,12 @@ def build(
     """
     platform = platform or mesh.devices.flat[0].platform
     model = make_encoder(config.model, words.size, languages, config.model.dtype, platform=platform)
-    optimizer = make_optimizer(config.optimizer, config.train.steps, encoder_axes(model))
     learning = LEARNINGS[config.objective.learn](Given(config, model, words, languages, mesh, word_classes, counts))
-    initialize, abstract_state = make_initializer(config, model, optimizer, mesh, learning.measured)
+    axes = encoder_axes(model)
+    if learning.besides is not None:
+        axes |= parameter_axes(jax.eval_shape(learning.besides, jax.random.key(0)))
+    optimizer = make_optimizer(config.optimizer, config.train.steps, axes)
+    initialize, abstract_state = make_initializer(config, model, optimizer, mesh, learning.measured, learning.besides)
     return Training(
         model,
         learning,
@@ -332,15 +339,22 @@ def languages_of(step: int, order: Order, streams: Sequence[Stream]) -> str:
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def run_checkpoints(config: Config, prepared: manifest.Manifest) -> Checkpoints:
+def run_checkpoints(
+    config: Config, prepared: manifest.Manifest, must_match: Mapping[str, str] | None = None
+) -> Checkpoints:
     """The `checkpoints/` of a pretraining run: the last few, and the best by macro validation loss.
 
     Args:
       prepared: the corpus of the first length.
+      must_match: of `Learning`, for who trains on.
     """
-    must_match = {"manifest_sha256": prepared.sha256(), "vocabulary_sha256": prepared.vocabulary_sha256}
+    hashes = {
+        "manifest_sha256": prepared.sha256(),
+        "vocabulary_sha256": prepared.vocabulary_sha256,
+        **(must_match or {}),
+    }
     for length in lengths(config)[1:]:
         others = manifest.read_manifest(epath.Path(config.workdir) / corpus_name(config, length))
-        must_match[f"manifest_{length}_sha256"] = others.sha256()
+        hashes[f"manifest_{length}_sha256"] = others.sha256()
     noted = {"config": json.loads(config_to_json(config))}
-    return Checkpoints(f"{config.workdir}/checkpoints", must_match, noted, config.train.keep_last)
+    return Checkpoints(f"{config.workdir}/checkpoints", hashes, noted, config.train.keep_last)

@@ -63,11 +63,13 @@ def make_initializer(
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
     measured: Sequence[str],
+    besides: Callable[[jax.Array], Params] | None = None,
 ) -> tuple[Callable[[], State], State]:
     """How to make a run's first state, and how it lies on the mesh.
 
     Args:
       measured: names of the (sum, weight) pairs that the loss returns.
+      besides: of `Learning`.
 
     Returns:
       init() → State on the mesh, jitted; and the State of shapes, dtypes and shardings, for restoring.
@@ -77,6 +79,8 @@ def make_initializer(
 
     def boxed(key: jax.Array) -> State:
         params = model.init(key, example_batch(config.data.sequence_length), positions, method="features")["params"]
+        if besides is not None:
+            params = {**params, **besides(jax.random.fold_in(key, 1))}
         return State(jnp.zeros((), jnp.int32), params, optimizer.init(params), empty_window(measured))
 
     # Threefry whatever JAX's default is, so that every backend draws the same parameters.
