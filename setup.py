@@ -65,6 +65,7 @@ extras = {
     # What tests and benchmarks compare with, on the Python that PyTorch was tried on.
     "parity": [
         "accelerate>=1.1; python_version < '3.12'",
+        "sentence-transformers>=5; python_version < '3.12'",
         "torch==2.13.0; python_version < '3.12'",
         "transformers>=5; python_version < '3.12'",
     ],

@@ -56,11 +56,14 @@ if TYPE_CHECKING:
 MESH = {"--mesh.data": ("N", ""), "--mesh.fsdp": ("N", ""), "--mesh.tensor": ("N", "")}
 
 
-EMBED = {
+VECTORS = {
     "--pooling": ("mean|first|max", ""),
     "--layer": ("N", ""),
     "--normalise": ("true|false", ""),
     "--dimensions": ("N", ""),
+}
+EMBED = {
+    **VECTORS,
     "--prompt": ("NAME_OR_TEXT", ""),
     "--max_length": ("N", "0"),
     "--language": ("CODE", ""),
@@ -405,18 +408,29 @@ def export_run(given: dict[str, str], arguments: list[str]) -> int:
 
     --step takes the run's best checkpoint, its last or that of a step; --model one of several fine-tuned models; --mesh.fsdp N
     splits the parameters over N devices, where the host has no room for all. The exported tokenizer is compared with the vocabulary on some
-    thousand lines, of which --differing N may be cut otherwise. README.md there is its model card. --push NAME/REPO also uploads the folder to
+    thousand lines, of which --differing N may be cut otherwise. README.md there is its model card. With --as sentence-transformers
+    the folder is one that SentenceTransformer(FOLDER) loads, with the encoder's pooling, normalisation and prompts; --pooling, --layer, --normalise and
+    --dimensions are as `embed` has them, and layers above --layer are left out. --push NAME/REPO also uploads the folder to
     a repository of the Hugging Face hub, a new one being private (extra `hub`; `hf auth login` or HF_TOKEN first).
     """
+    from mlm_jax.encode.embed import chosen as chosen_vectors
     from mlm_jax.interchange.push import push_folder, refuse_repository
-    from mlm_jax.interchange.workdir import export_encoder
+    from mlm_jax.interchange.workdir import KINDS, export_encoder
     from mlm_jax.report.card import model_card
 
     refuse_repository(given["--push"])
     differing = given["--differing"]
     if not differing.isdecimal():
         raise UserError(f"--differing: {differing} is not a number of lines")
-    convert = functools.partial(export_encoder, differing=int(differing), card=model_card)
+    kind, asked = given["--as"], [option for option in VECTORS if given[option]]
+    if kind not in KINDS:
+        raise UserError(f"--as {kind}: use {' or '.join(KINDS)}")
+    if kind == KINDS[0] and asked:
+        raise UserError(
+            f"{asked[0]}: a Hugging Face folder does not say how vectors are made; add --as sentence-transformers"
+        )
+    chosen = functools.partial(chosen_vectors, wanted=wanted_vectors(given))
+    convert = functools.partial(export_encoder, differing=int(differing), card=model_card, kind=kind, chosen=chosen)
     folder = given["FOLDER"]
     refuse_missing(given["WORKDIR"])
     # An empty folder may be there, in one that is not ours.
@@ -494,7 +508,7 @@ def embed(given: dict[str, str], arguments: list[str]) -> int:
 
 
 def wanted_vectors(given: dict[str, str]) -> Wanted:
-    """The options of `EMBED`, as they are wanted of `embed_file`.
+    """The options of `EMBED`, or of `VECTORS` alone, as they are wanted of `embed_file`.
 
     Raises:
       UserError: one is not what it may be.
@@ -504,6 +518,8 @@ def wanted_vectors(given: dict[str, str]) -> Wanted:
     numbers = ("layer", "dimensions", "max_length")
     found: dict[str, Any] = {}
     for option, (may_be, _) in EMBED.items():
+        if option not in given:
+            continue
         name, value = option.removeprefix("--"), given[option]
         if name in numbers and value and not value.isdecimal():
             raise UserError(f"{option}: {value} is not a whole number from 0")

@@ -222,7 +222,13 @@ COMMANDS = (
         formats="writes config.json, .safetensors, tokenizer.json and README.md, as transformers and tokenizers read them",
         example="mlm-jax export runs/quickstart exported",
         arguments=("WORKDIR", "FOLDER"),
-        options={**EXCHANGE, "--differing": ("N", "0"), "--push": ("NAME/REPO", "")},
+        options={
+            **EXCHANGE,
+            "--differing": ("N", "0"),
+            "--as": ("hugging-face|sentence-transformers", "hugging-face"),
+            **actions.VECTORS,
+            "--push": ("NAME/REPO", ""),
+        },
     ),
     Command(
         "embed",

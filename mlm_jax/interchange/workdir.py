@@ -34,13 +34,16 @@ from mlm_jax.given import LARGEST_JSON, foreign, given_file
 from mlm_jax.interchange.agreement import corpus_lines
 from mlm_jax.interchange.folder import read_folder, write_folder
 from mlm_jax.interchange.layers import keep_layers, read_layers
+from mlm_jax.interchange.sentence_folder import for_sentences, read_modules, write_modules
 from mlm_jax.interchange.settings import exportable_family
 from mlm_jax.interchange.tokenizer_files import export_tokenizer, import_tokenizer
 from mlm_jax.mesh import make_mesh
-from mlm_jax.pretrained import FinetunedHead, Pretrained
+from mlm_jax.pretrained import FinetunedHead, Pretrained, SentenceVectors
 from mlm_jax.stored import read_json
 from mlm_jax.train.initial import has_initial, link_initial, new_parameters, read_source, write_initial
 from mlm_jax.typed import as_type
+
+KINDS = ("hugging-face", "sentence-transformers")  # of folders that `export` writes
 
 
 def _is_hugging_face(settings: epath.Path) -> bool:
@@ -99,6 +102,7 @@ def import_encoder(
             f"{source}: not a whole Hugging Face folder", "mend its config.json, tokenizer or weights, or get it again"
         ):
             found = read_folder(Path(source), lambda size: import_tokenizer(Path(source), folder / "vocabulary", size))
+            found = read_modules(Path(source), found)
         kept = read_layers(layers, found.model) if layers else ()
         # A workdir with a config is of an experiment that only starts from the encoder.
         if found.head is not None and not (folder / "config.json").exists():
@@ -169,8 +173,10 @@ def export_encoder(
     mesh: cfg.Mesh | None = None,
     differing: int = 0,
     card: Card | None = None,
+    kind: str = KINDS[0],
+    chosen: Callable[[SentenceVectors], SentenceVectors] = lambda own: own,
 ) -> str:
-    """Write a run's encoder, or a fine-tuned one with its head, as a Hugging Face folder.
+    """Write a run's encoder, or a fine-tuned one with its head, as a Hugging Face folder, or one of sentence-transformers.
 
     Args:
       workdir: of the run.
@@ -181,6 +187,8 @@ def export_encoder(
         holds them all.
       differing: lines that the exported tokenizer may cut otherwise than the vocabulary, of some thousand that are compared.
       card: makes the folder's README.md; None: there is none.
+      kind: of folder, one of `KINDS`.
+      chosen: how vectors are made, from how the encoder does; sentence-transformers' folders alone say so.
 
     Returns:
       What was exported, in words.
@@ -200,13 +208,14 @@ def export_encoder(
             f"mlm-jax import {shlex.quote(workdir)} RUN"
         )
     with new_folder(folder) as aside:
-        pretrained, warnings = write_export(workdir, aside, which, model, mesh, differing)
+        pretrained, warnings = write_export(workdir, aside, which, model, mesh, differing, kind, chosen)
         if card is not None:
             name, settings = folder.resolve().name, read_json(aside / "config.json")
             write_whole(aside / "README.md", card(workdir, name, pretrained, warnings, settings))
     for warning in warnings:
         console.warn(f"{folder}: {warning}")
-    return f"step {pretrained.step:,} as {read_json(folder / 'config.json')['architectures'][0]}"
+    made = f"step {pretrained.step:,} as {read_json(folder / 'config.json')['architectures'][0]}"
+    return made if kind == KINDS[0] else f"{made}, whose vectors sentence-transformers makes"
 
 
 def refuse_folder(folder: Path) -> None:
@@ -251,15 +260,27 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def write_export(
-    workdir: str, aside: Path, which: str, model: str, mesh: cfg.Mesh | None, differing: int
+    workdir: str,
+    aside: Path,
+    which: str,
+    model: str,
+    mesh: cfg.Mesh | None,
+    differing: int,
+    kind: str = KINDS[0],
+    chosen: Callable[[SentenceVectors], SentenceVectors] = lambda own: own,
 ) -> tuple[Pretrained, list[str]]:
     """Fill a folder as `export_encoder` describes; returns the encoder, and what is to be warned of."""
     pretrained = read_pretrained(workdir, which, None if mesh is None else make_mesh(mesh), model)
+    if kind == "sentence-transformers":
+        vectors = chosen(pretrained.vectors or SentenceVectors())
+        pretrained = for_sentences(dataclasses.replace(pretrained, vectors=vectors))
     family = exportable_family(pretrained.model)
     words, positions = pretrained.vocabulary, pretrained.model.positions
     trained = min(pretrained.trained or positions, positions)
     lines = corpus_lines(epath.Path(workdir), words)
     types, folder_of_words = pretrained.model.token_types, epath.Path(workdir) / "vocabulary"
     export_tokenizer(folder_of_words, words, family, trained, aside, lines, types, differing)
+    if kind == "sentence-transformers":
+        write_modules(aside, pretrained)
     write_folder(aside, pretrained)
     return pretrained, untrained(epath.Path(workdir), pretrained)
