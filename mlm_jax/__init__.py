@@ -24,6 +24,7 @@ _FROM = {
     "UserError": "mlm_jax.errors",
     "analyze": "mlm_jax.functions",
     "evaluate": "",
+    "export": "mlm_jax.functions",
     "finetune": "",
     "load": "mlm_jax.text_encoder",
     "load_config": "mlm_jax.functions",
@@ -39,6 +40,7 @@ __all__ = [
     "__version__",
     "analyze",
     "evaluate",
+    "export",
     "finetune",
     "load",
     "load_config",
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from mlm_jax.errors import UserError as UserError
     from mlm_jax.functions import analyze as analyze
     from mlm_jax.functions import evaluate as evaluate
+    from mlm_jax.functions import export as export
     from mlm_jax.functions import finetune as finetune
     from mlm_jax.functions import load_config as load_config
     from mlm_jax.functions import prepare as prepare

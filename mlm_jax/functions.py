@@ -24,7 +24,7 @@ from mlm_jax.evaluate.config import Evaluate
 from mlm_jax.files import said
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.neutrality.config import Analyze
-from mlm_jax.options import option_names, read_config, with_options
+from mlm_jax.options import read_arguments, read_config, with_options
 from mlm_jax.results import BenchmarkRow, FinetunedRow, ProbeRow
 from mlm_jax.start import is_prepared, run_in_own_process, start_from, take_corpus
 from mlm_jax.workdir import CALL, own_workdir
@@ -158,6 +158,26 @@ def analyze(config: Analyze | Named, options: Options | None = None) -> list[Pro
     return rows
 
 
+def export(workdir: str | os.PathLike[str], folder: str | os.PathLike[str], options: Options | None = None) -> str:
+    """Write a run's encoder and tokenizer, or a fine-tuned model, as a folder that transformers and `load` read.
+
+    Args:
+      options: of the command `export`: {"step": "last"}.
+
+    Returns:
+      The folder.
+
+    Raises:
+      UserError: there is no such encoder, or the folder is not empty.
+    """
+    command = find_command("export")
+    arguments = as_arguments(options or {})
+    given = read_arguments(command, [*arguments, "--", os.fspath(workdir), os.fspath(folder)])
+    with called(os.fspath(folder)):
+        command.run(given, arguments)
+    return os.fspath(folder)
+
+
 def read_metrics(workdir: str | os.PathLike[str], as_frame: bool = False) -> Any:
     """What a run has logged: the lines of its metrics.jsonl.
 
@@ -220,7 +240,7 @@ def read(name: str, given: Any, options: Options | None) -> Any:
         raise UserError(
             f"config: {where}, not {command.config.__module__}.{command.config.__name__}; give one, a config's file or its name"
         )
-    config = with_options(command, given, as_arguments(options or {}, option_names(command.config)), where)
+    config = with_options(command, given, as_arguments(options or {}), where)
     if not config.workdir:
         raise UserError('workdir: empty; name one: {"workdir": "runs/mine"}')
     if getattr(config, "hosts", cfg.Hosts()).start != "alone":
@@ -230,7 +250,7 @@ def read(name: str, given: Any, options: Options | None) -> Any:
     return config
 
 
-def as_arguments(options: Options, known: list[str]) -> list[str]:
+def as_arguments(options: Options) -> list[str]:
     """Options as a command line has them.
 
     Raises:

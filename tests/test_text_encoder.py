@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import mlm_jax
-from mlm_jax.interchange.workdir import export_encoder
 from tests.finetune.toys import MODEL, make_finetuned, make_start
 
 MASKED = dataclasses.replace(MODEL, head="transform")
@@ -31,7 +30,7 @@ def encoder(folder):
 @pytest.fixture(scope="module")
 def exported(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("exported") / "hf"
-    export_encoder(str(folder), str(out))
+    assert mlm_jax.export(folder, out) == str(out)
     return out
 
 
