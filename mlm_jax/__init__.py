@@ -22,6 +22,7 @@ _FROM = {
     "TextEncoder": "mlm_jax.text_encoder",
     "Tokens": "mlm_jax.text_encoder",
     "UserError": "mlm_jax.errors",
+    "adapt": "",
     "analyze": "mlm_jax.functions",
     "evaluate": "",
     "export": "mlm_jax.functions",
@@ -38,6 +39,7 @@ __all__ = [
     "Tokens",
     "UserError",
     "__version__",
+    "adapt",
     "analyze",
     "evaluate",
     "export",
@@ -51,6 +53,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from mlm_jax.errors import UserError as UserError
+    from mlm_jax.functions import adapt as adapt
     from mlm_jax.functions import analyze as analyze
     from mlm_jax.functions import evaluate as evaluate
     from mlm_jax.functions import export as export

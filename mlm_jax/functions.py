@@ -12,11 +12,16 @@ import contextlib
 import dataclasses
 import os
 import signal
+import tempfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from mlm_jax import actions, console, lock, signals
 from mlm_jax import config as cfg
+from mlm_jax.adapt.config import Adapt
 from mlm_jax.commands import find_command
 from mlm_jax.cuda_plugin import import_jax
 from mlm_jax.errors import Ended, UserError
@@ -156,6 +161,31 @@ def analyze(config: Analyze | Named, options: Options | None = None) -> list[Pro
             rows = actions.analyze_here(asked, f"{CALL}analyze(...)")
             write_analysis_page(asked.workdir)
     return rows
+
+
+def adapt(config: Adapt | Named, options: Options | None = None) -> list[Row]:
+    """Give an encoder another vocabulary, made from the text of the languages wanted, in a process of its own.
+
+    Args:
+      config, options: as in `prepare`; {"init": FOLDER} names the encoder.
+
+    Returns:
+      A row for each language: language, documents, bytes, and of its text before and after tokens and unknown (both lists of two), differing, ...
+
+    Raises:
+      UserError: bad input.
+    """
+    asked: Adapt = read("adapt", config, options)
+    with called(asked.workdir):
+        # The workdir itself has no config.json, which would say that there is a run.
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "config.json").write_text(cfg.config_to_json(asked), encoding="utf-8")
+            run_in_own_process("adapt", folder, f"--workdir={asked.workdir}")
+        from mlm_jax.adapt.run import FILE
+        from mlm_jax.stored import read_json
+
+        found = read_json(epath.Path(asked.workdir) / FILE, dict[str, Any])
+    return [{"language": language, **of} for language, of in found["languages"].items()]
 
 
 def export(workdir: str | os.PathLike[str], folder: str | os.PathLike[str], options: Options | None = None) -> str:
@@ -302,8 +332,6 @@ def pass_on(stopped_by: signal.Signals | None) -> None:
 
 def sampled(config: cfg.Config) -> list[Row]:
     """The sampling table of a workdir that is prepared."""
-    from etils import epath
-
     from mlm_jax import manifest, sampling
 
     streams = manifest.read_manifest(epath.Path(config.workdir) / "corpus").streams

@@ -16,11 +16,13 @@ import threading
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 import mlm_jax
 from mlm_jax import config as cfg
 from mlm_jax import functions, lock
+from mlm_jax.adapt.config import Adapt
 from mlm_jax.errors import Ended
 from mlm_jax.evaluate.config import Evaluate, Pairs, Retrieval
 from mlm_jax.report.run import read_run
@@ -178,6 +180,18 @@ def test_evaluate_returns_its_rows(run, tmp_path):
     [row] = mlm_jax.evaluate(suite)
     assert (row["task"], row["value"], row["examples"]) == ("same", 1.0, 2)
     assert {"results.json", "results.html", "started.jsonl"} <= set(os.listdir(tmp_path / "suite"))
+
+
+def test_adapt_returns_a_row_for_each_language(run, tmp_path):
+    config, _ = run
+    (tmp_path / "text.txt").write_text("bdfh cegi\nadgj behk\n" * 20)
+    sources = (cfg.Source("xx", str(tmp_path / "text.txt")),)
+    small = Adapt(workdir=str(tmp_path / "small"), init=config.workdir, data=cfg.Data(sources=sources))
+    [row] = mlm_jax.adapt(small)
+    assert row["language"] == "xx" and row["documents"] == 40 and row["tokens"][0] == row["tokens"][1] > 0
+    encoder, before = mlm_jax.load(small.workdir), mlm_jax.load(config.workdir)
+    assert encoder.vocabulary.size < before.vocabulary.size
+    np.testing.assert_allclose(encoder.embed(["bdfh"]), before.embed(["bdfh"]), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,16 @@ def test_a_hugging_face_folder_is_the_same_encoder(encoder, exported):
     assert "with a head that fills masks" in repr(other)
 
 
+def test_a_folder_of_sentence_transformers_says_how_vectors_are_made(encoder, folder, tmp_path):
+    out = mlm_jax.export(
+        folder, tmp_path / "out", {"as": "sentence-transformers", "pooling": "max", "normalise": "false"}
+    )
+    other = mlm_jax.load(out)
+    wanted = encoder.embed(TEXTS, pooling="max", normalise=False)
+    np.testing.assert_allclose(other.embed(TEXTS), wanted, atol=1e-6)
+    np.testing.assert_allclose(other.embed(TEXTS, pooling="mean", normalise=True), encoder.embed(TEXTS), atol=1e-6)
+
+
 @pytest.mark.parity
 def test_masks_are_filled_as_transformers_does(encoder, exported):
     pytest.importorskip("torch")
