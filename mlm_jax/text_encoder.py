@@ -7,6 +7,8 @@ import dataclasses
 import functools
 import os
 import re
+import tempfile
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -49,7 +51,9 @@ def load(path: str | os.PathLike[str], step: str | int = "best", model: str = ""
     """
     import_jax()
     from mlm_jax.encode.read import read_pretrained
+    from mlm_jax.interchange.workdir import read_foreign
     from mlm_jax.mesh import make_mesh
+    from mlm_jax.pretrained import place
 
     given = os.fspath(path)
     folder = epath.Path(given)
@@ -58,13 +62,15 @@ def load(path: str | os.PathLike[str], step: str | int = "best", model: str = ""
             f"{given}: no such folder; name a run's workdir, or a Hugging Face or sentence-transformers folder"
         )
     mesh = make_mesh(cfg.ALL_DEVICES)
-    with start.encoder_workdir(given) as workdir:
-        found = read_pretrained(workdir, str(step), mesh, model)
-        of_model = (epath.Path(workdir) / "model.json").exists()
-        words = epath.Path(workdir).parent.parent if of_model else epath.Path(workdir)
-        tokenizer = load_tokenizer(words / "vocabulary")
-    if workdir != given:
-        found = dataclasses.replace(found, source=given)
+    if start.is_foreign(given):
+        # Its parameters go straight to the devices: of a large one a workdir would take gigabytes on the way.
+        with tempfile.TemporaryDirectory() as words:
+            found = place(read_foreign(given, epath.Path(words)), mesh)
+            tokenizer = load_tokenizer(words)
+    else:
+        found = read_pretrained(given, str(step), mesh, model)
+        of_model = (folder / "model.json").exists()  # WORKDIR/models/NAME
+        tokenizer = load_tokenizer((folder.parent.parent if of_model else folder) / "vocabulary")
     return TextEncoder(given, found, tokenizer, mesh, model, max_length)
 
 
@@ -447,6 +453,8 @@ class TextEncoder:
             before = before if not before or before[-1].isspace() else f"{before} "
         elif starts_word is not None and not starts_word(piece):
             before = before.rstrip()
+        elif starts_word is not None and before[-1:].isalnum() and unicodedata.east_asian_width(before[-1]) not in "WF":
+            before = f"{before} "  # WordPiece marks the pieces that go on a word
         return f"{before}{surface or piece}{after}"
 
 

@@ -9,8 +9,16 @@ import itertools
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 
 import mlm_jax
+from mlm_jax import config as cfg
+from mlm_jax.model.encoder import example_batch, make_encoder
+from mlm_jax.model.families import MBERT
+from mlm_jax.prepare.vocabulary import train_vocabulary
+from mlm_jax.pretrained import Pretrained
+from mlm_jax.train.initial import write_initial
+from mlm_jax.vocabulary import vocabulary_of_file, write_vocabulary
 from tests.finetune.toys import MODEL, make_finetuned, make_start
 
 MASKED = dataclasses.replace(MODEL, head="transform")
@@ -113,15 +121,34 @@ def test_a_folder_of_sentence_transformers_says_how_vectors_are_made(encoder, fo
     np.testing.assert_allclose(other.embed(TEXTS, pooling="mean", normalise=True), encoder.embed(TEXTS), atol=1e-6)
 
 
+def make_bert(folder):
+    """A workdir that holds a random BERT and its WordPiece vocabulary."""
+    name, content = train_vocabulary(cfg.Vocabulary(model="wordpiece", size=70), [*TEXTS, "7 3 9 Otto"] * 20)
+    (folder / "vocabulary").mkdir(parents=True)
+    (folder / "vocabulary" / name).write_bytes(content)
+    words = vocabulary_of_file(folder / "vocabulary" / name)
+    write_vocabulary(words, folder / "vocabulary")
+    shape = {"layers": 2, "width": 32, "heads": 2, "mlp_width": 64, "positions": 64, "initializer_std": 0.1}
+    model = dataclasses.replace(MBERT, next_sentence=False, pooler=False, **shape)
+    params = make_encoder(model, words.size).init(
+        jax.random.key(0), example_batch(8), np.zeros((1, 2), np.int32), method="features"
+    )
+    params = jax.tree.map(np.asarray, nn.meta.unbox(params)["params"])
+    write_initial(folder, Pretrained(model, params, words, ("en",), str(folder)))
+    return folder
+
+
 @pytest.mark.parity
-def test_masks_are_filled_as_transformers_does(encoder, exported):
+@pytest.mark.parametrize("kind", ["SentencePiece", "WordPiece"])
+def test_masks_are_filled_as_transformers_does(folder, tmp_path, kind):
     pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
-    model = transformers.AutoModelForMaskedLM.from_pretrained(exported).eval()
-    fill = transformers.pipeline("fill-mask", model=model, tokenizer=tokenizer, top_k=10)
-    for text in ("the <mask> was so lovely", "<mask> war so übel", "so <mask>", "Anna<mask> 7 <mask>, so"):
-        theirs = fill(text)
+    here = folder if kind == "SentencePiece" else make_bert(tmp_path / "bert")
+    encoder, exported = mlm_jax.load(here), mlm_jax.export(here, tmp_path / "hf")
+    assert encoder.mask == ("<mask>" if kind == "SentencePiece" else "[MASK]")
+    fill = transformers.pipeline("fill-mask", model=exported, top_k=10)
+    for text in ("the <mask> was so lovely", "<mask> war so übel", "so <mask>", "Anna<mask> 7 <mask>, so", "f<mask>"):
+        theirs = fill(text.replace("<mask>", encoder.mask))
         theirs = [theirs] if isinstance(theirs[0], dict) else theirs
         ours = encoder.fill_mask(text, best=10)
         for mask, rows in enumerate(theirs):

@@ -58,6 +58,24 @@ def _is_hugging_face(settings: epath.Path) -> bool:
     return "model_type" in stored
 
 
+def read_foreign(source: str, vocabulary: epath.Path) -> Pretrained:
+    """The encoder of a Hugging Face or sentence-transformers folder, its parameters NumPy arrays.
+
+    Args:
+      vocabulary: folder that its vocabulary is written into.
+
+    Raises:
+      UserError: it is in a bucket, not whole, or has no counterpart here.
+    """
+    if in_bucket(source):
+        raise UserError(f"{source}: a Hugging Face folder is read from a local disk; copy it here first")
+    with foreign(
+        f"{source}: not a whole Hugging Face folder", "mend its config.json, tokenizer or weights, or get it again"
+    ):
+        found = read_folder(Path(source), lambda size: import_tokenizer(Path(source), vocabulary, size))
+        return read_modules(Path(source), found)
+
+
 def import_encoder(
     source: str,
     workdir: str,
@@ -96,13 +114,7 @@ def import_encoder(
     if not settings.exists() and not has_initial(source):
         raise UserError(f"{source}: no config.json there; give a Hugging Face folder or the workdir of a run")
     if settings.exists() and _is_hugging_face(settings):
-        if in_bucket(source):
-            raise UserError(f"{source}: a Hugging Face folder is read from a local disk; copy it here first")
-        with foreign(
-            f"{source}: not a whole Hugging Face folder", "mend its config.json, tokenizer or weights, or get it again"
-        ):
-            found = read_folder(Path(source), lambda size: import_tokenizer(Path(source), folder / "vocabulary", size))
-            found = read_modules(Path(source), found)
+        found = read_foreign(source, folder / "vocabulary")
         kept = read_layers(layers, found.model) if layers else ()
         # A workdir with a config is of an experiment that only starts from the encoder.
         if found.head is not None and not (folder / "config.json").exists():
