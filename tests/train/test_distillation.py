@@ -4,11 +4,13 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from mlm_jax import cli
 from mlm_jax import config as cfg
 from mlm_jax import mesh as meshes
 from mlm_jax.encode.read import read_pretrained
@@ -16,6 +18,7 @@ from mlm_jax.errors import UserError
 from mlm_jax.interchange.layers import keep_layers
 from mlm_jax.model.encoder import parameter_shapes
 from mlm_jax.pretrained import Pretrained, SentenceVectors
+from mlm_jax.stored import read_json
 from mlm_jax.train.distillation import plan_matches
 from mlm_jax.train.initial import read_initial, write_initial
 from mlm_jax.train.metrics import read_metrics
@@ -207,6 +210,39 @@ def test_another_vocabulary_is_refused_and_the_same_pieces_are_not(tmp_path):
         UserError, match=r"has another vocabulary \(101 pieces\) than .* \(100\), .*; begin the student with some"
     ):
         train(config)
+
+
+@pytest.mark.slow
+def test_the_commands_take_a_teacher_and_its_vocabulary_and_give_a_folder(tmp_path, capsys):
+    pytest.importorskip("django")
+    configs = Path(__file__).parents[2] / "configs"
+    teacher, student, folder = (str(tmp_path / name) for name in ("teacher", "student", "folder"))
+    short = [
+        "--train.steps",
+        "4",
+        "--train.validate_every",
+        "4",
+        "--train.log_every",
+        "2",
+        "--train.validation_blocks",
+        "2",
+    ]
+    assert cli.main(["pretrain", str(configs / "tiny_xlmr.py"), "--workdir", teacher, *short]) == 0
+    command = ["pretrain", str(configs / "tiny_distill.py"), "--workdir", student, "--distillation.teacher", teacher]
+    assert cli.main([*command, *short]) == 0
+    said = capsys.readouterr().out
+    assert f"learning from {teacher} at step 4: 2 layers of width 64" in said
+    files = [tmp_path / name / "vocabulary" / "sentencepiece.model" for name in ("teacher", "student")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    page = (tmp_path / "student" / "report" / "index.html").read_text()
+    assert "Validation loss (distillation) is" in page and "nats per token" not in page
+    assert cli.main(["export", student, folder]) == 0
+    assert read_json(tmp_path / "folder" / "config.json")["num_hidden_layers"] == 1
+    # Another teacher is none to go on with, and plan says that it is of no use here.
+    assert cli.main([*command[:-1], folder, *short]) == 2
+    assert f"learns from {teacher} already, not from {folder}" in capsys.readouterr().err
+    assert cli.main(["plan", *command[1:], "--topology", "v5e:2x2"]) == 2
+    assert "distillation is not planned" in capsys.readouterr().err
 
 
 def settings(**options):
