@@ -290,6 +290,8 @@ def as_arguments(options: Options) -> list[str]:
     for option, value in options.items():
         if value is None:
             raise UserError(f"{option}: None; leave it out, or give a value")
+        if option == "help":
+            raise UserError("help: no such option; docs/options.md lists them")
         several = isinstance(value, tuple | list)
         single = [f"--{option}={value}"] if isinstance(value, str) else [f"--{option}", str(value)]
         arguments += [f"--{option}", *map(str, value)] if several else single

@@ -199,6 +199,7 @@ def test_adapt_returns_a_row_for_each_language(run, tmp_path):
     [
         ("no_such", {}, "no_such: no such config file and no config of that name"),
         ("quickstart", {"train.stesp": 4}, "--train.stesp.*: no such option; did you mean --train.steps?"),
+        ("quickstart", {"help": True}, "help: no such option"),
         ("quickstart", {"train.steps": 0}, "train.steps: 0 is less than 1"),
         ("quickstart", {"train.steps": None}, "train.steps: None; leave it out, or give a value"),
         (

@@ -9,10 +9,8 @@ import warnings
 from typing import Any
 from xml.etree import ElementTree
 
+# No backend is chosen: figures that are made without pyplot need no display, and a notebook's own figures have theirs.
 import matplotlib
-
-matplotlib.use("Agg")  # no display, whatever the machine has
-
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
