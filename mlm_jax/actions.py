@@ -307,7 +307,8 @@ def adapt(config: Adapt, arguments: list[str]) -> int:
     """Give an encoder another vocabulary, made from the text of the languages wanted.
 
     The workdir gets the encoder with its new vocabulary, as `import` makes one: `pretrain` goes on from it, `finetune`, `evaluate` and
-    `embed` take it as --init, and `export` writes it with its tokenizer.json. adapt.json says what was done.
+    `embed` take it as --init, and `export` writes it with its tokenizer.json. adapt.json says what was done. --change trim keeps the pieces that
+    occur in the text, extend adds pieces trained on it, replace takes those alone; --rows says what new pieces' rows begin with.
     """
     from mlm_jax.adapt.run import adapt as run
 

@@ -175,7 +175,7 @@ WITH_CONFIG = (
     ),
     Command(
         "adapt",
-        "another vocabulary for an encoder: only the pieces that your languages need",
+        "another vocabulary for an encoder: only the pieces that your languages need, or new ones",
         actions.adapt,
         Adapt,
         validate=validate_adaptation,

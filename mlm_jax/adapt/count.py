@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from mlm_jax import config as cfg
-from mlm_jax.adapt.pieces import Pieces, longest_match, open_pieces
+from mlm_jax.adapt.pieces import Pieces, longest_match, open_pieces, words
 from mlm_jax.prepare.slices import Slice
 from mlm_jax.prepare.sources import read_documents
 from mlm_jax.tokenizers import Tokenizer, load_tokenizer
@@ -82,16 +82,6 @@ def count_pieces(text: Slice[cfg.Source], folder: str, word_piece: bool) -> np.n
                     found, whole = longest_match(word, _open_pieces(folder))
                     counts[[] if whole else found] += 1
     return counts
-
-
-def words(pieces: Pieces, document: str) -> Iterator[str]:
-    """What the model cuts one by one: the document after normalisation and pre-tokenisation."""
-    made = pieces.tokenizer
-    normal = made.normalizer.normalize_str(document) if made.normalizer else document
-    if made.pre_tokenizer is None:
-        yield normal
-    else:
-        yield from (word for word, _ in made.pre_tokenizer.pre_tokenize_str(normal))
 
 
 def compare(text: Slice[cfg.Source], old: str, new: str, ids: Sequence[int], most: int = 0) -> Compared:

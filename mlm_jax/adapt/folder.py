@@ -7,6 +7,7 @@ import dataclasses
 import json
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 from mlm_jax import vocabulary as vocabularies
@@ -14,22 +15,23 @@ from mlm_jax.adapt.pieces import Pieces
 from mlm_jax.files import make_folder, write_whole
 from mlm_jax.given import given_json
 from mlm_jax.interchange.tokenizer_files import KEPT_FOLDER, SPECIALS
+from mlm_jax.pretrained import Pretrained
 from mlm_jax.vocabulary import Vocabulary
 
 CLASS = "PreTrainedTokenizerFast"  # which does what tokenizer.json says, and nothing else
 
 
 def write_pieces(
-    made: Pieces, ids: dict[int, int], old: Vocabulary, source: epath.Path, folder: epath.Path, token_types: int
+    made: Pieces, kept: np.ndarray, before: Pretrained, source: epath.Path, folder: epath.Path
 ) -> Vocabulary:
     """Write the folder.
 
     Args:
       made: the new pieces.
-      ids: old id → new id, of those that stay.
-      old: the vocabulary before, of the folder `source`.
-      token_types: of the encoder.
+      kept: old ids of its first pieces, int64 [n].
+      before: the encoder with the vocabulary before, of the folder `source`.
     """
+    old, ids = before.vocabulary, {number: i for i, number in enumerate(kept.tolist())}
     make_folder(folder)
     write_whole(folder / "tokenizer.json", made.text())
     roles = {role: ids[getattr(old, role)] for role in SPECIALS}
@@ -45,7 +47,10 @@ def write_pieces(
         make_folder(kept)
         write_whole(kept / "tokenizer.json", made.text())
         settings = _settings(
-            source / KEPT_FOLDER, ids, {role: made.names[number] for role, number in roles.items()}, token_types
+            source / KEPT_FOLDER,
+            ids,
+            {role: made.names[number] for role, number in roles.items()},
+            before.model.token_types,
         )
         write_whole(kept / "tokenizer_config.json", json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
     vocabularies.write_vocabulary(described, folder)

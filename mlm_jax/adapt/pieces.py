@@ -5,21 +5,22 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tokenizers
 from etils import epath
-from tokenizers import pre_tokenizers
+from tokenizers import decoders, pre_tokenizers
 
 from mlm_jax.errors import UserError
-from mlm_jax.interchange.sentencepiece_json import from_sentencepiece
+from mlm_jax.interchange.sentencepiece_json import SPACE, from_sentencepiece
 from mlm_jax.interchange.tokenizer_files import name_specials
 from mlm_jax.tokenizers import load_json
 from mlm_jax.vocabulary import Vocabulary
 
+_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 KINDS = ("Unigram", "BPE", "WordPiece")
 
 
@@ -84,6 +85,35 @@ class Pieces:
     def text(self) -> str:
         """The content of its tokenizer.json."""
         return json.dumps(self.description, ensure_ascii=False)
+
+    def surface(self, name: str) -> str:
+        """A piece's characters, after a mark where it begins a word: the same of every kind."""
+        if self.byte_level:
+            text = decoders.ByteLevel().decode([name]).replace(" ", SPACE)
+            return text if self.form(text) == name else name  # half a character has none
+        if self.kind == "WordPiece":
+            return name.removeprefix(self.prefix) if name.startswith(self.prefix) else SPACE + name
+        return name
+
+    def form(self, surface: str) -> str:
+        """How this vocabulary writes a piece of such characters."""
+        if self.byte_level:
+            return "".join(part for part, _ in _BYTES.pre_tokenize_str(surface.replace(SPACE, " ")))
+        if self.kind == "WordPiece":
+            return surface.removeprefix(SPACE) if surface.startswith(SPACE) else self.prefix + surface
+        return surface
+
+    def cut(self, name: str) -> list[int]:
+        """The ids that this vocabulary cuts a piece into, which it writes so (`form`)."""
+        if self.kind == "WordPiece":
+            continues = name.startswith(self.prefix)
+            found, whole = longest_match(name.removeprefix(self.prefix), self, continues)
+            return found if whole else []
+        return [token.id for token in self._cutter.tokenize(name)]
+
+    @functools.cached_property
+    def _cutter(self) -> Any:
+        return self.tokenizer.model
 
     def merged(self, first: str, second: str) -> str:
         """The piece that a merge of BPE makes."""
@@ -168,6 +198,16 @@ def _with_ids(processor: dict[str, Any] | None, ids: dict[int, int]) -> dict[str
             for name, token in made["special_tokens"].items()
         }
     return made
+
+
+def words(pieces: Pieces, document: str) -> Iterator[str]:
+    """What the model cuts one by one: the document after normalisation and pre-tokenisation."""
+    made = pieces.tokenizer
+    normal = made.normalizer.normalize_str(document) if made.normalizer else document
+    if made.pre_tokenizer is None:
+        yield normal
+    else:
+        yield from (word for word, _ in made.pre_tokenizer.pre_tokenize_str(normal))
 
 
 def longest_match(word: str, pieces: Pieces, continues: bool = False) -> tuple[list[int], bool]:
