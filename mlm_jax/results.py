@@ -157,6 +157,15 @@ def benchmark_cautions(rows: Sequence[BenchmarkRow]) -> list[str]:
     return list(dict.fromkeys(said))
 
 
+def benchmark_row(
+    task: str, language: str, metric: str, every: dict[str, float], examples: int, protocol: dict[str, Any]
+) -> BenchmarkRow:
+    """A row of a benchmark whose main metric is `metric`."""
+    return BenchmarkRow(
+        task=task, language=language, metric=metric, value=every[metric], every=every, examples=examples, protocol=protocol
+    )  # fmt: skip
+
+
 def probe_rows(
     probe: str, name: str, layer: int, pooling: str, transformation: str, languages: str, scores: Mapping[str, float]
 ) -> list[ProbeRow]:

@@ -5,13 +5,13 @@ import pytest
 
 from mlm_jax import results
 from mlm_jax.errors import UserError
-from mlm_jax.evaluate.run import from_experiment, row
+from mlm_jax.evaluate.run import from_experiment
 from mlm_jax.finetune.examples import Example
 from mlm_jax.finetune.run import table
 from mlm_jax.finetune.sets import same_predictions
 from mlm_jax.finetune.tasks.base import Prediction
 from mlm_jax.neutrality.run import matrices_as_csv
-from mlm_jax.results import BenchmarkRow, FinetunedRow, probe_rows
+from mlm_jax.results import BenchmarkRow, FinetunedRow, benchmark_row, probe_rows
 
 FINETUNED_ROW = FinetunedRow(
     regime="joint", model="all", seed=0, trained_on=["en", "नी"], language="नी", examples=1234, truncated=3, select="joint",
@@ -117,7 +117,7 @@ def test_what_is_to_be_known_of_results_is_said_below_them():
     assert "range" not in table(few, "en")
     benchmarks = from_experiment("ner", [*rows[:3], few[0]])
     assert benchmarks[0]["protocol"]["range over seeds"] == "60.0 to 70.4"
-    own = row("tatoeba", "sw", "accuracy", {"accuracy": 0.5}, 39, {})
+    own = benchmark_row("tatoeba", "sw", "accuracy", {"accuracy": 0.5}, 39, {})
     said = results.benchmark_cautions([*benchmarks, own])
     assert any(x.startswith("ner: de: seeds") for x in said) and any(
         x.startswith("tatoeba: few examples (39 of sw)") for x in said

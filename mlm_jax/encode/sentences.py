@@ -137,8 +137,8 @@ def make_embedder(
       embed(sentences, language, prompt) → float32 [sentences, dimensions].
 
     Raises:
-      UserError: the encoder has no such layer or dimensions, or too few positions; on a call, a sentence is no text or empty, or the
-        encoder has no embedding for the language.
+      UserError: the encoder has no such layer or dimensions, or too few positions; on a call, a sentence is no text or empty, the encoder
+        has no embedding for the language, or a vector is not finite.
     """
     words = pretrained.vocabulary
     refuse_longer(max_length, pretrained)
@@ -147,6 +147,11 @@ def make_embedder(
     def embed(sentences: Sequence[str], language: str, prompt: str = "") -> np.ndarray:
         tokens = tokenizer.encode([prompt + sentence for sentence in as_texts(sentences, "sentences")])
         warn_unknown(language, tokens, words.unk)
-        return encoder.vectors([frame(pieces, words, max_length) for pieces in tokens], language, pretrained)
+        found = encoder.vectors([frame(pieces, words, max_length) for pieces in tokens], language, pretrained)
+        wrong = np.flatnonzero(~np.isfinite(found).all(axis=1))
+        if len(wrong):
+            where = f"{pretrained.source}: sentences[{wrong[0]}]"
+            raise UserError(f"{where}: its vector has NaN or infinity; take another dtype or checkpoint")
+        return found
 
     return embed

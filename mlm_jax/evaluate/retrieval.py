@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -45,18 +45,24 @@ def nearest(a: np.ndarray, b: np.ndarray, margin: int = 0) -> tuple[np.ndarray, 
     Returns:
       indices int64 [n], scores float32 [n].
     """
-    a, b = normalise(a), normalise(b)
-    around_a = neighbourhood(a, b, margin) if margin else None
-    around_b = neighbourhood(b, a, margin) if margin else None
     found, scores = [], []
-    for begin in range(0, len(a), ROWS):
-        score = a[begin : begin + ROWS] @ b.T
-        if around_a is not None and around_b is not None:
-            score = score / ((around_a[begin : begin + ROWS, None] + around_b[None]) / 2)
+    for score in scored(a, b, margin):
         best = score.argmax(axis=1)
         found.append(best)
         scores.append(score[np.arange(len(best)), best])
     return np.concatenate(found), np.concatenate(scores)
+
+
+def scored(a: np.ndarray, b: np.ndarray, margin: int = 0) -> Iterator[np.ndarray]:
+    """The scores of each vector of `a` with all of `b`, float32 [some rows, m] at a time; arguments as `nearest`'s."""
+    a, b = normalise(a), normalise(b)
+    around_a = neighbourhood(a, b, margin) if margin else None
+    around_b = neighbourhood(b, a, margin) if margin else None
+    for begin in range(0, len(a), ROWS):
+        score = a[begin : begin + ROWS] @ b.T
+        if around_a is not None and around_b is not None:
+            score = score / ((around_a[begin : begin + ROWS, None] + around_b[None]) / 2)
+        yield score
 
 
 def accuracy(
@@ -78,13 +84,108 @@ def accuracy(
     Raises:
       UserError: the sides have different widths, `a` has no vector, or `b` fewer.
     """
+    ways = _ways(a, b, both_ways, texts)
+    return float(np.mean([np.mean(same[nearest(x, y, margin)[0]] == same[: len(x)]) for x, y, same in ways]))
+
+
+def ranking_scores(
+    a: np.ndarray,
+    b: np.ndarray,
+    margin: int = 0,
+    both_ways: bool = False,
+    texts: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> dict[str, float]:
+    """How near the vector of the same number is: `accuracy`, mrr (the mean of 1 / its rank) and ndcg_10 (of 1 / log2(1 + rank), 0 beyond 10).
+
+    Args and errors as `accuracy`'s. A sentence that occurs several times has the rank of the nearest.
+    """
+    scores = []
+    for x, y, same in _ways(a, b, both_ways, texts):
+        ranks = right_ranks(x, y, same, margin)
+        gains = np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0.0)
+        scores.append([np.mean(ranks == 1), np.mean(1 / ranks), np.mean(gains)])
+    return dict(zip(("accuracy", "mrr", "ndcg_10"), map(float, np.mean(scores, axis=0)), strict=True))
+
+
+def right_ranks(a: np.ndarray, b: np.ndarray, same: np.ndarray, margin: int = 0) -> np.ndarray:
+    """Of each vector of `a` the rank of the right one of `b` by falling score, from 1; of equal scores the first counts as nearer.
+
+    Args:
+      a, b, margin: as `nearest`'s.
+      same: of each vector of `b`, the number of the first that is the same; of vector n of `a` that of number n is right, int64 [m].
+
+    Returns:
+      int64 [n].
+    """
+    ranks: list[int] = []
+    begin = 0
+    for score in scored(a, b, margin):
+        for i, row in enumerate(score, begin):
+            right = np.flatnonzero(same == same[i])
+            best = right[row[right].argmax()]
+            ranks.append(int(1 + np.count_nonzero(row > row[best]) + np.count_nonzero(row[:best] == row[best])))
+        begin += len(score)
+    return np.array(ranks, np.int64)
+
+
+def _ways(
+    a: np.ndarray, b: np.ndarray, both_ways: bool, texts: tuple[Sequence[str], Sequence[str]] | None
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(those that look, those that are looked for, which of these are the same) of each direction.
+
+    Raises:
+      UserError: as `accuracy`.
+    """
     if a.ndim != 2 or a.shape[1:] != b.shape[1:] or not 0 < len(a) <= len(b):
         raise UserError(
             f"retrieval: vectors {list(a.shape)} and {list(b.shape)}; vector n of one is the translation of n of the other"
         )
     of_a, of_b = (np.arange(len(a)), np.arange(len(b))) if texts is None else map(first_lines, texts)
-    ways = [(a, b, of_b), (b, a, of_a)] if both_ways else [(a, b, of_b)]
-    return float(np.mean([np.mean(same[nearest(x, y, margin)[0]] == same[: len(x)]) for x, y, same in ways]))
+    return [(a, b, of_b), (b, a, of_a)] if both_ways else [(a, b, of_b)]
+
+
+def best_documents(queries: np.ndarray, documents: np.ndarray, most: int) -> np.ndarray:
+    """The documents that are nearest to each query by cosine, nearest first; of equal ones the first.
+
+    Args:
+      queries, documents: float32 [n, width] and [m, width].
+
+    Returns:
+      int64 [n, min(most, m)].
+    """
+    most = min(most, len(documents))
+    found = []
+    for score in scored(queries, documents):
+        least = np.partition(score, -most, axis=1)[:, -most]
+        for row, bound in zip(score, least, strict=True):
+            near = np.flatnonzero(row >= bound)
+            found.append(near[np.argsort(-row[near], kind="stable")][:most])
+    return np.stack(found)
+
+
+def search_scores(found: np.ndarray, relevant: Sequence[dict[int, float]], recall: int) -> dict[str, float]:
+    """Means over queries of ndcg_10 (gains as they are graded, as trec_eval has it), mrr_10 and recall_N.
+
+    Args:
+      found: documents of each query, nearest first, int64 [queries, documents].
+      relevant: of each query, document → how relevant it is, above 0.
+      recall: N.
+    """
+    discounts = 1 / np.log2(np.arange(2, 12))
+    scores = []
+    for ranked, grades in zip(found, relevant, strict=True):
+        gains = np.array([grades.get(int(document), 0.0) for document in ranked[:10]])
+        ideal = np.sort(list(grades.values()))[::-1][:10]
+        first = next((rank for rank, gain in enumerate(gains, 1) if gain), 0)
+        scores.append(
+            (
+                (gains * discounts[: len(gains)]).sum() / (ideal * discounts[: len(ideal)]).sum(),
+                1 / first if first else 0.0,
+                len(grades.keys() & set(ranked[:recall].tolist())) / len(grades),
+            )
+        )
+    names = ("ndcg_10", "mrr_10", f"recall_{recall}")
+    return dict(zip(names, map(float, np.mean(scores, axis=0)), strict=True))
 
 
 def first_lines(sentences: Sequence[str]) -> np.ndarray:

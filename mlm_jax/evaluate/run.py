@@ -6,9 +6,8 @@ from __future__ import annotations
 import functools
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,23 +16,21 @@ from etils import epath
 from mlm_jax import config as cfg
 from mlm_jax import console, manifest
 from mlm_jax.encode.read import read_pretrained
-from mlm_jax.encode.sentences import Embed, make_embedder
+from mlm_jax.encode.sentences import Embed, make_embedder, prompt_of
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate import retrieval
-from mlm_jax.evaluate.config import Evaluate, LanguageModel, Mining, Pairs, Retrieval, experiment
+from mlm_jax.evaluate.config import Evaluate, LanguageModel, Made, Mining, Retrieval, experiment
+from mlm_jax.evaluate.embeddings import measure_vectors
 from mlm_jax.evaluate.language_model import Measure, make_measure
+from mlm_jax.evaluate.sets import read_aligned, two_columns
 from mlm_jax.fields import differences
 from mlm_jax.files import copy_whole, in_bucket, is_aside, link, make_folder, sync, write_json, write_whole
 from mlm_jax.finetune import run as finetuning
 from mlm_jax.finetune.config import Finetune
-from mlm_jax.finetune.named import local_file
-from mlm_jax.formats import data_files, read_texts
 from mlm_jax.language_names import same_language
-from mlm_jax.lines import read_lines
 from mlm_jax.lock import locked
 from mlm_jax.mesh import make_mesh
 from mlm_jax.metrics.labels import spearman
-from mlm_jax.model.task_head import Pooling
 from mlm_jax.overlap import Hashed, find_overlap, report_overlap, text_hash
 from mlm_jax.pretrained import SentenceVectors
 from mlm_jax.results import (
@@ -41,6 +38,7 @@ from mlm_jax.results import (
     BenchmarkRow,
     FinetunedRow,
     benchmark_cautions,
+    benchmark_row,
     compute_once,
     finetuned_cautions,
     write_results,
@@ -80,15 +78,17 @@ def run(config: Evaluate) -> tuple[list[BenchmarkRow], signal.Signals | None]:
 
 
 def own_benchmarks(config: Evaluate, workdir: epath.Path) -> list[BenchmarkRow]:
-    """Retrieval, mining and language model: what is measured on the encoder as it is."""
+    """What is measured on the encoder as it is: its vectors, and its language model."""
     mesh = make_mesh(config.mesh)
     tokenizer = load_tokenizer(workdir / "vocabulary")
     pretrained = functools.cache(lambda: replace(read_pretrained(workdir, mesh=mesh), dtype=config.dtype))
 
     @functools.cache
-    def embedder(layer: int, pooling: Pooling) -> Embed:
-        vectors = SentenceVectors(pooling, layer, normalise=False)
-        return remembering(make_embedder(pretrained(), tokenizer, mesh, vectors, config.max_length))
+    def embedder(layer: int, pooling: Made) -> Embed:
+        own = pretrained().vectors or SentenceVectors()
+        vectors = own if pooling == "own" else replace(own, pooling=pooling, layer=layer, normalise=False, dimensions=0)
+        embed = remembering(make_embedder(pretrained(), tokenizer, mesh, vectors, config.max_length))
+        return lambda texts, language, prompt="": embed(texts, language, prompt_of(own, prompt))
 
     @functools.cache
     def measure() -> Measure:
@@ -99,6 +99,9 @@ def own_benchmarks(config: Evaluate, workdir: epath.Path) -> list[BenchmarkRow]:
         rows += compute_once(workdir / "done" / f"{part.name}.json", retrieve, part, embedder, config.workdir)
     for mining in config.mining:
         rows += compute_once(workdir / "done" / f"{mining.name}.json", mine, mining, embedder, config.overlap)
+    for part_of_vectors in config.of_vectors:
+        done = workdir / "done" / f"{part_of_vectors.name}.json"
+        rows += compute_once(done, measure_vectors, part_of_vectors, embedder)
     for texts in config.language_model:
         rows += compute_once(workdir / "done" / f"{texts.name}.json", measure_texts, texts, measure)
     return rows
@@ -117,49 +120,29 @@ def remembering(embed: Embed) -> Embed:
     return embed_new
 
 
-def retrieve(part: Retrieval, embedder: Callable[[int, Pooling], Embed], workdir: str) -> list[BenchmarkRow]:
-    """Retrieval accuracy per language."""
-    embed = embedder(part.layer, part.pooling)
+def with_prompt(embed: Embed, prompt: str) -> Embed:
+    """The same with a prompt before each sentence."""
+    return functools.partial(embed, prompt=prompt) if prompt else embed
+
+
+def retrieve(part: Retrieval, embedder: Callable[[int, Made], Embed], workdir: str) -> list[BenchmarkRow]:
+    """Retrieval accuracy, mean reciprocal rank and nDCG@10 per language."""
+    embed = with_prompt(embedder(part.layer, part.pooling), part.prompt)
     margin = part.neighbours if part.score == "margin" else 0
     rows: list[BenchmarkRow] = []
     protocol = {name: getattr(part, name) for name in ("layer", "pooling", "score", "neighbours", "both_ways")}
+    protocol |= {"prompt": part.prompt} if part.prompt else {}
     with console.progress(part.name, len(part.pairs), unit="languages") as advance:
         for pairs in part.pairs:
             first, second = read_aligned(pairs, workdir)
             a, b = embed(first, pairs.languages[0]), embed(second, pairs.languages[1])
-            value = retrieval.accuracy(a, b, margin, part.both_ways, (first, second))
-            rows.append(row(part.name, pairs.languages[0], "accuracy", {"accuracy": value}, len(first), protocol))
-            advance(1, f"{pairs.languages[0]} {100 * value:.1f}")
+            scores = retrieval.ranking_scores(a, b, margin, part.both_ways, (first, second))
+            rows.append(benchmark_row(part.name, pairs.languages[0], "accuracy", scores, len(first), protocol))
+            advance(1, f"{pairs.languages[0]} {100 * scores['accuracy']:.1f}")
     return rows
 
 
-def read_aligned(pairs: Pairs, workdir: str) -> tuple[list[str], list[str]]:
-    """The sentences of two aligned files, or fields of files or of data sets (`PATH#FIELD`).
-
-    Raises:
-      UserError: a file or a field is missing, they have different numbers of lines, or a line is empty.
-    """
-    sides = []
-    for language, path in zip(pairs.languages, pairs.paths, strict=True):
-        name, _, field = (path, "", "") if Path(path).is_file() else path.partition("#")
-        files = data_files(local_file(name, language, workdir))
-        if not files:
-            raise UserError(f"{name}: no such file ({'-'.join(pairs.languages)})")
-        side = [text for file in files for _, text in read_texts(file, field, naming="it in the path: PATH#FIELD")]
-        empty = [number for number, line in enumerate(side, 1) if not line.strip()]
-        if empty:
-            raise UserError(f"{path}:{empty[0]}: empty; line n of one file is the translation of line n of the other")
-        sides.append(side)
-    if len(sides[0]) != len(sides[1]):
-        raise UserError(
-            f"{pairs.paths[0]}: {len(sides[0]):,} lines, {pairs.paths[1]} has {len(sides[1]):,}; they are not aligned"
-        )
-    if not sides[0]:
-        raise UserError(f"{pairs.paths[0]}: no lines")
-    return sides[0], sides[1]
-
-
-def mine(part: Mining, embedder: Callable[[int, Pooling], Embed], overlap: float = 1.0) -> list[BenchmarkRow]:
+def mine(part: Mining, embedder: Callable[[int, Made], Embed], overlap: float = 1.0) -> list[BenchmarkRow]:
     """F1 of mined pairs per language, at the threshold that is best on dev.
 
     Args:
@@ -168,7 +151,7 @@ def mine(part: Mining, embedder: Callable[[int, Pooling], Embed], overlap: float
     Raises:
       UserError: more do, or a file cannot be read.
     """
-    embed = embedder(part.layer, part.pooling)
+    embed = with_prompt(embedder(part.layer, part.pooling), part.prompt)
     rows: list[BenchmarkRow] = []
     with console.progress(part.name, len(part.corpora), unit="languages") as advance:
         for corpora in part.corpora:
@@ -179,13 +162,14 @@ def mine(part: Mining, embedder: Callable[[int, Pooling], Embed], overlap: float
             threshold = retrieval.best_threshold(found, gold)
             found, gold = mine_one(embed, corpora.test, corpora.languages, part.neighbours)
             scores = retrieval.mined_scores(found, gold, threshold)
-            protocol = {
+            protocol: dict[str, Any] = {
                 "threshold": threshold,
                 "neighbours": part.neighbours,
                 "layer": part.layer,
                 "pooling": part.pooling,
             }
-            rows.append(row(part.name, corpora.languages[0], "f1", scores, len(gold), protocol))
+            protocol |= {"prompt": part.prompt} if part.prompt else {}
+            rows.append(benchmark_row(part.name, corpora.languages[0], "f1", scores, len(gold), protocol))
             advance(1, f"{corpora.languages[0]} {100 * scores['f1']:.1f}")
     return rows
 
@@ -236,17 +220,6 @@ def hashed_sides(languages: tuple[str, str], paths: tuple[str, str, str]) -> dic
     }
 
 
-def two_columns(path: str) -> Iterator[tuple[str, tuple[str, str]]]:
-    """(file:line, (first, rest)) of a file of two columns with a tab between."""
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file")
-    for number, line in read_lines(path):
-        first, tab, rest = line.partition("\t")
-        if not tab or not rest.strip():
-            raise UserError(f"{path}:{number}: not two columns with a tab between")
-        yield f"{path}:{number}", (first, rest)
-
-
 def measure_texts(part: LanguageModel, make: Callable[[], Measure]) -> list[BenchmarkRow]:
     """Language-model measures per language."""
     rows: list[BenchmarkRow] = []
@@ -254,18 +227,11 @@ def measure_texts(part: LanguageModel, make: Callable[[], Measure]) -> list[Benc
         for text in part.texts:
             found, examples = make()(text, part.lines)
             if "bits_per_byte" in found:
-                rows.append(row(part.name, text.language, "bits_per_byte", found, examples, {"lines": part.lines}))
+                rows.append(
+                    benchmark_row(part.name, text.language, "bits_per_byte", found, examples, {"lines": part.lines})
+                )
             advance(1, f"{text.language} loss {found['loss']:.3f}")
     return rows
-
-
-def row(
-    task: str, language: str, metric: str, every: dict[str, float], examples: int, protocol: dict[str, Any]
-) -> BenchmarkRow:
-    """A row of results.json."""
-    return BenchmarkRow(
-        task=task, language=language, metric=metric, value=every[metric], every=every, examples=examples, protocol=protocol
-    )  # fmt: skip
 
 
 def from_experiment(name: str, rows: Sequence[FinetunedRow]) -> list[BenchmarkRow]:
@@ -282,7 +248,7 @@ def from_experiment(name: str, rows: Sequence[FinetunedRow]) -> list[BenchmarkRo
         if len(mine) > 1:
             values = [100 * r["test"][first["metric"]] for r in mine]
             protocol["range over seeds"] = f"{min(values):.1f} to {max(values):.1f}"
-        out.append(row(name, language, mine[0]["metric"], every, mine[0]["examples"], protocol))
+        out.append(benchmark_row(name, language, mine[0]["metric"], every, mine[0]["examples"], protocol))
     if out:
         out[0]["cautions"] = finetuned_cautions(rows)
         for other in out[1:]:
