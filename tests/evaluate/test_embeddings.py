@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import ndcg_score
@@ -44,6 +44,7 @@ def cosines(a, b):
     return a @ b.T
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 1_000), st.integers(2, 30), st.booleans())
 def test_retrieval_s_ranks_are_those_of_brute_force(seed, count, both_ways):
     a, b = vectors(seed, count), vectors(seed + 1, count)
@@ -67,6 +68,7 @@ def test_a_sentence_that_occurs_twice_has_the_rank_of_the_nearer(monkeypatch):
     assert retrieval.ranking_scores(a, b, texts=texts)["accuracy"] == retrieval.accuracy(a, b, texts=texts) == 0.5
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 1_000), st.integers(1, 8), st.integers(11, 40), st.integers(1, 12))
 def test_search_is_scored_as_scikit_learn_does(seed, asked, count, recall):
     rng = np.random.default_rng(seed)
