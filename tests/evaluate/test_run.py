@@ -28,6 +28,7 @@ from mlm_jax.evaluate.config import (
     validate_evaluation,
 )
 from mlm_jax.finetune.config import Train
+from mlm_jax.results import benchmark_row
 from mlm_jax.typed import as_type
 from tests.finetune.toys import MODEL, WORDS, make_config, make_start
 
@@ -162,7 +163,7 @@ def test_an_experiment_of_before_there_was_a_mesh_goes_on(tmp_path):
 
 
 def test_correlation_with_pretraining_size_needs_three_languages():
-    rows = [runs.row("t", x, "accuracy", {"accuracy": v}, 9, {}) for x, v in zip("abc", (0.2, 0.5, 0.9), strict=True)]
+    rows = [benchmark_row("t", x, "accuracy", {"accuracy": v}, 9, {}) for x, v in zip("abc", (0.2, 0.5, 0.9), strict=True)]
     assert runs.summary(rows, "a", {"a": 1, "b": 20, "c": 300})["t"]["size_correlation"] == pytest.approx(1)
     assert runs.summary(rows, "a", {"a": 300, "b": 20, "c": 1})["t"]["size_correlation"] == pytest.approx(-1)
     assert "size_correlation" not in runs.summary(rows, "a", {"a": 1, "b": 20})["t"]
