@@ -97,7 +97,12 @@ def ranking_scores(
 ) -> dict[str, float]:
     """How near the vector of the same number is: `accuracy`, mrr (the mean of 1 / its rank) and ndcg_10 (of 1 / log2(1 + rank), 0 beyond 10).
 
-    Args and errors as `accuracy`'s. A sentence that occurs several times has the rank of the nearest.
+    Args:
+      a, b: float32 [n, width] each.
+      others: as `accuracy`'s; of a sentence that occurs several times the nearest has the rank that counts.
+
+    Raises:
+      UserError: as `accuracy`.
     """
     scores = []
     for x, y, same in _ways(a, b, both_ways, texts):

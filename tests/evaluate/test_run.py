@@ -163,7 +163,9 @@ def test_an_experiment_of_before_there_was_a_mesh_goes_on(tmp_path):
 
 
 def test_correlation_with_pretraining_size_needs_three_languages():
-    rows = [benchmark_row("t", x, "accuracy", {"accuracy": v}, 9, {}) for x, v in zip("abc", (0.2, 0.5, 0.9), strict=True)]
+    rows = [
+        benchmark_row("t", x, "accuracy", {"accuracy": v}, 9, {}) for x, v in zip("abc", (0.2, 0.5, 0.9), strict=True)
+    ]
     assert runs.summary(rows, "a", {"a": 1, "b": 20, "c": 300})["t"]["size_correlation"] == pytest.approx(1)
     assert runs.summary(rows, "a", {"a": 300, "b": 20, "c": 1})["t"]["size_correlation"] == pytest.approx(-1)
     assert "size_correlation" not in runs.summary(rows, "a", {"a": 1, "b": 20})["t"]
