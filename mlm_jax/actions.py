@@ -147,7 +147,7 @@ def prepare_here(config: cfg.Config, arguments: list[str], there: bool) -> int:
     if not there or "--check" in arguments:
         console.say(audit(config))
         warn(prepared.streams)
-    blocks = sum(s.train.blocks for s in prepared.monolingual)
+    blocks = sum(s.train.blocks for s in prepared.monolingual or prepared.parallel)
     console.say(f"{len(prepared.languages)} languages, {blocks:,} training blocks in {config.workdir}/corpus")
     return 0
 

@@ -71,7 +71,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Parallel:
-    """Sentence pairs of two languages.
+    """Sentence pairs of two languages or, for contrastive learning, of texts that belong together, which may be of one language.
 
     Attributes:
       languages: their codes; with the sample, "*" for one of them is every other language.
@@ -79,15 +79,19 @@ class Parallel:
         a folder that `datasets` saved; `tfds:NAME/CONFIG` or `hf:NAME/CONFIG:SPLIT` of a translation data set; `sample:django`.
       columns: of a .tsv or .csv, that hold the sentences, counted from 1; (): the two that are text, beside ids, scores, addresses
         and language codes, or that a first line names by the codes or names of the languages. Cells that a CSV writer
-        put into quotation marks lose them.
+        put into quotation marks lose them. With `Data.packing` pairs a third and further ones are hard negatives: texts in the second
+        language that do not belong to the first, such as contradictions; an empty cell is none.
       fields: that hold the sentences, where they have names; (): those named by the codes or names of the languages, as in
-        {"en": ..., "sw": ...}, alone or within one field.
+        {"en": ..., "sw": ...}, alone or within one field. A third and further ones as with `columns`.
+      prefixes: what is put before each first and each second text (and its hard negatives) with `Data.packing` pairs, such as
+        ("query: ", "passage: ").
     """
 
     languages: tuple[str, str]
     paths: tuple[str, ...]
     columns: tuple[int, ...] = ()
     fields: tuple[str, ...] = ()
+    prefixes: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True)
@@ -103,10 +107,13 @@ class Data:
     validation loss says something. Where this decides, other text of the language holds out other documents."""
     sequence_length: Annotated[int, AtLeast(8)] = 512
     """Tokens per block (sequence), specials included (XLM-R: 512)."""
-    packing: Literal["concatenate", "segments", "next_sentence"] = "concatenate"
+    packing: Literal["concatenate", "segments", "next_sentence", "pairs"] = "concatenate"
     """concatenate: documents run on from block to block, as XLM-R; segments: whole documents packed
     best-fit, each attending within itself; next_sentence: two parts per block, the second of which
-    follows the first or is a random one (BERT). Language pairs are packed best-fit whatever this says."""
+    follows the first or is a random one (BERT). Language pairs are packed best-fit whatever this says. pairs, for contrastive
+    learning: `parallel` alone, each side of a pair attending within itself; of `sources` the vocabulary is made."""
+    pairs_per_block: Annotated[int, AtLeast(0)] = 0
+    """pairs: how many a block has at most. 0: one for every 32 tokens of it, and at least one."""
     pairings: Annotated[int, AtLeast(1)] = 1
     """next_sentence: times the text is cut into pairs anew (BERT's duplication factor: 10)."""
     shard_bytes: Annotated[int, AtLeast(1)] = 64 * 2**20
@@ -273,9 +280,9 @@ class Objective:
     """What is learned. All but `learn` is of masked language modelling (Devlin et al. 2019, section 3.1), and of no effect where
     `model.causal`."""
 
-    learn: Literal["language_model", "distillation"] = "language_model"
-    """language_model: to predict masked tokens or, where `model.causal`, the next one; distillation: what a teacher makes of the same
-    text (`distillation`)."""
+    learn: Literal["language_model", "contrastive", "distillation"] = "language_model"
+    """language_model: to predict masked tokens or, where `model.causal`, the next one; contrastive: vectors that tell which texts
+    belong together (`contrastive`); distillation: what a teacher makes of the same text (`distillation`)."""
     mask_rate: Annotated[float, Within(0, 1, excluded=(0, 1))] = 0.15
     """Share of the tokens (`mask_count`) that are predicted."""
     mask_rate_schedule: tyro.conf.Suppress[tuple[tuple[int, float], ...]] = ()
@@ -300,6 +307,25 @@ class Objective:
     whole words or spans."""
     static_masks: Annotated[int, AtLeast(0)] = 0
     """0: new masks every time; n: each block has n masks, seen in turn (BERT's duplication factor: 10)."""
+
+
+@dataclass(frozen=True)
+class Contrastive:
+    """InfoNCE (van den Oord et al. 2018): the cross-entropy of finding each text's partner among all of the batch. Of effect where
+    `objective.learn` is contrastive; `train.accumulate` then bounds the memory without a change of what is learned (GradCache, Gao et al. 2021)."""
+
+    pooling: Literal["mean", "first", "max"] = "mean"
+    """A text's vector: the mean over its tokens, specials included; the first token's; or the greatest value of each unit."""
+    temperature: Annotated[float, Above(0)] = 0.05
+    """What cosines are divided by (SimCSE 0.05, e5 0.01)."""
+    margin: Annotated[float, AtLeast(0)] = 0.0
+    """Taken from the cosine of the two that belong together (LaBSE 0.3)."""
+    symmetric: bool = True
+    """Look for the first text among the second ones, too, and take the mean of both losses."""
+    matryoshka: tuple[int, ...] = ()
+    """Dimensions whose first so many have to serve by themselves, beside all of them (Kusupati et al. 2022); the loss is the mean."""
+    batches: Literal["mixed", "by_stream"] = "mixed"
+    """mixed: each block is drawn by the rates; by_stream: each batch is, so that all its texts are of one pair of languages."""
 
 
 @dataclass(frozen=True)
@@ -481,6 +507,7 @@ class Config:
     sampling: Sampling = Sampling()
     model: Model = Model()
     objective: Objective = Objective()
+    contrastive: Contrastive = Contrastive()
     distillation: Distillation = Distillation()
     optimizer: Optimizer = Optimizer()
     train: Train = Train()
@@ -591,7 +618,10 @@ def validate_pretraining(config: Config) -> None:
         if not ok:
             raise UserError(message)
 
-    require(bool(data.sources), "data.sources: empty; name at least one Source(language, path)")
+    validate_pairs(config)
+    require(
+        bool(data.sources) or data.packing == "pairs", "data.sources: empty; name at least one Source(language, path)"
+    )
     require(
         not (config.vocabulary.lowercase and config.vocabulary.model != "wordpiece"),
         f"vocabulary.lowercase: only of wordpiece, and vocabulary.model is {config.vocabulary.model}; set "
@@ -769,6 +799,63 @@ def validate_distillation(config: Config) -> None:
         raise UserError(
             "distillation.vectors: are of whole texts, a segment each; set data.packing to segments, without sampling.parallel_share"
         )
+
+
+def validate_pairs(config: Config) -> None:
+    """Refuse what cannot be learned from pairs of texts.
+
+    Raises:
+      UserError: naming the option, its value and what would be right.
+    """
+    data, learn = config.data, config.objective.learn
+    paired = data.packing == "pairs"
+    for i, parallel in enumerate(data.parallel):
+        for name, given in (("columns", parallel.columns), ("fields", parallel.fields)):
+            if len(given) == 1 or (len(given) > 2 and not paired):
+                more = "or more " if paired else ""
+                raise UserError(f"data.parallel[{i}].{name}: {given}; name two {more}of them, or none")
+        if any(parallel.prefixes) and not paired:
+            raise UserError(f"data.parallel[{i}].prefixes: {parallel.prefixes}; they go with data.packing pairs alone")
+    if learn == "contrastive" and not paired:
+        raise UserError(f"objective.learn: contrastive, but data.packing is {data.packing}; set it to pairs")
+    if learn == "language_model" and paired:
+        raise UserError(
+            "data.packing: pairs, from which no language model is learned; set objective.learn contrastive or distillation"
+        )
+    if not paired:
+        return
+    if not data.parallel:
+        raise UserError("data.packing: pairs, but data.parallel is empty; name at least one Parallel(languages, paths)")
+    if data.sequence_length < 4 * sides_of_pairs(data):
+        raise UserError(
+            f"data.sequence_length: {data.sequence_length} has no room for the {sides_of_pairs(data)} texts of a pair; raise it"
+        )
+    if config.sampling.parallel_share not in (0, 1):
+        raise UserError(
+            f"sampling.parallel_share: {config.sampling.parallel_share}, but with data.packing pairs all blocks hold pairs; leave it out"
+        )
+    if config.model.causal:
+        raise UserError("model.causal: a text's vector needs an encoder that looks both ways; set it to False")
+    wide = [n for n in config.contrastive.matryoshka if not 0 < n < config.model.width]
+    if wide and not config.init:
+        raise UserError(
+            f"contrastive.matryoshka: {wide[0]} is not within 1 to {config.model.width - 1}, below model.width; name fewer dimensions"
+        )
+    sizes = {phase.batch_size or config.train.batch_size for phase in config.train.phases}
+    if config.contrastive.batches == "by_stream" and sizes - {config.train.batch_size}:
+        raise UserError(
+            "contrastive.batches: by_stream needs batches of one size; leave batch_size out of train.phases, or set it to mixed"
+        )
+
+
+def sides_of_pairs(data: Data) -> int:
+    """How many texts a pair may have: two, and its hard negatives."""
+    return max(2, *(len(names) for parallel in data.parallel for names in (parallel.columns, parallel.fields)))
+
+
+def pairs_per_block(data: Data) -> int:
+    """How many pairs a block may have."""
+    return data.pairs_per_block or max(1, data.sequence_length // 32)
 
 
 def validate_mesh(mesh: Mesh) -> None:

@@ -33,6 +33,7 @@ FINDINGS = (
     "sentences_left_out",
     "in_no_block",
     "unpaired",
+    "cut",
 )  # of a split: what was found, not what it is
 
 
@@ -71,6 +72,7 @@ class Split:
     sentences_left_out: int = 0  # of documents
     in_no_block: int = 0  # documents of which no block holds a token
     unpaired: int = 0  # tokens of sentences that stand in no pair of next-sentence prediction
+    cut: int = 0  # texts of pairs that lost their end, to fit a block
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,11 @@ class StageRates:
     rates: np.ndarray
 
 
+def parallel_share(config: cfg.Config) -> float:
+    """The share of the blocks that hold pairs."""
+    return 1.0 if config.data.packing == "pairs" else config.sampling.parallel_share
+
+
 def stage_rates(config: cfg.Config, streams: Sequence[Stream]) -> list[StageRates]:
     """The rates of every stage of a run over the given streams.
 
@@ -172,7 +177,7 @@ def stage_rates(config: cfg.Config, streams: Sequence[Stream]) -> list[StageRate
     counts = np.array([getattr(s.train, count) for s in streams], np.float64)
     is_pair = np.array([len(s.languages) == 2 for s in streams])
     # Languages and pairs share out the blocks by `parallel_share`, and among themselves by the strategy.
-    kinds = ((~is_pair, 1 - sampling.parallel_share), (is_pair, sampling.parallel_share))
+    kinds = ((~is_pair, 1 - parallel_share(config)), (is_pair, parallel_share(config)))
 
     names = [s.name for s in streams]
     known = {language for s in streams for language in s.languages}
@@ -235,7 +240,7 @@ def draws(stages: Sequence[StageRates], parts: Sequence[Part]) -> np.ndarray:
 
 def trained_streams(config: cfg.Config, streams: Sequence[Stream]) -> tuple[Stream, ...]:
     """Of a corpus' streams those that a run trains on and validates: pairs only where they have a share."""
-    return tuple(s for s in streams if len(s.languages) == 1 or config.sampling.parallel_share)
+    return tuple(s for s in streams if len(s.languages) == 1 or parallel_share(config))
 
 
 def sampling_table(config: cfg.Config, streams: Sequence[Stream]) -> list[dict[str, object]]:

@@ -3,6 +3,7 @@
 
 import dataclasses
 import io
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from mlm_jax import config as cfg
 from mlm_jax import manifest, records, vocabulary
 from mlm_jax.config import Config
 from mlm_jax.manifest import Manifest, Shard, Split, Stream
+from mlm_jax.prepare import packing
 from mlm_jax.train.metrics import TIMES, read_metrics
 
 
@@ -113,6 +115,39 @@ def make_workdir(folder: Path, sizes: dict[str, int], **sections) -> Config:
     vocabulary.write_vocabulary(described, folder / "vocabulary")
     make_corpus(folder / "corpus", sizes, vocabulary_size=described.size, sha256=described.sha256)
     return tiny_config(str(folder), **sections)
+
+
+def make_pair_workdir(folder: Path, sizes: dict[str, int], **sections) -> Config:
+    """A workdir whose corpus holds pairs of English with each language: a text of six pieces, and the same pieces each one on, so
+    that there is something to learn. Blocks have up to two pairs; every fifth pair has a hard negative, and every seventh is the one
+    before again."""
+    config = make_workdir(folder, {"en": 8, **dict.fromkeys(sizes, 8)}, **sections)
+    prepared = dataclasses.replace(manifest.read_manifest(folder / "corpus"), sequence_length=32)
+    rng, size = np.random.default_rng(0), prepared.vocabulary_size - 5
+    streams = []
+    for name, number in sizes.items():
+        pairs: list[tuple[list[int], ...]] = []
+        for i in range(number):
+            first = rng.integers(0, size, rng.integers(3, 7))
+            again = i % 7 == 6
+            pair = pairs[-1][:2] if again else ((5 + first).tolist(), (5 + (first + 1) % size).tolist())
+            pairs.append((*pair, rng.integers(5, size, 4).tolist()) if i % 5 == 4 else pair)
+        ids = prepared.languages.index("en"), prepared.languages.index(name)
+        splits = {}
+        for split, part in (("train", pairs), ("validation", pairs[: number // 4])):
+            length = prepared.sequence_length
+            spans = packing.text_pairs([part], length, 3, 1, ids)
+            blocks = list(packing.best_fit(spans, length, 2, partial(packing.pairs_block, sides=3)))
+            file = folder / "corpus" / f"mlm_jax_en.{name}" / f"{split}.tfrecord-00000-of-00001"
+            tokens = sum(len(block["tokens"]) for block in blocks)
+            splits[split] = Split(number, tokens * 3, tokens, len(blocks), (write_shard(file, blocks),))
+        streams.append(Stream(f"en-{name}", ("en", name), f"mlm_jax_en.{name}", **splits, unigram_loss=None))
+    made = dataclasses.replace(prepared, packing="pairs", streams=tuple(streams))
+    manifest.write_manifest(made, folder / "corpus")
+    parallel = tuple(cfg.Parallel(("en", name), ("none",), fields=("a", "b", "c")) for name in sizes)
+    data = {"packing": "pairs", "pairs_per_block": 2, "parallel": parallel, "sequence_length": 32}
+    model = {"head": "none", "positions": 32}
+    return cfg.with_sections(config, data=data, objective={"learn": "contrastive"}, model=model)
 
 
 def tiny_config(workdir: str, **sections) -> Config:

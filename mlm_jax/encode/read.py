@@ -18,6 +18,7 @@ from mlm_jax.phases import part_at, parts_of
 from mlm_jax.pretrained import FinetunedHead, Pretrained, abstract_params
 from mlm_jax.stored import read_json
 from mlm_jax.train.checkpoints import Checkpoints
+from mlm_jax.train.contrastive import trained_vectors
 from mlm_jax.train.distillation import student_vectors
 from mlm_jax.train.initial import has_initial, read_initial, read_trained, read_vectors
 from mlm_jax.train.pretraining import run_checkpoints
@@ -69,6 +70,8 @@ def _read_checkpoint(folder: epath.Path, which: str, mesh: jax.sharding.Mesh | N
     finally:
         checkpoints.close()
     before, vectors = (read_trained(folder), read_vectors(folder)) if has_initial(folder) else (0, None)
+    if config.objective.learn == "contrastive":
+        vectors = trained_vectors(config)
     trained = max(before, *(p.config.data.sequence_length for p in parts_of(config) if p.start < step), 0)
     vectors = student_vectors(config) or vectors
     source = f"{folder} at step {step:,}"

@@ -15,7 +15,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import grain
@@ -24,6 +24,7 @@ from absl import flags
 from etils import epath
 
 from mlm_jax import records, sampling
+from mlm_jax.config import with_sections
 from mlm_jax.errors import UserError
 from mlm_jax.input.blocks import Blocks
 from mlm_jax.manifest import Manifest, Stream
@@ -130,6 +131,42 @@ class Order:
         """Draws of each stream from a segment's first on, before draw `end`, int64 [streams]."""
         period = self._periods[segment.stage]
         return period.before(end - segment.stage_draw) - period.before(segment.draw - segment.stage_draw)
+
+
+class BatchOrder(Order):
+    """The order of draws of a run each of whose batches is of one stream: streams are drawn by the rates, a batch at a time.
+
+    Args:
+      parts: with batches of one size.
+    """
+
+    def __init__(self, stages: Sequence[sampling.StageRates], parts: Sequence[Part], seed: int):
+        self.parts = parts
+        self._size = parts[0].config.train.batch_size
+        ones = [replace(part, config=with_sections(part.config, train={"batch_size": 1})) for part in parts]
+        self._batches = Order(stages, ones, seed)
+
+    def draw(self, number: int) -> tuple[int, int]:
+        """As `Order.draw`."""
+        batch, row = divmod(number, self._size)
+        stream, earlier = self._batches.draw(batch)
+        return stream, earlier * self._size + row
+
+    def first_draw(self, step: int) -> int:
+        """As `Order.first_draw`."""
+        return step * self._size
+
+    def drawn(self, steps: int) -> np.ndarray:
+        """As `Order.drawn`, int64 [streams]."""
+        return self._batches.drawn(steps) * self._size
+
+    def places(self, steps: int) -> np.ndarray:
+        """As `Order.places`, int64 [streams]."""
+        return self._batches.places(steps) * self._size
+
+    def streams_of(self, step: int) -> list[int]:
+        """As `Order.streams_of`."""
+        return [self._batches.draw(step)[0]] * self._size
 
 
 class Mixture(grain.transforms.DatasetSelectionMap):

@@ -142,8 +142,13 @@ def run(config: Plan) -> None:
     """Plan a run, or a phase of one, and print it.
 
     Raises:
-      UserError: no such topology, no such phase, no compiler, or a config that fits no way.
+      UserError: no such topology, no such phase, no compiler, a config that fits no way, or one that learns no language model.
     """
+    if config.objective.learn == "contrastive":
+        raise UserError(
+            "objective.learn: contrastive is not planned, whose pairs compare with each other; plan its encoder by --objective.learn "
+            "language_model --data.packing segments"
+        )
     if config.objective.learn == "distillation":
         raise UserError(
             "objective.learn: distillation is not planned, as its teacher is read from WORKDIR; plan teacher and student by "

@@ -148,6 +148,9 @@ def warn(streams: Sequence[Stream]) -> None:
         console.say(
             f"next_sentence: of the tokens, in blocks without a pair, because their sentences have no neighbour: {_listed(shares)}"
         )
+    cut = [f"{s.name} {s.train.cut:,} of {s.train.documents:,} pairs" for s in streams if s.train.cut]
+    if cut:
+        console.say(f"texts that lost their end, to fit data.sequence_length with their pair: {_listed(cut)}")
     in_no_block = [f"{s.name} {s.train.in_no_block:,} of {s.train.documents:,}" for s in streams if s.train.in_no_block]
     if in_no_block:
         console.warn(

@@ -15,7 +15,7 @@ from mlm_jax.errors import UserError
 from mlm_jax.formats import ending
 from mlm_jax.language_names import folded, same_language
 from mlm_jax.lines import at_line
-from mlm_jax.prepare.slices import Pair
+from mlm_jax.prepare.slices import Pair, Slice
 from mlm_jax.rows import Reading, Rows, chunks, comma_cells
 
 LOOKED_AT = 500  # lines
@@ -35,6 +35,13 @@ HEADS = (
     ("source_sentence", "target_sentence"),
     ("src_text", "tgt_text"),
     ("original", "translation"),
+    # Texts of one language that belong together.
+    ("anchor", "positive"),
+    ("query", "passage"),
+    ("query", "document"),
+    ("question", "answer"),
+    ("title", "body"),
+    ("premise", "hypothesis"),
 )
 KINDS = {"numbers": NUMBER, "addresses": ADDRESS, "ids": NAME}
 
@@ -136,20 +143,26 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def row_pairs(parts: Iterable[Rows], parallel: cfg.Parallel) -> Iterator[list[Pair]]:
+def row_pairs(parts: Iterable[Rows], text: Slice[cfg.Parallel]) -> Iterator[list[Pair]]:
     """Sentence pairs of rows with fields, without those that have an empty side.
 
+    Args:
+      text: that the rows are of.
+
     Raises:
-      UserError: no fields are named by the languages, or they have something else than text.
+      UserError: no fields are named by the languages, or they have something else than text; what `Slice.is_whole` refuses.
     """
+    parallel = text.source
     within, fields = "", parallel.fields
     for part in parts:
         if not fields and part.rows:
             within, fields = _find_fields(part, parallel)
         if within:
             part = Rows([row.get(within) or {} for row in part.rows], part.place)
-        sides = ([one_line(part.text(i, field, "Parallel.fields")) for field in fields] for i in range(len(part.rows)))
-        yield [(first, second) for first, second in sides if first and second]
+        sides = (
+            tuple(one_line(part.text(i, field, "Parallel.fields")) for field in fields) for i in range(len(part.rows))
+        )
+        yield [pair for i, pair in enumerate(sides) if text.is_whole(pair, partial(part.place, i))]
 
 
 def _find_fields(part: Rows, parallel: cfg.Parallel) -> tuple[str, tuple[str, ...]]:

@@ -115,7 +115,7 @@ def _pair_slices(parallel: cfg.Parallel, data: cfg.Data) -> list[Slice[cfg.Paral
 
 def _pairs(part: Slice[cfg.Parallel]) -> Iterator[list[Pair]]:
     (path,) = part.paths
-    yield from row_pairs(_rows(path, _train(path), part.index, part.count, Reading()), part.source)
+    yield from row_pairs(_rows(path, _train(path), part.index, part.count, Reading()), part)
 
 
 def _examples(path: str, language: str) -> tuple[set[str], Iterator[dict[str, Any]]]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
 from mlm_jax import config as cfg
@@ -100,7 +100,7 @@ def pair_shard_count(source: cfg.Parallel) -> int:
     return max(1, info.splits["train"].num_shards) if "train" in info.splits else 1
 
 
-def named_pairs(source: cfg.Parallel, index: int, count: int) -> Iterator[list[Pair]]:
+def named_pairs(text: Slice[cfg.Parallel]) -> Iterator[list[Pair]]:
     """The sentence pairs of one shard of a TFDS translation data set, in batches, in a fixed order.
 
     Its examples hold one sentence per language (`tfds.features.Translation`: wmt, opus, para_crawl), or a list of
@@ -108,18 +108,21 @@ def named_pairs(source: cfg.Parallel, index: int, count: int) -> Iterator[list[P
     """
     import tensorflow_datasets as tfds
 
+    source, index, count = text.source, text.index, text.count
     builder = builder_of(source.paths[0])
     field = _pair_field(source, builder.info.features)
     part = tfds.even_splits("train", n=count)[index] if count > 1 else "train"
-    batch = []
+    batch: list[Pair] = []
     for example in builder.as_dataset(split=part, shuffle_files=False).as_numpy_iterator():
         found = example[field] if field else example
         if "translation" in found:
             listed = zip(found["language"], found["translation"], strict=True)
             found = {language.decode(): sentence for language, sentence in listed}
-        sides = [" ".join(_text(found.get(language, b""), source.paths[0]).split()) for language in source.languages]
-        if all(sides):
-            batch.append((sides[0], sides[1]))
+        first, second = (
+            " ".join(_text(found.get(language, b""), source.paths[0]).split()) for language in source.languages
+        )
+        if text.is_whole((first, second), partial(str, text)):
+            batch.append((first, second))
         if len(batch) == BATCH:
             yield batch
             batch = []
@@ -229,6 +232,6 @@ TFDS = SourceKind(
     slices=_slices,
     documents=_documents,
     pair_slices=_pair_slices,
-    pairs=lambda part: named_pairs(part.source, part.index, part.count),
+    pairs=named_pairs,
 )
 SEQIO = SourceKind(slices=_slices, documents=_documents)

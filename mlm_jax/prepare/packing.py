@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from mlm_jax.prepare.tally import Tally
 
 Block = dict[str, np.ndarray]
 OPEN_BLOCKS = 1_000  # blocks that best fit chooses among
@@ -91,13 +93,69 @@ def pair_segments(
             yield [Span(language, [bos, *side, eos]) for language, side in zip(languages, sides, strict=True)]
 
 
-def best_fit(segments: Iterable[list[Span]], length: int) -> Iterator[Block]:
+def text_pairs(
+    pairs: Iterable[list[tuple[list[int], ...]]],
+    length: int,
+    bos: int,
+    eos: int,
+    languages: tuple[int, int],
+    tally: Tally | None = None,
+) -> Iterator[list[Span]]:
+    """The texts of each pair, and its hard negatives, as a span `<s> … </s>` each, which all together fit a block.
+
+    Args:
+      pairs: batches of pairs' token ids: first and second side, and hard negatives of the second.
+      tally: counts the texts whose end had to be cut off, of the longest ones of their pair.
+    """
+    for batch in pairs:
+        for sides in batch:
+            most = _even(sorted(map(len, sides)), length - 2 * len(sides))
+            if tally is not None:
+                tally.cut += sum(len(side) > most for side in sides)
+            of = (languages[0], *[languages[1]] * (len(sides) - 1))
+            yield [Span(language, [bos, *side[:most], eos]) for language, side in zip(of, sides, strict=True)]
+
+
+def _even(lengths: list[int], room: int) -> int:
+    """To how many tokens each of some texts may be cut so that all fit: the short ones leave their room to the others.
+
+    Args:
+      lengths: ascending.
+      room: tokens for all of them.
+    """
+    for i, length in enumerate(lengths):
+        share = room // (len(lengths) - i)
+        if length > share:
+            return share
+        room -= length
+    return lengths[-1]
+
+
+def pairs_block(pairs: list[list[Span]], sides: int) -> Block:
+    """Pairs of texts → one block, in which each text is a segment: those of pair i are i * sides + 1 and on.
+
+    Args:
+      sides: texts that a pair may have.
+    """
+    block = to_block(pairs)
+    numbers = [i * sides + side for i, pair in enumerate(pairs) for side in range(1, len(pair) + 1)]
+    return block | {"span_segments": np.array(numbers)}
+
+
+def best_fit(
+    segments: Iterable[list[Span]],
+    length: int,
+    most: int | None = None,
+    close: Callable[[list[list[Span]]], Block] = to_block,
+) -> Iterator[Block]:
     """Pack segments into blocks, each into the fullest of the open blocks that has room.
 
     A block is closed when it is full, or when `OPEN_BLOCKS` others are open and it is the fullest.
 
     Args:
       segments: each a list of spans, no longer than `length` in all.
+      most: segments that a block may have.
+      close: makes a block of its segments.
     """
     # Room left → open blocks with it; bit r of `rooms` says that there is one with room r.
     open_blocks: dict[int, list[list[list[Span]]]] = {}
@@ -121,13 +179,13 @@ def best_fit(segments: Iterable[list[Span]], length: int) -> Iterator[Block]:
             room, block = length, []
         block.append(segment)
         left = room - need
-        if left < 4:  # nothing fits in less
-            yield to_block(block)
+        if left < 4 or len(block) == most:  # nothing fits in less
+            yield close(block)
             continue
         open_blocks.setdefault(left, []).append(block)
         rooms |= 1 << left
         number += 1
         if number > OPEN_BLOCKS:
-            yield to_block(take((rooms & -rooms).bit_length() - 1))
+            yield close(take((rooms & -rooms).bit_length() - 1))
     while rooms:
-        yield to_block(take((rooms & -rooms).bit_length() - 1))
+        yield close(take((rooms & -rooms).bit_length() - 1))

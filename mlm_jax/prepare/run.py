@@ -26,7 +26,7 @@ from mlm_jax.phases import corpus_name, lengths, with_length
 from mlm_jax.prepare import check
 from mlm_jax.prepare.held_out import HeldOut, gather, streams_of
 from mlm_jax.prepare.pool import run_all
-from mlm_jax.prepare.shard import Job, Settings, file_name, make_shard
+from mlm_jax.prepare.shard import Job, Settings, file_name, make_shard, settings_of
 from mlm_jax.prepare.slices import Slice
 from mlm_jax.prepare.vocabulary import make_vocabulary
 from mlm_jax.records import FEATURES
@@ -43,6 +43,7 @@ TOTALS = (
     "sentences_left_out",
     "in_no_block",
     "unpaired",
+    "cut",
 )  # of a split's shards
 TOOLS = ("mlm_jax", "seqio", "tensorflow", "tensorflow-datasets", "sentencepiece", "numpy")
 
@@ -75,7 +76,8 @@ def prepare_corpus(config: cfg.Config) -> Manifest:
         # Before hours of encoding what cannot be written.
         check.refuse_unknown(check.first_look(languages, words, workdir / "vocabulary"), config.vocabulary.most_unknown)
         ids = {name: i for i, name in enumerate(sorted({*languages, *(name for pair in pairs for name in pair)}))}
-        named: dict[tuple[str, ...], Sequence[Slice[Any]]] = {(name,): found for name, found in languages.items()}
+        paired = config.data.packing == "pairs"  # languages' own text then makes the vocabulary, and no blocks
+        named: dict[tuple[str, ...], Sequence[Slice[Any]]] = {} if paired else {(x,): y for x, y in languages.items()}
         for pair, found in pairs.items():
             named[pair] = found
         for length in missing:
@@ -146,8 +148,7 @@ def task_name(names: Sequence[str]) -> str:
 
 def stream_settings(config: cfg.Config, words: Vocabulary, held_out: HeldOut) -> Settings:
     """What the blocks of every stream depend on besides their text."""
-    folder = str(epath.Path(config.workdir) / "vocabulary")
-    return Settings(config.data.sequence_length, config.data.packing, held_out, words, folder, config.data.pairings)
+    return settings_of(config.data, words, held_out, str(epath.Path(config.workdir) / "vocabulary"))
 
 
 def stream_jobs(
@@ -203,7 +204,7 @@ def finish_stream(
             for job, result in zip(jobs, results, strict=True)
             if split in job.shards
         ]
-        total = {name: sum(counts[name] for _, counts in made) for name in TOTALS}
+        total = {name: sum(counts.get(name, 0) for _, counts in made) for name in TOTALS}
         lost = sum((Counter(counts["lost"]) for _, counts in made), Counter[str]())
         shards = tuple(
             Shard(f"{task}/{file_name(split, *place)}", counts["blocks"], counts["file_bytes"])

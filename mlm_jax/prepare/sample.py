@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
-from mlm_jax.prepare.slices import Slice, SourceKind
+from mlm_jax.prepare.slices import Pair, Slice, SourceKind
 
 PATH = "sample:django"
 
@@ -36,7 +36,7 @@ def sample_documents(language: str) -> list[str]:
     return list(dict.fromkeys(text for _, text in sorted(_messages(language).items())))
 
 
-def sample_pairs(first: str, second: str) -> list[tuple[str, str]]:
+def sample_pairs(first: str, second: str) -> list[Pair]:
     """Messages that two languages share, aligned by message id.
 
     Raises:
@@ -45,7 +45,7 @@ def sample_pairs(first: str, second: str) -> list[tuple[str, str]]:
     if "en" in (first, second):
         other = second if first == "en" else first
         aligned = [(_plain(key), text) for key, text in sorted(_messages(other).items())]
-        return aligned if first == "en" else [(b, a) for a, b in aligned]
+        return list(aligned) if first == "en" else [(b, a) for a, b in aligned]
     one, two = _messages(first), _messages(second)
     return [(one[key], two[key]) for key in sorted(one.keys() & two.keys())]
 

@@ -4,24 +4,26 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, TypedDict
+from functools import cache, partial
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from etils import epath
 
+from mlm_jax import config as cfg
 from mlm_jax import records
 from mlm_jax.errors import UserError
 from mlm_jax.files import said, sync, write_whole, writing
 from mlm_jax.prepare import packing, sources
 from mlm_jax.prepare.held_out import HeldOut
 from mlm_jax.prepare.sentence_pairs import sentence_pairs, sentences
-from mlm_jax.prepare.slices import Slice
+from mlm_jax.prepare.slices import Pair, Slice, sides_of
 from mlm_jax.prepare.tally import Tally, read_back
 from mlm_jax.stored import read_json
 from mlm_jax.tokenizers import Tokenizer, load_tokenizer
@@ -41,10 +43,25 @@ class Settings:
     vocabulary: Vocabulary
     folder: str  # of the vocabulary
     pairings: int = 1
+    pairs_per_block: int = 0
+    sides: int = 2  # texts that a pair may have
 
     def fingerprint(self) -> tuple[Any, ...]:
         """What they depend on, wherever the workdir lies."""
-        return (self.sequence_length, self.packing, self.held_out.sha256, self.vocabulary, self.pairings)
+        of_pairs = (self.pairs_per_block, self.sides) if self.packing == "pairs" else ()
+        return (self.sequence_length, self.packing, self.held_out.sha256, self.vocabulary, self.pairings, *of_pairs)
+
+
+def settings_of(data: cfg.Data, words: Vocabulary, held_out: HeldOut, folder: str, length: int = 0) -> Settings:
+    """The settings of a corpus.
+
+    Args:
+      folder: of the vocabulary.
+      length: of its blocks; 0: `data.sequence_length`.
+    """
+    length = length or data.sequence_length
+    of_pairs = cfg.pairs_per_block(dataclasses.replace(data, sequence_length=length)), cfg.sides_of_pairs(data)
+    return Settings(length, data.packing, held_out, words, folder, data.pairings, *of_pairs)
 
 
 @dataclass(frozen=True)
@@ -92,6 +109,7 @@ class DoneSplit(TypedDict):
     sentences_left_out: int
     in_no_block: int
     unpaired: int
+    cut: NotRequired[int]
     characters: int
     lost: dict[str, int]
     tokens: int
@@ -190,6 +208,12 @@ def make_blocks(
     texts = _texts(text, split, settings, tally)
     if len(language_ids) == 2:
         pair = (language_ids[0], language_ids[1])
+        if settings.packing == "pairs":
+            encoded_pairs = (_encode_pairs(encode, batch, text.source.prefixes) for batch in texts)
+            found = packing.text_pairs(encoded_pairs, length, bos, eos, pair, tally)
+            close = partial(packing.pairs_block, sides=settings.sides)
+            yield from packing.best_fit(found, length, settings.pairs_per_block, close)
+            return
         pairs = (list(zip(*(encode([p[i] for p in batch]) for i in (0, 1)), strict=True)) for batch in texts)
         yield from packing.best_fit(packing.pair_segments(pairs, length, bos, eos, pair), length)
         return
@@ -225,6 +249,15 @@ def _texts(text: Slice[Any], split: str, settings: Settings, tally: Tally) -> It
             tally.documents += len(part)
             tally.bytes += len("".join("".join(document) for document in part).encode())
             yield part
+
+
+def _encode_pairs(
+    encode: Callable[[list[str]], list[list[int]]], batch: list[Pair], prefixes: tuple[str, str]
+) -> list[tuple[list[int], ...]]:
+    """Pairs → the token ids of their texts, behind their prefixes; a hard negative that is empty is none."""
+    pairs = [[(prefixes[i > 0], side) for i, side in enumerate(sides_of(pair))] for pair in batch]
+    tokens = iter(encode([prefix + side for pair in pairs for prefix, side in pair]))
+    return [tuple(next(tokens) for _ in pair) for pair in pairs]
 
 
 def _encode_sentences(encode: Callable[[list[str]], list[list[int]]], batch: list[str]) -> list[list[list[int]]]:

@@ -11,16 +11,17 @@ from typing import Any, Generic, Literal, TypeVar
 
 from mlm_jax import config as cfg
 from mlm_jax import storage
+from mlm_jax.errors import UserError
 from mlm_jax.formats import known_format
 from mlm_jax.lines import LONGEST_LINE
 
 S = TypeVar("S", cfg.Source, cfg.Parallel)
-Pair = tuple[str, str]
+Pair = tuple[str, ...]  # two sides, and hard negatives of the second
 
 
 def sides_of(document: str | Pair) -> tuple[str, ...]:
-    """The texts of a document, which is one, or of a sentence pair."""
-    return (document,) if isinstance(document, str) else document
+    """The texts of a document, which is one, or of a sentence pair, without hard negatives that are empty."""
+    return (document,) if isinstance(document, str) else tuple(side for side in document if side)
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Slice(Generic[S]):
       start, end: of a file, in the unit of its format: bytes, or row groups.
       longest: bytes that a document may have.
       index, count: which of how many shards, for data sets.
+      strict: a pair with an empty side is refused, and not left out.
     """
 
     source: S
@@ -46,6 +48,7 @@ class Slice(Generic[S]):
     count: int = 1
     fraction: float = 0.0
     longest: int = LONGEST_LINE
+    strict: bool = False
 
     def __str__(self) -> str:
         found = known_format(self.paths[0])
@@ -59,6 +62,22 @@ class Slice(Generic[S]):
         found = [storage.stamp(path) for path in self.paths if not named and storage.exists(path)]
         return hashlib.sha256(repr((dataclasses.asdict(self), found)).encode()).hexdigest()
 
+    def is_whole(self, pair: Pair, place: Callable[[], str]) -> bool:
+        """Whether both sides of a pair have text.
+
+        Args:
+          place: of the row, FILE:LINE, on demand.
+
+        Raises:
+          UserError: one has none, and the slice is strict.
+        """
+        if pair[0] and pair[1]:
+            return True
+        if self.strict:
+            which = "second" if pair[0] else "first"
+            raise UserError(f"{place()}: the {which} text of the pair is empty; give it some, or remove the row")
+        return False
+
 
 @dataclass(frozen=True)
 class SourceKind:
@@ -67,7 +86,7 @@ class SourceKind:
     Attributes:
       slices: the slices of a source.
       documents: of a slice, in batches and in a fixed order; text without line breaks at its ends, never empty.
-      pair_slices, pairs: the same for sentence pairs, without those that have an empty side; None: there are none of this kind.
+      pair_slices, pairs: the same for sentence pairs, without those that have an empty side (`Slice.is_whole`); None: there are none of this kind.
       languages: what the language "*" stands for; None: "*" needs a path with {language}.
       examples: for fine-tuning, of a path with its split and of a language: the names of the fields, and the rows as JSON has them;
         None: there are none of this kind.

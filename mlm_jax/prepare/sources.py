@@ -170,7 +170,8 @@ def pair_slices(data: cfg.Data) -> dict[tuple[str, str], list[Slice[cfg.Parallel
         find = kind_of(parallel.paths[0]).pair_slices
         if find is None:
             raise UserError(f"data.parallel: {parallel.paths[0]}: sentence pairs are not read from this kind of source")
-        slices[pair] = find(parallel, data)
+        strict = data.packing == "pairs"
+        slices[pair] = [dataclasses.replace(found, strict=strict) for found in find(parallel, data)]
     return dict(sorted(slices.items()))
 
 
@@ -201,7 +202,7 @@ def read_pairs(part: Slice[cfg.Parallel]) -> Iterator[list[Pair]]:
     """A slice's sentence pairs, in batches.
 
     Raises:
-      UserError: aligned files of different length; a TSV line without two columns.
+      UserError: aligned files of different length; a TSV line without two columns; what `Slice.is_whole` refuses.
     """
     read = kind_of(part.source.paths[0]).pairs
     assert read is not None  # `pair_slices` has refused it

@@ -24,6 +24,7 @@ class Tally:
       sentences_left_out: sentences that training documents lose for the same reason.
       in_no_block: documents of which no block holds a token.
       unpaired: tokens of sentences that stand in no pair (`sentence_pairs`), but in a block of their own kind.
+      cut: texts of pairs that lost their end, to fit a block (`packing.text_pairs`).
       encoded: texts that were encoded.
       characters: of those of them that were read back.
       lost: characters that their tokens did not give back, and how often.
@@ -35,6 +36,7 @@ class Tally:
     sentences_left_out: int = 0
     in_no_block: int = 0
     unpaired: int = 0
+    cut: int = 0
     encoded: int = 0
     characters: int = 0
     lost: Counter[str] = field(default_factory=Counter)

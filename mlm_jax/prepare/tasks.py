@@ -116,13 +116,8 @@ def register(workdir: epath.PathLike, prefix: str = "mlm_jax") -> list[str]:
     # An earlier version held out no more of small languages.
     with fitting(str(corpus / "manifest.json")):
         data: cfg.Data = as_type(cfg.Data, {"validation_documents": 0} | prepared.settings["data"])
-    settings = shard.Settings(
-        prepared.sequence_length,
-        prepared.packing,
-        held_out.read(corpus),
-        words,
-        str(workdir / "vocabulary"),
-        data.pairings,
+    settings = shard.settings_of(
+        data, words, held_out.read(corpus), str(workdir / "vocabulary"), prepared.sequence_length
     )
     # First, because SeqIO takes the first that has a task of the name.
     others = [folder for folder in seqio.get_global_cache_dirs() if folder != str(corpus)]
@@ -175,11 +170,11 @@ def _register_mixtures(workdir: epath.Path, prepared: Manifest, prefix: str) -> 
 def _run_config(workdir: epath.Path, prepared: Manifest) -> cfg.Config:
     """As much of the run's config as its rates depend on: the run's own, or what it was prepared with."""
     path = workdir / "config.json"
-    stored = read_json(path, dict[str, Any]) if path.exists() else {"sampling": prepared.settings["sampling"]}
+    stored = read_json(path, dict[str, Any]) if path.exists() else prepared.settings
     with fitting(str(path)):
         parts = {
             name: as_type(kind, stored[name])
-            for name, kind in (("sampling", cfg.Sampling), ("train", cfg.Train))
+            for name, kind in (("data", cfg.Data), ("sampling", cfg.Sampling), ("train", cfg.Train))
             if name in stored
         }
     return dataclasses.replace(cfg.Config(), **parts)

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Literal
 
 from etils import epath
@@ -15,7 +16,7 @@ from mlm_jax import config as cfg
 from mlm_jax import storage
 from mlm_jax.errors import UserError
 from mlm_jax.formats import Range, data_files, ending, format_of, has_fields
-from mlm_jax.lines import LONGEST_LINE, Chunk, cut_lines, read_chunks, uncompressed
+from mlm_jax.lines import LONGEST_LINE, Chunk, at_line, cut_lines, read_chunks, uncompressed
 from mlm_jax.prepare.columns import (
     are_quoted,
     find_columns,
@@ -155,7 +156,7 @@ def _pair_slices(parallel: cfg.Parallel, data: cfg.Data) -> list[Slice[cfg.Paral
     for file in files:
         if _is_table(file, parallel):
             columns = parallel.columns or find_columns(file, parallel.languages)
-            if len(columns) != 2 or min(columns) < 1:
+            if len(columns) < 2 or min(columns) < 1:
                 raise UserError(f"data.parallel: {file}: columns {columns}; name two, counted from 1")
             found.append(Slice(dataclasses.replace(parallel, columns=columns), "both", (file,)))
         else:
@@ -173,43 +174,46 @@ def _is_table(file: str, parallel: cfg.Parallel) -> bool:
 
 def _pairs(part: Slice[cfg.Parallel]) -> Iterator[list[Pair]]:
     if len(part.source.paths) == 2:
-        yield from _aligned(*part.source.paths)
+        yield from _aligned(part)
         return
     (file,) = part.paths
     if not _is_table(file, part.source):
         read = format_of(file).rows
         if read is None:
             raise UserError(f"data.parallel: {file}: has lines and no fields; leave Parallel.fields out")
-        yield from row_pairs(read(file, Reading(part.start, part.end)), part.source)
+        yield from row_pairs(read(file, Reading(part.start, part.end)), part)
         return
-    first, second = (column - 1 for column in part.source.columns)
+    columns = [column - 1 for column in part.source.columns]
     width, quoted = 0, None
     plain = one_line if is_comma(file) else str.strip
     rows = read_cells(file)
     while part_of_rows := list(itertools.islice(rows, PAIRS)):
-        batch = []
+        batch, places = [], []
         for place, cells in part_of_rows:
-            if len(cells) != (width or len(cells)) or len(cells) <= max(first, second):
+            if len(cells) != (width or len(cells)) or len(cells) <= max(columns):
                 between = "comma" if is_comma(file) else "tab"
                 found = f"{len(cells)} columns" if len(cells) > 1 else f"no {between}, so one column"
                 raise UserError(
-                    f"{place()}: {found}, not {width or max(first, second) + 1}; mend the line, or set Parallel.columns"
+                    f"{place()}: {found}, not {width or max(columns) + 1}; mend the line, or set Parallel.columns"
                 )
-            if not width and heading((cells[first], cells[second]), part.source.languages):
+            if not width and heading([cells[i] for i in columns[:2]], part.source.languages):
                 width = len(cells)
                 continue
             width = len(cells)
-            batch.append((plain(cells[first]), plain(cells[second])))
+            batch.append(tuple(plain(cells[i]) for i in columns))
+            places.append(place)
         if not is_comma(file):  # whose reader takes the marks away
-            quoted = quoted or [are_quoted([pair[i] for pair in batch]) for i in (0, 1)]
-            batch = [(unquote(a, quoted[0]), unquote(b, quoted[1])) for a, b in batch]
-        yield [pair for pair in batch if all(pair)]
+            quoted = quoted or [are_quoted([pair[i] for pair in batch]) for i in range(len(columns))]
+            batch = [tuple(map(unquote, pair, quoted)) for pair in batch]
+        yield [pair for pair, place in zip(batch, places, strict=True) if part.is_whole(pair, place)]
 
 
-def _aligned(first: str, second: str) -> Iterator[list[Pair]]:
+def _aligned(part: Slice[cfg.Parallel]) -> Iterator[list[Pair]]:
+    first, second = part.source.paths
     sides: list[list[str]] = [[], []]
     counts = [0, 0]
     readers = [(chunk.lines for chunk in read_chunks(path)) for path in (first, second)]
+    line = 0  # of the pairs before
     while True:
         for i in (0, 1):
             while not sides[i]:
@@ -222,7 +226,12 @@ def _aligned(first: str, second: str) -> Iterator[list[Pair]]:
         if number == 0:
             break
         batch = [(a.strip(), b.strip()) for a, b in zip(sides[0][:number], sides[1][:number], strict=True)]
-        yield [pair for pair in batch if all(pair)]
+        yield [
+            pair
+            for i, pair in enumerate(batch, line + 1)
+            if part.is_whole(pair, partial(at_line, second if pair[0] else first, i))
+        ]
+        line += number
         sides = [side[number:] for side in sides]
     for i in (0, 1):
         counts[i] += sum(len(lines) for lines in readers[i])

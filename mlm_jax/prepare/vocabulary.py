@@ -50,6 +50,10 @@ def make_vocabulary(
         return vocabularies.read_vocabulary(folder)
     make_folder(folder)
     options = config.vocabulary
+    if not options.path and not slices:
+        raise UserError(
+            "data.sources: empty, so there is no text to make a vocabulary of; name some, or set vocabulary.path or init"
+        )
     if options.path:
         name, content = take_vocabulary(options)
         settings: dict[str, Any] = {"taken_from": options.path}

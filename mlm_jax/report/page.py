@@ -16,7 +16,7 @@ from mlm_jax.files import make_folder, write_whole
 from mlm_jax.report.plots import Drawn, figures, language_figures, short
 from mlm_jax.report.provenance import provenance
 from mlm_jax.report.rendering import Cell, Plot, Table, language_cell, plot_of, render
-from mlm_jax.report.run import Run, language_rows, mean, read_run
+from mlm_jax.report.run import SCORES, UNITS, Run, averaged, averaged_scores, language_rows, mean, read_run
 from mlm_jax.report.svg import png, styled
 from mlm_jax.report.texts import isolated
 from mlm_jax.stored import fitting
@@ -31,8 +31,13 @@ COLUMNS = {
     "epochs": ("epochs", "{:.1f}", 1),
     "bytes_per_token": ("bytes per\ntoken", "{:.2f}", 2),
     "unknown": ("unknown", "{:.1%}", 1),
+}
+# The same of what a validation says.
+SCORE_COLUMNS = {
     "targets": ("targets", "{:,}", 1),
     "loss": ("validation\nloss", "{:.3f}", 0),
+    "accuracy": ("found", "{:.1%}", 0),
+    "pairs": ("among\npairs", "{:,}", 1),
     "perplexity": ("perplexity", "{:,.1f}", 2),
     "bits_per_byte": ("bits per\nbyte", "{:.3f}", 1),
     "unigram": ("unigram\nloss", "{:.3f}", 0),
@@ -57,19 +62,21 @@ def _write_report(workdir: epath.Path) -> epath.Path:
     folder = workdir / "report"
     make_folder(folder)
     pairs = sum(row["is_pair"] for row in run.sampling)
-    among = f" and {_count(pairs, 'pair')}" if pairs else ""
-    causal = run.config["model"]["causal"]
+    counted = {"language": len(run.sampling) - pairs, "pair": pairs}
+    of = " and ".join(_count(number, what) for what, number in counted.items() if number)
+    causal, (_, how, per) = run.config["model"]["causal"], UNITS[run.learns]
     steps, done = run.config["train"]["steps"], run.train[-1]["step"]
     progress = f"{done:,} steps" if done >= steps else f"{done:,} of {steps:,} steps"
     page = render(
         "run.html",
-        title=f"{run.name}: an encoder of {_count(len(run.sampling) - pairs, 'language')}{among}",
+        title=f"{run.name}: an encoder of {of}",
         lead=f"{progress} in {_duration(run.train[-1]['seconds'])} of training. {_finding(run)}",
         cards=_cards(run),
         pairs=pairs,
         plots=_written(folder, figures(run)),
         language_plots=_written(folder, language_figures(run)),
-        unit="per token, each predicted from those before it" if causal else "per masked token, at a fixed 15 % mask",
+        unit="per token, each predicted from those before it" if causal else f"per {per}, {how}",
+        unigram=bool(run.unigram),
         table=_table(run),
         provenance=provenance(workdir, run.config, done),
         options={name: json.dumps(value, ensure_ascii=False) for name, value in flat_options(run.config).items()},
@@ -90,6 +97,9 @@ def _written(folder: epath.Path, drawn: Mapping[str, Drawn]) -> list[Plot]:
 
 def _finding(run: Run) -> str:
     """The headline in a sentence."""
+    if run.learns == "contrastive" and run.best is not None:
+        shares = [scores["accuracy"] for scores in averaged(run.validation[-1]).values()]
+        return f"Of the held-out texts {float(np.mean(shares)):.1%} find their partner, mean over pairs of languages."
     if run.learns != "language_model" and run.best is not None:
         first, best = run.validation[0], run.best
         return (
@@ -114,8 +124,9 @@ def _cards(run: Run) -> list[tuple[str, str]]:
     last = run.validation[-1] if run.validation else None
     speeds = sorted(r["tokens_per_second"] for r in run.steady)
     languages = sum(not row["is_pair"] for row in run.sampling)
+    number, kind = (languages, "language") if languages else (len(run.sampling), "pair")
     cards = [
-        (f"{languages}", "languages" if languages != 1 else "language"),
+        (f"{number}", kind if number == 1 else f"{kind}s"),
         (short(sum(run.tokens_seen().values())), "tokens seen"),
         (f"{speeds[len(speeds) // 2]:,.0f}", "tokens per second, median"),
     ]
@@ -127,8 +138,8 @@ def _cards(run: Run) -> list[tuple[str, str]]:
             ),
             (f"{run.best['step']:,}", "best step"),
         ]
-        if run.learns == "language_model":
-            cards[2:2] = [(f"{mean(list(run.unigram.values())) or float('nan'):.3f}", "unigram loss, mean")]
+        if run.unigram:
+            cards[2:2] = [(f"{mean(list(run.unigram.values())):.3f}", "unigram loss, mean")]
     if last is not None and last["macro_bits_per_byte"] is not None:
         cards.append((f"{last['macro_bits_per_byte']:.2f}", "bits per byte, mean"))
     if run.steady[-1]["mfu"] is not None:
@@ -137,23 +148,23 @@ def _cards(run: Run) -> list[tuple[str, str]]:
 
 
 def _table(run: Run) -> Table:
-    rows = language_rows(run)
-    validated = [row.scores for row in rows if "loss" in row.scores and not row.is_pair]
+    rows, columns = language_rows(run), COLUMNS | {name: SCORE_COLUMNS[name] for name in SCORES[run.learns]}
+    validated = averaged_scores(rows)
     means = {
         name: mean([found.get(name) for found in validated])
-        for name in ("loss", "perplexity", "bits_per_byte", "unigram", "gain")
+        for name in ("loss", "accuracy", "perplexity", "bits_per_byte", "unigram", "gain")
     }
+
+    def cells(row: Mapping[str, Any]) -> list[Cell]:
+        found = [(row.get(name), form) for name, (_, form, _) in columns.items()]
+        return [Cell("" if value is None else form.format(value), value) for value, form in found]
+
     return Table(
-        heads=[head for head, _, _ in COLUMNS.values()],
-        rows=[[language_cell(row.language), *_cells(vars(row) | row.scores)[1:]] for row in rows],
-        foot=[_cells({"language": "mean", **means})] if len(validated) > 1 else [],
-        widths=[width for _, _, width in COLUMNS.values()],
+        heads=[head for head, _, _ in columns.values()],
+        rows=[[language_cell(row.language), *cells(vars(row) | row.scores)[1:]] for row in rows],
+        foot=[cells({"language": "mean", **means})] if len(validated) > 1 else [],
+        widths=[width for _, _, width in columns.values()],
     )
-
-
-def _cells(row: Mapping[str, Any]) -> list[Cell]:
-    found = [(row.get(name), form) for name, (_, form, _) in COLUMNS.items()]
-    return [Cell("" if value is None else form.format(value), value) for value, form in found]
 
 
 def _count(number: int, what: str) -> str:

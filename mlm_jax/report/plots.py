@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from mlm_jax.language_names import label
-from mlm_jax.report.run import LanguageRow, Run, language_rows, mean
+from mlm_jax.report.run import UNITS, LanguageRow, Run, averaged, language_rows, mean
 from mlm_jax.report.svg import BLUE, GREEN, GREY, LINE, ORANGE, PALE
 
 T = TypeVar("T")
@@ -38,9 +38,10 @@ def figures(run: Run) -> dict[str, Drawn]:
     """Name → what is drawn by step, in the order of the page."""
     made = {"training": Drawn([training(run)], f"Training loss and learning rate, by step.{went_on(run)}")}
     if run.best is not None:
-        named = "; the best and the worst are named" if len(run.validation[-1]["languages"]) > ROOM - 2 else ""
-        how = " at a fixed 15 % mask" if run.learns == "language_model" else ""
-        caption = f"Validation loss of every language{how}, by step{named}."
+        there = averaged(run.validation[-1])
+        named = "; the best and the worst are named" if len(there) > ROOM - 2 else ""
+        kind = "language" if run.validation[-1]["languages"] else "pair"
+        caption = f"Validation loss of every {kind} {UNITS[run.learns][1]}, by step{named}."
         made["validation"] = Drawn([validation(run)], caption)
     made["throughput"] = Drawn([throughput(run)], "Real tokens per second, by step.")
     return made
@@ -109,7 +110,7 @@ def marker(points: Sequence[object]) -> str | None:
 
 def loss_unit(run: Run) -> str:
     """What an axis of losses is called."""
-    return "loss, nats per token" if run.learns == "language_model" else "loss"
+    return f"loss, {run.unit}" if run.unit else "loss"
 
 
 def training(run: Run) -> Figure:
@@ -139,12 +140,13 @@ def validation(run: Run) -> Figure:
     """A line per language, the mean in bold; the best and the worst, or all where there is room, named at their ends."""
     steps = [v["step"] for v in run.validation]
     final = run.validation[-1]["macro_loss"]
-    there = run.validation[-1]["languages"]
-    of = "mean over languages" if len(there) > 1 else label(next(iter(there)))
+    there = averaged(run.validation[-1])
+    kind = "languages" if run.validation[-1]["languages"] else "pairs"
+    of = f"mean over {kind}" if len(there) > 1 else label(next(iter(there)))
     figure, axes = new_axes(f"Validation loss, {of}: {run.say_loss(final)}", unit=loss_unit(run))
     names = [r["language"] for r in run.sampling if r["language"] in there]
     names.sort(key=lambda n: there[n]["loss"])
-    lines: dict[str, list[float]] = {n: [v["languages"][n]["loss"] for v in run.validation] for n in names}
+    lines: dict[str, list[float]] = {n: [averaged(v)[n]["loss"] for v in run.validation] for n in names}
     unigram = mean([run.unigram.get(n) for n in names])
     taken = (len(names) > 1) + (unigram is not None)
     room = (ROOM - taken) // 2

@@ -15,6 +15,21 @@ from mlm_jax.starts import read_starts
 from mlm_jax.stored import read_json
 from mlm_jax.train.metrics import read_metrics
 
+# By `objective.learn`: what losses are in, how the validation's are measured, and what there is one of per loss.
+UNITS = {
+    "language_model": ("nats per token", "at a fixed 15 % mask", "masked token"),
+    "contrastive": ("nats per text", "among the other held-out texts of its pair of languages", "text"),
+    "distillation": ("", "against the teacher", "token or text"),
+}
+
+
+# By the same, what is shown of a validation: how much it rests on, and scores.
+SCORES = {
+    "language_model": ("targets", "loss", "perplexity", "bits_per_byte", "unigram", "gain"),
+    "contrastive": ("pairs", "loss", "accuracy"),
+    "distillation": ("targets", "loss"),
+}
+
 
 class SamplingRow(TypedDict):
     """What a page takes of a row of `sampling.sampling_table`."""
@@ -51,14 +66,19 @@ class Run:
         """What (`objective.learn`)."""
         return self.config.get("objective", {}).get("learn", "language_model")
 
+    @property
+    def unit(self) -> str:
+        """What losses are in; empty where it is no unit."""
+        return UNITS[self.learns][0]
+
     def say_loss(self, loss: float) -> str:
         """A loss in its unit, where it has one."""
-        return f"{loss:.2f} nats per token" if self.learns == "language_model" else f"{loss:.3g}"
+        return f"{loss:.2f} {self.unit}" if self.unit else f"{loss:.3g}"
 
     @property
     def unigram(self) -> dict[str, float]:
         """Language → unigram baseline, of the languages that were validated (all, before a validation)."""
-        there = self.validation[-1]["languages"] if self.validation else {r["language"] for r in self.sampling}
+        there = averaged(self.validation[-1]) if self.validation else {r["language"] for r in self.sampling}
         return {r["language"]: r["unigram_loss"] for r in self.sampling if r["unigram_loss"] and r["language"] in there}
 
     @property
@@ -90,6 +110,11 @@ class Run:
         ]
 
 
+def averaged(validation: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Of a validation what its mean is of: the scores of every language or, where it has none, of every pair."""
+    return validation["languages"] or validation.get("pairs", {})
+
+
 @dataclass(frozen=True)
 class LanguageRow:
     """A language's or a pair's part in a run.
@@ -100,7 +125,7 @@ class LanguageRow:
       unknown: share of the text that the vocabulary cannot write.
       bytes_per_token: UTF-8 bytes of its text per token; None in runs of earlier versions.
       scores: of the last validation, those that there are: loss, perplexity, bits_per_byte, targets (how many tokens were scored),
-        unigram (the baseline's loss) and gain (by how much the model's loss is lower).
+        accuracy and pairs (of contrastive learning), unigram (the baseline's loss) and gain (by how much the model's loss is lower).
     """
 
     language: str
@@ -150,9 +175,7 @@ def language_rows(run: Run) -> list[LanguageRow]:
     rows = []
     for r in sorted(run.sampling, key=lambda r: (r["is_pair"], -r["natural"])):
         name, found, unigram = r["language"], last.get(r["language"]), r["unigram_loss"]
-        scores = (
-            {x: found[x] for x in ("loss", "perplexity", "bits_per_byte", "targets") if x in found} if found else {}
-        )
+        scores = {x: found[x] for x in SCORES[run.learns] if x in found} if found else {}
         if unigram:
             scores["unigram"] = unigram
         if unigram and found:
@@ -174,6 +197,12 @@ def language_rows(run: Run) -> list[LanguageRow]:
     return rows
 
 
+def averaged_scores(rows: list[LanguageRow]) -> list[dict[str, float]]:
+    """The scores that means are of: those of every validated language or, where there is none, of every pair."""
+    validated = [row for row in rows if "loss" in row.scores]
+    return [row.scores for row in validated if not row.is_pair] or [row.scores for row in validated]
+
+
 def mean(values: list[float | None]) -> float | None:
     """The mean of the values there are."""
     there = [v for v in values if v is not None]
@@ -192,6 +221,9 @@ def summary_table(workdir: epath.PathLike) -> str:
     scores = {"loss": "validation", "unigram": "unigram", "gain": "gained"}
     if run.config["model"]["causal"]:
         scores = {"loss": "validation", "perplexity": "perplexity"} | scores
+    if run.learns == "contrastive":
+        scores = {"loss": "validation", "accuracy": "found"}
+    rests_on = SCORES[run.learns][0]
     cells = [
         [
             row.language,
@@ -199,14 +231,14 @@ def summary_table(workdir: epath.PathLike) -> str:
             f"{row.rate:.4f}",
             f"{row.epochs:.1f}",
             f"{100 * row.unknown:.1f} %",
-            f"{row.scores['targets']:,}" if "targets" in row.scores else "–",
+            f"{row.scores[rests_on]:,}" if rests_on in row.scores else "–",
             *(_number(row.scores.get(name)) for name in scores),
         ]
         for row in rows
     ]
-    validated = [row.scores for row in rows if "loss" in row.scores and not row.is_pair]
+    validated = averaged_scores(rows)
     cells.append(["mean", *[""] * 5, *(_number(mean([found.get(name) for found in validated])) for name in scores)])
-    heads = ["language", "natural", "smoothed", "epochs", "unknown", "targets", *scores.values()]
+    heads = ["language", "natural", "smoothed", "epochs", "unknown", rests_on, *scores.values()]
     return console.format_table(heads, cells)
 
 

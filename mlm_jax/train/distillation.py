@@ -263,6 +263,9 @@ def slots_of(data: cfg.Data) -> tuple[int, int]:
     """Texts that belong together, and segments that a row of `data` has at most."""
     if data.packing == "segments":
         return 1, data.sequence_length // 3  # a text is no shorter than a piece and its specials
+    if data.packing == "pairs":
+        sides = cfg.sides_of_pairs(data)
+        return sides, cfg.pairs_per_block(data) * sides
     return 1, 1
 
 

@@ -20,7 +20,7 @@ from mlm_jax.config import Config, config_to_json
 from mlm_jax.errors import UserError
 from mlm_jax.input.arrays import local_rows
 from mlm_jax.input.blocks import Blocks
-from mlm_jax.input.mixture import Mixture, Order, batch_shapes, in_one_line, training_batches
+from mlm_jax.input.mixture import BatchOrder, Mixture, Order, batch_shapes, in_one_line, training_batches
 from mlm_jax.input.validation import validation_sources
 from mlm_jax.manifest import Stream
 from mlm_jax.model.axes import encoder_axes, parameter_axes
@@ -29,6 +29,7 @@ from mlm_jax.model.flops import peak_flops, step_flops
 from mlm_jax.phases import Part, corpus_name, lengths, parts_of
 from mlm_jax.train import initial
 from mlm_jax.train.checkpoints import Checkpoints
+from mlm_jax.train.contrastive import learn_contrast
 from mlm_jax.train.distillation import learn_distillation
 from mlm_jax.train.fit import Evaluation, HostBatch, Learner, Outcome, Pace, fit
 from mlm_jax.train.language_model import learn_language_model
@@ -42,8 +43,9 @@ from mlm_jax.vocabulary import Vocabulary
 
 # By `objective.learn`.
 LEARNINGS: dict[str, Callable[[Given], Learning]] = {
-    "distillation": learn_distillation,
     "language_model": learn_language_model,
+    "contrastive": learn_contrast,
+    "distillation": learn_distillation,
 }
 
 
@@ -69,7 +71,8 @@ def train(config: Config, devices: Sequence[jax.Device] | None = None) -> Outcom
     # 2. Devices, over which the batches of every part have to divide, and the order of all draws.
     for part in parts:
         mesh = meshes.make_mesh(config.mesh, part.config.train.batch_size // part.config.train.accumulate, devices)
-    order = Order(sampling.stage_rates(config, streams), parts, config.seed)
+    kind = BatchOrder if config.contrastive.batches == "by_stream" else Order
+    order = kind(sampling.stage_rates(config, streams), parts, config.seed)
 
     # 3. The parts, each a run that goes on where the one before ended: there is a checkpoint at each end.
     languages, began = len(corpora["corpus"].manifest.languages), time.monotonic()
@@ -294,7 +297,8 @@ def make_evaluate(config: Config, validation: Validation) -> Callable[[int, Stat
         result = validate(validation, state.params, config.train.validation_blocks, rows)
         macro = result["macro_loss"]
         if macro is not None:
-            console.say(f"step {step:,}: validation loss {macro:.3f}, mean over languages")
+            over = "languages" if result["languages"] else "pairs"
+            console.say(f"step {step:,}: validation loss {macro:.3f}, mean over {over}")
         return Evaluation({"kind": "validation", **result}, None if macro is None else {"macro_loss": macro})
 
     return evaluate
@@ -315,7 +319,8 @@ def describe(
     axes = " × ".join(f"{name} {size}" for name, size in mesh.shape.items() if size > 1) or "one device"
     where = f"continuing at step {start:,}" if start else "from step 0"
     pairs = sum(len(s.languages) == 2 for s in streams)
-    shown = f"{len(streams) - pairs} languages" + (f" and {pairs} pairs" if pairs else "")
+    kinds = {"languages": len(streams) - pairs, "pairs": pairs}
+    shown = " and ".join(f"{number} {kind}" for kind, number in kinds.items() if number)
     steps = config.train.steps
     done = f"\nall {steps:,} steps are done; a larger --train.steps goes on" if start >= steps else ""
     of_part = ""

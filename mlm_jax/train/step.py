@@ -30,11 +30,35 @@ class Objective:
       loss: (trained parameters, frozen parameters, microbatch) → name → (sum, weight) over the microbatch. What a
         name that ends in `loss` stands for is minimised: the sum over the whole batch divided by its weight there.
         The others, accuracies say, are logged. No weight depends on a parameter.
+      comparison: where a row's loss depends on the other rows of the batch: how. `loss` then is of whole batches.
     """
 
-    # Each learner has a batch type of its own, which its two functions share.
+    # Each learner has a batch type of its own, which its functions share.
     prepare: Callable[[jax.Array, Any], Any]
     loss: Callable[[Params, Params, Any], Measured]
+    comparison: Comparison | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A loss in two stages, of which the second needs the whole batch, and no parameters.
+
+    Attributes:
+      represent: (trained parameters, frozen parameters, microbatch) → vectors [rows, ...] or a tree of them, each row's of it alone.
+      compare: (vectors of the whole batch, the whole batch) → what `Objective.loss` returns.
+    """
+
+    represent: Callable[[Params, Params, Any], Any]
+    compare: Callable[[Any, Any], Measured]
+
+
+def comparing(prepare: Callable[[jax.Array, Any], Any], comparison: Comparison) -> Objective:
+    """The objective of a comparison."""
+
+    def loss(params: Params, frozen: Params, batch: Any) -> Measured:
+        return comparison.compare(comparison.represent(params, frozen, batch), batch)
+
+    return Objective(prepare, loss, comparison)
 
 
 def make_train_step(
@@ -61,29 +85,12 @@ def make_train_step(
       Jitted step(state, frozen parameters, batch) → (state, its window); the state is donated.
     """
 
-    is_cut = accumulate > 1 or mesh.shape["data"] > 1
+    find = separate_gradient if objective.comparison is None else compared_gradient
 
     def step(state: State, frozen: Params, batch: Batch) -> tuple[State, Window]:
         batch = objective.prepare(state.step, batch)  # each [rows, ...]
-        # A loss is the mean over the whole batch however it is cut, so every microbatch divides by the batch's weights.
-        # They hang on no parameter: XLA drops the rest of this call.
-        weights = _weights(objective.loss(state.params, frozen, batch)) if is_cut else None
-
-        def mean_loss(params: Params, frozen: Params, weights: Any, microbatch: Batch) -> tuple[jax.Array, Measured]:
-            measured = objective.loss(params, frozen, microbatch)
-            whole = _weights(measured) if weights is None else weights
-            losses = [total / jnp.maximum(whole[name], 1) for name, (total, _) in measured.items() if is_loss(name)]
-            return sum(losses[1:], losses[0]), measured
-
-        # All float32: products round parameters to the compute dtype, and their cotangents come back as float32.
-        def gradient(shared: tuple[Any, ...], rows: Batch) -> tuple[Params, Measured]:
-            return microbatched(lambda microbatch: jax.grad(mean_loss, has_aux=True)(*shared, microbatch), accumulate)(
-                rows
-            )
-
-        # Gradients have the parameters' shapes and shardings. Over `data` they are summed once, after the microbatches; XLA
-        # sums them over the devices of fsdp, which hold a part of each, as they come.
-        grads, measured = meshes.on_own_rows(gradient, mesh, sum_dtype)((state.params, frozen, weights), batch)
+        # Gradients have the parameters' shapes and shardings.
+        grads, measured = find(objective, (state.params, frozen), batch, mesh, accumulate, sum_dtype)
         # Clipping, schedule and decay are the optimizer's; `updates` is what is added to the parameters.
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -104,12 +111,84 @@ def make_train_step(
     )
 
 
+def separate_gradient(
+    objective: Objective,
+    params: tuple[Params, Params],
+    batch: Batch,
+    mesh: jax.sharding.Mesh,
+    accumulate: int,
+    sum_dtype: jnp.dtype,
+) -> tuple[Params, Measured]:
+    """The gradient of a loss to which each row adds by itself, and what was measured.
+
+    Args:
+      params: trained and frozen ones.
+      batch: prepared, [rows, ...].
+      accumulate, sum_dtype: see `make_train_step`.
+    """
+    is_cut = accumulate > 1 or mesh.shape["data"] > 1
+    # A loss is the mean over the whole batch however it is cut, so every microbatch divides by the batch's weights.
+    # They hang on no parameter: XLA drops the rest of this call.
+    weights = _weights(objective.loss(*params, batch)) if is_cut else None
+
+    def mean_loss(params: Params, frozen: Params, weights: Any, microbatch: Batch) -> tuple[jax.Array, Measured]:
+        measured = objective.loss(params, frozen, microbatch)
+        return _mean(measured, weights), measured
+
+    # All float32: products round parameters to the compute dtype, and their cotangents come back as float32.
+    def gradient(shared: tuple[Any, ...], rows: Batch) -> tuple[Params, Measured]:
+        return microbatched(lambda microbatch: jax.grad(mean_loss, has_aux=True)(*shared, microbatch), accumulate)(rows)
+
+    # Over `data` gradients are summed once, after the microbatches; XLA sums them over the devices of fsdp, which hold a part of
+    # each, as they come.
+    return meshes.on_own_rows(gradient, mesh, sum_dtype)((*params, weights), batch)
+
+
+def compared_gradient(
+    objective: Objective,
+    params: tuple[Params, Params],
+    batch: Batch,
+    mesh: jax.sharding.Mesh,
+    accumulate: int,
+    sum_dtype: jnp.dtype,
+) -> tuple[Params, Measured]:
+    """The same of a loss that compares the rows of the whole batch.
+
+    A batch that is cut is represented a microbatch at a time, of which the vectors are kept alone; the loss' gradient with regard to
+    them is computed once; and then each microbatch, represented again with the same dropout, takes its part of that on to the parameters
+    (GradCache, Gao et al. 2021, section 3.2).
+    """
+    comparison = objective.comparison
+    assert comparison is not None
+
+    def mean_loss(vectors: Any) -> tuple[jax.Array, Measured]:
+        measured = comparison.compare(vectors, batch)
+        return _mean(measured, None), measured
+
+    if accumulate == 1:  # over all devices at once, so that nothing is represented twice
+        return jax.grad(lambda trained: mean_loss(comparison.represent(trained, params[1], batch)), has_aux=True)(
+            params[0]
+        )
+    cut = _cut(batch, accumulate)
+    vectors = _joined(jax.lax.map(lambda microbatch: comparison.represent(*params, microbatch), cut))
+    wanted, measured = jax.grad(mean_loss, has_aux=True)(vectors)  # each as its vectors, [rows, ...]
+
+    def along(params: Params, frozen: Params, rows: tuple[Batch, Any]) -> jax.Array:
+        """A sum whose gradient is the loss': the vectors of rows times the loss' gradient with regard to them."""
+        return optax.tree.vdot(comparison.represent(params, frozen, rows[0]), rows[1])
+
+    def gradient(shared: tuple[Params, Params], rows: tuple[Batch, Any]) -> tuple[Params, dict[str, Any]]:
+        return microbatched(lambda microbatch: jax.grad(along)(*shared, microbatch), accumulate)(rows), {}
+
+    return meshes.on_own_rows(gradient, mesh, sum_dtype)(params, (batch, wanted))[0], measured
+
+
 def is_loss(name: str) -> bool:
     """Whether a (sum, weight) pair of this name is minimised."""
     return name.endswith("loss")
 
 
-def microbatched(function: Callable[[Batch], Tree], count: int) -> Callable[[Batch], Tree]:
+def microbatched(function: Callable[[Any], Tree], count: int) -> Callable[[Any], Tree]:
     """Accumulate a function of a batch, a gradient say, over microbatches, of which one at a time is in memory.
 
     Args:
@@ -121,19 +200,36 @@ def microbatched(function: Callable[[Batch], Tree], count: int) -> Callable[[Bat
     if count == 1:
         return function
 
-    def accumulated(batch: Batch) -> Tree:
-        # Every count-th row, so that each device cuts up its own rows and nothing moves: [count, rows / count, ...].
-        cut = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch)
+    def accumulated(batch: Any) -> Tree:
+        cut = _cut(batch, count)
         first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), cut)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, first))
 
         # A loop and not an unrolled sum: the activations of one microbatch are freed before the next begins.
-        def add(total: Tree, microbatch: Batch) -> tuple[Tree, None]:
+        def add(total: Tree, microbatch: Any) -> tuple[Tree, None]:
             return jax.tree.map(jnp.add, total, function(microbatch)), None
 
         return jax.lax.scan(add, zeros, cut)[0]
 
     return accumulated
+
+
+def _cut(batch: Tree, count: int) -> Tree:
+    """A batch's arrays, [rows, ...], in microbatches, [count, rows / count, ...], of the same dtypes."""
+    # Every count-th row, so that each device cuts up its own rows and nothing moves.
+    return jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch)
+
+
+def _joined(cut: Tree) -> Tree:
+    """What `_cut` cut, [count, rows / count, ...] → [rows, ...], of the same dtypes."""
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), cut)
+
+
+def _mean(measured: Measured, weights: dict[str, jax.Array] | None) -> jax.Array:
+    """The loss, float32 []: sums over the weights of the whole batch, or over their own."""
+    whole = _weights(measured) if weights is None else weights
+    losses = [total / jnp.maximum(whole[name], 1) for name, (total, _) in measured.items() if is_loss(name)]
+    return sum(losses[1:], losses[0])
 
 
 def _weights(measured: Measured) -> dict[str, jax.Array]:

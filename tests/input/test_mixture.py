@@ -16,7 +16,7 @@ import pytest
 from mlm_jax import records, sampling
 from mlm_jax.errors import UserError
 from mlm_jax.input.blocks import Blocks
-from mlm_jax.input.mixture import Mixture, Order, in_one_line, training_batches
+from mlm_jax.input.mixture import BatchOrder, Mixture, Order, in_one_line, training_batches
 from mlm_jax.input.validation import validation_batches, validation_sources
 from mlm_jax.phases import Part
 from tests.corpora import make_corpus, tiny_config
@@ -172,6 +172,23 @@ def test_a_part_is_read_from_its_own_first_step(corpus):
     drawn = np.concatenate([*read(range(8), 0, 0, 3), *read(range(4), 1, 3, 6)])
     np.testing.assert_array_equal(drawn, np.concatenate([b["tokens"] for b in whole]))
     np.testing.assert_array_equal(read(range(2, 4), 1, 5, 2), [drawn[34:36], drawn[38:40]])
+
+
+def test_whole_batches_of_one_stream_draw_its_blocks_in_their_order_at_its_rate():
+    rates, rows, steps = np.array([0.5, 0.3, 0.2]), 4, 10_000
+    parts = (part(rows), part(rows, 70))
+    order = BatchOrder([sampling.StageRates(0, rates), sampling.StageRates(50, rates[::-1])], parts, 0)
+    seen = np.zeros(3, int)
+    for step in range(100):
+        assert order.first_draw(step) == step * rows
+        np.testing.assert_array_equal(order.drawn(step), seen)
+        drawn = [order.draw(step * rows + row) for row in range(rows)]
+        (stream,) = {stream for stream, _ in drawn}
+        assert [earlier for _, earlier in drawn] == list(range(seen[stream], seen[stream] + rows))
+        assert order.streams_of(step) == [stream] * rows
+        seen[stream] += rows
+    np.testing.assert_array_equal(order.places(100), seen * 16)
+    assert np.abs((order.drawn(steps + 50) - order.drawn(50)) / (rows * steps) - rates[::-1]).max() < 1e-3
 
 
 def test_realised_shares(corpus):

@@ -15,10 +15,10 @@ from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
 from mlm_jax.neutrality.headlines import analysis_cautions
 from mlm_jax.report.neutrality import finding, heat_map
-from mlm_jax.report.page import COLUMNS, write_report
+from mlm_jax.report.page import COLUMNS, SCORE_COLUMNS, write_report
 from mlm_jax.report.plots import baseline, new_axes, sampling, spread, validation, widen
 from mlm_jax.report.results import headline
-from mlm_jax.report.run import Run, read_run, summary_table
+from mlm_jax.report.run import SCORES, Run, read_run, summary_table
 from mlm_jax.report.svg import styled
 from mlm_jax.results import BenchmarkRow, probe_rows
 from mlm_jax.starts import note_start, read_starts
@@ -122,10 +122,11 @@ def test_narrow_pages_lack_columns_that_can_be_asked_for(tmp_path):
     make_run(tmp_path, 3)
     page = write_report(tmp_path).read_text()
     heads = re.findall(r"<th( class=[^>]*)?>([^<]*)</th>", page)
-    assert len(heads) == len(COLUMNS) and f"> all {len(COLUMNS)} columns</label>" in page
+    columns = COLUMNS | {name: SCORE_COLUMNS[name] for name in SCORES["language_model"]}
+    assert len(heads) == len(columns) and f"> all {len(columns)} columns</label>" in page
     assert [head.split("\n")[0] for css, head in heads if not css] == ["language", "validation", "unigram", "gained"]
     for row in re.findall(r"<tr[^>]*>(.*?)</tr>", page, flags=re.DOTALL)[1:]:
-        assert len(re.findall('class="wide2"', row)) == len([c for c in COLUMNS.values() if c[2] == 2])
+        assert len(re.findall('class="wide2"', row)) == len([c for c in columns.values() if c[2] == 2])
 
 
 def test_one_language_is_compared_with_none(tmp_path):
