@@ -3,9 +3,9 @@
 
     mlm-jax pretrain configs/contrastive.py --init xlm-roberta-base --workdir gs://BUCKET/contrastive
 
-As multilingual e5's first stage (Wang et al. 2024, section 2) in its main choices, mean pooling, prefixes and InfoNCE alone, with LaBSE's margin where a batch has
-translations (Feng et al. 2022). e5's batches have 32,768 pairs and 30,000 updates of a billion pairs; here batches have 8,192 blocks of up to four pairs, in
-the memory of 512 (`train.accumulate`). Its temperature of 0.01 is e5's; SimCSE has 0.05.
+As multilingual e5's first stage (Wang et al. 2024, section 2) in its main choices: mean pooling, prefixes, InfoNCE at a temperature of 0.01, 30,000
+updates. Its batches have 32,768 of a billion pairs; here they have 8,192 blocks of up to four pairs, in the memory of 512 (`train.accumulate`). Besides, each
+batch is of one kind of text, contradictions are hard negatives (Gao, Yao and Chen 2021), and the first 256 and 512 dimensions serve by themselves (Kusupati et al. 2022).
 
 Text: `pairs/en-{xx}.tsv`, a sentence and its translation; `pairs/articles.jsonl` of any language, with title, body; `pairs/questions.jsonl`, with question and
 answer; `pairs/entailment.jsonl`, with anchor, positive and, as hard negatives, contradictions.

@@ -110,13 +110,13 @@ def find_texts(batch: Batch, slots: int) -> PairBatch:
 
 
 def by_pair(of_slots: jax.Array, sides: int) -> jax.Array:
-    """What blocks have per slot, by pair: [rows, pairs * sides, ...] → [rows * pairs, sides, ...], of any dtype."""
+    """What blocks have per slot, by pair: [rows, pairs * sides, ...] → [rows * pairs, sides, ...]; float32, bool or uint32."""
     return of_slots.reshape(-1, sides, *of_slots.shape[2:])
 
 
 def padded(of_blocks: dict[str, np.ndarray], blocks: int) -> dict[str, np.ndarray]:
-    """Arrays of a stream's blocks, [blocks of the stream, ...], filled up with blocks of nothing to [blocks, ...], so that all streams
-    are one program; dtypes stay."""
+    """Arrays of a stream's blocks, float32, bool or uint32 [blocks of the stream, ...], filled up with blocks of nothing to [blocks, ...], so
+    that all streams are one program."""
     return {
         name: np.concatenate([x, np.zeros((blocks - len(x), *x.shape[1:]), x.dtype)]) for name, x in of_blocks.items()
     }

@@ -110,7 +110,8 @@ def test_who_is_its_teacher_has_no_loss(tmp_path):
     rows |= {name: np.zeros_like(segments) for name in ("positions", "token_types", "language_ids")}
     rows |= {"block_key": np.arange(8, dtype=np.uint32)}
     with meshes.mesh_context(mesh):
-        same = jax.jit(learning.validation)(params, learning.frozen, rows)
+        # Fetched before what it may still be reading changes.
+        same = jax.device_get(jax.jit(learning.validation)(params, learning.frozen, rows))
         # And another, who has: the last layer's weights count, of relations the queries' and keys'.
         params["layers"]["attention"]["qkv_kernel"][-1] *= 20
         other = jax.jit(learning.validation)(params, learning.frozen, rows)
