@@ -797,7 +797,7 @@ def validate_distillation(config: Config) -> None:
         data.packing == "concatenate" or (data.packing == "segments" and config.sampling.parallel_share)
     ):
         raise UserError(
-            "distillation.vectors: are of whole texts, a segment each; set data.packing to segments, without sampling.parallel_share"
+            "distillation.vectors: are of whole texts, a segment each; set data.packing to pairs, or to segments without sampling.parallel_share"
         )
 
 

@@ -261,6 +261,9 @@ def make_comparison(given: Given, teacher: Pretrained, matches: Matches) -> Comp
 
 def slots_of(data: cfg.Data) -> tuple[int, int]:
     """Texts that belong together, and segments that a row of `data` has at most."""
+    if data.packing == "pairs":
+        sides = cfg.sides_of_pairs(data)
+        return sides, sides * cfg.pairs_per_block(data)
     if data.packing == "segments":
         return 1, data.sequence_length // 3  # a text is no shorter than a piece and its specials
     if data.packing == "pairs":

@@ -123,6 +123,40 @@ def test_who_is_its_teacher_has_no_loss(tmp_path):
     np.testing.assert_array_equal(same["vectors_number"], [len(set(row) - {0}) for row in segments.tolist()])
 
 
+def test_a_text_and_its_translation_learn_the_texts_vector(tmp_path):
+    parallel = {"packing": "pairs", "parallel": (cfg.Parallel(("de", "en"), ("none",)),), "pairs_per_block": 3}
+    config = make_student(tmp_path / "run", {"vectors": 1.0, "pooling": "mean"}, data=parallel)
+    words = read_vocabulary(tmp_path / "run" / "vocabulary")
+    mesh = meshes.make_mesh(config.mesh, 8, jax.devices()[:1])
+    learning = build(config, words, 2, mesh).learning
+    whole = read_initial(tmp_path / "run" / "teacher")
+    student = keep_layers(whole, (1, 4))
+    rng = np.random.default_rng(0)
+    # Two pairs in a row of sixteen; each text is encoded by itself below.
+    lengths = (3, 4, 5, 2)
+    texts = [rng.integers(5, words.size, n).astype(np.int32) for n in lengths]
+    row = {
+        "tokens": np.concatenate([*texts, [0, 0]]),
+        "segment_ids": np.repeat([1, 2, 3, 4, 0], [*lengths, 2]),
+        "positions": np.concatenate([*map(np.arange, lengths), [0, 0]]),
+    }
+
+    def rows(row):
+        arrays = {name: np.asarray(x, np.int32)[None] for name, x in row.items()}
+        return arrays | {name: np.zeros_like(arrays["tokens"]) for name in ("token_types", "language_ids")}
+
+    def vector(of, text):
+        alone = {"tokens": text, "segment_ids": np.ones(len(text)), "positions": np.arange(len(text))}
+        return np.asarray(of.encoder().apply({"params": of.params}, rows(alone)))[0].mean(axis=0)
+
+    with meshes.mesh_context(mesh):
+        found = learning.validation(student.params, learning.frozen, rows(row) | {"block_key": np.zeros(1, np.uint32)})
+    pairs = [(0, 0), (0, 1), (2, 2), (2, 3)]  # whose vector of the teacher's, and whose of the student's
+    expected = sum(np.mean((vector(whole, texts[a]) - vector(student, texts[b])) ** 2) for a, b in pairs)
+    np.testing.assert_allclose(found["vectors_sum"], [expected], rtol=1e-4)
+    assert found["vectors_number"].tolist() == [4]
+
+
 def test_killed_and_continued_is_bit_for_bit_the_unbroken_run(tmp_path, whole, capsys):
     config = make_student(tmp_path / "run", ALL)
     for seconds in (1e-9, 0.0):
