@@ -850,7 +850,7 @@ def validate_pairs(config: Config) -> None:
 
 def sides_of_pairs(data: Data) -> int:
     """How many texts a pair may have: two, and its hard negatives."""
-    return max(2, *(len(names) for parallel in data.parallel for names in (parallel.columns, parallel.fields)))
+    return max((2, *(len(names) for parallel in data.parallel for names in (parallel.columns, parallel.fields))))
 
 
 def pairs_per_block(data: Data) -> int:

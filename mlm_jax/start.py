@@ -77,6 +77,8 @@ def run_in_own_process(*arguments: str) -> None:
         # What a signal ended could not say so itself.
         name = signal.Signals(-status).name
         reason = f"mlm-jax {arguments[0]}: its process was ended by {name}; often memory is short"
+    if status > 0 and not reason and not sent:
+        reason = f"mlm-jax {arguments[0]}: ended with status {status}; what it said is above"
     if status:
         raise Ended(status if status > 0 else 128 - status, reason)
 
