@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A student of half the layers of multilingual-e5-small: how much of its teacher's retrieval is left, at which share of its time.
 
-    python benchmarks/distillation.py TEACHER --data ../shared/data --keep FOLDER [--layers 1,3,5,7,9,11] [--steps 150]
+    python benchmarks/distillation.py TEACHER --data ../shared/data --keep FOLDER [--layers 1,3,5,7,9,11] [--steps 130]
 
 TEACHER is the folder that ../shared/tools/e5_small.py makes. The student begins with some of its layers and learns its hidden states and its
 vectors of texts (`configs/distill.py`'s sibling: this file writes its config) on paragraphs of the GNOME and LibreOffice help, each by itself: 36 languages, 3,000
@@ -45,11 +45,11 @@ def main() -> None:
     parser.add_argument("--data", default="../shared/data")
     parser.add_argument("--keep", required=True)
     parser.add_argument("--layers", default="1,3,5,7,9,11")
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=130)
     parser.add_argument("--sentences", type=int, default=100)
     parser.add_argument("--ntrex", nargs="+", default=NTREX)
     parser.add_argument("--tatoeba", nargs="+", default=TATOEBA)
-    parser.add_argument("--dtype", default="bfloat16", help="that vectors are computed in")
+    parser.add_argument("--dtype", default="float32", help="that vectors are computed in")
     options = parser.parse_args()
     folder, data = Path(options.keep).absolute(), Path(options.data)
     folder.mkdir(parents=True, exist_ok=True)
