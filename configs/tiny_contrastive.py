@@ -34,7 +34,7 @@ def get_config() -> Config:
         ),
         vocabulary=Vocabulary(size=3_000, character_coverage=0.995, sample_bytes=4_000_000),
         sampling=Sampling(exponent=0.7),
-        model=Model(layers=2, width=64, heads=4, mlp_width=256),
+        model=Model(layers=2, width=64, heads=4, mlp_width=256, positions=64, position_offset=1),
         objective=Objective(learn="contrastive"),
         contrastive=Contrastive(matryoshka=(16, 32)),
         optimizer=Optimizer(learning_rate=2e-3, warmup_steps=20),
