@@ -106,8 +106,8 @@ def losses(folder: Path) -> dict[int, dict[str, float]]:
     """Step → language → validation loss in nats per masked token."""
     found = {}
     for record in read_metrics(folder):
-        if "validation" in record:
-            found[record["step"]] = {name: of["loss"] for name, of in record["validation"]["languages"].items()}
+        if record["kind"] == "validation":
+            found[record["step"]] = {name: of["loss"] for name, of in record["languages"].items()}
     return found
 
 
