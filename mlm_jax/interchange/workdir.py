@@ -173,8 +173,8 @@ def write_imported(folder: epath.Path, found: Pretrained, head: FinetunedHead) -
     write_whole(folder / "config.json", cfg.config_to_json(config))
 
 
-# workdir, name, encoder, what of it is untrained, its config.json → its model card
-Card = Callable[[str, str, Pretrained, Sequence[str], dict[str, Any]], str]
+# workdir, name, encoder, what of it is untrained, its class in transformers, kind of folder (`KINDS`) → its model card
+Card = Callable[[str, str, Pretrained, Sequence[str], str, str], str]
 
 
 def export_encoder(
@@ -222,8 +222,8 @@ def export_encoder(
     with new_folder(folder) as aside:
         pretrained, warnings = write_export(workdir, aside, which, model, mesh, differing, kind, chosen)
         if card is not None:
-            name, settings = folder.resolve().name, read_json(aside / "config.json")
-            write_whole(aside / "README.md", card(workdir, name, pretrained, warnings, settings))
+            name, architecture = folder.resolve().name, read_json(aside / "config.json")["architectures"][0]
+            write_whole(aside / "README.md", card(workdir, name, pretrained, warnings, architecture, kind))
     for warning in warnings:
         console.warn(f"{folder}: {warning}")
     made = f"step {pretrained.step:,} as {read_json(folder / 'config.json')['architectures'][0]}"

@@ -37,7 +37,7 @@ CELL = str.maketrans({"|": "\\|", "\n": " ", "<": "&lt;"})  # what would end a t
 
 
 def model_card(
-    workdir: str, name: str, pretrained: Pretrained, untrained: Sequence[str], settings: dict[str, Any]
+    workdir: str, name: str, pretrained: Pretrained, untrained: Sequence[str], architecture: str, kind: str
 ) -> str:
     """The card of an exported encoder, Markdown with the hub's metadata at its head.
 
@@ -45,21 +45,21 @@ def model_card(
       workdir: that it is exported from.
       name: of the encoder: the folder's that it is exported into.
       untrained: what of it little or no training made, a sentence each.
-      settings: its config.json.
+      architecture: its class in transformers.
+      kind: of folder, "hugging-face" or "sentence-transformers".
     """
-    folder = epath.Path(workdir)
-    architecture = settings["architectures"][0]
+    folder, makes_vectors = epath.Path(workdir), kind == "sentence-transformers"
     languages = pretrained.languages or tuple(r["language"] for r in sampled(folder))
     sections = {
         "": about(pretrained, architecture),
-        "How to load it": loading(architecture),
+        "How to load it": loading_vectors(pretrained) if makes_vectors else loading(architecture),
         "Languages": language_table(folder, languages),
         "Training": training(folder, pretrained),
         "Results": evaluations(folder, pretrained),
         "What it knows of language": probes(folder, pretrained),
         "What is untrained": [f"- {cell(line)}" for line in untrained],
     }
-    parts = [metadata(languages, architecture), f"# {cell(name)}"]
+    parts = [metadata(languages, architecture, makes_vectors), f"# {cell(name)}"]
     for heading, lines in sections.items():
         if lines:
             parts.append("\n".join([*([f"## {heading}", ""] if heading else []), *lines]))
@@ -77,15 +77,15 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     return [f"| {' | '.join(cell(x) for x in row)} |" for row in every]
 
 
-def metadata(languages: Sequence[str], architecture: str) -> str:
+def metadata(languages: Sequence[str], architecture: str, makes_vectors: bool = False) -> str:
     """What the hub reads of a card, YAML between two lines of ---: languages by the codes that it knows, and what the encoder does."""
     codes = sorted({code for x in languages if re.fullmatch("[a-z]{2,3}", code := re.split("[-_]", x)[0])})
     task = [x for end, x in TASKS.items() if architecture.endswith(end)]
     # JSON is YAML, so that no code (Norwegian's `no`) is read as something else.
     found = {
         "language": codes,
-        "library_name": "transformers",
-        "pipeline_tag": task[0] if task else "feature-extraction",
+        "library_name": "sentence-transformers" if makes_vectors else "transformers",
+        "pipeline_tag": "sentence-similarity" if makes_vectors else task[0] if task else "feature-extraction",
     }
     lines = [f"{key}: {json.dumps(value)}" for key, value in found.items() if value]
     return "\n".join(["---", *lines, 'tags: ["mlm_jax", "multilingual"]', "---"])
@@ -126,6 +126,22 @@ def loading(architecture: str) -> list[str]:
         f'model = {auto}.from_pretrained("FOLDER_OR_REPOSITORY")',
         "```",
     ]
+
+
+def loading_vectors(pretrained: Pretrained) -> list[str]:
+    """The lines of Python that make vectors with sentence-transformers, and its prompts."""
+    prompts = pretrained.vectors.prompts if pretrained.vectors is not None else {}
+    given = f", prompt_name={json.dumps(next(iter(prompts)))}" if prompts else ""
+    lines = [
+        "```python",
+        "from sentence_transformers import SentenceTransformer",
+        "",
+        'model = SentenceTransformer("FOLDER_OR_REPOSITORY")',
+        f'vectors = model.encode(["Habari", "Hello"]{given})',
+        "```",
+    ]
+    shown = ", ".join(f"{name} (`{json.dumps(prompt, ensure_ascii=False)}`)" for name, prompt in prompts.items())
+    return [*lines, *(["", f"Prompts, which are put before texts: {cell(shown)}."] if prompts else [])]
 
 
 def sampled(folder: epath.Path) -> list[dict[str, Any]]:

@@ -52,6 +52,9 @@ def test_vectors_are_the_same_after_export_there_and_back(tmp_path, model, vecto
     prompt = "query" if vectors.prompts else ""
     right = embedded(run, tmp_path, prompt=prompt)
     assert cli.main(["export", run, folder, "--as", "sentence-transformers"]) == 0
+    card = (tmp_path / "folder" / "README.md").read_text()
+    assert "SentenceTransformer(" in card and 'pipeline_tag: "sentence-similarity"' in card
+    assert all(json.dumps(text) in card for text in vectors.prompts.values())
     import_encoder(folder, str(tmp_path / "back"))
     back = read_pretrained(tmp_path / "back")
     assert back.vectors == dataclasses.replace(vectors, layer=0) and back.trained == 32
