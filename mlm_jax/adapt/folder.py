@@ -62,7 +62,7 @@ def _settings(source: epath.Path, ids: dict[int, int], names: dict[str, str], to
     settings = given_json(source, "tokenizer_config.json") | given_json(source, "special_tokens_map.json")
     if settings.get("tokenizer_class") != CLASS:
         # What a class of its own would have said by itself.
-        types = ["token_type_ids"] if token_types > 1 else []
+        types = ["token_type_ids"] * min(max(token_types - 1, 0), 1)  # of a table of one row there is no second type
         settings = (
             {"model_input_names": ["input_ids", *types, "attention_mask"]} | settings | {"tokenizer_class": CLASS}
         )
