@@ -75,7 +75,7 @@ def _write_report(workdir: epath.Path) -> epath.Path:
         pairs=pairs,
         plots=_written(folder, figures(run)),
         language_plots=_written(folder, language_figures(run)),
-        unit="per token, each predicted from those before it" if causal else f"per {per}, {how}",
+        unit=f"{'in nats ' if run.unit else ''}per {'token, each predicted from those before it' if causal else f'{per}, {how}'}",
         unigram=bool(run.unigram),
         table=_table(run),
         provenance=provenance(workdir, run.config, done),
