@@ -27,7 +27,7 @@ from mlm_jax.adapt.config import Adapt
 from mlm_jax.curate.config import Curate
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate.config import Evaluate
-from mlm_jax.files import in_bucket
+from mlm_jax.files import in_bucket, make_folder
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.lock import locked
 from mlm_jax.neutrality.config import Analyze
@@ -47,6 +47,8 @@ from mlm_jax.start import (
     start_from,
     take_corpus,
 )
+from mlm_jax.starts import note_start
+from mlm_jax.study.config import Study
 from mlm_jax.workdir import own_workdir, warn_of_newer, write_text
 
 if TYPE_CHECKING:
@@ -336,6 +338,37 @@ def report_adaptation(config: Adapt) -> None:
     from mlm_jax.adapt.run import table
 
     console.say(table(config.workdir))
+
+
+def study(config: Study, arguments: list[str]) -> int:
+    """Train every run of a study that is not finished, measure it, and draw what came out.
+
+    Runs differ in the study's factors, for each of its seeds; they share corpora, are workdirs like any other, and continue where they stand. One that
+    fails is named, and the others go on. --only report draws what there is; --run N trains one alone, as an array of launch/slurm.sh does;
+    --dry-run lists the runs with their FLOPs and the time they take here.
+    """
+    if "--dry-run" in arguments:
+        from mlm_jax.study.cost import cost_of, described
+
+        console.say(described(cost_of(config)))
+        return 0
+    from mlm_jax.study.run import run_study
+
+    make_folder(epath.Path(config.workdir))
+    note_start(epath.Path(config.workdir), command_line("study", arguments))
+    failed = run_study(config)
+    if config.only in ("all", "report") and not config.run:
+        report_study(config)
+    return 1 if failed else 0
+
+
+def report_study(config: Study) -> None:
+    """Print what came out, and write results.csv and report/index.html."""
+    from mlm_jax.report.study import study_table, write_study_page
+
+    page = write_study_page(config)
+    console.say(study_table(config))
+    console.say(f"report: {page}")
 
 
 def report_pretraining(config: cfg.Config) -> None:

@@ -20,6 +20,7 @@ from mlm_jax.finetune.config import Finetune, validate_finetuning
 from mlm_jax.formats import WITH_FIELDS
 from mlm_jax.neutrality.config import Analyze, validate_analysis
 from mlm_jax.plan.config import Plan
+from mlm_jax.study.config import Study, validate_study
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,15 @@ WITH_CONFIG = (
         report=actions.report_adaptation,
         formats="reads text as pretrain does; writes a workdir with vocabulary/, initial.safetensors, initial.json and adapt.json",
         example="mlm-jax adapt adapt/trim --init FOLDER --workdir runs/small",
+    ),
+    Command(
+        "study",
+        "runs that differ in one thing, trained, measured, drawn and compared with what papers found",
+        actions.study,
+        Study,
+        validate=validate_study,
+        flags=("--dry-run",),
+        report=actions.report_study,
     ),
     Command(
         "plan",

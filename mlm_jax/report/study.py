@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A study's page: what came out against the paper, its figures with their data, and its runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from etils import epath
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from mlm_jax.console import format_table
+from mlm_jax.files import make_folder, write_whole
+from mlm_jax.language_names import label
+from mlm_jax.report.plots import marker, new_axes
+from mlm_jax.report.provenance import provenance
+from mlm_jax.report.rendering import Cell, Table, plot_of, render
+from mlm_jax.report.svg import SERIES, png, styled
+from mlm_jax.report.texts import isolated
+from mlm_jax.study.config import Curve, Study, runs_of
+from mlm_jax.study.findings import Finding
+from mlm_jax.study.table import Progress, Results, progress_of, results_of, write_table
+
+LOWER = ("loss", "bits_per_byte", "perplexity")  # metrics of which less is better; others are shares
+STYLES = ("-", "--", ":", "-.")
+
+
+def findings_of(study: Study, results: Results) -> list[Finding]:
+    """What the study concludes of what there is."""
+    return study.conclude(results) if study.conclude is not None and results.rows else []
+
+
+@styled
+def write_study_page(study: Study) -> epath.Path:
+    """Write results.csv, report/index.html and its figures as PNG; returns the page's path."""
+    runs = runs_of(study)
+    progress = [progress_of(run) for run in runs]
+    results = results_of(study, runs)
+    write_table(study, results.rows)
+    folder = epath.Path(study.workdir) / "report"
+    make_folder(folder)
+    plots, tables = [], []
+    for number, curve in enumerate(study.curves):
+        found = drawn(study, results, curve)
+        if not found:
+            continue
+        figure = figure_of(study, curve, found)
+        plots.append(plot_of([figure], caption(study, curve, found), f"curve{number}"))
+        write_whole(folder / f"{number + 1}-{curve.metric.replace(' ', '-').replace('/', '-')}.png", png(figure))
+        tables.append(data_table(study, curve, found))
+    findings = findings_of(study, results)
+    title = isolated(study.title or epath.Path(study.workdir).name)
+    page = render(
+        "study.html",
+        title,
+        study.question,
+        paper=study.paper,
+        findings=[(finding.sentence, finding.holds) for finding in findings],
+        cautions=cautions(progress),
+        figures=list(zip(plots, tables, strict=True)),
+        runs=runs_table(study, progress),
+        provenance=provenance(epath.Path(study.workdir), {}),
+    )
+    write_whole(folder / "index.html", page)
+    return folder / "index.html"
+
+
+# line → label of the value on the horizontal axis → (mean, standard error, seeds)
+Found = dict[str, dict[str, tuple[float, float, int]]]
+
+
+def drawn(study: Study, results: Results, curve: Curve) -> Found:
+    """The points of a curve; of the other factors the mean over all their values."""
+    over = next(f for f in study.factors if f.name == curve.over)
+    if curve.lines == "group":
+        lines = {name: {"group": name} for name in results.groups}
+    elif curve.lines == "language":
+        lines = {name: {"group": name} for name in results.groups["all"]}
+    else:
+        lines = {x: {curve.lines: x} for x in results.labels(curve.lines)}
+    found: Found = {}
+    for name, chosen in lines.items():
+        group = chosen.get("group", "all")
+        labels = {k: v for k, v in chosen.items() if k != "group"}
+        for value in over.values:
+            mean = results.mean(curve.metric, group, **labels, **{over.name: value.label})
+            if mean is not None:
+                found.setdefault(name, {})[value.label] = (mean.value, mean.error, mean.seeds)
+    return found
+
+
+def scale_of(metric: str) -> float:
+    """What values are multiplied by where they are shown."""
+    return 1.0 if metric in LOWER or metric.split()[-1] in LOWER else 100.0
+
+
+def unit_of(metric: str) -> str:
+    """A metric's name, with its unit."""
+    return metric.replace("_", " ") + ("" if scale_of(metric) == 1 else ", %")
+
+
+def figure_of(study: Study, curve: Curve, found: Found) -> Figure:
+    """A line per group, language or value of a factor, with bars of two standard errors."""
+    over = next(f for f in study.factors if f.name == curve.over)
+    places = {v.label: v.place for v in over.values}
+    numeric = all(place is not None for place in places.values())
+    xs = {name: (place if numeric and place is not None else i) for i, (name, place) in enumerate(places.items())}
+    scale = scale_of(curve.metric)
+    figure, axes = new_axes(
+        isolated(curve.title or f"{curve.metric.replace('_', ' ')} by {over.name}"), unit=unit_of(curve.metric)
+    )
+    for i, (name, points) in enumerate(found.items()):
+        style, colour = STYLES[i // len(SERIES) % len(STYLES)], SERIES[i % len(SERIES)]
+        x = [xs[at] for at in points]
+        y = [scale * value for value, _, _ in points.values()]
+        error = [2 * scale * e if not math.isnan(e) else 0.0 for _, e, _ in points.values()]
+        shown = label(name) if curve.lines == "language" else name
+        axes.errorbar(
+            x,
+            y,
+            error,
+            fmt=style,
+            color=colour,
+            marker=marker(x) or "o",
+            markersize=3,
+            capsize=2,
+            linewidth=1.4,
+            label=isolated(shown),
+        )
+    if numeric:
+        values = sorted(xs.values())
+        if len(values) > 2 and values[0] > 0 and values[-1] / values[0] >= 8:
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticks(list(xs.values()), list(xs))
+    else:
+        axes.set_xticks(list(xs.values()), [isolated(name) for name in xs], rotation=20 if len(xs) > 3 else 0)
+    axes.set_xlabel(isolated(over.name.replace("_", " ")))
+    figure.legend(loc="outside lower center", ncol=2 if len(found) < 12 else 3)
+    return figure
+
+
+def caption(study: Study, curve: Curve, found: Found) -> str:
+    """What a figure shows."""
+    seeds = {seeds for points in found.values() for _, _, seeds in points.values()}
+    bars = " Bars: two standard errors." if max(seeds) > 1 else ""
+    counted = f"{min(seeds)} to {max(seeds)}" if len(seeds) > 1 else f"{min(seeds)}"
+    return f"{unit_of(curve.metric)} by {curve.over}: means over {counted} seed{'s' * (max(seeds) > 1)}.{bars}"
+
+
+def data_table(study: Study, curve: Curve, found: Found) -> Table:
+    """The numbers of a figure."""
+    scale = scale_of(curve.metric)
+    labels = [v.label for v in next(f for f in study.factors if f.name == curve.over).values]
+
+    def cell(points: dict[str, tuple[float, float, int]], at: str) -> Cell:
+        if at not in points:
+            return Cell("")
+        value, error, _ = points[at]
+        spread = "" if math.isnan(error) else f"± {scale * error:.3f}" if scale == 1 else f"± {scale * error:.1f}"
+        return Cell(f"{value:.3f}" if scale == 1 else f"{scale * value:.1f}", value, note=spread)
+
+    heads = [curve.lines, *(f"{curve.over} {x}" for x in labels)]
+    return Table(heads, [[Cell(name, name), *(cell(points, at) for at in labels)] for name, points in found.items()])
+
+
+def cautions(progress: Sequence[Progress]) -> list[str]:
+    """Runs that are missing, stopped or failed, a sentence each kind."""
+    failed = [p.run.name for p in progress if p.failed]
+    left = [p.run.name for p in progress if not p.is_finished and not p.failed]
+    said = []
+    if failed:
+        said.append(f"{len(failed)} of {len(progress)} runs failed, and are in no figure: {', '.join(failed)}")
+    if left:
+        said.append(
+            f"{len(left)} of {len(progress)} runs are not finished, and are in no figure: {', '.join(left[:8])}{' …' if len(left) > 8 else ''}"
+        )
+    return said
+
+
+def runs_table(study: Study, progress: Sequence[Progress]) -> Table:
+    """A row per run."""
+    names = [factor.name for factor in study.factors]
+
+    def state(p: Progress) -> str:
+        return "finished" if p.is_finished else "failed" if p.failed else "not begun" if not p.step else "not finished"
+
+    rows = [
+        [
+            *(Cell(p.run.labels[name], p.run.labels[name]) for name in names),
+            Cell(str(p.run.seed), p.run.seed),
+            Cell(state(p)),
+            Cell(f"{p.step:,}", p.step),
+            Cell(f"{p.seconds:,.0f}", p.seconds),
+        ]
+        for p in progress
+    ]
+    return Table([*names, "seed", "state", "updates", "seconds"], rows, widths=[0] * len(names) + [0, 0, 1, 1])
+
+
+def study_table(study: Study) -> str:
+    """What came out, as text: each curve's numbers, and the findings."""
+    runs = runs_of(study)
+    results = results_of(study, runs)
+    parts = []
+    for curve in study.curves:
+        found = drawn(study, results, curve)
+        if found:
+            table = data_table(study, curve, found)
+            cells = [[f"{c.shown} {c.note}".strip() for c in row] for row in table.rows]
+            parts.append(f"{unit_of(curve.metric)}\n{format_table(list(table.heads), cells)}")
+    parts += [finding.sentence for finding in findings_of(study, results)]
+    parts += [f"caution: {said}" for said in cautions([progress_of(run) for run in runs])]
+    return "\n\n".join(parts) or "no run is finished yet"

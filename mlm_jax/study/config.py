@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a study is: a base config, the factors in which its runs differ, what is measured of each, and what is drawn and concluded."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from mlm_jax import config as cfg
+from mlm_jax.errors import UserError
+from mlm_jax.evaluate.config import Evaluate
+from mlm_jax.fields import MAY_CHANGE, AtLeast, check_bounds, differences
+from mlm_jax.files import in_bucket
+from mlm_jax.names import check_names
+from mlm_jax.neutrality.config import Analyze
+
+ALL = "all"  # of `Curve.groups`: the mean over all languages
+
+
+@dataclass(frozen=True)
+class Value:
+    """One value of a factor.
+
+    Attributes:
+      label: in tables, figures and the names of runs.
+      options: dotted option of `config.Config` → its value.
+      change: what options cannot say: the config → the config with this value.
+      at: its place on a horizontal axis; None: the label's, where that is a number.
+    """
+
+    label: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    change: Callable[[cfg.Config], cfg.Config] | None = None
+    at: float | None = None
+
+    @property
+    def place(self) -> float | None:
+        """Its place on a horizontal axis, where it has one."""
+        if self.at is not None:
+            return self.at
+        try:
+            return float(self.label)
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True)
+class Factor:
+    """What runs differ in.
+
+    Attributes:
+      values: two or more.
+      of_vocabulary: whether it is the vocabulary's too, where it is of `sampling`: each value then has a corpus of its own.
+    """
+
+    name: str
+    values: tuple[Value, ...]
+    of_vocabulary: bool = False
+
+
+def vary(option: str, *values: Any, name: str = "", of_vocabulary: bool = False) -> Factor:
+    """A factor of one dotted option; its name is the option's last word unless given."""
+    shown = [f"{x:g}" if isinstance(x, float) else str(x) for x in values]
+    made = tuple(Value(label, {option: x}) for label, x in zip(shown, values, strict=True))
+    return Factor(name or option.rpartition(".")[2], made, of_vocabulary)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A figure: a metric over a factor.
+
+    Attributes:
+      metric: of the table: bits_per_byte, loss, accuracy, or "TASK METRIC" of what is measured besides.
+      over: the factor on the horizontal axis.
+      lines: what has a line each: "group" (`groups` of the study), "language", or another factor.
+      title: empty: made of the above.
+    """
+
+    metric: str
+    over: str
+    lines: str = "group"
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study: runs that differ in the factors' values, for each of the seeds."""
+
+    workdir: Annotated[str, MAY_CHANGE] = ""
+    """Folder of the study; empty: runs/NAME-OF-CONFIG."""
+    only: Annotated[Literal["all", "prepare", "runs", "report"], MAY_CHANGE] = "all"
+    """all: corpora, runs that are not finished, what is measured of them, and the page; prepare: the corpora; runs: all but the page; report: the
+    page, of what there is."""
+    run: Annotated[str, MAY_CHANGE] = ""
+    """One run alone, by its name, or by its number from 0 (`SLURM_ARRAY_TASK_ID`); empty: all, one after the other."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Compute type of every run, where it is not auto (`model.dtype`)."""
+    limit: Annotated[int, AtLeast(0), MAY_CHANGE] = 0
+    """Updates of each run, at most, to try the study out; 0: as many as it says."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of the runs: each combination of values is trained with every one of them."""
+    title: tyro.conf.Suppress[str] = ""
+    question: tyro.conf.Suppress[str] = ""
+    paper: tyro.conf.Suppress[str] = ""
+    base: tyro.conf.Suppress[cfg.Config] = cfg.Config()
+    factors: tyro.conf.Suppress[tuple[Factor, ...]] = ()
+    choose: tyro.conf.Suppress[Callable[[Mapping[str, str]], bool] | None] = None
+    measures: tyro.conf.Suppress[tuple[Evaluate | Analyze, ...]] = ()
+    groups: tyro.conf.Suppress[Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    curves: tyro.conf.Suppress[tuple[Curve, ...]] = ()
+    conclude: tyro.conf.Suppress[Callable[[Any], list[Any]] | None] = None  # `table.Results` → `findings.Finding`s
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a study.
+
+    Attributes:
+      labels: factor → label of its value.
+      corpus: key of the corpus that it shares with others: runs with the same have the same `data` and `vocabulary`.
+    """
+
+    name: str
+    labels: Mapping[str, str]
+    seed: int
+    config: cfg.Config
+    corpus: str
+
+
+def with_options(config: cfg.Config, options: Mapping[str, Any], where: str) -> cfg.Config:
+    """The config with dotted options replaced.
+
+    Raises:
+      UserError: there is no such option.
+    """
+    for name, value in options.items():
+        section, dot, option = name.rpartition(".")
+        holder = getattr(config, section, None) if dot else config
+        if holder is None or "." in section or not hasattr(holder, option):
+            raise UserError(f"{where}: there is no option {name}; docs/options.md has them")
+        config = cfg.with_sections(config, **{section: {option: value}}) if dot else replace(config, **{option: value})
+    return config
+
+
+def apply(value: Value, config: cfg.Config, where: str) -> cfg.Config:
+    """The config with a factor's value."""
+    config = with_options(config, value.options, where)
+    return value.change(config) if value.change else config
+
+
+def changed(factor: Factor, base: cfg.Config) -> set[str]:
+    """The options in which the configs of a factor's values differ."""
+    made = [apply(value, base, f"factor {factor.name}") for value in factor.values]
+    first = json.loads(cfg.config_to_json(made[0]))
+    return {d.name.split("[")[0] for other in made[1:] for d in differences(first, other)}
+
+
+def digest(config: cfg.Config, of_vocabulary: bool) -> str:
+    """A short name of what a config's corpus is made by.
+
+    Args:
+      of_vocabulary: whether the rates of drawing languages are, by which a vocabulary's sample is drawn.
+    """
+    stored = json.loads(cfg.config_to_json(config))
+    parts = [
+        stored["data"],
+        stored["vocabulary"],
+        stored["train"]["phases"],
+        *([stored["sampling"]] if of_vocabulary else []),
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def runs_of(study: Study) -> list[Run]:
+    """The runs of a study, seeds together, in the order of the factors' values."""
+    found = []
+    for values in itertools.product(*(factor.values for factor in study.factors)):
+        labels = {factor.name: value.label for factor, value in zip(study.factors, values, strict=True)}
+        if study.choose is not None and not study.choose(labels):
+            continue
+        config = study.base
+        for factor, value in zip(study.factors, values, strict=True):
+            config = apply(value, config, f"factor {factor.name}")
+        if study.dtype != "auto":
+            config = cfg.with_sections(config, model={"dtype": study.dtype})
+        if study.limit:
+            config = cfg.with_sections(config, train={"steps": min(study.limit, config.train.steps)})
+        own = any(f.of_vocabulary for f in study.factors)
+        corpus = digest(config, own)
+        for seed in study.seeds:
+            name = "--".join([*(f"{factor}-{label}" for factor, label in labels.items()), f"seed-{seed}"])
+            name = name.replace("/", "_").replace(" ", "_")
+            made = replace(config, seed=seed, workdir=f"{study.workdir}/runs/{name}")
+            found.append(Run(name, labels, seed, made, corpus))
+    return found
+
+
+def validate_study(study: Study) -> None:
+    """Refuse a study that cannot work, before anything is prepared.
+
+    Raises:
+      UserError: naming the factor or the option, and what would be right.
+    """
+    check_bounds(study)
+    if in_bucket(study.workdir):
+        raise UserError(f"workdir: {study.workdir}: a study works on a local disk; use a local --workdir")
+    if not study.factors:
+        raise UserError("factors: none; a study has at least one, e.g. vary('sampling.exponent', 1.0, 0.3)")
+    if len(set(study.seeds)) < len(study.seeds) or not study.seeds:
+        raise UserError(f"seeds: {' '.join(map(str, study.seeds))}: give each once, and at least one")
+    names = [factor.name for factor in study.factors]
+    check_names("factors", names)
+    if len(set(names)) < len(names):
+        raise UserError(f"factors: {', '.join(names)}: two of one name; rename one of them")
+    owners: dict[str, str] = {}
+    for factor in study.factors:
+        labels = [value.label for value in factor.values]
+        if len(set(labels)) < len(labels) or len(labels) < 2:
+            raise UserError(
+                f"factor {factor.name}: {', '.join(labels)}: give it two values or more, each with a label of its own"
+            )
+        made = [cfg.config_to_json(apply(value, study.base, f"factor {factor.name}")) for value in factor.values]
+        same = next(((i, j) for i, j in itertools.combinations(range(len(made)), 2) if made[i] == made[j]), None)
+        if same:
+            first, second = (labels[i] for i in same)
+            raise UserError(
+                f"factor {factor.name}: {first} and {second} give the same config, so that it changes nothing; mend its values"
+            )
+        for option in changed(factor, study.base):
+            other = owners.setdefault(option, factor.name)
+            if other != factor.name:
+                raise UserError(
+                    f"factors: {other} and {factor.name} both set {option}; the later would undo the former: make them one factor"
+                )
+    for curve in study.curves:
+        refuse_curve(study, curve)
+    made_runs = runs_of(study)
+    if not made_runs:
+        raise UserError("choose: leaves no run; mend it")
+    check_names("runs", [run.name for run in made_runs], as_files=True)
+    if study.run:
+        chosen(study, made_runs)
+    for run in made_runs:
+        try:
+            cfg.validate_pretraining(run.config)
+        except UserError as e:
+            raise UserError(f"{run.name}: {e}") from e
+
+
+def refuse_curve(study: Study, curve: Curve) -> None:
+    """Refuse a curve over what the study does not have.
+
+    Raises:
+      UserError: naming it, and what there is.
+    """
+    names = [factor.name for factor in study.factors]
+    if curve.over not in names:
+        raise UserError(f"curves: {curve.over} is no factor; the study has {', '.join(names)}")
+    if curve.lines not in ("group", "language", *names) or curve.lines == curve.over:
+        others = [name for name in names if name != curve.over]
+        raise UserError(f"curves: lines {curve.lines}: choose group, language{''.join(f', {x}' for x in others)}")
+
+
+def chosen(study: Study, runs: list[Run]) -> list[Run]:
+    """The runs that `study.run` names.
+
+    Raises:
+      UserError: there is none of this name or number.
+    """
+    if not study.run:
+        return runs
+    if study.run.isdecimal() and int(study.run) < len(runs):
+        return [runs[int(study.run)]]
+    found = [run for run in runs if run.name == study.run]
+    if not found:
+        raise UserError(
+            f"run: {study.run}: no such run; --dry-run lists the {len(runs):,} there are, by name and number from 0"
+        )
+    return found
+
+
+def languages_of(study: Study, known: Iterator[str] | list[str]) -> dict[str, tuple[str, ...]]:
+    """Group → its languages: those of the study, and all."""
+    return {**study.groups, ALL: tuple(known)}

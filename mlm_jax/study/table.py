@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a study's runs measured, as rows: a run, a seed, a language and a metric each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+from etils import epath
+
+from mlm_jax.results import as_csv, read_results
+from mlm_jax.study.config import ALL, Run, Study, languages_of
+from mlm_jax.train.metrics import read_metrics
+
+METRICS = ("loss", "bits_per_byte", "accuracy", "perplexity")  # of a validation
+
+
+class Row(TypedDict):
+    """A measured value.
+
+    Attributes:
+      labels: factor → label.
+      step: of the run, when it was measured.
+      language: a language's or a pair's code; empty: of all together.
+    """
+
+    run: str
+    labels: Mapping[str, str]
+    seed: int
+    step: int
+    language: str
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: updates done and wanted, and seconds of training."""
+
+    run: Run
+    step: int
+    steps: int
+    seconds: float
+    failed: str = ""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has all its updates, and a validation of the last."""
+        return self.step >= self.steps
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over seeds, its standard error (NaN of one seed), and of how many."""
+
+    value: float
+    error: float
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that was measured of the runs that are finished.
+
+    Attributes:
+      groups: group → its languages, `ALL` among them.
+    """
+
+    rows: Sequence[Row]
+    groups: Mapping[str, tuple[str, ...]]
+
+    def by_seed(self, metric: str, group: str = ALL, **labels: str) -> dict[int, float]:
+        """Seed → the mean over a group's languages (or one language) of the runs with these labels.
+
+        Names of factors that are no Python names are handed over by `**{"a-b": ...}`.
+        """
+        languages = self.groups.get(group, (group,))
+        found: dict[int, list[float]] = {}
+        for row in self.rows:
+            fits = all(row["labels"].get(name) == label for name, label in labels.items())
+            if (
+                fits
+                and row["metric"] == metric
+                and (row["language"] in languages or (group == ALL and not row["language"]))
+            ):
+                found.setdefault(row["seed"], []).append(row["value"])
+        return {seed: float(np.mean(values)) for seed, values in sorted(found.items())}
+
+    def mean(self, metric: str, group: str = ALL, **labels: str) -> Mean | None:
+        """The mean over seeds; None where nothing was measured."""
+        return mean_of(list(self.by_seed(metric, group, **labels).values()))
+
+    def labels(self, factor: str) -> list[str]:
+        """The labels of a factor that some finished run has, in the order of the runs."""
+        return list(dict.fromkeys(row["labels"][factor] for row in self.rows if factor in row["labels"]))
+
+
+def mean_of(values: Sequence[float]) -> Mean | None:
+    """Mean and standard error of the values of seeds."""
+    if not values:
+        return None
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Mean(float(np.mean(values)), error, len(values))
+
+
+def progress_of(run: Run) -> Progress:
+    """How far a run is."""
+    folder = epath.Path(run.config.workdir)
+    records = read_metrics(folder) if (folder / "metrics.jsonl").exists() else []
+    seconds = max((float(r["seconds"]) for r in records), default=0.0)
+    done = max((int(r["step"]) for r in records if r["kind"] == "validation"), default=0)
+    failed = folder / "failed.txt"
+    return Progress(run, done, wanted(run), seconds, failed.read_text().strip() if failed.exists() else "")
+
+
+def wanted(run: Run) -> int:
+    """The updates that a run is to have."""
+    from mlm_jax.phases import in_steps
+    from mlm_jax.start import with_positions
+
+    return with_positions(in_steps(run.config)).train.steps
+
+
+def read_rows(study: Study, runs: Iterable[Run]) -> list[Row]:
+    """The rows of all runs that are finished."""
+    found: list[Row] = []
+    for run in runs:
+        if not progress_of(run).is_finished:
+            continue
+        folder = epath.Path(run.config.workdir)
+        last = [r for r in read_metrics(folder) if r["kind"] == "validation"][-1]
+        for language, scores in {**last["languages"], **last.get("pairs", {})}.items():
+            for metric in METRICS:
+                if metric in scores:
+                    found.append(row(run, int(last["step"]), language, metric, scores[metric]))
+        for number in range(len(study.measures)):
+            place = folder / "measured" / str(number)
+            if (place / "results.json").exists():
+                found += measured(run, int(last["step"]), read_results(place))
+    return found
+
+
+def row(run: Run, step: int, language: str, metric: str, value: float) -> Row:
+    """A row of a run."""
+    return Row(
+        run=run.name, labels=run.labels, seed=run.seed, step=step, language=language, metric=metric, value=float(value)
+    )
+
+
+def measured(run: Run, step: int, rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Rows of `evaluate` ("TASK METRIC") and `analyze` ("SET PROBE METRIC, TRANSFORMATION, layer L, POOLING")."""
+    found = []
+    for r in rows:
+        if "probe" in r:
+            metric = f"{r['set']} {r['probe']} {r['metric']}, {r['transformation']}, layer {r['layer']}, {r['pooling']}"
+            found.append(row(run, int(r.get("step", step)), r["languages"], metric, r["value"]))
+        else:
+            found += [row(run, step, r["language"], f"{r['task']} {m}", v) for m, v in r["every"].items()]
+    return found
+
+
+def results_of(study: Study, runs: Sequence[Run]) -> Results:
+    """What there is of a study."""
+    rows = read_rows(study, runs)
+    languages = dict.fromkeys(r["language"] for r in rows if r["language"] and r["metric"] in METRICS)
+    return Results(rows, languages_of(study, [x for x in languages if "-" not in x]))
+
+
+def write_table(study: Study, rows: Sequence[Row]) -> None:
+    """Write results.csv: a line per run, language and metric; the same bytes for the same runs."""
+    from mlm_jax.files import write_whole
+
+    factors = [factor.name for factor in study.factors]
+    columns = ("run", *factors, "seed", "step", "language", "metric", "value")
+    lines = [{**r, **r["labels"]} for r in rows]
+    write_whole(epath.Path(study.workdir) / "results.csv", as_csv(columns, lines))
