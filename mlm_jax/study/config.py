@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -19,7 +20,10 @@ from mlm_jax.fields import MAY_CHANGE, AtLeast, check_bounds, differences
 from mlm_jax.files import in_bucket
 from mlm_jax.names import check_names
 from mlm_jax.neutrality.config import Analyze
+from mlm_jax.study.texts import Texts
 
+BASE = cfg.Config()
+TEXT = "{text}"  # in a config's paths: the folder of `Texts`
 ALL = "all"  # of `Curve.groups`: the mean over all languages
 
 
@@ -103,12 +107,15 @@ class Study:
     """Compute type of every run, where it is not auto (`model.dtype`)."""
     limit: Annotated[int, AtLeast(0), MAY_CHANGE] = 0
     """Updates of each run, at most, to try the study out; 0: as many as it says."""
+    text: str = "text"
+    """Folder that `texts` are taken of, with {language}.tsv or .tsv.gz of a key, a tab and a paragraph per line; the same key is a translation."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the runs: each combination of values is trained with every one of them."""
     title: tyro.conf.Suppress[str] = ""
     question: tyro.conf.Suppress[str] = ""
     paper: tyro.conf.Suppress[str] = ""
-    base: tyro.conf.Suppress[cfg.Config] = cfg.Config()
+    texts: tyro.conf.Suppress[Texts | None] = None
+    base: tyro.conf.Suppress[cfg.Config] = BASE
     factors: tyro.conf.Suppress[tuple[Factor, ...]] = ()
     choose: tyro.conf.Suppress[Callable[[Mapping[str, str]], bool] | None] = None
     measures: tyro.conf.Suppress[tuple[Evaluate | Analyze, ...]] = ()
@@ -161,6 +168,30 @@ def changed(factor: Factor, base: cfg.Config) -> set[str]:
     return {d.name.split("[")[0] for other in made[1:] for d in differences(first, other)}
 
 
+def placed(study: Study, config: Any) -> Any:
+    """A config (or a part of one) with the folder of the study's texts in its paths."""
+    if study.texts is None:
+        return config
+    folder = text_folder(study)
+
+    def put(value: Any) -> Any:
+        if isinstance(value, str):
+            return value.replace(TEXT, folder)
+        if isinstance(value, tuple):
+            return tuple(map(put, value))
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return replace(value, **{f.name: put(getattr(value, f.name)) for f in dataclasses.fields(value)})
+        return value
+
+    return put(config)
+
+
+def text_folder(study: Study) -> str:
+    """Where the text lies that a study takes."""
+    assert study.texts is not None
+    return f"{study.workdir}/text/{study.texts.digest}"
+
+
 def digest(config: cfg.Config, of_vocabulary: bool) -> str:
     """A short name of what a config's corpus is made by.
 
@@ -196,7 +227,7 @@ def runs_of(study: Study) -> list[Run]:
         for seed in study.seeds:
             name = "--".join([*(f"{factor}-{label}" for factor, label in labels.items()), f"seed-{seed}"])
             name = name.replace("/", "_").replace(" ", "_")
-            made = replace(config, seed=seed, workdir=f"{study.workdir}/runs/{name}")
+            made = replace(placed(study, config), seed=seed, workdir=f"{study.workdir}/runs/{name}")
             found.append(Run(name, labels, seed, made, corpus))
     return found
 

@@ -17,8 +17,9 @@ from mlm_jax.evaluate.config import Evaluate
 from mlm_jax.files import make_folder, write_whole
 from mlm_jax.lock import locked
 from mlm_jax.start import run_in_own_process
-from mlm_jax.study.config import Run, Study, chosen, runs_of
+from mlm_jax.study.config import Run, Study, chosen, placed, runs_of, text_folder
 from mlm_jax.study.table import progress_of, results_of, write_table
+from mlm_jax.study.texts import take
 
 FAILED = "failed.txt"  # in the workdir of a run whose last attempt failed: why
 
@@ -36,6 +37,8 @@ def prepare(study: Study, runs: Sequence[Run]) -> None:
     """
     from mlm_jax.start import is_prepared
 
+    if study.texts is not None:
+        take(study.texts, study.text, epath.Path(text_folder(study)))
     for key in dict.fromkeys(run.corpus for run in runs):
         run = next(run for run in runs if run.corpus == key)
         folder = corpus_of(study, run)
@@ -69,7 +72,7 @@ def train(study: Study, run: Run) -> None:
         place = folder / "measured" / str(number)
         if (place / "results.json").exists():
             continue
-        config = dataclasses.replace(measure, workdir=str(place), init=str(folder))
+        config = dataclasses.replace(placed(study, measure), workdir=str(place), init=str(folder))
         store(config)
         command = "evaluate" if isinstance(measure, Evaluate) else "analyze"
         run_in_own_process(command, "--", str(place))
