@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Studies: which runs there are, what is refused, what is made of their numbers, and that a killed one ends the same."""
+
+import dataclasses
+import math
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlm_jax import config as cfg
+from mlm_jax.errors import Ended, UserError
+from mlm_jax.report.study import study_table, write_study_page
+from mlm_jax.study import run as running
+from mlm_jax.study.config import Curve, Factor, Study, Value, runs_of, validate_study, vary
+from mlm_jax.study.findings import difference, lower
+from mlm_jax.study.table import Results, mean_of, results_of, row
+from mlm_jax.study.texts import Texts, take
+from tests.corpora import tiny_config
+
+EXPONENT = vary("sampling.exponent", 1.0, 0.3)
+
+
+def study_of(workdir="study", **options):
+    """Two exponents and two seeds of a tiny config."""
+    base = tiny_config("", train={"steps": 4, "batch_size": 8, "validate_every": 4})
+    options = {"factors": (EXPONENT,), "seeds": (0, 1), "base": base, "workdir": str(workdir)} | options
+    return Study(**options)
+
+
+def test_runs_are_the_product_of_factors_and_seeds_and_share_what_they_can():
+    study = study_of(factors=(EXPONENT, vary("model.width", 32, 64)))
+    runs = runs_of(study)
+    assert len(runs) == 2 * 2 * 2 and len({run.name for run in runs}) == 8
+    assert {(run.config.sampling.exponent, run.config.model.width, run.config.seed) for run in runs} == {
+        (e, w, s) for e in (1.0, 0.3) for w in (32, 64) for s in (0, 1)
+    }
+    assert len({run.corpus for run in runs}) == 1
+    own = dataclasses.replace(EXPONENT, of_vocabulary=True)
+    assert len({run.corpus for run in runs_of(study_of(factors=(own,)))}) == 2
+    assert len({run.corpus for run in runs_of(study_of(factors=(vary("vocabulary.size", 100, 200),)))}) == 2
+    some = study_of(factors=study.factors, choose=lambda labels: labels["width"] == "32" or labels["exponent"] == "1")
+    assert len(runs_of(some)) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"factors": ()}, "factors: none"),
+        ({"factors": (vary("sampling.exponent", 0.3, 0.3),)}, "each with a label of its own"),
+        ({"factors": (vary("sampling.exponent", 0.3),)}, "two values or more"),
+        ({"factors": (Factor("x", (Value("a", {"seed": 0}), Value("b"))),)}, "a and b give the same config"),
+        ({"factors": (EXPONENT, vary("sampling.exponent", 0.5, 0.7, name="other"))}, "exponent and other both set sampling.exponent"),
+        ({"factors": (vary("sampling.exponents", 0.3, 0.5),)}, "there is no option sampling.exponents"),
+        ({"factors": (vary("sampling.exponent", 0.3, 7.0),)}, "exponent-7--seed-0: sampling.exponent: 7"),
+        ({"factors": (EXPONENT, EXPONENT)}, "two of one name"),
+        ({"seeds": ()}, "seeds: "),
+        ({"seeds": (1, 1)}, "seeds: 1 1"),
+        ({"curves": (Curve("loss", "width"),)}, "width is no factor; the study has exponent"),
+        ({"curves": (Curve("loss", "exponent", "width"),)}, "lines width: choose group, language"),
+        ({"choose": lambda labels: False}, "choose: leaves no run"),
+        ({"run": "exponent-9"}, "no such run"),
+        ({"workdir": "gs://b/x"}, "works on a local disk"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused_before_anything_is_prepared(options, said):
+    with pytest.raises(UserError, match=said) as refused:
+        validate_study(study_of(**options))
+    assert "\n" not in str(refused.value)
+
+
+def test_factors_that_change_by_a_function_are_told_apart_too():
+    def widen(config):
+        return cfg.with_sections(config, model={"width": 64})
+
+    both = (Factor("a", (Value("narrow"), Value("wide", change=widen))), vary("model.width", 16, 48, name="b"))
+    with pytest.raises(UserError, match=r"a and b both set model\.width"):
+        validate_study(study_of(factors=both))
+
+
+def rows_of(values):
+    """Rows of exponent, seed, language and value."""
+    runs = {(run.labels["exponent"], run.seed): run for run in runs_of(study_of(seeds=(0, 1, 2)))}
+    return [row(runs[e, s], 4, language, "loss", value) for (e, s, language), value in values.items()]
+
+
+def test_means_and_errors_are_over_seeds_and_differences_in_pairs():
+    draw = np.random.default_rng(0)
+    values = {(e, s, x): float(draw.normal()) for e in ("1", "0.3") for s in (0, 1, 2) for x in ("de", "sw")}
+    results = Results(rows_of(values), {"small": ("sw",), "all": ("de", "sw")})
+    of_seed = [np.mean([values["1", s, "de"], values["1", s, "sw"]]) for s in (0, 1, 2)]
+    found = results.mean("loss", exponent="1")
+    assert found.value == pytest.approx(np.mean(of_seed)) and found.seeds == 3
+    assert found.error == pytest.approx(np.std(of_seed, ddof=1) / math.sqrt(3))
+    apart = [values["0.3", s, "sw"] - values["1", s, "sw"] for s in (0, 1, 2)]
+    found = difference(results, "loss", {"exponent": "0.3"}, {"exponent": "1"}, "small")
+    assert found.value == pytest.approx(np.mean(apart))
+    assert found.error == pytest.approx(np.std(apart, ddof=1) / math.sqrt(3))
+    assert results.mean("loss", "sw", exponent="1").value == pytest.approx(
+        np.mean([values["1", s, "sw"] for s in (0, 1, 2)])
+    )
+    assert mean_of([]) is None and math.isnan(mean_of([1.0]).error)
+
+
+@pytest.mark.parametrize(("shift", "noise", "holds"), [(-1.0, 0.01, True), (1.0, 0.01, False), (-0.01, 1.0, False)])
+def test_a_finding_holds_where_its_sign_is_the_papers_beyond_two_errors(shift, noise, holds):
+    draw = np.random.default_rng(1)
+    values = {("1", s, "sw"): 5.0 for s in (0, 1, 2)}
+    values |= {("0.3", s, "sw"): 5.0 + shift + noise * draw.normal() for s in (0, 1, 2)}
+    results = Results(rows_of(values), {"all": ("sw",)})
+    found = lower(results, "It helps", "loss", {"exponent": "0.3"}, {"exponent": "1"})
+    assert found.holds is holds and ("it holds here" in found.sentence) is holds
+    alone = Results([r for r in results.rows if r["seed"] == 0], results.groups)
+    assert lower(alone, "It helps", "loss", {"exponent": "0.3"}, {"exponent": "1"}).holds is None
+    assert "not measured yet" in lower(Results([], {}), "It", "loss", {"exponent": "0.3"}, {"exponent": "1"}).sentence
+
+
+def write_parallel(folder: Path):
+    """Two languages of 60 and 40 paragraphs, 40 of them translations."""
+    folder.mkdir()
+    draw = random.Random(0)
+    for language, count in (("aa", 60), ("bb", 40)):
+        lines = [
+            f"k{i}\t{' '.join(draw.choices(['ab', 'cd', 'ef', 'gh', 'ij', 'kl', 'mn'], k=12))} {language}{i}" for i in range(count)
+        ]
+        (folder / f"{language}.tsv").write_text("\n".join(lines) + "\n")
+
+
+def test_text_is_taken_alike_of_every_language_and_what_is_held_out_of_none(tmp_path):
+    write_parallel(tmp_path / "text")
+    texts = Texts({"small": {"aa": 10, "bb": 5}, "large": {"aa": 20, "bb": 0}}, {"p": (("aa", "bb"), 8)}, held_out=10)
+    folder = tmp_path / "taken"
+    take(texts, str(tmp_path / "text"), folder)
+
+    def lines(name):
+        return (folder / name).read_text().splitlines()
+
+    assert len(lines("small/aa.txt")) == 10 and lines("large/aa.txt")[:10] == lines("small/aa.txt")
+    assert len(lines("large/bb.txt")) == 30
+    numbers = {x: [line.split()[-1][2:] for line in lines(f"held_out/{x}.txt")] for x in ("aa", "bb")}
+    assert numbers["aa"] == numbers["bb"] and len(numbers["aa"]) == 10
+    assert not set(lines("held_out/aa.txt")) & set(lines("large/aa.txt"))
+    assert all(a.split()[-1][2:] == b.split()[-1][2:] for a, b in (line.split("\t") for line in lines("p/aa-bb.tsv")))
+    with pytest.raises(UserError, match="fewer than 31"):
+        take(dataclasses.replace(texts, sets={"x": {"bb": 31}}), str(tmp_path / "text"), tmp_path / "other")
+    with pytest.raises(UserError, match=r"has no cc\.tsv"):
+        take(dataclasses.replace(texts, sets={"x": {"cc": 0}}), str(tmp_path / "text"), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.fixture
+def trained_here(monkeypatch):
+    """Commands of a study run in this process; the names of those that were begun."""
+    from mlm_jax import cli
+
+    begun = []
+
+    def here(*arguments):
+        begun.append(arguments[0])
+        status = cli.main([x for x in arguments if x != "--"])
+        if status:
+            raise Ended(status)
+
+    monkeypatch.setattr(running, "run_in_own_process", here)
+    return begun
+
+
+def write_text(folder: Path):
+    """Two languages of 300 and 120 lines."""
+    folder.mkdir()
+    draw = random.Random(0)
+    for language, words, count in (
+        ("nb", ["jeg", "du", "han", "hun", "vi", "er", "har", "kan"], 300),
+        ("sw", ["mimi", "wewe", "sisi", "ninyi", "wao"], 120),
+    ):
+        lines = [" ".join(draw.choices(words, k=12)) for _ in range(count)]
+        (folder / f"{language}.txt").write_text("\n".join(lines) + "\n")
+
+
+def on_text(folder: Path, workdir: str) -> Study:
+    base = tiny_config(
+        "",
+        data={"sources": (cfg.Source("*", f"{folder}/{{language}}.txt"),), "sequence_length": 16, "workers": 1},
+        vocabulary={"size": 280},
+        train={"steps": 4, "batch_size": 8, "log_every": 2, "validate_every": 4, "save_every": 2},
+    )
+    study = study_of(workdir, base=base, curves=(Curve("bits_per_byte", "exponent", "language"),))
+
+    def conclude(results):
+        return [lower(results, "It helps", "bits_per_byte", {"exponent": "0.3"}, {"exponent": "1"}, "sw")]
+
+    return dataclasses.replace(study, conclude=conclude)
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_named_and_a_study_that_goes_on_ends_with_the_same_table(
+    tmp_path, trained_here, monkeypatch, capsys
+):
+    write_text(tmp_path / "text")
+    monkeypatch.chdir(tmp_path)
+    whole, broken = on_text(tmp_path / "text", "whole"), on_text(tmp_path / "text", "broken")
+    assert running.run_study(whole) == []
+    assert trained_here == ["prepare", *["pretrain"] * 4]
+    write_study_page(whole)
+    table = Path("whole/results.csv").read_bytes()
+    assert len(table.splitlines()) == 1 + 4 * 2 * 4
+
+    # One fails, the next is stopped.
+    here = running.run_in_own_process
+
+    def failing(*arguments):
+        if "exponent-1--seed-1" in arguments[2]:
+            raise Ended(2)
+        if "exponent-0.3--seed-0" in arguments[2]:
+            raise Ended(143)
+        here(*arguments)
+
+    monkeypatch.setattr(running, "run_in_own_process", failing)
+    with pytest.raises(Ended):
+        running.run_study(broken)
+    page = write_study_page(broken).read_text()
+    assert "1 of 4 runs failed" in page and "exponent-1--seed-1" in page and "2 of 4 runs are not finished" in page
+    assert "too few runs to say" in study_table(broken) or "not measured yet" in study_table(broken)
+    monkeypatch.setattr(running, "run_in_own_process", here)
+    assert running.run_study(broken) == []
+    write_study_page(broken)
+    assert Path("broken/results.csv").read_bytes() == table
+    assert "runs failed" not in write_study_page(broken).read_text()
+    trained_here.clear()
+    assert running.run_study(broken) == [] and trained_here == []
+    # One run alone, as an array of jobs trains it.
+    alone = dataclasses.replace(on_text(tmp_path / "text", "alone"), run="3")
+    running.run_study(alone)
+    assert [path.name for path in Path("alone/runs").iterdir()] == ["exponent-0.3--seed-1"]
+    assert {r["run"] for r in results_of(alone, runs_of(alone)).rows} == {"exponent-0.3--seed-1"}
