@@ -14,7 +14,9 @@ from mlm_jax.fields import MAY_CHANGE, AtLeast, Within, check_bounds
 from mlm_jax.files import in_bucket
 from mlm_jax.names import check_names
 
+# Those that every analysis has, and those that may be asked for; see `transformations.fit_maps`.
 TRANSFORMATIONS = ("plain", "centred", "normalised", "projected")
+MORE = ("whitened", "lsar", "leace")
 DECODERS = ("argmax", "itermax", "edge_cover", "matching")
 
 
@@ -88,6 +90,12 @@ class Analyze:
     """Folder of the analysis; empty: runs/NAME-OF-CONFIG."""
     init: Annotated[str, MAY_CHANGE] = ""
     """A run or a Hugging Face folder whose encoder is analysed."""
+    transformations: tuple[Literal["plain", "centred", "normalised", "projected", "whitened", "lsar", "leace"], ...] = (
+        TRANSFORMATIONS
+    )
+    """What is done to sentences' vectors before languages are identified and sentences retrieved: by each language's own mean, deviation, covariance
+    (whitened) or map into the pivot; lsar (Xie et al. 2022) and leace (Belrose et al. 2023) by one map for all languages. plain and centred are
+    always done."""
     pivot: str = "eng"
     """Language that others are retrieved and projected into, as the files name it."""
     aligned: tyro.conf.Suppress[tuple[Aligned, ...]] = ()

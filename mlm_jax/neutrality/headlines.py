@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 from mlm_jax import console
-from mlm_jax.neutrality.config import TRANSFORMATIONS
+from mlm_jax.neutrality.config import MORE, TRANSFORMATIONS
 from mlm_jax.results import ProbeRow
 from mlm_jax.stored import read_json
 
@@ -98,7 +98,7 @@ def headlines(rows: Sequence[ProbeRow]) -> list[Headline]:
         for r in rows:
             if (r["set"], r["probe"], r["metric"], r["layer"], r["pooling"]) == at and "step" not in r:
                 found.setdefault(r["transformation"], []).append(r["value"])
-        values = {x: float(np.mean(found[x])) for x in TRANSFORMATIONS if x in found}
+        values = {x: float(np.mean(found[x])) for x in (*TRANSFORMATIONS, *MORE) if x in found}
         out.append(Headline(title + comma + more, name, best["layer"], best["pooling"], values))
     return out
 
@@ -132,16 +132,23 @@ def read_cautions(workdir: epath.PathLike) -> list[str]:
     return analysis_cautions(read_json(config, dict[str, Any]), width)
 
 
+def transformations_of(rows: Sequence[ProbeRow]) -> list[str]:
+    """The columns of the headlines: the transformations that every analysis has, and of the others those that this one has."""
+    there = {r["transformation"] for r in rows}
+    return [*TRANSFORMATIONS, *(x for x in MORE if x in there)]
+
+
 def table(rows: Sequence[ProbeRow]) -> str:
     """The headline table as text."""
+    kinds = transformations_of(rows)
     cells = [
         [
             h.set,
             h.probe,
             str(h.layer),
             h.pooling,
-            *(f"{100 * h.values[x]:.1f}" if x in h.values else "" for x in TRANSFORMATIONS),
+            *(f"{100 * h.values[x]:.1f}" if x in h.values else "" for x in kinds),
         ]
         for h in headlines(rows)
     ]
-    return console.format_table(["set", "probe", "layer", "pooling", *TRANSFORMATIONS], cells)
+    return console.format_table(["set", "probe", "layer", "pooling", *kinds], cells)

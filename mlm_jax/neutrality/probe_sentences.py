@@ -15,10 +15,10 @@ from mlm_jax.evaluate import retrieval
 from mlm_jax.lines import read_lines
 from mlm_jax.neutrality import language as languages
 from mlm_jax.neutrality import quality as qualities
-from mlm_jax.neutrality.config import TRANSFORMATIONS, Aligned, Analyze, Quality
+from mlm_jax.neutrality.config import Aligned, Analyze, Quality
 from mlm_jax.neutrality.families import family
 from mlm_jax.neutrality.headlines import Best, best_of
-from mlm_jax.neutrality.transformations import fitted, transform
+from mlm_jax.neutrality.transformations import fit_maps, transform
 from mlm_jax.neutrality.vectors import POOLINGS, Vectors
 from mlm_jax.overlap import Hashed, find_overlap, report_overlap, text_hash
 from mlm_jax.results import ProbeRow, probe_rows
@@ -83,21 +83,24 @@ def probe_aligned(part: Aligned, made: Vectors, config: Analyze) -> tuple[list[P
             for p, pooling in enumerate(POOLINGS):
                 fit = {x: np.asarray(v[p, layer, : part.fit]) for x, v in vectors.items()}
                 test = {x: np.asarray(v[p, layer, part.fit :]) for x, v in vectors.items()}
-                rows += _one_layer(part, fit, test, pivot, config.neighbours, layer, pooling)
+                rows += _one_layer(part, fit, test, pivot, config, layer, pooling)
             advance(1, f"layer {layer}")
     best = best_of(rows, part.name, "retrieval", "accuracy", "centred")
     drawn = _draw_aligned(part, vectors, pivot, best)
     return rows, {part.name: drawn}
 
 
-def _one_layer(part: Aligned, fit: Any, test: Any, pivot: str, k: int, layer: int, pooling: str) -> list[ProbeRow]:
+def _one_layer(
+    part: Aligned, fit: Any, test: Any, pivot: str, config: Analyze, layer: int, pooling: str
+) -> list[ProbeRow]:
     rows: list[ProbeRow] = []
+    k, kinds = config.neighbours, config.transformations
 
     def add(probe: str, transformation: str, metric: str, value: float, language: str = "") -> None:
         rows.extend(probe_rows(probe, part.name, layer, pooling, transformation, language, {metric: value}))
 
-    for kind in TRANSFORMATIONS:
-        maps = {x: fitted(kind, fit, x, pivot) for x in fit}
+    for kind in dict.fromkeys(("plain", "centred", *kinds)):
+        maps = fit_maps(kind, fit, pivot)
         a, b = ({x: maps[x](v) for x, v in side.items()} for side in (fit, test))
         accuracy, _ = languages.identify(a, b)
         add("identification", kind, "accuracy", accuracy)

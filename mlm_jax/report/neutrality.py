@@ -14,17 +14,17 @@ from scipy.cluster import hierarchy
 
 from mlm_jax.files import write_whole
 from mlm_jax.language_names import label
-from mlm_jax.neutrality.config import TRANSFORMATIONS
-from mlm_jax.neutrality.headlines import SHOWN, headlines, read_cautions
+from mlm_jax.neutrality.config import MORE, TRANSFORMATIONS
+from mlm_jax.neutrality.headlines import SHOWN, headlines, read_cautions, transformations_of
 from mlm_jax.report.plots import WIDTH, new_axes, widen
 from mlm_jax.report.provenance import provenance
 from mlm_jax.report.rendering import Cell, Table, plot_of, render
-from mlm_jax.report.svg import BLUE, GREEN, GREY, ORANGE, SERIES, styled
+from mlm_jax.report.svg import AMBER, BLUE, GREEN, GREY, ORANGE, PINK, SERIES, SKY, styled
 from mlm_jax.report.texts import isolated
 from mlm_jax.results import ANEW, ProbeRow, read_results, standard_error
 from mlm_jax.stored import fitting, read_json
 
-COLOURS = dict(zip(TRANSFORMATIONS, (GREY, BLUE, GREEN, ORANGE), strict=True))
+COLOURS = dict(zip((*TRANSFORMATIONS, *MORE), (GREY, BLUE, GREEN, ORANGE, PINK, SKY, AMBER), strict=True))
 MARKERS = ("o", "^", "s")
 WITH_NUMBERS = 12  # languages up to which a heat map has numbers
 LINES = {"mean": "-", "first": ":", "words": "-"}
@@ -101,13 +101,14 @@ def finding(rows: Sequence[ProbeRow], tested: Mapping[str, int]) -> str:
 
 def headline_table(rows: Sequence[ProbeRow]) -> Table:
     """Probes × transformations."""
+    kinds = transformations_of(rows)
     cells = []
     for h in headlines(rows):
         name = f"{h.probe}, {h.set}".replace("_", " ")
-        values = [h.values.get(x) for x in TRANSFORMATIONS]
+        values = [h.values.get(x) for x in kinds]
         shown = [Cell("" if value is None else f"{100 * value:.1f}", value) for value in values]
         cells.append([Cell(name, name), *shown, Cell(f"{h.layer}, {h.pooling}", h.layer)])
-    return Table(["probe", *TRANSFORMATIONS, "layer"], cells, widths=(0, 0, 0, 1, 1, 1))
+    return Table(["probe", *kinds, "layer"], cells, widths=(0, 0, 0, *[1] * (len(kinds) - 1)))
 
 
 def mean_value(rows: Sequence[ProbeRow]) -> float:

@@ -16,7 +16,7 @@ from sklearn.metrics import v_measure_score
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate import retrieval
 from mlm_jax.neutrality import language, quality, word_alignment
-from mlm_jax.neutrality.config import TRANSFORMATIONS, Quality
+from mlm_jax.neutrality.config import MORE, TRANSFORMATIONS, Quality
 from mlm_jax.neutrality.families import FAMILIES, GENERA, SHORT, family
 from mlm_jax.neutrality.probe_words import centred_by_the_other_half
 from mlm_jax.neutrality.transformations import transform
@@ -35,24 +35,25 @@ def planted(seed=0, count=120, width=12, noise=0.02, languages=("aa", "bb", "cc"
 def test_centring_takes_the_language_out_and_leaves_the_meaning():
     fit, test = planted()
     found = {}
-    for kind in TRANSFORMATIONS:
+    for kind in (*TRANSFORMATIONS, *MORE):
         a, b = transform(kind, fit, fit, "aa"), transform(kind, fit, test, "aa")
         accuracy, confusion = language.identify(a, b)
         assert confusion.sum() == 180 and confusion.trace() / 180 == pytest.approx(accuracy)
         found[kind] = accuracy, retrieval.accuracy(b["bb"], b["aa"])
     assert found["plain"][0] == 1 and found["plain"][1] < 1
-    for kind in ("centred", "normalised", "projected"):
+    for kind in ("centred", "normalised", "projected", *MORE):
         assert found[kind][1] == 1, kind
         assert found[kind][0] < 0.5, kind  # chance is a third
 
 
 def test_statistics_are_of_the_fitted_sentences_alone():
     fit, test = planted()
-    for kind in TRANSFORMATIONS[1:]:
+    for kind in (*TRANSFORMATIONS[1:], *MORE):
         before = transform(kind, fit, {"bb": test["bb"][:5]}, "aa")["bb"]
         # Whatever else is tested changes nothing (but rounding: products of other shapes), and what is fitted does.
         np.testing.assert_allclose(before, transform(kind, fit, test, "aa")["bb"][:5], rtol=1e-9, atol=1e-9)
-        other = {x: v + np.arange(v.size).reshape(v.shape) * 0.01 for x, v in fit.items()}
+        ramp = np.arange(fit["aa"].size).reshape(fit["aa"].shape) * 0.01
+        other = {x: v + ramp[:, ::i] for i, (x, v) in zip((1, -1, 1), fit.items(), strict=True)}
         assert not np.allclose(before, transform(kind, other, {"bb": test["bb"][:5]}, "aa")["bb"])
 
 
@@ -67,6 +68,52 @@ def test_transformations_are_what_they_are_called():
     theirs = LinearRegression().fit(fit["bb"], fit["aa"]).predict(test["bb"])
     np.testing.assert_allclose(transform("projected", fit, test, "aa")["bb"], theirs, atol=1e-3)
     assert transform("projected", fit, test, "aa")["aa"] == pytest.approx(test["aa"])
+
+
+def test_whitened_vectors_have_no_direction_of_their_own():
+    fit, _ = planted(count=400, noise=0.5)
+    white = transform("whitened", fit, fit, "aa")["bb"]
+    np.testing.assert_allclose(np.cov(white, rowvar=False), np.eye(12), atol=1e-3)
+
+
+def test_lsar_takes_the_means_apart_and_leaves_what_is_orthogonal():
+    """Against the paper's algorithm, with the means in a plane of their own."""
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(10, 10)))[0]
+    means = {x: 5 * basis[:, 0] + basis[:, 1:3] @ rng.normal(size=2) for x in ("aa", "bb", "cc")}
+    noise = rng.normal(size=(50, 10))
+    fit = {x: mean + noise - noise.mean(axis=0) for x, mean in means.items()}
+    found = transform("lsar", fit, fit, "aa")
+    after = [v.mean(axis=0) for v in found.values()]
+    np.testing.assert_allclose(after[1], after[0], atol=1e-4)
+    np.testing.assert_allclose(after[2], after[0], atol=1e-4)
+    kept = basis[:, 3:]  # orthogonal to all means
+    np.testing.assert_allclose(found["aa"] @ kept, fit["aa"] @ kept, atol=1e-4)
+
+
+def test_leace_leaves_a_linear_classifier_nothing_and_changes_least():
+    fit, _ = planted(count=300, noise=0.5)
+    found = transform("leace", fit, fit, "aa")
+    every = np.concatenate(list(found.values())).mean(axis=0)
+    for vectors in found.values():  # theorem 3.1: no classifier does better where all classes have one mean
+        np.testing.assert_allclose(vectors.mean(axis=0), every, atol=1e-4)
+    # Centring every language would do the same; a map that is told no language changes it by less (theorem 4.2) than any other such as
+    # the projection off the means' differences.
+    x = np.concatenate(list(fit.values()))
+    means = np.stack([v.mean(axis=0) for v in fit.values()]) - x.mean(axis=0)
+    basis = np.linalg.svd(means, full_matrices=False)[2][:2]
+    projected = (x - x.mean(axis=0)) @ basis.T @ basis
+    assert np.square(np.concatenate(list(found.values())) - x).sum() <= np.square(projected).sum() + 1e-6
+
+
+def test_leace_is_the_authors_own():
+    torch = pytest.importorskip("torch")
+    theirs = pytest.importorskip("concept_erasure")
+    fit, test = planted(count=300, noise=0.5)
+    x, z = np.concatenate(list(fit.values())), np.repeat(np.arange(3), 150)
+    eraser = theirs.LeaceEraser.fit(torch.tensor(x), torch.tensor(np.eye(3)[z]), shrinkage=False)
+    found = transform("leace", fit, test, "aa")["bb"]
+    np.testing.assert_allclose(found, eraser(torch.tensor(test["bb"])).numpy(), atol=1e-4)
 
 
 def test_word_vectors_are_centred_by_sentences_that_are_not_theirs():

@@ -122,7 +122,8 @@ def write_parallel(folder: Path):
     draw = random.Random(0)
     for language, count in (("aa", 60), ("bb", 40)):
         lines = [
-            f"k{i}\t{' '.join(draw.choices(['ab', 'cd', 'ef', 'gh', 'ij', 'kl', 'mn'], k=12))} {language}{i}" for i in range(count)
+            f"k{i}\t{' '.join(draw.choices(['ab', 'cd', 'ef', 'gh', 'ij', 'kl', 'mn'], k=12))} {language}{i}"
+            for i in range(count)
         ]
         (folder / f"{language}.tsv").write_text("\n".join(lines) + "\n")
 
