@@ -193,6 +193,25 @@ def search_scores(found: np.ndarray, relevant: Sequence[dict[int, float]], recal
     return dict(zip(names, map(float, np.mean(scores, axis=0)), strict=True))
 
 
+def mexa(a: np.ndarray, b: np.ndarray, of: int = 100) -> float:
+    """Share of the sentences whose translation is nearer than any other of a hundred, seen from both sides (Kargaran et al. 2024, MEXA, equation 1).
+
+    Args:
+      a, b: float32 [n, width] each, line n of one the translation of line n of the other.
+      of: sentences that are compared at a time; the last are compared with as many before them.
+    """
+    a, b = normalise(a), normalise(b)
+    of = min(of, len(a))
+    found = np.zeros(len(a), bool)
+    for end in range(of, len(a) + of, of):
+        end = min(end, len(a))
+        cosine = a[end - of : end] @ b[end - of : end].T
+        own = cosine.diagonal().copy()
+        np.fill_diagonal(cosine, -np.inf)
+        found[end - of : end] = (own > cosine.max(axis=1)) & (own > cosine.max(axis=0))
+    return float(found.mean())
+
+
 def first_lines(sentences: Sequence[str]) -> np.ndarray:
     """The number of the first sentence that is the same as each, int64 [n]."""
     seen: dict[str, int] = {}

@@ -110,6 +110,7 @@ def _one_layer(
             for x, y in ((language, pivot), (pivot, language)):
                 add("retrieval", kind, "accuracy", retrieval.accuracy(b[x], b[y]), f"{x}-{y}")
                 add("retrieval", kind, "margin_accuracy", retrieval.accuracy(b[x], b[y], k, True), f"{x}-{y}")
+            add("retrieval", kind, "mexa", retrieval.mexa(b[language], b[pivot]), f"{language}-{pivot}")
     found = languages.similarity(test, families_of(test))
     if found is not None:
         add("similarity", "plain", "v_measure", found.v_measure)

@@ -100,3 +100,22 @@ def test_another_copy_of_the_right_sentence_is_right_by_text_and_wrong_by_number
 def test_no_right_pair_means_that_all_are_taken_as_lasers_script_does():
     found = [(1.2, 0, 0), (1.1, 1, 1)]
     assert retrieval.best_threshold(found, {(5, 5)}) == 0 == retrieval.best_threshold([], {(5, 5)})
+
+
+def test_mexa_is_the_papers_share():
+    """Against the definition, sentence by sentence."""
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(250, 8)).astype(np.float32)
+    b = a + rng.normal(size=a.shape).astype(np.float32)
+
+    def cosine(x, y):
+        return float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
+
+    right = {}
+    for block in (range(100), range(100, 200), range(150, 250)):
+        for i in block:
+            others = [j for j in block if j != i]
+            own = cosine(a[i], b[i])
+            right[i] = all(own > cosine(a[i], b[j]) and own > cosine(a[j], b[i]) for j in others)
+    assert retrieval.mexa(a, b) == pytest.approx(np.mean(list(right.values()))) and 0.1 < retrieval.mexa(a, b) < 0.9
+    assert retrieval.mexa(a[:3], a[:3]) == 1
