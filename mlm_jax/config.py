@@ -138,8 +138,11 @@ class Vocabulary:
     to use as it is; empty: train one."""
     size: Annotated[int, AtLeast(1)] = 32_000
     """Pieces, specials and bytes included (XLM-R: 250,002)."""
-    model: Literal["unigram", "bpe", "wordpiece"] = "unigram"
-    """unigram (XLM-R) or bpe by SentencePiece; wordpiece (BERT) by Hugging Face tokenizers."""
+    model: Literal["unigram", "bpe", "wordpiece", "parity_bpe"] = "unigram"
+    """unigram (XLM-R) or bpe by SentencePiece; wordpiece (BERT) by Hugging Face tokenizers; parity_bpe: SentencePiece's bpe, each merge for the
+    language whose sentences of `parallel` have most pieces (Foroutan et al. 2026)."""
+    parallel: str = ""
+    """parity_bpe: text that is the same in all languages, a file per language, a sentence per line: dev/{language}.txt."""
     lowercase: bool = False
     """wordpiece: lower-case and without accents (BERT's "uncased"). Vowel signs of Hindi or Thai and the voicing marks of
     Japanese count as accents and are lost; `normalization` nfkc_cf lower-cases and keeps them."""
@@ -639,6 +642,12 @@ def validate_pretraining(config: Config) -> None:
     require(
         not (config.vocabulary.normalization and config.vocabulary.path.endswith((".model", ".json"))),
         f"vocabulary.normalization: {config.vocabulary.path} has its own; leave vocabulary.normalization out",
+    )
+    parity = config.vocabulary.model == "parity_bpe" and not config.vocabulary.path
+    require(
+        not parity or "{language}" in config.vocabulary.parallel,
+        f"vocabulary.parallel: {config.vocabulary.parallel or 'empty'}; parity_bpe compares languages on the same sentences: name their files, with "
+        "{language} for the code",
     )
     lengths = {"data.sequence_length": data.sequence_length} | {
         f"train.phases[{i}].sequence_length": phase.sequence_length

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import itertools
 import json
 import random
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import sentencepiece
@@ -22,6 +25,8 @@ from mlm_jax import console, sampling
 from mlm_jax import vocabulary as vocabularies
 from mlm_jax.errors import UserError
 from mlm_jax.files import make_folder, write_whole
+from mlm_jax.lines import read_lines
+from mlm_jax.prepare import parity_bpe
 from mlm_jax.prepare.held_out import HeldOut
 from mlm_jax.prepare.pool import run_all
 from mlm_jax.prepare.slices import Slice
@@ -60,7 +65,7 @@ def make_vocabulary(
     else:
         table, sentences = draw_sample(config, slices, held_out, workers)
         settings = {"trainer": trainer_settings(options), "sample": table}
-        name, content = train_vocabulary(options, sentences)
+        name, content = train_vocabulary(options, sentences, {row["language"]: row["sentences"] for row in table})
     write_whole(folder / name, content)
     described = vocabularies.vocabulary_of_file(folder / name)
     write_whole(folder / "training.json", json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
@@ -102,7 +107,7 @@ def draw_sample(
     `sample_bytes`, and the sample depends on neither the number of processes nor their order.
 
     Returns:
-      The table (language, documents and bytes there are, rate, bytes drawn), and the sentences.
+      The table (language, documents and bytes there are, rate, bytes and sentences drawn), and the sentences, in the order of its rows.
 
     Raises:
       UserError: the text cannot be read, or a language has none.
@@ -147,7 +152,7 @@ def draw_sample(
     table: list[dict[str, Any]] = []
     sentences: list[str] = []
     for language, rate in zip(slices, rates.tolist(), strict=True):
-        taken = 0
+        taken, before = 0, len(sentences)
         for _, document in sorted(keyed.pop(language)):
             size = len(document.encode())
             if taken and taken + size > share[language] and share[language] < bytes_of[language]:
@@ -155,7 +160,13 @@ def draw_sample(
             taken += size
             sentences += cut_long(document)
         row = {"language": language, "documents": documents_of[language], "bytes": bytes_of[language]}
-        table.append(row | {"rate": rate, "share_bytes": share[language], "drawn_bytes": taken})
+        row |= {
+            "rate": rate,
+            "share_bytes": share[language],
+            "drawn_bytes": taken,
+            "sentences": len(sentences) - before,
+        }
+        table.append(row)
     return table, sentences
 
 
@@ -204,7 +215,8 @@ def trainer_settings(options: cfg.Vocabulary) -> dict[str, Any]:
             "min_frequency": 2,
         }
     return {
-        "model_type": options.model,
+        "model_type": "bpe" if options.model == "parity_bpe" else options.model,
+        **({"parallel": options.parallel} if options.model == "parity_bpe" else {}),
         "vocab_size": options.size,
         "character_coverage": options.character_coverage,
         "byte_fallback": options.byte_fallback,
@@ -221,8 +233,13 @@ def trainer_settings(options: cfg.Vocabulary) -> dict[str, Any]:
     }  # and unigram scores are rounded afterwards: `round_scores`
 
 
-def train_vocabulary(options: cfg.Vocabulary, sentences: list[str]) -> tuple[str, bytes]:
+def train_vocabulary(
+    options: cfg.Vocabulary, sentences: list[str], counts: Mapping[str, int] | None = None
+) -> tuple[str, bytes]:
     """Train, and return the file's name and content.
+
+    Args:
+      counts: language → how many of the sentences are its own, in their order; parity_bpe alone asks.
 
     Raises:
       UserError: no vocabulary of this size can be made of the sample; says which size can.
@@ -236,6 +253,8 @@ def train_vocabulary(options: cfg.Vocabulary, sentences: list[str]) -> tuple[str
     begin = time.perf_counter()
     if options.model == "wordpiece":
         made = "tokenizer.json", train_word_piece(options, sentences)
+    elif options.model == "parity_bpe":
+        made = "sentencepiece.model", train_parity_bpe(options, sentences, counts or {})
     else:
         made = "sentencepiece.model", train_sentencepiece(options, sentences)
     console.say(f"trained in {time.perf_counter() - begin:.1f} s")
@@ -326,6 +345,58 @@ def train_sentencepiece(options: cfg.Vocabulary, sentences: list[str]) -> bytes:
     except RuntimeError as e:
         raise _impossible(options, str(e)) from e
     return round_scores(model.getvalue()) if options.model == "unigram" else model.getvalue()
+
+
+def train_parity_bpe(options: cfg.Vocabulary, sentences: list[str], counts: Mapping[str, int]) -> bytes:
+    """A SentencePiece .model of parity-aware merges: normalisation, specials, bytes and characters are those that SentencePiece's own BPE has.
+
+    Raises:
+      UserError: a language has no parallel text, or they are not parallel; or no vocabulary of this size can be made.
+    """
+    parallel = {language: parallel_lines(options.parallel, language) for language in counts}
+    first = next(iter(parallel))
+    for language, lines in parallel.items():
+        if len(lines) != len(parallel[first]):
+            raise UserError(
+                f"vocabulary.parallel: {first} has {len(parallel[first]):,} lines, {language} {len(lines):,}; line n has to be the same sentence in all"
+            )
+    made_of: Any = sentencepiece_model_pb2  # its classes are made when it is imported
+    proto = made_of.ModelProto.FromString(train_sentencepiece(dataclasses.replace(options, model="bpe"), sentences))
+    processor = sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
+    normal = made_of.ModelProto.SentencePiece.NORMAL
+    merged = [piece for piece in proto.pieces if piece.type == normal and len(piece.piece) > 1]
+    alphabet = [piece.piece for piece in proto.pieces if piece.type == normal and len(piece.piece) == 1]
+
+    def counted(texts: Iterable[str]) -> Counter[str]:
+        return parity_bpe.words_of(processor.normalize(text) for text in texts)
+
+    waiting = iter(sentences)
+    training = {language: counted(itertools.islice(waiting, count)) for language, count in counts.items()}
+    found = parity_bpe.merges(
+        training, {language: counted(lines) for language, lines in parallel.items()}, alphabet, len(merged)
+    )
+    # A piece's score is its merge's place, negative, as in the model that these take the place of.
+    for piece, made in zip(merged, found, strict=True):
+        piece.piece = made
+    return bytes(proto.SerializeToString())
+
+
+def parallel_lines(pattern: str, language: str) -> list[str]:
+    """The lines of a language's parallel text.
+
+    Raises:
+      UserError: there is no file, or a line is empty.
+    """
+    path = pattern.replace("{language}", language)
+    if not Path(path).is_file():
+        raise UserError(
+            f"vocabulary.parallel: {path}: no such file; name one with {{language}} in it, for {language} too"
+        )
+    lines = [line for _, line in read_lines(path)]
+    empty = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)
+    if empty or not lines:
+        raise UserError(f"{path}:{empty or 1}: empty; line n has to be the same sentence in all languages")
+    return lines
 
 
 def round_scores(model: bytes) -> bytes:
