@@ -175,12 +175,3 @@ def merges(
             merger.merge(made)
             advance(1, order[0])
     return found
-
-
-def gini(values: Sequence[float]) -> float:
-    """The Gini coefficient of non-negative values: 0 where all are alike, near 1 where one has all."""
-    ordered = sorted(values)
-    total, n = sum(ordered), len(ordered)
-    if not total:
-        return 0.0
-    return sum((2 * i - n + 1) * value for i, value in enumerate(ordered)) / (n * total)

@@ -22,7 +22,8 @@ from mlm_jax.study.config import Curve, Study, runs_of
 from mlm_jax.study.findings import Finding
 from mlm_jax.study.table import Progress, Results, progress_of, results_of, write_table
 
-LOWER = ("loss", "bits_per_byte", "perplexity")  # metrics of which less is better; others are shares
+# Metrics that are shown as they are; others are shares.
+LOWER = ("loss", "bits_per_byte", "perplexity", "tokens_per_document", "bytes_per_token", "gini")
 STYLES = ("-", "--", ":", "-.")
 
 

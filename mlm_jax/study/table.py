@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 import numpy as np
 from etils import epath
 
+from mlm_jax.manifest import read_manifest
 from mlm_jax.results import as_csv, read_results
 from mlm_jax.study.config import ALL, Run, Study, languages_of
 from mlm_jax.train.metrics import read_metrics
@@ -136,11 +137,32 @@ def read_rows(study: Study, runs: Iterable[Run]) -> list[Row]:
             for metric in METRICS:
                 if metric in scores:
                     found.append(row(run, int(last["step"]), language, metric, scores[metric]))
+        found += of_vocabulary(run, int(last["step"]))
         for number in range(len(study.measures)):
             place = folder / "measured" / str(number)
             if (place / "results.json").exists():
                 found += measured(run, int(last["step"]), read_results(place))
     return found
+
+
+def of_vocabulary(run: Run, step: int) -> list[Row]:
+    """How a run's vocabulary cuts held-out text: bytes per token and tokens per document of each language, and the Gini coefficient of the
+    latter, which tells how evenly it does where all have the same documents."""
+    folder = epath.Path(run.config.workdir) / "corpus"
+    held = {s.name: s.validation for s in read_manifest(folder).monolingual if s.validation.documents}
+    each = {name: split.tokens / split.documents for name, split in held.items()}
+    rows = [row(run, step, name, "tokens_per_document", value) for name, value in each.items()]
+    rows += [
+        row(run, step, name, "bytes_per_token", split.bytes / max(split.tokens, 1)) for name, split in held.items()
+    ]
+    return [*rows, row(run, step, "", "gini", gini(list(each.values())))]
+
+
+def gini(values: Sequence[float]) -> float:
+    """The Gini coefficient of non-negative values: 0 where all are alike, near 1 where one has all."""
+    ordered = np.sort(np.asarray(values, np.float64))
+    n = len(ordered)
+    return float((2 * np.arange(n) - n + 1) @ ordered / (n * ordered.sum())) if n and ordered.sum() else 0.0
 
 
 def row(run: Run, step: int, language: str, metric: str, value: float) -> Row:

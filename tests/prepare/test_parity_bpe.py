@@ -11,8 +11,9 @@ import sentencepiece
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
-from mlm_jax.prepare.parity_bpe import SPACE, gini, joined, may_merge, merges, words_of
+from mlm_jax.prepare.parity_bpe import SPACE, joined, may_merge, merges, words_of
 from mlm_jax.prepare.vocabulary import train_vocabulary
+from mlm_jax.study.table import gini
 from tests.corpora import tiny_config
 
 

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Joint pretraining: what other languages give a language with little text.
+
+XLM's table 4 (Lample and Conneau 2019): the perplexity of Nepali falls from 157 to 140 with English, to 116 with Hindi, which is close to
+it, and to 110 with both; XLM-R calls it positive transfer. Here the small language is Brazilian Portuguese with 600 paragraphs, alone, with Turkish,
+with Spanish, which is close, and with seven; as masked and as causal language models. Languages are drawn evenly, and each run has as many updates on
+Portuguese as every other. Vocabulary and blocks are the same in all: only what is drawn differs.
+
+    mlm-jax study configs/studies/joint.py --text FOLDER     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
+
+Four values × two objectives × three seeds, about 45 minutes on two cores. Full size: configs/cc100.py as `base`, the languages of one family.
+"""
+
+from dataclasses import replace
+
+from mlm_jax.config import Sampling
+from mlm_jax.study.config import Curve, Factor, Study, Value, vary
+from mlm_jax.study.findings import lower
+from mlm_jax.study.small import small, text_of
+from mlm_jax.study.texts import Texts
+
+SMALL, NEAR, FAR, MORE = "pt_BR", "es", "tr", ("fr", "it", "de", "nl", "fi")
+EACH = 300  # updates on the small language
+
+
+def drawn(label, *others):
+    languages = (SMALL, *others)
+    return Value(
+        label,
+        {
+            "sampling.languages": languages,
+            "train.steps": EACH * len(languages),
+            "train.validate_every": EACH * len(languages),
+        },
+    )
+
+
+def conclude(results):
+    found = []
+    for kind, causal in (("masked", "False"), ("causal", "True")):
+        for label, claim in (
+            ("with a near one", "A related language helps a small one (XLM, table 4)"),
+            ("with seven", "Many languages help a small one (XLM, table 4; XLM-R's positive transfer)"),
+        ):
+            of, than = ({"others": x, "causal": causal} for x in (label, "alone"))
+            found.append(lower(results, f"{claim}, {kind} LM", "bits_per_byte", of, than, "small"))
+        near, far = ({"others": f"with a {x} one", "causal": causal} for x in ("near", "far"))
+        found.append(
+            lower(
+                results,
+                f"A related language helps more than another (XLM, table 4), {kind} LM",
+                "bits_per_byte",
+                near,
+                far,
+                "small",
+            )
+        )
+    return found
+
+
+def get_config():
+    others = (
+        drawn("alone"),
+        drawn("with a far one", FAR),
+        drawn("with a near one", NEAR),
+        drawn("with seven", NEAR, FAR, *MORE),
+    )
+    return Study(
+        title="Joint pretraining: what other languages give a small one",
+        question="Does a language with little text gain from others, and does it matter which?",
+        paper="Lample and Conneau (2019), table 4: Nepali's perplexity falls with English, more with Hindi, and most with both.",
+        texts=Texts({"train": {SMALL: 600} | dict.fromkeys((NEAR, FAR, *MORE), 8_000)}),
+        base=replace(small(text_of("train"), EACH), sampling=Sampling(exponent=0.0)),
+        factors=(Factor("others", others), vary("model.causal", False, True)),
+        groups={"small": (SMALL,)},
+        curves=(Curve("bits_per_byte", "others", "causal", "Bits per byte of the small language"),),
+        conclude=conclude,
+    )
