@@ -586,5 +586,5 @@ def test_an_error_that_names_no_file_is_said_of_the_place(command, number, monke
     place = "/run" if command.config else arguments[-1] if arguments else f"mlm-jax {command.name}"
     assert said.startswith(f"error: {place}: {os.strerror(number)}; ") and said.count("\n") == 1
     assert ("then run the same command again" in said) is (number != errno.EISDIR)
-    goes_on = command.name in ("curate", "prepare", "pretrain", "finetune", "evaluate", "analyze", "embed")
+    goes_on = command.name in ("curate", "prepare", "pretrain", "finetune", "evaluate", "analyze", "embed", "study")
     assert ("it goes on from what is done" in said) is (goes_on and number != errno.EISDIR)
