@@ -364,7 +364,7 @@ def study(config: Study, arguments: list[str]) -> int:
 
 def report_study(config: Study) -> None:
     """Print what came out, and write results.csv and report/index.html."""
-    from mlm_jax.report.study import study_table, write_study_page
+    from mlm_jax.study.page import study_table, write_study_page
 
     page = write_study_page(config)
     console.say(study_table(config))

@@ -15,8 +15,9 @@ from mlm_jax.files import in_bucket
 from mlm_jax.names import check_names
 
 # Those that every analysis has, and those that may be asked for; see `transformations.fit_maps`.
-TRANSFORMATIONS = ("plain", "centred", "normalised", "projected")
-MORE = ("whitened", "lsar", "leace")
+Transformation = Literal["plain", "centred", "normalised", "projected", "whitened", "lsar", "leace"]
+TRANSFORMATIONS: tuple[Transformation, ...] = ("plain", "centred", "normalised", "projected")
+MORE: tuple[Transformation, ...] = ("whitened", "lsar", "leace")
 DECODERS = ("argmax", "itermax", "edge_cover", "matching")
 
 
@@ -90,9 +91,7 @@ class Analyze:
     """Folder of the analysis; empty: runs/NAME-OF-CONFIG."""
     init: Annotated[str, MAY_CHANGE] = ""
     """A run or a Hugging Face folder whose encoder is analysed."""
-    transformations: tuple[Literal["plain", "centred", "normalised", "projected", "whitened", "lsar", "leace"], ...] = (
-        TRANSFORMATIONS
-    )
+    transformations: tuple[Transformation, ...] = TRANSFORMATIONS
     """What is done to sentences' vectors before languages are identified and sentences retrieved: by each language's own mean, deviation, covariance
     (whitened) or map into the pivot; lsar (Xie et al. 2022) and leace (Belrose et al. 2023) by one map for all languages. plain and centred are
     always done."""

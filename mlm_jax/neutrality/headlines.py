@@ -98,7 +98,8 @@ def headlines(rows: Sequence[ProbeRow]) -> list[Headline]:
         for r in rows:
             if (r["set"], r["probe"], r["metric"], r["layer"], r["pooling"]) == at and "step" not in r:
                 found.setdefault(r["transformation"], []).append(r["value"])
-        values = {x: float(np.mean(found[x])) for x in (*TRANSFORMATIONS, *MORE) if x in found}
+        order: tuple[str, ...] = (*TRANSFORMATIONS, *MORE)
+        values = {x: float(np.mean(found[x])) for x in order if x in found}
         out.append(Headline(title + comma + more, name, best["layer"], best["pooling"], values))
     return out
 

@@ -24,7 +24,8 @@ from mlm_jax.report.texts import isolated
 from mlm_jax.results import ANEW, ProbeRow, read_results, standard_error
 from mlm_jax.stored import fitting, read_json
 
-COLOURS = dict(zip((*TRANSFORMATIONS, *MORE), (GREY, BLUE, GREEN, ORANGE, PINK, SKY, AMBER), strict=True))
+ORDER: tuple[str, ...] = (*TRANSFORMATIONS, *MORE)
+COLOURS = dict(zip(ORDER, (GREY, BLUE, GREEN, ORANGE, PINK, SKY, AMBER), strict=True))
 MARKERS = ("o", "^", "s")
 WITH_NUMBERS = 12  # languages up to which a heat map has numbers
 LINES = {"mean": "-", "first": ":", "words": "-"}

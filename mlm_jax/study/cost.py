@@ -54,7 +54,7 @@ def seconds_per_update(config: cfg.Config) -> float:
     training = build_training(config, mesh)
     draw = np.random.default_rng(0)
     shapes = batch_shapes(config.train.batch_size, config.data.sequence_length)
-    arrays = {name: np.zeros(shape, kind) for name, (shape, kind) in shapes.items()}
+    arrays: dict[str, np.ndarray] = {name: np.zeros(shape, kind) for name, (shape, kind) in shapes.items()}
     arrays["tokens"] = draw.integers(5, config.vocabulary.size, arrays["tokens"].shape, np.int32)
     arrays["segment_ids"] = np.ones_like(arrays["tokens"])
     arrays["positions"] = np.broadcast_to(np.arange(arrays["tokens"].shape[1], dtype=np.int32), arrays["tokens"].shape)

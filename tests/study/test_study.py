@@ -11,10 +11,10 @@ import pytest
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import Ended, UserError
-from mlm_jax.report.study import study_table, write_study_page
 from mlm_jax.study import run as running
 from mlm_jax.study.config import Curve, Factor, Study, Value, runs_of, validate_study, vary
 from mlm_jax.study.findings import difference, lower
+from mlm_jax.study.page import study_table, write_study_page
 from mlm_jax.study.table import Results, mean_of, results_of, row
 from mlm_jax.study.texts import Texts, take
 from tests.corpora import tiny_config
