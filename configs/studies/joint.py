@@ -15,15 +15,16 @@ from dataclasses import replace
 
 from mlm_jax.config import Sampling
 from mlm_jax.study.config import Curve, Factor, Study, Value, vary
-from mlm_jax.study.findings import lower
+from mlm_jax.study.findings import Finding, lower
 from mlm_jax.study.small import small, text_of
+from mlm_jax.study.table import Results
 from mlm_jax.study.texts import Texts
 
 SMALL, NEAR, FAR, MORE = "pt_BR", "es", "tr", ("fr", "it", "de", "nl", "fi")
 EACH = 300  # updates on the small language
 
 
-def drawn(label, *others):
+def drawn(label: str, *others: str) -> Value:
     languages = (SMALL, *others)
     return Value(
         label,
@@ -35,7 +36,7 @@ def drawn(label, *others):
     )
 
 
-def conclude(results):
+def conclude(results: Results) -> list[Finding]:
     found = []
     for kind, causal in (("masked", "False"), ("causal", "True")):
         for label, claim in (
@@ -58,7 +59,7 @@ def conclude(results):
     return found
 
 
-def get_config():
+def get_config() -> Study:
     others = (
         drawn("alone"),
         drawn("with a far one", FAR),

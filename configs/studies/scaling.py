@@ -10,18 +10,20 @@ Four widths × three numbers of updates × three seeds, less those that are pred
 """
 
 from mlm_jax.study.config import Curve, Factor, Study, Value
+from mlm_jax.study.findings import Finding
 from mlm_jax.study.laws import predicted
 from mlm_jax.study.small import small, text_of
+from mlm_jax.study.table import Results
 from mlm_jax.study.texts import Texts
 
 WIDTHS, NEXT, UPDATES = (32, 64, 128), 192, (250, 500, 1_000)
 
 
-def conclude(results):
+def conclude(results: Results) -> list[Finding]:
     return [predicted(results, "width", "updates", str(NEXT), str(UPDATES[-1]), layers=2, tokens=1_024)]
 
 
-def get_config():
+def get_config() -> Study:
     widths = tuple(
         Value(str(w), {"model.width": w, "model.heads": max(w // 32, 1), "model.mlp_width": 4 * w})
         for w in (*WIDTHS, NEXT)

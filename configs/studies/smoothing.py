@@ -11,15 +11,16 @@ Six values × three seeds, about 45 minutes on two cores. Full size: `base` as i
 """
 
 from mlm_jax.study.config import Curve, Factor, Study, Value
-from mlm_jax.study.findings import lower
+from mlm_jax.study.findings import Finding, lower
 from mlm_jax.study.small import small, text_of
+from mlm_jax.study.table import Results
 from mlm_jax.study.texts import Texts
 
 LARGE, SMALL = ("de", "es", "fr", "ru", "ja"), ("fi", "hi", "id", "km", "tr")
 EXPONENTS = (1.0, 0.7, 0.5, 0.3, 0.1)
 
 
-def conclude(results):
+def conclude(results: Results) -> list[Finding]:
     by = "bits_per_byte"
     return [
         lower(
@@ -42,7 +43,7 @@ def conclude(results):
     ]
 
 
-def get_config():
+def get_config() -> Study:
     values = [Value(f"{x:g}", {"sampling.exponent": x}) for x in EXPONENTS]
     values.append(Value("UniMax", {"sampling.strategy": "unimax", "sampling.max_epochs": 30.0}))
     return Study(

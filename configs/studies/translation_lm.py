@@ -14,15 +14,16 @@ from dataclasses import replace
 from mlm_jax.config import Parallel, Sampling
 from mlm_jax.evaluate.config import Evaluate, Pairs, Retrieval
 from mlm_jax.study.config import Curve, Factor, Study, Value
-from mlm_jax.study.findings import lower
+from mlm_jax.study.findings import Finding, lower
 from mlm_jax.study.small import small, text_of
+from mlm_jax.study.table import Results
 from mlm_jax.study.texts import Texts
 
 LANGUAGES = ("de", "es", "fi", "ru", "tr")
 METRIC = "held out accuracy"
 
 
-def conclude(results):
+def conclude(results: Results) -> list[Finding]:
     none, half = {"pairs": "0"}, {"pairs": "0.5"}
     return [
         lower(results, "Translation LM aligns languages (XLM, section 5.1)", METRIC, half, none, higher=True),
@@ -37,7 +38,7 @@ def conclude(results):
     ]
 
 
-def get_config():
+def get_config() -> Study:
     shares = tuple(Value(f"{x:g}", {"sampling.parallel_share": x}) for x in (0.0, 0.1, 0.25, 0.5))
     pairs = {f"en-{x}": (("en", x), 6_000) for x in LANGUAGES}
     base = small(text_of("train"), 1_500)

@@ -14,8 +14,9 @@ from dataclasses import replace
 
 from mlm_jax.config import Sampling
 from mlm_jax.study.config import Curve, Factor, Study, Value
-from mlm_jax.study.findings import lower
+from mlm_jax.study.findings import Finding, lower
 from mlm_jax.study.small import small, text_of
+from mlm_jax.study.table import Results
 from mlm_jax.study.texts import Texts
 
 LARGE, SMALL = ("de", "es", "ru"), ("fi", "hi", "km", "tr")
@@ -23,7 +24,7 @@ LARGE, SMALL = ("de", "es", "ru"), ("fi", "hi", "km", "tr")
 SIZES = {4_000: 192, 8_000: 160, 16_000: 112}
 
 
-def conclude(results):
+def conclude(results: Results) -> list[Finding]:
     return [
         lower(
             results,
@@ -50,7 +51,7 @@ def conclude(results):
     ]
 
 
-def get_config():
+def get_config() -> Study:
     sizes = tuple(
         Value(str(n), {"vocabulary.size": n, "model.width": w, "model.heads": w // 16, "model.mlp_width": 4 * w})
         for n, w in SIZES.items()
