@@ -603,8 +603,8 @@ def list_configs(given: dict[str, str], arguments: list[str]) -> int:
         return 0
     known = shipped.configs()
     widest = max(len(name.rpartition("/")[2]) for name in known)
-    for folder, names in itertools.groupby(known, lambda name: name.rpartition("/")[0]):
-        console.say(f"{'' if not folder else chr(10)}mlm-jax {folder or 'pretrain'} NAME")
+    for command, names in itertools.groupby(known, shipped.command_of):
+        console.say(f"{'' if command == 'pretrain' else chr(10)}mlm-jax {command} NAME")
         for name in names:
             console.say(f"  {name.rpartition('/')[2]:<{widest}}  {shipped.summary(known[name])}")
     return 0

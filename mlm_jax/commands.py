@@ -192,6 +192,8 @@ WITH_CONFIG = (
         validate=validate_study,
         flags=("--dry-run",),
         report=actions.report_study,
+        formats="reads a folder of {language}.tsv (or .tsv.gz) with a key, a tab and a paragraph per line (--text); writes results.csv, report/index.html and a workdir per run",
+        example="mlm-jax study studies/smoothing --text FOLDER --dry-run",
     ),
     Command(
         "plan",

@@ -23,6 +23,12 @@ def configs() -> dict[str, Path]:
     return dict(sorted(found.items(), key=lambda item: ("/" in item[0], item[0])))
 
 
+def command_of(name: str) -> str:
+    """The command that a config of a name is for: its folder's, studies' being study, and pretrain of those in none."""
+    folder = name.rpartition("/")[0] or "pretrain"
+    return {"studies": "study"}.get(folder, folder)
+
+
 def summary(path: Path) -> str:
     """The first line of a config's docstring."""
     return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
@@ -37,7 +43,8 @@ def named(name: str, command: str = "") -> Path | None:
     known = configs()
     if name.startswith("configs/"):  # as it is written in a checkout
         name = name.removeprefix("configs/").removesuffix(".py")
-    fitting = [known[x] for x in (name, f"{command}/{name}") if x in known]
+    fitting = [known[name]] if name in known else []
+    fitting += [path for x, path in known.items() if command_of(x) == command and x.rpartition("/")[2] == name]
     fitting += [path for x, path in known.items() if x.rpartition("/")[2] == name]
     return fitting[0] if fitting else None
 

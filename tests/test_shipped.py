@@ -13,11 +13,18 @@ from mlm_jax import cli, shipped
 from mlm_jax.commands import COMMANDS, find_command
 from mlm_jax.errors import UserError
 from mlm_jax.options import parse, read_config
+from mlm_jax.study.config import Study, runs_of
 
 
 def folder_of(name):
-    folder = name.rpartition("/")[0]
-    return folder if folder in {command.name for command in COMMANDS} else "pretrain"
+    command = shipped.command_of(name)
+    assert command in {known.name for known in COMMANDS}
+    return command
+
+
+def comparable(config):
+    """A config; of a study its runs, as functions that a file defines are others each time it is read."""
+    return config.workdir, runs_of(config) if isinstance(config, Study) else config
 
 
 @pytest.mark.parametrize("name", shipped.configs())
@@ -25,8 +32,8 @@ def test_each_is_found_by_its_name_from_anywhere(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = find_command(folder_of(name))
     config = read_config(command, name)
-    assert config == read_config(command, name.rpartition("/")[2])  # without the folder
-    assert config == read_config(command, str(shipped.configs()[name])) == read_config(command, f"configs/{name}.py")
+    for other in (name.rpartition("/")[2], str(shipped.configs()[name]), f"configs/{name}.py"):
+        assert comparable(read_config(command, other)) == comparable(config)
     assert config.workdir == f"runs/{name.rpartition('/')[2]}"
     assert shipped.summary(shipped.configs()[name]).endswith((".", ":"))
 
