@@ -47,8 +47,8 @@ def write_study_page(study: Study) -> epath.Path:
         if not found:
             continue
         figure = figure_of(study, curve, found)
-        plots.append(plot_of([figure], caption(study, curve, found), f"curve{number}"))
         write_whole(folder / f"{number + 1}-{curve.metric.replace(' ', '-').replace('/', '-')}.png", png(figure))
+        plots.append(plot_of([figure], caption(study, curve, found), f"curve{number}"))
         tables.append(data_table(study, curve, found))
     findings = findings_of(study, results)
     title = isolated(study.title or epath.Path(study.workdir).name)
