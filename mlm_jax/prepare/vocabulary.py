@@ -353,6 +353,8 @@ def train_parity_bpe(options: cfg.Vocabulary, sentences: list[str], counts: Mapp
     Raises:
       UserError: a language has no parallel text, or they are not parallel; or no vocabulary of this size can be made.
     """
+    if not counts:
+        raise UserError("vocabulary.model: parity_bpe is made where languages are told apart, by prepare; use bpe here")
     parallel = {language: parallel_lines(options.parallel, language) for language in counts}
     first = next(iter(parallel))
     for language, lines in parallel.items():
