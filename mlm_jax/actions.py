@@ -365,9 +365,11 @@ def study(config: Study, arguments: list[str]) -> int:
 def report_study(config: Study) -> None:
     """Print what came out, and write results.csv and report/index.html."""
     from mlm_jax.study.page import study_table, write_study_page
+    from mlm_jax.study.table import read_study
 
-    page = write_study_page(config)
-    console.say(study_table(config))
+    found = read_study(config)
+    page = write_study_page(config, *found)
+    console.say(study_table(config, *found))
     console.say(f"report: {page}")
 
 

@@ -49,14 +49,15 @@ def model_card(
       kind: of folder, "hugging-face" or "sentence-transformers".
     """
     folder, makes_vectors = epath.Path(workdir), kind == "sentence-transformers"
+    results = list(of_encoder(folder, pretrained))
     languages = pretrained.languages or tuple(r["language"] for r in sampled(folder))
     sections = {
         "": about(pretrained, architecture),
         "How to load it": loading_vectors(pretrained) if makes_vectors else loading(architecture),
         "Languages": language_table(folder, languages),
         "Training": training(folder, pretrained),
-        "Results": evaluations(folder, pretrained),
-        "What it knows of language": probes(folder, pretrained),
+        "Results": evaluations(results),
+        "What it knows of language": probes(results),
         "What is untrained": [f"- {cell(line)}" for line in untrained],
     }
     parts = [metadata(languages, architecture, makes_vectors), f"# {cell(name)}"]
@@ -156,7 +157,7 @@ def language_table(folder: epath.Path, languages: Sequence[str]) -> list[str]:
         run = read_run(folder)
     except UserError:  # no run, or one that has logged nothing
         return [cell(", ".join(f"{language_name(x)} (`{x}`)" for x in languages))] if languages else []
-    by_name = {r["language"]: r for r in sampled(folder)}
+    by_name = {r["language"]: r for r in run.sampling}
     rows = []
     for r in language_rows(run):
         size = by_name[r.language].get("bytes")
@@ -241,10 +242,10 @@ def of_encoder(folder: epath.Path, pretrained: Pretrained) -> Iterator[tuple[str
                 yield other.name, read_results(other)
 
 
-def evaluations(folder: epath.Path, pretrained: Pretrained) -> list[str]:
-    """Benchmarks and what was fine-tuned from it, a row per task and language."""
+def evaluations(results: Sequence[tuple[str, Any]]) -> list[str]:
+    """Benchmarks and what was fine-tuned from it, a row per task and language; `results` of `of_encoder`."""
     rows = []
-    for name, found in of_encoder(folder, pretrained):
+    for name, found in results:
         if found and "probe" not in found[0]:
             for r in from_experiment(name, found) if "regime" in found[0] else found:
                 value = shown(r["value"], r["metric"])
@@ -252,10 +253,10 @@ def evaluations(folder: epath.Path, pretrained: Pretrained) -> list[str]:
     return table(["task", "language", "metric", "value", "examples"], rows)
 
 
-def probes(folder: epath.Path, pretrained: Pretrained) -> list[str]:
-    """The headlines of `analyze`: each probe at its best layer."""
+def probes(results: Sequence[tuple[str, Any]]) -> list[str]:
+    """The headlines of `analyze`: each probe at its best layer; `results` of `of_encoder`."""
     rows = []
-    for _, found in of_encoder(folder, pretrained):
+    for _, found in results:
         if found and "probe" in found[0]:
             for h in headlines(found):
                 values = ", ".join(f"{kind} {100 * value:.1f}" for kind, value in h.values.items())

@@ -12,6 +12,7 @@ import numpy as np
 from etils import epath
 
 from mlm_jax.config import flat_options
+from mlm_jax.console import duration
 from mlm_jax.files import make_folder, write_whole
 from mlm_jax.report.plots import Drawn, figures, language_figures, short
 from mlm_jax.report.provenance import provenance
@@ -70,7 +71,7 @@ def _write_report(workdir: epath.Path) -> epath.Path:
     page = render(
         "run.html",
         title=f"{run.name}: an encoder of {of}",
-        lead=f"{progress} in {_duration(run.train[-1]['seconds'])} of training. {_finding(run)}",
+        lead=f"{progress} in {duration(run.train[-1]['seconds'])} of training. {_finding(run)}",
         cards=_cards(run),
         pairs=pairs,
         plots=_written(folder, figures(run)),
@@ -169,9 +170,3 @@ def _table(run: Run) -> Table:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

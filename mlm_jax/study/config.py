@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -314,8 +314,3 @@ def chosen(study: Study, runs: list[Run]) -> list[Run]:
             f"run: {study.run}: no such run; --dry-run lists the {len(runs):,} there are, by name and number from 0"
         )
     return found
-
-
-def languages_of(study: Study, known: Iterator[str] | list[str]) -> dict[str, tuple[str, ...]]:
-    """Group → its languages: those of the study, and all."""
-    return {**study.groups, ALL: tuple(known)}

@@ -14,7 +14,7 @@ import numpy as np
 
 from mlm_jax import config as cfg
 from mlm_jax import objectives
-from mlm_jax.console import format_table
+from mlm_jax.console import duration, format_table
 from mlm_jax.input.arrays import to_global
 from mlm_jax.input.mixture import batch_shapes
 from mlm_jax.mesh import batch_sharding, make_mesh, mesh_context
@@ -106,18 +106,11 @@ def described(costs: Sequence[Cost]) -> str:
             cost.progress.run.name,
             f"{cost.progress.step:,} of {cost.progress.steps:,}",
             f"{cost.flops:.2e}",
-            in_words(cost.seconds),
+            duration(cost.seconds),
         ]
         for number, cost in enumerate(costs)
     ]
     flops, seconds = (sum(getattr(cost, name) for cost in costs) for name in ("flops", "seconds"))
-    rows.append(["", f"{len(costs):,} runs", "", f"{flops:.2e}", in_words(seconds)])
+    rows.append(["", f"{len(costs):,} runs", "", f"{flops:.2e}", duration(seconds)])
     table = format_table(["number", "run", "updates", "FLOPs left", "time left"], rows)
     return f"{table}\ntime: by {TIMED} updates of each model here and {STARTING:.0f} s per run; corpora and what is measured of runs come on top"
-
-
-def in_words(seconds: float) -> str:
-    """A time in the largest units that fit."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

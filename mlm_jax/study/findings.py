@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-import numpy as np
 
 from mlm_jax.study.config import ALL
 from mlm_jax.study.table import Mean, Results, mean_of
@@ -72,9 +70,3 @@ def lower(
 
 def _labels(labels: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {label}" for name, label in labels.items())
-
-
-def power_law(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """The line through logarithms, y ≈ a · x ** b, by least squares: (a, b)."""
-    slope, intercept = np.polyfit(np.log(x), np.log(y), 1)
-    return float(np.exp(intercept)), float(slope)

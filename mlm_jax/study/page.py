@@ -18,9 +18,9 @@ from mlm_jax.report.provenance import provenance
 from mlm_jax.report.rendering import Cell, Table, plot_of, render
 from mlm_jax.report.svg import SERIES, png, styled
 from mlm_jax.report.texts import isolated
-from mlm_jax.study.config import Curve, Study, runs_of
+from mlm_jax.study.config import Curve, Study
 from mlm_jax.study.findings import Finding
-from mlm_jax.study.table import Progress, Results, progress_of, results_of, write_table
+from mlm_jax.study.table import Progress, Results, write_table
 
 # Metrics that are shown as they are; others are shares.
 LOWER = ("loss", "bits_per_byte", "perplexity", "tokens_per_document", "bytes_per_token", "gini")
@@ -33,11 +33,12 @@ def findings_of(study: Study, results: Results) -> list[Finding]:
 
 
 @styled
-def write_study_page(study: Study) -> epath.Path:
-    """Write results.csv, report/index.html and its figures as PNG; returns the page's path."""
-    runs = runs_of(study)
-    progress = [progress_of(run) for run in runs]
-    results = results_of(study, runs)
+def write_study_page(study: Study, progress: Sequence[Progress], results: Results) -> epath.Path:
+    """Write results.csv, report/index.html and its figures as PNG; returns the page's path.
+
+    Args:
+      progress, results: of `read_study`.
+    """
     write_table(study, results.rows)
     folder = epath.Path(study.workdir) / "report"
     make_folder(folder)
@@ -200,10 +201,8 @@ def runs_table(study: Study, progress: Sequence[Progress]) -> Table:
     return Table([*names, "seed", "state", "updates", "seconds"], rows, widths=[0] * len(names) + [0, 0, 1, 1])
 
 
-def study_table(study: Study) -> str:
-    """What came out, as text: each curve's numbers, and the findings."""
-    runs = runs_of(study)
-    results = results_of(study, runs)
+def study_table(study: Study, progress: Sequence[Progress], results: Results) -> str:
+    """What came out, as text: each curve's numbers, and the findings; arguments as in `write_study_page`."""
     parts = []
     for curve in study.curves:
         found = drawn(study, results, curve)
@@ -212,5 +211,5 @@ def study_table(study: Study) -> str:
             cells = [[f"{c.shown} {c.note}".strip() for c in row] for row in table.rows]
             parts.append(f"{unit_of(curve.metric)}\n{format_table(list(table.heads), cells)}")
     parts += [finding.sentence for finding in findings_of(study, results)]
-    parts += [f"caution: {said}" for said in cautions([progress_of(run) for run in runs])]
+    parts += [f"caution: {said}" for said in cautions(progress)]
     return "\n\n".join(parts) or "no run is finished yet"

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,12 +15,10 @@ from mlm_jax.errors import Ended
 from mlm_jax.evaluate.config import Evaluate
 from mlm_jax.files import make_folder, write_whole
 from mlm_jax.lock import locked
-from mlm_jax.start import run_in_own_process
+from mlm_jax.start import is_prepared, run_in_own_process
 from mlm_jax.study.config import Run, Study, chosen, placed, runs_of, text_folder
-from mlm_jax.study.table import progress_of, results_of, write_table
+from mlm_jax.study.table import FAILED, progress_of
 from mlm_jax.study.texts import take
-
-FAILED = "failed.txt"  # in the workdir of a run whose last attempt failed: why
 
 
 def corpus_of(study: Study, run: Run) -> epath.Path:
@@ -35,8 +32,6 @@ def prepare(study: Study, runs: Sequence[Run]) -> None:
     Raises:
       UserError: one cannot be prepared.
     """
-    from mlm_jax.start import is_prepared
-
     if study.texts is not None:
         take(study.texts, study.text, epath.Path(text_folder(study)))
     for key in dict.fromkeys(run.corpus for run in runs):
@@ -108,16 +103,3 @@ def run_study(study: Study) -> list[str]:
                 failed.append(run.name)
                 console.warn(f"{run.name} failed; the others go on")
     return failed
-
-
-def write_results(study: Study) -> None:
-    """results.csv of all runs that are finished, and study.json, which says what they were."""
-    runs = runs_of(study)
-    write_table(study, results_of(study, runs).rows)
-    described = {
-        "title": study.title,
-        "question": study.question,
-        "paper": study.paper,
-        "runs": {run.name: {"labels": dict(run.labels), "seed": run.seed} for run in runs},
-    }
-    write_whole(epath.Path(study.workdir) / "study.json", json.dumps(described, indent=1, ensure_ascii=False) + "\n")

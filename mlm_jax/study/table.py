@@ -11,11 +11,14 @@ from typing import Any, TypedDict
 import numpy as np
 from etils import epath
 
+from mlm_jax.files import write_whole
 from mlm_jax.manifest import read_manifest
+from mlm_jax.phases import in_steps
 from mlm_jax.results import as_csv, read_results
-from mlm_jax.study.config import ALL, Run, Study, languages_of
-from mlm_jax.train.metrics import read_metrics
+from mlm_jax.study.config import ALL, Run, Study, runs_of
+from mlm_jax.train.metrics import Record, read_metrics
 
+FAILED = "failed.txt"  # in the workdir of a run whose last attempt failed: why
 METRICS = ("loss", "bits_per_byte", "accuracy", "perplexity")  # of a validation
 
 
@@ -39,13 +42,25 @@ class Row(TypedDict):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: updates done and wanted, and seconds of training."""
+    """How far a run is.
+
+    Attributes:
+      steps: updates that it is to have.
+      seconds: of training.
+      validation: the last line of metrics of that kind; None where there is none.
+      failed: why its last attempt did, if it did.
+    """
 
     run: Run
-    step: int
     steps: int
     seconds: float
+    validation: Record | None
     failed: str = ""
+
+    @property
+    def step(self) -> int:
+        """Updates up to its last validation."""
+        return int(self.validation["step"]) if self.validation else 0
 
     @property
     def is_finished(self) -> bool:
@@ -112,27 +127,25 @@ def progress_of(run: Run) -> Progress:
     folder = epath.Path(run.config.workdir)
     records = read_metrics(folder) if (folder / "metrics.jsonl").exists() else []
     seconds = max((float(r["seconds"]) for r in records), default=0.0)
-    done = max((int(r["step"]) for r in records if r["kind"] == "validation"), default=0)
-    failed = folder / "failed.txt"
-    return Progress(run, done, wanted(run), seconds, failed.read_text().strip() if failed.exists() else "")
+    validations = [r for r in records if r["kind"] == "validation"]
+    failed, steps = folder / FAILED, in_steps(run.config).train.steps
+    why = failed.read_text().strip() if failed.exists() else ""
+    return Progress(run, steps, seconds, validations[-1] if validations else None, why)
 
 
-def wanted(run: Run) -> int:
-    """The updates that a run is to have."""
-    from mlm_jax.phases import in_steps
-    from mlm_jax.start import with_positions
+def read_study(study: Study) -> tuple[list[Progress], Results]:
+    """How far each run of a study is, and what was measured of those that are finished."""
+    progress = [progress_of(run) for run in runs_of(study)]
+    rows = read_rows(study, progress)
+    languages = dict.fromkeys(r["language"] for r in rows if r["language"] and r["metric"] in METRICS)
+    return progress, Results(rows, {**study.groups, ALL: tuple(x for x in languages if "-" not in x)})
 
-    return with_positions(in_steps(run.config)).train.steps
 
-
-def read_rows(study: Study, runs: Iterable[Run]) -> list[Row]:
+def read_rows(study: Study, progress: Iterable[Progress]) -> list[Row]:
     """The rows of all runs that are finished."""
     found: list[Row] = []
-    for run in runs:
-        if not progress_of(run).is_finished:
-            continue
+    for run, last in ((p.run, p.validation) for p in progress if p.validation and p.is_finished):
         folder = epath.Path(run.config.workdir)
-        last = [r for r in read_metrics(folder) if r["kind"] == "validation"][-1]
         for language, scores in {**last["languages"], **last.get("pairs", {})}.items():
             for metric in METRICS:
                 if metric in scores:
@@ -184,17 +197,8 @@ def measured(run: Run, step: int, rows: Sequence[Mapping[str, Any]]) -> list[Row
     return found
 
 
-def results_of(study: Study, runs: Sequence[Run]) -> Results:
-    """What there is of a study."""
-    rows = read_rows(study, runs)
-    languages = dict.fromkeys(r["language"] for r in rows if r["language"] and r["metric"] in METRICS)
-    return Results(rows, languages_of(study, [x for x in languages if "-" not in x]))
-
-
 def write_table(study: Study, rows: Sequence[Row]) -> None:
     """Write results.csv: a line per run, language and metric; the same bytes for the same runs."""
-    from mlm_jax.files import write_whole
-
     factors = [factor.name for factor in study.factors]
     columns = ("run", *factors, "seed", "step", "language", "metric", "value")
     lines = [{**r, **r["labels"]} for r in rows]

@@ -15,7 +15,7 @@ from mlm_jax.study import run as running
 from mlm_jax.study.config import Curve, Factor, Study, Value, runs_of, validate_study, vary
 from mlm_jax.study.findings import difference, lower
 from mlm_jax.study.page import study_table, write_study_page
-from mlm_jax.study.table import Results, mean_of, results_of, row
+from mlm_jax.study.table import Results, mean_of, read_study, row
 from mlm_jax.study.texts import Texts, take
 from tests.corpora import tiny_config
 
@@ -203,7 +203,7 @@ def test_a_run_that_fails_is_named_and_a_study_that_goes_on_ends_with_the_same_t
     whole, broken = on_text(tmp_path / "text", "whole"), on_text(tmp_path / "text", "broken")
     assert running.run_study(whole) == []
     assert trained_here == ["prepare", *["pretrain"] * 4]
-    write_study_page(whole)
+    write_study_page(whole, *read_study(whole))
     table = Path("whole/results.csv").read_bytes()
     # Four runs: of each language four metrics of the validation and two of how its text is cut, and their Gini coefficient.
     assert len(table.splitlines()) == 1 + 4 * (2 * (4 + 2) + 1)
@@ -221,18 +221,20 @@ def test_a_run_that_fails_is_named_and_a_study_that_goes_on_ends_with_the_same_t
     monkeypatch.setattr(running, "run_in_own_process", failing)
     with pytest.raises(Ended):
         running.run_study(broken)
-    page = write_study_page(broken).read_text()
+    page = write_study_page(broken, *read_study(broken)).read_text()
     assert "1 of 4 runs failed" in page and "exponent-1--seed-1" in page and "2 of 4 runs are not finished" in page
-    assert "too few runs to say" in study_table(broken) or "not measured yet" in study_table(broken)
+    assert "too few runs to say" in study_table(broken, *read_study(broken)) or "not measured yet" in study_table(
+        broken, *read_study(broken)
+    )
     monkeypatch.setattr(running, "run_in_own_process", here)
     assert running.run_study(broken) == []
-    write_study_page(broken)
+    write_study_page(broken, *read_study(broken))
     assert Path("broken/results.csv").read_bytes() == table
-    assert "runs failed" not in write_study_page(broken).read_text()
+    assert "runs failed" not in write_study_page(broken, *read_study(broken)).read_text()
     trained_here.clear()
     assert running.run_study(broken) == [] and trained_here == []
     # One run alone, as an array of jobs trains it.
     alone = dataclasses.replace(on_text(tmp_path / "text", "alone"), run="3")
     running.run_study(alone)
     assert [path.name for path in Path("alone/runs").iterdir()] == ["exponent-0.3--seed-1"]
-    assert {r["run"] for r in results_of(alone, runs_of(alone)).rows} == {"exponent-0.3--seed-1"}
+    assert {r["run"] for r in read_study(alone)[1].rows} == {"exponent-0.3--seed-1"}
