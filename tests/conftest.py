@@ -37,6 +37,13 @@ def _forget_compiled():
     XLA's CPU backend maps every program it holds into memory many times over. One process that ran all tests came to
     the 65,530 mappings that Linux allows by default (vm.max_map_count), and died of a segmentation fault.
     """
-    yield
+    # What commands and functions set for their process, which here is other files' too.
+    from mlm_jax import lock
+    from mlm_jax.train.compiled import restored
+
+    ends_process = lock.ends_process
+    with restored():
+        yield
+    lock.ends_process = ends_process
     jax.clear_caches()
     gc.collect()

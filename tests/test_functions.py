@@ -18,6 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 import mlm_jax
 from mlm_jax import config as cfg
@@ -27,6 +28,7 @@ from mlm_jax.errors import Ended
 from mlm_jax.evaluate.config import Evaluate, Pairs, Retrieval
 from mlm_jax.report.run import read_run
 from mlm_jax.train import fit
+from mlm_jax.train.compiled import keep_compiled, restored
 from tests.corpora import make_workdir, tiny_config
 
 ON_IMPORT = """
@@ -120,6 +122,10 @@ def test_what_the_process_had_set_is_as_before(tmp_path, monkeypatch):
             jax.config.jax_transfer_guard,
         )
 
+    with restored():  # JAX decides at the first program whether it keeps any
+        compilation_cache.reset_cache()
+        keep_compiled("", "none")
+        jax.jit(lambda x: x * 3)(np.ones(5, np.float32))
     before = settings()
     mlm_jax.pretrain(config)
     assert settings() == before

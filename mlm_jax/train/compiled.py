@@ -22,13 +22,15 @@ def keep_compiled(workdir: str, folder: str = "") -> None:
         (JAX_COMPILATION_CACHE_DIR) names one.
     """
     if folder == "none":
+        compilation_cache.reset_cache()
         jax.config.update("jax_enable_compilation_cache", False)
         return
     if not folder and os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     folder = folder or f"{workdir}/compiled"
-    if kept_in() not in (None, folder):
-        compilation_cache.reset_cache()  # JAX opens its folder once per process
+    if kept_in() != folder:
+        # JAX decides once per process whether it keeps programs, and where: by the first that it compiled, if only a notebook's line.
+        compilation_cache.reset_cache()
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if in_bucket(folder):
@@ -58,7 +60,7 @@ def restored() -> Iterator[None]:
     try:
         yield
     finally:
-        if kept_in() != before["jax_compilation_cache_dir"]:
+        if any(getattr(jax.config, name) != value for name, value in before.items()):
             compilation_cache.reset_cache()
         for name, value in before.items():
             jax.config.update(name, value)

@@ -96,8 +96,12 @@ def test_a_run_in_a_bucket_is_prepared_killed_continued_and_exported(tmp_path, b
         with run(tmp_path, "export", workdir, str(tmp_path / name), "--step", "last") as export:
             errors = export.communicate()[1]
             assert export.returncode == 0, errors
-    for file in (tmp_path / "a").iterdir():
-        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+    exported = {name: {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in "ab"}
+    cards = [exported[name].pop("README.md").decode() for name in "ab"]  # which name the run, and each of its starts
+    assert exported["a"] == exported["b"] and len(exported["a"]) > 3
+    assert "made by mlm_jax: gs://runs/run at step 300" in cards[0]
+    tables = [card[card.index("## Languages") : card.index("| started")] for card in cards]
+    assert tables[0] == tables[1]
 
 
 @pytest.fixture
