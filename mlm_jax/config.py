@@ -405,6 +405,8 @@ class Phase:
       batch_size: in place of `Train.batch_size`.
       learning_rate, weight_decay: in place of those of `Optimizer`; the schedule goes on.
       rope_theta, rope_local_theta: in place of those of `Model`.
+      causal: in place of `Model.causal`: causal LM first and masked LM then, in one run (Gisserot-Boukhlef et al. 2025), or the other way. What is learned and
+        the optimizer's moments go on; the best checkpoint is chosen among those whose objective is the last phase's.
     """
 
     start: int
@@ -414,6 +416,7 @@ class Phase:
     weight_decay: float | None = None
     rope_theta: Annotated[float | None, Above(0)] = None
     rope_local_theta: Annotated[float | None, Above(0)] = None
+    causal: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -681,13 +684,18 @@ def validate_pretraining(config: Config) -> None:
             rotary or (phase.rope_theta, phase.rope_local_theta) == (None, None),
             f"train.phases[{i}]: a rope_theta, but model.position_embedding is {model.position_embedding}; leave it out",
         )
+        require(
+            phase.causal is None or (objective.learn == "language_model" and not model.next_sentence),
+            f"train.phases[{i}].causal: {phase.causal}, but {'model.next_sentence' if model.next_sentence else f'objective.learn {objective.learn}'} needs an encoder "
+            "that looks both ways; leave it out",
+        )
     require(
         sampling.parallel_share == 0 or bool(data.parallel),
         f"sampling.parallel_share: {sampling.parallel_share}, but data.parallel names no sentence pairs",
     )
     require(
-        not (model.causal and sampling.parallel_share),
-        "sampling.parallel_share: a causal model learns no translation LM; set it to 0, or model.causal to False",
+        not (sampling.parallel_share and (model.causal or any(phase.causal for phase in train.phases))),
+        "sampling.parallel_share: a causal model learns no translation LM; set it to 0, or model.causal (and that of train.phases) to False",
     )
     require(
         sampling.strategy != "unimax" or sampling.max_epochs > 0,

@@ -21,6 +21,7 @@ SECTIONS = {
     "weight_decay": "optimizer",
     "rope_theta": "model",
     "rope_local_theta": "model",
+    "causal": "model",
 }  # of the options that a phase replaces
 
 

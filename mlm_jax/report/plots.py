@@ -42,6 +42,8 @@ def figures(run: Run) -> dict[str, Drawn]:
         named = "; the best and the worst are named" if len(there) > ROOM - 2 else ""
         kind = "language" if run.validation[-1]["languages"] else "pair"
         caption = f"Validation loss of every {kind} {UNITS[run.learns][1]}, by step{named}."
+        if run.same_objective_since:
+            caption += f" Up to step {run.same_objective_since:,} it is of another objective, and does not compare."
         made["validation"] = Drawn([validation(run)], caption)
     made["throughput"] = Drawn([throughput(run)], "Real tokens per second, by step.")
     return made
@@ -57,6 +59,8 @@ def went_on(run: Run) -> str:
     steps = ", ".join(f"{step:,}" for step in stops(run))
     begun = ", ".join(f"{step:,}" for step in run.phases)
     phases = f" Solid uprights: a phase begins, at step {begun}." if begun else ""
+    if run.same_objective_since:
+        phases += f" Up to step {run.same_objective_since:,} another objective is learned (causal or masked LM), whose losses do not compare."
     return phases + (f" Dashed uprights: stopped and continued, at step {steps}." if steps else "")
 
 

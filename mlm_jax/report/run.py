@@ -82,9 +82,19 @@ class Run:
         return {r["language"]: r["unigram_loss"] for r in self.sampling if r["unigram_loss"] and r["language"] in there}
 
     @property
+    def same_objective_since(self) -> int:
+        """The step since which what is learned is what is learned in the end: 0, but where a phase changed `causal`."""
+        causal, since = self.config.get("model", {}).get("causal", False), 0
+        for phase in self.config["train"].get("phases", ()):
+            if phase["start"] < self.train[-1]["step"] and phase.get("causal") not in (None, causal):
+                causal, since = phase["causal"], phase["start"]
+        return since
+
+    @property
     def best(self) -> dict[str, Any] | None:
-        """The validation with the lowest macro loss."""
-        scored = [v for v in self.validation if v["macro_loss"] is not None]
+        """The validation with the lowest macro loss, of those of the last objective."""
+        since = self.same_objective_since
+        scored = [v for v in self.validation if v["macro_loss"] is not None and (not since or v["step"] > since)]
         return min(scored, key=lambda v: v["macro_loss"], default=None)
 
     @property

@@ -180,7 +180,7 @@ def make_learner(
         batch_shapes=batch_shapes(config.train.batch_size, length),
         describe=lambda step: describe(order.parts, number, training.abstract_state, words.size, mesh, streams, step),
         log=make_log(config, learning, words.size, mesh, order, streams),
-        evaluate=make_evaluate(config, validation),
+        evaluate=make_evaluate(config, validation, config.model.causal == order.parts[-1].config.model.causal),
         save_evaluated=False,
         sum_dtype=gradient_dtype(config, training.model),
         blame=lambda step: f" (languages in the batch: {languages_of(step, order, streams)})",
@@ -289,8 +289,8 @@ def make_log(
     return log
 
 
-def make_evaluate(config: Config, validation: Validation) -> Callable[[int, State], Evaluation]:
-    """Validation of every stream; the mean over languages chooses the best checkpoint."""
+def make_evaluate(config: Config, validation: Validation, chooses: bool) -> Callable[[int, State], Evaluation]:
+    """Validation of every stream; where it `chooses`, the mean over languages decides which checkpoint is the best."""
     rows = config.train.batch_size // config.train.accumulate
 
     def evaluate(step: int, state: State) -> Evaluation:
@@ -299,7 +299,8 @@ def make_evaluate(config: Config, validation: Validation) -> Callable[[int, Stat
         if macro is not None:
             over = "languages" if result["languages"] else "pairs"
             console.say(f"step {step:,}: validation loss {macro:.3f}, mean over {over}")
-        return Evaluation({"kind": "validation", **result}, None if macro is None else {"macro_loss": macro})
+        metrics = {"macro_loss": macro} if chooses and macro is not None else None
+        return Evaluation({"kind": "validation", **result}, metrics)
 
     return evaluate
 
@@ -328,9 +329,11 @@ def describe(
         before = sum((p.end - p.start) * p.tokens for p in parts[:number])
         tokens = before + (part.end - part.start) * part.tokens
         rotary = f", RoPE theta {config.model.rope_theta:g}" if config.model.position_embedding == "rotary" else ""
+        changes = len({p.config.model.causal for p in parts}) > 1
+        learned = f", {'causal' if config.model.causal else 'masked'} LM" if changes else ""
         of_part = (
             f"\nphase {number + 1} of {len(parts)}: steps {part.start:,} to {part.end:,}, tokens {before:,} to {tokens:,}, in "
-            f"batches of {config.train.batch_size:,} blocks of {config.data.sequence_length:,}{rotary}"
+            f"batches of {config.train.batch_size:,} blocks of {config.data.sequence_length:,}{rotary}{learned}"
         )
     return (
         f"{count:,} parameters, {vocabulary_size:,} pieces, {shown}, "

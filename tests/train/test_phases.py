@@ -135,6 +135,41 @@ def test_a_corpus_that_is_not_the_one_trained_on_is_refused(whole, tmp_path):
         train(longer, jax.devices()[:1])
 
 
+@pytest.mark.slow
+def test_a_phase_may_change_the_objective_and_the_best_checkpoint_is_of_the_last(tmp_path, monkeypatch, capsys):
+    """Causal LM, then masked LM: the parameters go on; the losses of the two do not compare."""
+    made = {
+        "model": {"layers": 1, "causal": True},
+        "train": {"steps": 8, "phases": (Phase(4, causal=False),), "log_every": 2}
+        | {"validate_every": 2, "save_every": 2, "keep_last": 1},
+    }
+    both = make_workdir(tmp_path / "both", SIZES, **made)
+    one = jax.devices()[:1]
+    with monkeypatch.context() as stopping:
+        stopping.setattr(fit, "catch_stop", stopping_at(3))
+        train(both, one)
+    assert train(both, one).step == 8
+    said = capsys.readouterr().out
+    assert "of 16, causal LM" in said and "of 16, masked LM" in said
+    # The first part is that of a causal run, and the last begins with its parameters.
+    causal = make_workdir(tmp_path / "causal", SIZES, **made | {"train": made["train"] | {"phases": ()}})
+    train(causal, one)
+    lines = {name: logged(config.workdir) for name, config in (("both", both), ("causal", causal))}
+    first = {name: [r for r in rows if r["step"] <= 4] for name, rows in lines.items()}
+    assert first["both"] == first["causal"] and lines["both"] != lines["causal"]
+    (Path(both.workdir) / "config.json").write_text(config_to_json(both))
+    rows = sampling_table(both, read_manifest(f"{both.workdir}/corpus").streams)
+    (Path(both.workdir) / "sampling.json").write_text(json.dumps(rows))
+    run = read_run(both.workdir)
+    masked = {v["step"]: v["macro_loss"] for v in run.validation if v["step"] > 4}
+    assert set(masked) == {6, 8} and run.same_objective_since == 4
+    best = min(masked, key=masked.get)
+    assert run.best["step"] == best
+    found = read_pretrained(both.workdir)
+    assert found.step == best and not found.model.causal
+    assert read_pretrained(both.workdir, "last").step == 8
+
+
 def run_config(**sections):
     return Config(data=Data(sources=(Source("*", "x"),), sequence_length=8), **sections)
 
@@ -218,6 +253,10 @@ def test_batches_grow_evenly_over_updates():
         (run_config(train=Train(phases=(Phase(0),))), r"train.phases: starts \[0\] must increase"),
         (run_config(train=Train(phases=(Phase(5, batch_size=0),))), r"train.phases\[0\].batch_size: 0 is less than 1"),
         (run_config(train=Train(phases=(Phase(5, rope_theta=1e4),))), r"train.phases\[0\]: a rope_theta, but .* learned"),
+        (
+            run_config(train=Train(phases=(Phase(5, causal=True),)), objective=Objective(learn="distillation")),
+            r"train.phases\[0\].causal: True, but objective.learn distillation needs an encoder",
+        ),
         (
             run_config(train=Train(phases=(Phase(5, 600),)), model=Model(positions=512)),
             r"train.phases\[0\].sequence_length: 600 is beyond model.positions 512",
