@@ -356,7 +356,7 @@ def study(config: Study, arguments: list[str]) -> int:
 
     make_folder(epath.Path(config.workdir))
     note_start(epath.Path(config.workdir), command_line("study", arguments))
-    failed = run_study(config)
+    failed = run_study(config, arguments)
     if config.only in ("all", "report") and not config.run:
         report_study(config)
     return 1 if failed else 0

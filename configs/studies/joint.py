@@ -16,7 +16,7 @@ from dataclasses import replace
 from mlm_jax.config import Sampling
 from mlm_jax.study.config import Curve, Factor, Study, Value, vary
 from mlm_jax.study.findings import Finding, lower
-from mlm_jax.study.small import small, text_of
+from mlm_jax.study.small import of_updates, small, text_of
 from mlm_jax.study.table import Results
 from mlm_jax.study.texts import Texts
 
@@ -26,14 +26,7 @@ EACH = 300  # updates on the small language
 
 def drawn(label: str, *others: str) -> Value:
     languages = (SMALL, *others)
-    return Value(
-        label,
-        {
-            "sampling.languages": languages,
-            "train.steps": EACH * len(languages),
-            "train.validate_every": EACH * len(languages),
-        },
-    )
+    return Value(label, {"sampling.languages": languages}, lambda config: of_updates(config, EACH * len(languages)))
 
 
 def conclude(results: Results) -> list[Finding]:

@@ -11,11 +11,11 @@ Four values × three seeds, about 35 minutes on two cores. Full size: configs/xl
 
 from dataclasses import replace
 
-from mlm_jax.config import Parallel, Sampling
+from mlm_jax.config import Sampling
 from mlm_jax.evaluate.config import Evaluate, Pairs, Retrieval
-from mlm_jax.study.config import Curve, Factor, Study, Value
+from mlm_jax.study.config import Curve, Factor, Measure, Study, Value
 from mlm_jax.study.findings import Finding, lower
-from mlm_jax.study.small import small, text_of
+from mlm_jax.study.small import pairs_with, small, text_of
 from mlm_jax.study.table import Results
 from mlm_jax.study.texts import Texts
 
@@ -40,9 +40,8 @@ def conclude(results: Results) -> list[Finding]:
 
 def get_config() -> Study:
     shares = tuple(Value(f"{x:g}", {"sampling.parallel_share": x}) for x in (0.0, 0.1, 0.25, 0.5))
-    pairs = {f"en-{x}": (("en", x), 6_000) for x in LANGUAGES}
+    pairs, parallel = pairs_with("en", LANGUAGES, 6_000)
     base = small(text_of("train"), 1_500)
-    parallel = tuple(Parallel(("en", x), (f"{{text}}/en-{x}/en-{x}.tsv",)) for x in LANGUAGES)
     held_out = tuple(Pairs((x, "en"), (f"{{text}}/held_out/{x}.txt", "{text}/held_out/en.txt")) for x in LANGUAGES)
     return Study(
         title="Translation LM: what blocks of pairs do",
@@ -51,7 +50,9 @@ def get_config() -> Study:
         texts=Texts({"train": dict.fromkeys(("en", *LANGUAGES), 8_000)}, pairs),
         base=replace(base, data=replace(base.data, parallel=parallel), sampling=Sampling(exponent=0.3)),
         factors=(Factor("pairs", shares),),
-        measures=(Evaluate(max_length=64, retrieval=(Retrieval("held out", held_out, layer=1),)),),
+        measures=(
+            Measure("retrieval", Evaluate(max_length=64, retrieval=(Retrieval("held out", held_out, layer=1),))),
+        ),
         curves=(Curve(METRIC, "pairs", "language"), Curve("bits_per_byte", "pairs", "language")),
         conclude=conclude,
     )

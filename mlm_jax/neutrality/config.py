@@ -30,12 +30,14 @@ class Aligned:
       files: (language, path) each.
       fit: lines that means, projections and classifiers are fitted on: the first.
       test: lines that are tested: those after.
+      classes: a file with the class of each line, the same in all languages: a classifier of frozen vectors is fitted in the pivot and tested in the others.
     """
 
     name: str
     files: tuple[tuple[str, str], ...]
     fit: int = 500
     test: int = 500
+    classes: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ class Analyze:
     quality: tyro.conf.Suppress[tuple[Quality, ...]] = ()
     compare: tyro.conf.Suppress[tuple[str, ...]] = ()
     """Fine-tuned workdirs or runs of the same vocabulary, whose aligned words are compared with this encoder's."""
+    network: bool = False
+    """Identify languages by a small network too (64 hidden units), which sees what linear classifiers do not."""
     checkpoints: bool = False
     """Identify languages and retrieve at each checkpoint that the run `init` has kept, too."""
     max_length: int = 128

@@ -12,12 +12,16 @@ from sklearn import metrics
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
 
 from mlm_jax.neutrality.transformations import Vectors
 
 
-def identify(fit: Vectors, test: Vectors) -> tuple[float, np.ndarray]:
+def identify(fit: Vectors, test: Vectors, network: bool = False) -> tuple[float, np.ndarray]:
     """Tell languages apart by logistic regression on sentence vectors, float32 [sentences, width] per language.
+
+    Args:
+      network: by a network of a hidden layer of 64 units in its place.
 
     Returns:
       Accuracy on `test`, and the confusion, counts, int64 [language, found], in the order of `fit`.
@@ -29,16 +33,27 @@ def identify(fit: Vectors, test: Vectors) -> tuple[float, np.ndarray]:
             languages, [len(vectors[x]) for x in languages]
         )
 
-    x, y = together(fit)
+    y, found = together(test)[1], classify(*together(fit), together(test)[0], network)
+    return float(np.mean(found == y)), metrics.confusion_matrix(y, found, labels=languages)
+
+
+def classify(x: np.ndarray, y: np.ndarray, given: np.ndarray, network: bool = False) -> np.ndarray:
+    """The classes of vectors, by logistic regression or a network of a hidden layer of 64 units.
+
+    Args:
+      x, y: vectors, float32 [n, width], and their classes, [n], that it is fitted on.
+      given: float32 [m, width].
+
+    Returns:
+      Of the classes of y, [m].
+    """
     # So that one strength of regularisation serves every layer; what is left of equal vectors, centred, is rounding.
     scale = deviation if (deviation := float(x.std())) > 1e-6 else np.inf
-    model = LogisticRegression(max_iter=200)
+    model = MLPClassifier((64,), max_iter=200, random_state=0) if network else LogisticRegression(max_iter=200)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # accuracy has settled long before
         model.fit(x / scale, y)
-    x, y = together(test)
-    found = model.predict(x / scale)
-    return float(np.mean(found == y)), metrics.confusion_matrix(y, found, labels=languages)
+    return np.asarray(model.predict(given / scale))
 
 
 @dataclass(frozen=True)

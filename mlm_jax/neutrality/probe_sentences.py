@@ -77,21 +77,49 @@ def probe_aligned(part: Aligned, made: Vectors, config: Analyze) -> tuple[list[P
             vectors[language] = made.sentences(text, language)
             advance(1, language)
     pivot = config.pivot if config.pivot in vectors else next(iter(vectors))
+    classes = read_classes(part) if part.classes else None
     rows: list[ProbeRow] = []
     with console.progress(f"{part.name}: probes", made.layers + 1, unit="layers") as advance:
         for layer in range(made.layers + 1):
             for p, pooling in enumerate(POOLINGS):
                 fit = {x: np.asarray(v[p, layer, : part.fit]) for x, v in vectors.items()}
                 test = {x: np.asarray(v[p, layer, part.fit :]) for x, v in vectors.items()}
-                rows += _one_layer(part, fit, test, pivot, config, layer, pooling)
+                rows += _one_layer(part, fit, test, classes, pivot, config, layer, pooling)
             advance(1, f"layer {layer}")
     best = best_of(rows, part.name, "retrieval", "accuracy", "centred")
     drawn = _draw_aligned(part, vectors, pivot, best)
     return rows, {part.name: drawn}
 
 
+def read_classes(part: Aligned) -> np.ndarray:
+    """The class of each line, [fit + test].
+
+    Raises:
+      UserError: there is no such file, it has too few lines, an empty one, or one class alone among those fitted on.
+    """
+    if not Path(part.classes).is_file():
+        raise UserError(f"{part.classes}: no such file ({part.name}, classes)")
+    found = [line.strip() for _, line in read_lines(part.classes)][: part.fit + part.test]
+    if len(found) < part.fit + part.test:
+        raise UserError(f"{part.classes}: {len(found):,} lines; {part.name} has {part.fit + part.test:,}, a class each")
+    if "" in found:
+        raise UserError(f"{part.classes}:{found.index('') + 1}: empty; name the line's class")
+    if len(set(found[: part.fit])) < 2:
+        raise UserError(
+            f"{part.classes}: {found[0]} alone in the first {part.fit:,} lines; two classes at least can be told apart"
+        )
+    return np.asarray(found)
+
+
 def _one_layer(
-    part: Aligned, fit: Any, test: Any, pivot: str, config: Analyze, layer: int, pooling: str
+    part: Aligned,
+    fit: Any,
+    test: Any,
+    classes: np.ndarray | None,
+    pivot: str,
+    config: Analyze,
+    layer: int,
+    pooling: str,
 ) -> list[ProbeRow]:
     rows: list[ProbeRow] = []
     k, kinds = config.neighbours, config.transformations
@@ -104,6 +132,13 @@ def _one_layer(
         a, b = ({x: maps[x](v) for x, v in side.items()} for side in (fit, test))
         accuracy, _ = languages.identify(a, b)
         add("identification", kind, "accuracy", accuracy)
+        if config.network:
+            add("identification", kind, "network_accuracy", languages.identify(a, b, network=True)[0])
+        if classes is not None:
+            of_fit, of_test = classes[: part.fit], classes[part.fit :]
+            told = languages.classify(a[pivot], of_fit, np.concatenate(list(b.values()))).reshape(len(b), -1)
+            for language, found_classes in zip(b, told, strict=True):
+                add("transfer", kind, "accuracy", float(np.mean(found_classes == of_test)), language)
         for language in test:
             if language == pivot:
                 continue

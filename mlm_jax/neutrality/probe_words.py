@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from mlm_jax.errors import UserError
 from mlm_jax.evaluate import retrieval
 from mlm_jax.neutrality import word_alignment as alignments
 from mlm_jax.neutrality.config import DECODERS, WordAlignment
+from mlm_jax.neutrality.transformations import fit_maps
 from mlm_jax.neutrality.vectors import Vectors
 from mlm_jax.results import ProbeRow, probe_rows
 
@@ -21,8 +22,9 @@ FOLD = 2  # word vectors are centred by the other half of the sentences
 WORKED = 3  # alignments drawn
 
 
-def probe_words(part: WordAlignment, made: Vectors) -> tuple[list[ProbeRow], dict[str, Any]]:
-    """Word alignment by every layer, plain and centred; at the best layer by every decoder; and some alignments drawn."""
+def probe_words(part: WordAlignment, made: Vectors, kinds: Sequence[str] = ()) -> tuple[list[ProbeRow], dict[str, Any]]:
+    """Word alignment by every layer, plain, centred and by further transformations (`kinds`) that need no aligned text; at the best layer
+    by every decoder; and some alignments drawn."""
     gold = alignments.read_gold(part.pairs, part.gold, part.first)
     a, b = made.words(gold.source, part.languages[0]), made.words(gold.target, part.languages[1])
     cut = sum(
@@ -34,8 +36,8 @@ def probe_words(part: WordAlignment, made: Vectors) -> tuple[list[ProbeRow], dic
 
     def found(layer: int, kind: str, decoder: str) -> list[alignments.Links]:
         x, y = ([v[layer] for v in side] for side in (a, b))
-        if kind == "centred":
-            x, y = centred_by_the_other_half(x), centred_by_the_other_half(y)
+        if kind != "plain":
+            x, y = transformed_by_the_other_half(kind, x, y)
         return [
             alignments.DECODE[decoder](alignments.similarities(u, v, part.distortion))
             for u, v in zip(x, y, strict=True)
@@ -52,7 +54,9 @@ def probe_words(part: WordAlignment, made: Vectors) -> tuple[list[ProbeRow], dic
         aer = []
         for layer in range(made.layers + 1):
             aer.append(add(layer, "plain", part.decoder)["aer"])
-            add(layer, "centred", part.decoder)
+            for kind in dict.fromkeys(("centred", *kinds)):
+                if kind not in ("plain", "projected"):  # which is fitted on aligned lines
+                    add(layer, kind, part.decoder)
             advance(1, f"layer {layer} AER {aer[-1]:.3f}")
     best = int(np.argmin(aer))
     for decoder in DECODERS:
@@ -72,16 +76,29 @@ def probe_words(part: WordAlignment, made: Vectors) -> tuple[list[ProbeRow], dic
     return rows, {part.name: {"layer": best, "decoder": part.decoder, "worked": worked}}
 
 
-def centred_by_the_other_half(words: list[np.ndarray]) -> list[np.ndarray]:
-    """Word vectors less the mean of the words in sentences of the other parity, float32 [words, width] each."""
-    means = (
-        [np.concatenate(words[half::FOLD]).mean(axis=0) for half in range(FOLD)] if len(words) >= FOLD else [0.0, 0.0]
-    )
-    return [v - means[(i + 1) % FOLD] for i, v in enumerate(words)]
+def transformed_by_the_other_half(
+    kind: str, source: list[np.ndarray], target: list[np.ndarray]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Word vectors of sentence pairs, transformed as fitted on the words in pairs of the other parity (`transformations.fit_maps`).
+
+    Args:
+      source, target: float32 [words, width] of each sentence.
+    """
+    if len(source) < FOLD:
+        return source, target
+    maps = [
+        fit_maps(kind, {"source": np.concatenate(source[half::FOLD]), "target": np.concatenate(target[half::FOLD])}, "")
+        for half in range(FOLD)
+    ]
+    made = [
+        [maps[(i + 1) % FOLD][side](v) for i, v in enumerate(words)]
+        for side, words in (("source", source), ("target", target))
+    ]
+    return made[0], made[1]
 
 
 def compare_words(part: WordAlignment, before: Vectors, load: Callable[[str], Vectors], other: str) -> list[ProbeRow]:
-    """Mean cosine of words that are aligned, and of random words, in two encoders (Moon et al. 2019).
+    """Mean cosine of words that are aligned, and of random words, and their difference, in two encoders (Moon et al. 2019).
 
     Args:
       load: the vectors of another encoder, by its folder.
@@ -103,10 +120,8 @@ def compare_words(part: WordAlignment, before: Vectors, load: Callable[[str], Ve
         order = rng.permutation(x.shape[1])
         for layer in range(made.layers + 1):
             u, v = retrieval.normalise(x[layer]), retrieval.normalise(y[layer])
-            scores = {
-                "aligned": float((u * v).sum(axis=1).mean()),
-                "random": float((u * v[order]).sum(axis=1).mean()),
-            }
+            aligned, random = (float((u * w).sum(axis=1).mean()) for w in (v, v[order]))
+            scores = {"aligned": aligned, "random": random, "margin": aligned - random}
             rows += probe_rows(
                 f"aligned words, {encoder}", part.name, layer, "words", "plain", "-".join(part.languages), scores
             )

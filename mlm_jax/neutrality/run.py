@@ -53,7 +53,7 @@ def run(config: Analyze) -> list[ProbeRow]:
         found, drawn = compute_once(done / f"{aligned.name}.json", probe_aligned, aligned, made, config)
         rows, figures = rows + found, figures | drawn
     for pairs in config.word_alignment:
-        found, drawn = compute_once(done / f"{pairs.name}.json", probe_words, pairs, made)
+        found, drawn = compute_once(done / f"{pairs.name}.json", probe_words, pairs, made, config.transformations)
         rows, figures = rows + found, figures | drawn
         for number, other in enumerate(config.compare):
             name = f"{pairs.name}.{Path(other).name}"

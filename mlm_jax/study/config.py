@@ -9,7 +9,7 @@ import itertools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -18,12 +18,23 @@ from mlm_jax.errors import UserError
 from mlm_jax.evaluate.config import Evaluate
 from mlm_jax.fields import MAY_CHANGE, AtLeast, check_bounds, differences
 from mlm_jax.files import in_bucket
+from mlm_jax.finetune.config import Finetune
 from mlm_jax.names import check_names
 from mlm_jax.neutrality.config import Analyze
+from mlm_jax.phases import lengths
 from mlm_jax.study.texts import Texts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from mlm_jax.report.rendering import Table
 
 BASE = cfg.Config()
 TEXT = "{text}"  # in a config's paths: the folder of `Texts`
+RUN = "{run}"  # in a measure's: the run's workdir
+MEASURED = "measured"  # in the workdir of a run: a folder per `Measure`
+# What rows of `analyze` are told apart by, besides the factors: `updates` of a checkpoint that is not the last.
+OF_PROBES = ("layer", "transformation", "pooling", "updates")
 ALL = "all"  # of `Curve.groups`: the mean over all languages
 
 
@@ -76,20 +87,51 @@ def vary(option: str, *values: Any, name: str = "", of_vocabulary: bool = False)
 
 
 @dataclass(frozen=True)
+class Measure:
+    """What is measured of each run when it is finished, in the order of the study's `measures`.
+
+    Attributes:
+      name: of its folder, measured/NAME in the run's workdir, and before its metrics where it fine-tunes.
+      config: its workdir and init are set; in its paths {text} is the folder of the study's texts, and {run} the run's workdir, so that {run}/measured/NAME
+        is what an earlier measure left.
+      labels: what its rows are told apart by, beside the run's factors: as {"frozen": "2"}.
+    """
+
+    name: str
+    config: Evaluate | Analyze | Finetune
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Curve:
     """A figure: a metric over a factor.
 
     Attributes:
-      metric: of the table: bits_per_byte, loss, accuracy, or "TASK METRIC" of what is measured besides.
-      over: the factor on the horizontal axis.
-      lines: what has a line each: "group" (`groups` of the study), "language", or another factor.
+      metric: of the table: bits_per_byte, loss, accuracy, or what is measured besides: "TASK METRIC" of `evaluate`, "SET PROBE METRIC" of `analyze`, "NAME METRIC" of
+        what is fine-tuned.
+      over: the factor on the horizontal axis; or what measures have labels of, and probes: layer, transformation, pooling, updates.
+      lines: what has a line each: "group" (`groups` of the study), "language", or another such thing.
       title: empty: made of the above.
+      where: label of each other thing that rows are told apart by: {"layer": "2", "pooling": "mean"}; of factors that are not named the mean is drawn.
+      groups: of those of the study, which are drawn; empty: all.
     """
 
     metric: str
     over: str
     lines: str = "group"
     title: str = ""
+    where: Mapping[str, str] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure that is no curve, with its data; `name` is of its file."""
+
+    name: str
+    figure: Figure
+    caption: str
+    table: Table
 
 
 @dataclass(frozen=True)
@@ -102,7 +144,9 @@ class Study:
     """all: corpora, runs that are not finished, what is measured of them, and the page; prepare: the corpora; runs: all but the page; report: the
     page, of what there is."""
     run: Annotated[str, MAY_CHANGE] = ""
-    """One run alone, by its name, or by its number from 0 (`SLURM_ARRAY_TASK_ID`); empty: all, one after the other."""
+    """One run alone, by its name, or by its number from 0 (`SLURM_ARRAY_TASK_ID`); empty: all."""
+    jobs: Annotated[int, AtLeast(1), MAY_CHANGE] = 1
+    """Runs that are trained at a time here, each on its share of the cores: small encoders take less time so. What each says is in runs/NAME.txt."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type of every run, where it is not auto (`model.dtype`)."""
     limit: Annotated[int, AtLeast(0), MAY_CHANGE] = 0
@@ -118,9 +162,10 @@ class Study:
     base: tyro.conf.Suppress[cfg.Config] = BASE
     factors: tyro.conf.Suppress[tuple[Factor, ...]] = ()
     choose: tyro.conf.Suppress[Callable[[Mapping[str, str]], bool] | None] = None
-    measures: tyro.conf.Suppress[tuple[Evaluate | Analyze, ...]] = ()
+    measures: tyro.conf.Suppress[tuple[Measure, ...]] = ()
     groups: tyro.conf.Suppress[Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     curves: tyro.conf.Suppress[tuple[Curve, ...]] = ()
+    draw: tyro.conf.Suppress[Callable[[Any], list[Drawn]] | None] = None  # `table.Results` → figures that are no curves
     conclude: tyro.conf.Suppress[Callable[[Any], list[Any]] | None] = None  # `table.Results` → `findings.Finding`s
 
 
@@ -168,15 +213,13 @@ def changed(factor: Factor, base: cfg.Config) -> set[str]:
     return {d.name.split("[")[0] for other in made[1:] for d in differences(first, other)}
 
 
-def placed(study: Study, config: Any) -> Any:
-    """A config (or a part of one) with the folder of the study's texts in its paths."""
-    if study.texts is None:
-        return config
-    folder = text_folder(study)
+def placed(study: Study, config: Any, run: str = "") -> Any:
+    """A config (or a part of one) with the folder of the study's texts, and a run's workdir, in its paths."""
+    folder = text_folder(study) if study.texts is not None else TEXT
 
     def put(value: Any) -> Any:
         if isinstance(value, str):
-            return value.replace(TEXT, folder)
+            return value.replace(TEXT, folder).replace(RUN, run or RUN)
         if isinstance(value, tuple):
             return tuple(map(put, value))
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -202,7 +245,7 @@ def digest(config: cfg.Config, of_vocabulary: bool) -> str:
     parts = [
         stored["data"],
         stored["vocabulary"],
-        stored["train"]["phases"],
+        lengths(config),
         *([stored["sampling"]] if of_vocabulary else []),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
@@ -275,6 +318,13 @@ def validate_study(study: Study) -> None:
     if not made_runs:
         raise UserError("choose: leaves no run; mend it")
     check_names("runs", [run.name for run in made_runs], as_files=True)
+    check_names("measures", [measure.name for measure in study.measures], as_files=True)
+    if len({measure.name for measure in study.measures}) < len(study.measures):
+        raise UserError(f"measures: {', '.join(m.name for m in study.measures)}: two of one name; rename one of them")
+    for measure in study.measures:
+        for label in (*names, *OF_PROBES, "seed", "step", "language"):
+            if label in measure.labels:
+                raise UserError(f"measures: {measure.name} has a label {label}, which rows have already; rename it")
     if study.run:
         chosen(study, made_runs)
     for run in made_runs:
@@ -290,12 +340,22 @@ def refuse_curve(study: Study, curve: Curve) -> None:
     Raises:
       UserError: naming it, and what there is.
     """
-    names = [factor.name for factor in study.factors]
+    names = things(study)
     if curve.over not in names:
         raise UserError(f"curves: {curve.over} is no factor; the study has {', '.join(names)}")
     if curve.lines not in ("group", "language", *names) or curve.lines == curve.over:
         others = [name for name in names if name != curve.over]
         raise UserError(f"curves: lines {curve.lines}: choose group, language{''.join(f', {x}' for x in others)}")
+    unknown = [*(x for x in curve.where if x not in names), *(x for x in curve.groups if x not in (*study.groups, ALL))]
+    if unknown:
+        raise UserError(f"curves: {unknown[0]} is none of {', '.join((*names, *study.groups, ALL))}")
+
+
+def things(study: Study) -> list[str]:
+    """What a study's rows are told apart by: its factors, what its measures have labels of, and what probes have."""
+    probes = OF_PROBES if any(isinstance(measure.config, Analyze) for measure in study.measures) else ()
+    labels = dict.fromkeys(x for measure in study.measures for x in measure.labels)
+    return [*(factor.name for factor in study.factors), *labels, *probes]
 
 
 def chosen(study: Study, runs: list[Run]) -> list[Run]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mlm_jax.study.config import ALL
@@ -66,6 +66,21 @@ def lower(
         return Finding(claim, said, None)
     signed = found.value if higher else -found.value
     return Finding(claim, said, signed > SURE * found.error and signed > 0)
+
+
+def highest(
+    results: Results, claim: str, metric: str, factor: str, choices: Sequence[str], where: Mapping[str, str]
+) -> Finding:
+    """Which label of a factor has the highest mean of a metric, and whether it is above the next beyond two standard errors."""
+    means = {x: mean.value for x in choices if (mean := results.mean(metric, **where, **{factor: x})) is not None}
+    if len(means) < 2:
+        return Finding(claim, f"{metric}: not measured yet", None)
+    first, second = sorted(means, key=lambda x: -means[x])[:2]
+    apart = difference(results, metric, {**where, factor: first}, {**where, factor: second})
+    said = f"{first} ({means[first]:.3f}), then {second} ({means[second]:.3f})"
+    if apart is None or math.isnan(apart.error):
+        return Finding(claim, said, None)
+    return Finding(claim, f"{said}, {apart.value:+.3f} ± {apart.error:.3f} apart", apart.value > SURE * apart.error)
 
 
 def _labels(labels: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ from mlm_jax.report.provenance import provenance
 from mlm_jax.report.rendering import Cell, Table, plot_of, render
 from mlm_jax.report.svg import SERIES, png, styled
 from mlm_jax.report.texts import isolated
-from mlm_jax.study.config import Curve, Study
+from mlm_jax.study.config import ALL, Curve, Study, Value
 from mlm_jax.study.findings import Finding
 from mlm_jax.study.table import Progress, Results, write_table
 
@@ -47,10 +47,14 @@ def write_study_page(study: Study, progress: Sequence[Progress], results: Result
         found = drawn(study, results, curve)
         if not found:
             continue
-        figure = figure_of(study, curve, found)
+        figure = figure_of(study, results, curve, found)
         write_whole(folder / f"{number + 1}-{curve.metric.replace(' ', '-').replace('/', '-')}.png", png(figure))
         plots.append(plot_of([figure], caption(study, curve, found), f"curve{number}"))
-        tables.append(data_table(study, curve, found))
+        tables.append(data_table(curve, found))
+    for made in study.draw(results) if study.draw is not None else []:
+        write_whole(folder / f"{made.name}.png", png(made.figure))
+        plots.append(plot_of([made.figure], made.caption, made.name))
+        tables.append(made.table)
     findings = findings_of(study, results)
     title = isolated(study.title or epath.Path(study.workdir).name)
     page = render(
@@ -73,22 +77,34 @@ Found = dict[str, dict[str, tuple[float, float, int]]]
 
 
 def drawn(study: Study, results: Results, curve: Curve) -> Found:
-    """The points of a curve; of the other factors the mean over all their values."""
-    over = next(f for f in study.factors if f.name == curve.over)
+    """The points of a curve; of the factors that it does not name the mean over all their values."""
     if curve.lines == "group":
-        lines = {name: {"group": name} for name in results.groups}
+        lines = {name: {"group": name} for name in curve.groups or results.groups}
     elif curve.lines == "language":
-        lines = {name: {"group": name} for name in results.groups["all"]}
+        lines = {name: {"group": name} for name in results.groups[ALL]}
     else:
         lines = {x: {curve.lines: x} for x in results.labels(curve.lines)}
+    rows = [r for r in results.rows if r["metric"] == curve.metric and curve.where.items() <= dict(r["labels"]).items()]
+    results = Results(rows, results.groups)
     found: Found = {}
     for name, chosen in lines.items():
-        group = chosen.get("group", "all")
-        labels = {k: v for k, v in chosen.items() if k != "group"}
-        for value in over.values:
-            mean = results.mean(curve.metric, group, **labels, **{over.name: value.label})
+        group = chosen.get("group", curve.groups[0] if curve.groups else ALL)
+        labels = {**curve.where, **{k: v for k, v in chosen.items() if k != "group"}}
+        for place in places_of(study, results, curve.over):
+            mean = results.mean(curve.metric, group, **labels, **{curve.over: place})
             if mean is not None:
-                found.setdefault(name, {})[value.label] = (mean.value, mean.error, mean.seeds)
+                found.setdefault(name, {})[place] = (mean.value, mean.error, mean.seeds)
+    return found
+
+
+def places_of(study: Study, results: Results, name: str) -> dict[str, float | None]:
+    """Label → its place on a horizontal axis, if it has one: of a factor, or of what measures are told apart by."""
+    factor = next((f for f in study.factors if f.name == name), None)
+    if factor is not None:
+        return {value.label: value.place for value in factor.values}
+    found = {label: Value(label).place for label in results.labels(name)}
+    if all(place is not None for place in found.values()):
+        found = dict(sorted(found.items(), key=lambda item: item[1] or 0.0))
     return found
 
 
@@ -102,15 +118,15 @@ def unit_of(metric: str) -> str:
     return metric.replace("_", " ") + ("" if scale_of(metric) == 1 else ", %")
 
 
-def figure_of(study: Study, curve: Curve, found: Found) -> Figure:
+def figure_of(study: Study, results: Results, curve: Curve, found: Found) -> Figure:
     """A line per group, language or value of a factor, with bars of two standard errors."""
-    over = next(f for f in study.factors if f.name == curve.over)
-    places = {v.label: v.place for v in over.values}
+    there = {label for points in found.values() for label in points}
+    places = {label: at for label, at in places_of(study, results, curve.over).items() if label in there}
     numeric = all(place is not None for place in places.values())
     xs = {name: (place if numeric and place is not None else i) for i, (name, place) in enumerate(places.items())}
     scale = scale_of(curve.metric)
     figure, axes = new_axes(
-        isolated(curve.title or f"{curve.metric.replace('_', ' ')} by {over.name}"), unit=unit_of(curve.metric)
+        isolated(curve.title or f"{curve.metric.replace('_', ' ')} by {curve.over}"), unit=unit_of(curve.metric)
     )
     for i, (name, points) in enumerate(found.items()):
         style, colour = STYLES[i // len(SERIES) % len(STYLES)], SERIES[i % len(SERIES)]
@@ -138,7 +154,7 @@ def figure_of(study: Study, curve: Curve, found: Found) -> Figure:
         axes.set_xticks(list(xs.values()), list(xs))
     else:
         axes.set_xticks(list(xs.values()), [isolated(name) for name in xs], rotation=20 if len(xs) > 3 else 0)
-    axes.set_xlabel(isolated(over.name.replace("_", " ")))
+    axes.set_xlabel(isolated(curve.over.replace("_", " ")))
     figure.legend(loc="outside lower center", ncol=2 if len(found) < 12 else 3)
     return figure
 
@@ -151,10 +167,10 @@ def caption(study: Study, curve: Curve, found: Found) -> str:
     return f"{unit_of(curve.metric)} by {curve.over}: means over {counted} seed{'s' * (max(seeds) > 1)}.{bars}"
 
 
-def data_table(study: Study, curve: Curve, found: Found) -> Table:
+def data_table(curve: Curve, found: Found) -> Table:
     """The numbers of a figure."""
     scale = scale_of(curve.metric)
-    labels = [v.label for v in next(f for f in study.factors if f.name == curve.over).values]
+    labels = list(dict.fromkeys(label for points in found.values() for label in points))
 
     def cell(points: dict[str, tuple[float, float, int]], at: str) -> Cell:
         if at not in points:
@@ -207,7 +223,7 @@ def study_table(study: Study, progress: Sequence[Progress], results: Results) ->
     for curve in study.curves:
         found = drawn(study, results, curve)
         if found:
-            table = data_table(study, curve, found)
+            table = data_table(curve, found)
             cells = [[f"{c.shown} {c.note}".strip() for c in row] for row in table.rows]
             parts.append(f"{unit_of(curve.metric)}\n{format_table(list(table.heads), cells)}")
     parts += [finding.sentence for finding in findings_of(study, results)]

@@ -4,21 +4,31 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
 
+from mlm_jax import children, console
 from mlm_jax import config as cfg
-from mlm_jax import console
+from mlm_jax.console import duration
 from mlm_jax.errors import Ended
 from mlm_jax.evaluate.config import Evaluate
 from mlm_jax.files import make_folder, write_whole
-from mlm_jax.lock import locked
+from mlm_jax.finetune.config import Finetune
+from mlm_jax.lock import environment_of_children, locked
+from mlm_jax.neutrality.config import Analyze
+from mlm_jax.signals import handling, heard
 from mlm_jax.start import is_prepared, run_in_own_process
-from mlm_jax.study.config import Run, Study, chosen, placed, runs_of, text_folder
+from mlm_jax.study.config import MEASURED, Run, Study, chosen, placed, runs_of, text_folder
 from mlm_jax.study.table import FAILED, progress_of
 from mlm_jax.study.texts import take
+
+COMMANDS: dict[type, str] = {Evaluate: "evaluate", Analyze: "analyze", Finetune: "finetune"}
 
 
 def corpus_of(study: Study, run: Run) -> epath.Path:
@@ -63,43 +73,124 @@ def train(study: Study, run: Run) -> None:
     if not progress_of(run).is_finished:
         store(dataclasses.replace(run.config, corpus=str(corpus_of(study, run))))
         run_in_own_process("pretrain", "--", str(folder), "--train.steps", str(run.config.train.steps))
-    for number, measure in enumerate(study.measures):
-        place = folder / "measured" / str(number)
+    for measure in study.measures:
+        place = folder / MEASURED / measure.name
         if (place / "results.json").exists():
             continue
-        config = dataclasses.replace(placed(study, measure), workdir=str(place), init=str(folder))
-        store(config)
-        command = "evaluate" if isinstance(measure, Evaluate) else "analyze"
-        run_in_own_process(command, "--", str(place))
+        store(dataclasses.replace(placed(study, measure.config, str(folder)), workdir=str(place), init=str(folder)))
+        run_in_own_process(COMMANDS[type(measure.config)], "--", str(place))
 
 
-def run_study(study: Study) -> list[str]:
+def run_study(study: Study, arguments: Sequence[str] = ()) -> list[str]:
     """Do what `study.only` says, of all runs or of one.
+
+    Args:
+      arguments: of the command, with which others of it are started where `study.jobs` is above 1.
 
     Returns:
       The names of the runs that failed.
+
+    Raises:
+      Ended: it was stopped; the same command goes on.
     """
     runs = runs_of(study)
     mine = chosen(study, runs)
-    failed = []
-    if study.only in ("all", "prepare", "runs"):
-        with locked(study.workdir, "study", group="study" if study.run else ""):
-            prepare(study, mine)
-        if study.only == "prepare":
-            return []
+    if study.only == "report":
+        return []
+    with locked(study.workdir, "study", group="study" if study.run else ""):
+        prepare(study, mine)
+    if study.only == "prepare":
+        return []
+    if study.jobs > 1 and not study.run:
+        train_several(study, runs, arguments)
+    else:
         for number, run in enumerate(mine, 1):
-            note = epath.Path(run.config.workdir) / FAILED
-            before = progress_of(run)
-            state = "done" if before.is_finished else f"from update {before.step:,}" if before.step else "new"
-            console.say(f"run {number} of {len(mine)}: {run.name} ({state})")
-            try:
-                train(study, run)
-                note.unlink(missing_ok=True)
-            except Ended as e:
-                if e.status >= 128:
-                    raise  # stopped, not failed: the same command goes on
-                make_folder(note.parent)
-                write_whole(note, f"its command ended with status {e.status}\n")
-                failed.append(run.name)
-                console.warn(f"{run.name} failed; the others go on")
-    return failed
+            console.say(f"run {number} of {len(mine)}: {run.name} ({state_of(run)})")
+            train_or_note(study, run)
+    return [run.name for run in mine if not is_done(study, run)]
+
+
+def state_of(run: Run) -> str:
+    """How far a run is, in a word or three."""
+    before = progress_of(run)
+    return "done" if before.is_finished else f"from update {before.step:,}" if before.step else "new"
+
+
+def train_or_note(study: Study, run: Run) -> None:
+    """Train and measure a run; one that fails leaves a note of it.
+
+    Raises:
+      Ended: it was stopped.
+    """
+    note = epath.Path(run.config.workdir) / FAILED
+    try:
+        train(study, run)
+        note.unlink(missing_ok=True)
+    except Ended as e:
+        if e.status >= 128:
+            raise  # stopped, not failed: the same command goes on
+        make_folder(note.parent)
+        write_whole(note, f"its command ended with status {e.status}\n")
+        console.warn(f"{run.name} failed; the others go on")
+
+
+def train_several(study: Study, runs: Sequence[Run], arguments: Sequence[str]) -> None:
+    """Train runs `study.jobs` at a time, by a process of this command each, on a share of the cores; it says what it says in runs/NAME.txt.
+
+    Raises:
+      Ended: they were stopped.
+    """
+    waiting = [number for number, run in enumerate(runs) if not is_done(study, run)]
+    console.say(f"{len(runs) - len(waiting)} of {len(runs)} runs are done; {study.jobs} at a time")
+    make_folder(epath.Path(study.workdir) / "runs")
+    began, ended = time.monotonic(), 0
+    working: dict[
+        int, tuple[subprocess.Popen[bytes], int]
+    ] = {}  # share of the cores → its process, and the run's number
+    sent: list[int] = []
+
+    def send(number: int, frame: object) -> None:
+        sent.append(number)
+        for process, _ in working.values():
+            process.send_signal(number)
+
+    with handling(dict.fromkeys(heard(), send)):
+        while working or (waiting and not sent):
+            for share in set(range(study.jobs)) - set(working):
+                if waiting and not sent:
+                    number = waiting.pop(0)
+                    console.say(f"run {number} of {len(runs)}: {runs[number].name} ({state_of(runs[number])})")
+                    working[share] = (start_alone(study, runs[number], number, share, arguments), number)
+            for share, (process, number) in tuple(working.items()):
+                status = process.poll()
+                if status is None:
+                    continue
+                del working[share]
+                ended += 1
+                left = (time.monotonic() - began) / ended * (len(waiting) + len(working))
+                how = "done" if not status else "stopped" if sent or status < 0 else "failed; the others go on"
+                after = f", about {duration(left)} left" if waiting and not sent else ""
+                console.say(f"run {number} of {len(runs)}: {runs[number].name}: {how}{after}")
+            time.sleep(0.2)
+    if sent:
+        raise Ended(128 + sent[0])
+
+
+def is_done(study: Study, run: Run) -> bool:
+    """Whether a run is trained and measured."""
+    folder = epath.Path(run.config.workdir)
+    measured = all((folder / MEASURED / measure.name / "results.json").exists() for measure in study.measures)
+    return measured and progress_of(run).is_finished
+
+
+def start_alone(study: Study, run: Run, number: int, share: int, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start this command for one run, on one of `study.jobs` shares of the cores where the system can bind a process to them."""
+    command = [sys.executable, "-m", "mlm_jax", "study", *arguments]
+    command += ["--run", str(number), "--only", "runs", "--jobs", "1", "--workdir", study.workdir]
+    environment = os.environ | children.environment() | environment_of_children()
+    with open(f"{study.workdir}/runs/{run.name}.txt", "ab") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(process.pid, cores[share :: study.jobs] or cores)
+    return process

@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
-from mlm_jax.config import Config, Data, Model, Optimizer, Source, Train, Vocabulary
+from typing import Any
+
+from mlm_jax.config import Config, Data, Model, Optimizer, Parallel, Source, Train, Vocabulary, with_sections
+
+LAYERS = 2
+BATCH = 16 * 64  # tokens of an update
 
 
 def text_of(name: str, languages: tuple[str, ...] | None = None) -> tuple[Source, ...]:
@@ -15,9 +20,30 @@ def text_of(name: str, languages: tuple[str, ...] | None = None) -> tuple[Source
     return tuple(source(x, x) for x in languages) if languages else (source("*", "{language}"),)
 
 
-def small(sources: tuple[Source, ...], steps: int, width: int = 128, layers: int = 2, pieces: int = 8_000) -> Config:
+def pairs_with(
+    pivot: str, others: tuple[str, ...], count: int
+) -> tuple[dict[str, tuple[tuple[str, str], int]], tuple[Parallel, ...]]:
+    """Sentence pairs of a language with each other: what `Texts.pairs` has of them, and `Data.parallel`."""
+    pairs = {f"{pivot}-{x}": ((pivot, x), count) for x in others}
+    return pairs, tuple(Parallel((pivot, x), (f"{{text}}/{pivot}-{x}/{pivot}-{x}.tsv",)) for x in others)
+
+
+def of_width(width: int) -> dict[str, Any]:
+    """The options of an encoder of this width."""
+    return {"model.width": width, "model.heads": max(width // 32, 1), "model.mlp_width": 4 * width}
+
+
+def of_updates(config: Config, steps: int) -> Config:
+    """The config with so many updates, a tenth of them warm-up, and a validation at their end."""
+    train = {"steps": steps, "log_every": max(steps // 10, 1), "validate_every": steps, "save_every": steps}
+    return with_sections(config, train=train, optimizer={"warmup_steps": max(steps // 10, 1)})
+
+
+def small(
+    sources: tuple[Source, ...], steps: int, width: int = 128, layers: int = LAYERS, pieces: int = 8_000
+) -> Config:
     """An encoder of a few layers on batches of 16 blocks of 64 tokens, without dropout: runs are too short to learn text by heart."""
-    return Config(
+    made = Config(
         data=Data(sources=sources, sequence_length=64, shard_bytes=2**22),
         vocabulary=Vocabulary(size=pieces, sample_bytes=5_000_000),
         model=Model(
@@ -28,13 +54,7 @@ def small(sources: tuple[Source, ...], steps: int, width: int = 128, layers: int
             dropout=0.0,
             attention_dropout=0.0,
         ),
-        optimizer=Optimizer(learning_rate=2e-3, warmup_steps=max(steps // 10, 1), clip_norm=1.0),
-        train=Train(
-            steps=steps,
-            batch_size=16,
-            log_every=max(steps // 10, 1),
-            validate_every=steps,
-            save_every=steps,
-            validation_blocks=200,
-        ),
+        optimizer=Optimizer(learning_rate=2e-3, clip_norm=1.0),
+        train=Train(batch_size=16, validation_blocks=200),
     )
+    return of_updates(made, steps)

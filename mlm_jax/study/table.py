@@ -15,10 +15,11 @@ from mlm_jax.files import write_whole
 from mlm_jax.manifest import read_manifest
 from mlm_jax.phases import in_steps
 from mlm_jax.results import as_csv, read_results
-from mlm_jax.study.config import ALL, Run, Study, runs_of
+from mlm_jax.study.config import ALL, MEASURED, Measure, Run, Study, runs_of, things
 from mlm_jax.train.metrics import Record, read_metrics
 
 FAILED = "failed.txt"  # in the workdir of a run whose last attempt failed: why
+AFTER = "aligned words, "  # of `analyze`: the probe of words before and after fine-tuning
 METRICS = ("loss", "bits_per_byte", "accuracy", "perplexity")  # of a validation
 
 
@@ -26,7 +27,7 @@ class Row(TypedDict):
     """A measured value.
 
     Attributes:
-      labels: factor → label.
+      labels: factor → label; and what it is told apart by besides, of a measure (`Measure.labels`) and of probes (`config.OF_PROBES`).
       step: of the run, when it was measured.
       language: a language's or a pair's code; empty: of all together.
     """
@@ -89,19 +90,20 @@ class Results:
     groups: Mapping[str, tuple[str, ...]]
 
     def by_seed(self, metric: str, group: str = ALL, **labels: str) -> dict[int, float]:
-        """Seed → the mean over a group's languages (or one language) of the runs with these labels.
+        """Seed → the mean over a group's languages (or one language) of the rows with these labels.
 
-        Names of factors that are no Python names are handed over by `**{"a-b": ...}`.
+        Names of factors that are no Python names are handed over by `**{"a-b": ...}`. Of checkpoints that are not the last, rows are taken only where `updates` is among
+        the labels. A probe's pair of languages ("de-en") is of a group that has the first.
         """
         languages = self.groups.get(group, (group,))
         found: dict[int, list[float]] = {}
         for row in self.rows:
-            fits = all(row["labels"].get(name) == label for name, label in labels.items())
-            if (
-                fits
-                and row["metric"] == metric
-                and (row["language"] in languages or (group == ALL and not row["language"]))
-            ):
+            if row["metric"] != metric or ("updates" in row["labels"]) != ("updates" in labels):
+                continue
+            language, of_probe = row["language"], "layer" in row["labels"]
+            of_group = language in languages or (of_probe and language.partition("-")[0] in languages)
+            of_all = group == ALL and (of_probe or not language)
+            if (of_group or of_all) and all(row["labels"].get(name) == label for name, label in labels.items()):
                 found.setdefault(row["seed"], []).append(row["value"])
         return {seed: float(np.mean(values)) for seed, values in sorted(found.items())}
 
@@ -110,7 +112,7 @@ class Results:
         return mean_of(list(self.by_seed(metric, group, **labels).values()))
 
     def labels(self, factor: str) -> list[str]:
-        """The labels of a factor that some finished run has, in the order of the runs."""
+        """The labels of a factor that some row has, in the order of the rows."""
         return list(dict.fromkeys(row["labels"][factor] for row in self.rows if factor in row["labels"]))
 
 
@@ -151,10 +153,10 @@ def read_rows(study: Study, progress: Iterable[Progress]) -> list[Row]:
                 if metric in scores:
                     found.append(row(run, int(last["step"]), language, metric, scores[metric]))
         found += of_vocabulary(run, int(last["step"]))
-        for number in range(len(study.measures)):
-            place = folder / "measured" / str(number)
+        for measure in study.measures:
+            place = folder / MEASURED / measure.name
             if (place / "results.json").exists():
-                found += measured(run, int(last["step"]), read_results(place))
+                found += measured(run, int(last["step"]), measure, read_results(place))
     return found
 
 
@@ -178,28 +180,41 @@ def gini(values: Sequence[float]) -> float:
     return float((2 * np.arange(n) - n + 1) @ ordered / (n * ordered.sum())) if n and ordered.sum() else 0.0
 
 
-def row(run: Run, step: int, language: str, metric: str, value: float) -> Row:
-    """A row of a run."""
+def row(run: Run, step: int, language: str, metric: str, value: float, labels: Mapping[str, str] | None = None) -> Row:
+    """A row of a run; `labels` besides the run's."""
     return Row(
-        run=run.name, labels=run.labels, seed=run.seed, step=step, language=language, metric=metric, value=float(value)
+        run=run.name,
+        labels={**run.labels, **(labels or {})},
+        seed=run.seed,
+        step=step,
+        language=language,
+        metric=metric,
+        value=float(value),
     )
 
 
-def measured(run: Run, step: int, rows: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Rows of `evaluate` ("TASK METRIC") and `analyze` ("SET PROBE METRIC, TRANSFORMATION, layer L, POOLING")."""
+def measured(run: Run, step: int, measure: Measure, rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Rows of `evaluate` ("TASK METRIC"), of `analyze` ("SET PROBE METRIC", with `config.OF_PROBES` as labels) and of `finetune` ("NAME METRIC")."""
     found = []
     for r in rows:
         if "probe" in r:
-            metric = f"{r['set']} {r['probe']} {r['metric']}, {r['transformation']}, layer {r['layer']}, {r['pooling']}"
-            found.append(row(run, int(r.get("step", step)), r["languages"], metric, r["value"]))
-        else:
-            found += [row(run, step, r["language"], f"{r['task']} {m}", v) for m, v in r["every"].items()]
+            labels = {**measure.labels, **{name: str(r[name]) for name in ("layer", "transformation", "pooling")}}
+            at = int(r.get("step", step))
+            if "step" in r:
+                labels["updates"] = str(at)
+            probe = r["probe"]
+            if probe.startswith(AFTER) and probe != f"{AFTER}before":
+                probe = f"{AFTER}after"  # by whatever fine-tuning: the measure's labels say which
+            found.append(row(run, at, r["languages"], f"{r['set']} {probe} {r['metric']}", r["value"], labels))
+            continue
+        named = r["every"] if "every" in r else r["test"]
+        of = r["task"] if "every" in r else measure.name
+        found += [row(run, step, r["language"], f"{of} {m}", v, measure.labels) for m, v in named.items()]
     return found
 
 
 def write_table(study: Study, rows: Sequence[Row]) -> None:
     """Write results.csv: a line per run, language and metric; the same bytes for the same runs."""
-    factors = [factor.name for factor in study.factors]
-    columns = ("run", *factors, "seed", "step", "language", "metric", "value")
-    lines = [{**r, **r["labels"]} for r in rows]
+    columns = ("run", *things(study), "seed", "step", "language", "metric", "value")
+    lines = [{**dict.fromkeys(columns, ""), **r, **r["labels"]} for r in rows]
     write_whole(epath.Path(study.workdir) / "results.csv", as_csv(columns, lines))

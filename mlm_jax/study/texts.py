@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,11 +32,14 @@ class Texts:
       sets: name → language → paragraphs; 0: all. Their files are `{text}/NAME/{language}.txt`.
       pairs: name → (two languages, pairs). Their files are `{text}/NAME/XX-YY.tsv`, of paragraphs that sets have too.
       held_out: paragraphs of `{text}/held_out/{language}.txt`, which all languages have, and no set.
+      topics: a regular expression whose first group is, in a paragraph's key, what it is about: `{text}/held_out/topics.txt` has a line per paragraph that is held
+        out, `{text}/topics/{language}.tsv` that, a tab and the paragraph; empty: there is none.
     """
 
     sets: Mapping[str, Mapping[str, int]]
     pairs: Mapping[str, tuple[tuple[str, str], int]] = field(default_factory=dict)
     held_out: int = 200
+    topics: str = ""
 
     @property
     def languages(self) -> list[str]:
@@ -70,6 +74,10 @@ def take(texts: Texts, source: str, folder: epath.Path) -> None:
             "a language out"
         )
     held_out = set(common[: texts.held_out])
+    topics = [re.search(texts.topics, key) for key in common[: texts.held_out]] if texts.topics else []
+    unknown = next((key for key, topic in zip(common, topics, strict=False) if topic is None), None)
+    if unknown is not None:
+        raise UserError(f"{source}: {unknown}: no topic by {texts.topics}; mend the expression")
     # Of paragraphs that are the same as one that is held out none is learned from.
     known = {language: {found[key] for key in held_out} for language, found in every.items()}
     rest = {
@@ -80,6 +88,13 @@ def take(texts: Texts, source: str, folder: epath.Path) -> None:
     }
     with aside_folder(folder) as aside:
         _write(aside / "held_out", {x: [found[key] for key in common[: texts.held_out]] for x, found in every.items()})
+        if topics:
+            named = [topic[1] for topic in topics if topic]
+            (Path(aside) / "held_out" / "topics.txt").write_text("\n".join(named) + "\n", encoding="utf-8")
+            make_folder(aside / "topics")
+            for language, found in every.items():
+                rows = [f"{name}\t{found[key]}" for name, key in zip(named, common, strict=False)]
+                (Path(aside) / "topics" / f"{language}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
         for name, part in texts.sets.items():
             taken = {}
             for language, count in part.items():

@@ -18,7 +18,7 @@ from mlm_jax.evaluate import retrieval
 from mlm_jax.neutrality import language, quality, word_alignment
 from mlm_jax.neutrality.config import MORE, TRANSFORMATIONS, Quality
 from mlm_jax.neutrality.families import FAMILIES, GENERA, SHORT, family
-from mlm_jax.neutrality.probe_words import centred_by_the_other_half
+from mlm_jax.neutrality.probe_words import transformed_by_the_other_half
 from mlm_jax.neutrality.transformations import transform
 from mlm_jax.neutrality.word_alignment import DECODE, argmax, edge_cover, itermax, matching, scores, similarities
 
@@ -118,11 +118,17 @@ def test_leace_is_the_authors_own():
 
 def test_word_vectors_are_centred_by_sentences_that_are_not_theirs():
     rng = np.random.default_rng(0)
-    words = [rng.normal(size=(n, 4)) for n in (3, 2, 5, 1)]
-    found = centred_by_the_other_half(words)
-    np.testing.assert_allclose(found[0], words[0] - np.concatenate([words[1], words[3]]).mean(axis=0))
-    changed = centred_by_the_other_half([words[0] * 9, *words[1:]])
-    np.testing.assert_array_equal(changed[2], found[2])
+    words, others = (
+        [rng.normal(size=(n, 4)).astype(np.float32) for n in lengths] for lengths in ((3, 2, 5, 1), (4, 4, 2, 2))
+    )
+    found, _ = transformed_by_the_other_half("centred", words, others)
+    wanted = words[0] - np.concatenate([words[1], words[3]]).mean(axis=0)
+    np.testing.assert_allclose(found[0], wanted, rtol=1e-5, atol=1e-6)
+    for kind in ("centred", "normalised", "whitened", "lsar", "leace"):
+        found, _ = transformed_by_the_other_half(kind, words, others)
+        changed, _ = transformed_by_the_other_half(kind, [words[0] * 9, *words[1:]], others)
+        np.testing.assert_array_equal(changed[2], found[2])  # of the same half as the changed one
+        assert not np.array_equal(changed[1], found[1])
 
 
 def test_languages_cluster_into_their_families():

@@ -14,6 +14,7 @@ from mlm_jax import cli, tokenizers
 from mlm_jax import config as cfg
 from mlm_jax.encode.read import checkpoint_steps, read_pretrained
 from mlm_jax.encode.sentences import make_embedder
+from mlm_jax.errors import UserError
 from mlm_jax.evaluate.retrieval import nearest
 from mlm_jax.mesh import make_mesh
 from mlm_jax.neutrality.config import Aligned, Analyze, Quality, WordAlignment, validate_analysis
@@ -189,6 +190,32 @@ def planted(tmp_path, fit, test):
     counts = {"fit": len(next(iter(fit.values()))), "test": len(next(iter(test.values())))}
     part = Aligned("planted", tuple((x, str(tmp_path / f"{x}.txt")) for x in fit), **counts)
     return part, Vectors(0, lambda _, language: vectors[language], lambda *_: [])
+
+
+def test_a_frozen_classifier_and_a_network_are_tried_where_they_are_asked_for(tmp_path):
+    """Two classes that lie alike in all languages are told in those that the classifier has not seen."""
+    rng = np.random.default_rng(0)
+    told = rng.integers(0, 2, 200)
+    meaning = rng.normal(size=(200, 6))
+    meaning[:, 0] = 3 * (2 * told - 1)
+    aside = {"eng": 0.0, "deu": 4.0, "swa": -4.0}
+    made = {x: meaning + rng.normal(scale=0.1, size=(200, 6)) + shift for x, shift in aside.items()}
+    part, vectors = planted(tmp_path, {x: v[:100] for x, v in made.items()}, {x: v[100:] for x, v in made.items()})
+    names = np.array(["news", "sport"])[told]
+    (tmp_path / "classes").write_text("\n".join(names) + "\n")
+    part = dataclasses.replace(part, classes=str(tmp_path / "classes"))
+    rows, _ = probe_aligned(part, vectors, Analyze(pivot="eng", neighbours=3, network=True))
+    assert min(values(rows, "transfer", "accuracy", "centred").values()) > 0.95
+    assert set(values(rows, "transfer", "accuracy", "plain")) == set(aside)
+    assert values(rows, "identification", "network_accuracy", "plain")[""] > 0.95
+    for text, said in (
+        ("news\n" * 10, "10 lines"),
+        ("news\n" * 200, "news alone"),
+        ("a\n\n" * 100, "classes:2: empty"),
+    ):
+        (tmp_path / "classes").write_text(text)
+        with pytest.raises(UserError, match=said):
+            probe_aligned(part, vectors, Analyze(pivot="eng"))
 
 
 def values(rows, probe, metric, kind):

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The curse of multilinguality: what more languages cost each of them, at three widths, with total updates or tokens per language held fixed.
+
+XLM-R (Conneau et al. 2020, section 5.2 and figures 2 to 4): at equal updates low-resource languages gain from the first languages that join and all lose from
+7 to 100, which a wider model makes up for. Chang et al. (2024) and ATLAS (2026) find capacity scarce; Foroutan et al. (2025) find that it is tokens per
+language. Here 1 to 16 languages, nested, in one vocabulary of 19: `total` gives every run as many updates, `each` as many per language, so
+that only parameters are shared. English and German are in all runs but the first, which has English alone.
+
+    mlm-jax study configs/studies/curse.py --text FOLDER --jobs 2     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
+
+Five numbers of languages × three widths × two ways of counting × three seeds: 90 runs, about 45 minutes on two cores. Full size: configs/cc100.py as
+`base`, widths 512 to 1,024, the same factors.
+"""
+
+from dataclasses import replace
+
+from mlm_jax.config import Config, Sampling
+from mlm_jax.study.config import Curve, Factor, Study, Value
+from mlm_jax.study.findings import Finding, lower
+from mlm_jax.study.languages import Point, makes_up, priced
+from mlm_jax.study.small import BATCH, LAYERS, of_updates, of_width, small, text_of
+from mlm_jax.study.table import Results
+from mlm_jax.study.texts import Texts
+
+LANGUAGES = (
+    *("en", "de", "fr", "ru", "es", "ja", "tr", "fi", "vi", "hi", "pl", "id", "ko", "el", "it", "nl"),
+    *("pt_BR", "km", "zh_CN"),
+)
+NUMBERS, WIDTHS = (1, 2, 4, 8, 16), (32, 64, 128)
+TOTAL, EACH = 600, 75  # updates: of a run, and per language; alike with 8
+FIRST, FEW, MANY = "first two", "2", "16"
+
+
+def counted(count: str, languages: int) -> int:
+    return TOTAL if count == "total" else EACH * languages
+
+
+def points_of(results: Results) -> list[Point]:
+    """A point per run: its loss in English, which all have."""
+    found = []
+    for row in results.rows:
+        if row["metric"] == "bits_per_byte" and row["language"] == "en":
+            labels = row["labels"]
+            width, languages = int(labels["width"]), int(labels["languages"])
+            tokens = BATCH * counted(labels["fixed"], languages) / languages
+            found.append(Point(12.0 * LAYERS * width**2, tokens, languages, row["value"]))
+    return found
+
+
+def conclude(results: Results) -> list[Finding]:
+    by, widest = "bits_per_byte", str(WIDTHS[-1])
+    found = [
+        lower(
+            results,
+            f"More languages cost each at equal updates (XLM-R, figure 2), width {widest}",
+            by,
+            {"languages": MANY, "width": widest, "fixed": "total"},
+            {"languages": FEW, "width": widest, "fixed": "total"},
+            FIRST,
+            higher=True,
+        )
+    ]
+    for width in (str(w) for w in WIDTHS):
+        found.append(
+            lower(
+                results,
+                f"At equal tokens per language they cost nothing (Foroutan et al. 2025), width {width}",
+                by,
+                {"languages": MANY, "width": width, "fixed": "each"},
+                {"languages": FEW, "width": width, "fixed": "each"},
+                FIRST,
+            )
+        )
+    found.append(makes_up(results, by, FIRST, "width", "languages", FEW, MANY, fixed="total"))
+    found.append(priced(points_of(results), 10))
+    return found
+
+
+def get_config() -> Study:
+    def drawn(count: int) -> Value:
+        return Value(str(count), {"sampling.languages": LANGUAGES[:count]})
+
+    def held(count: str) -> Value:
+        def change(config: Config) -> Config:
+            return of_updates(config, counted(count, len(config.sampling.languages)))
+
+        return Value(count, change=change)
+
+    return Study(
+        title="The curse of multilinguality",
+        question="What do more languages cost each of them, and is it parameters or tokens that they lack?",
+        paper="Conneau et al. (2020), figures 2 to 4; Chang et al. (2024); Foroutan et al. (2025); ATLAS (2026): twice the languages, 1.18 × the model and 1.66 × the data.",
+        texts=Texts({"train": dict.fromkeys(LANGUAGES, 6_000)}),
+        base=replace(small(text_of("train"), TOTAL), sampling=Sampling(exponent=0.0)),
+        factors=(
+            Factor("languages", tuple(drawn(n) for n in NUMBERS)),
+            Factor("width", tuple(Value(str(w), of_width(w)) for w in WIDTHS)),
+            Factor("fixed", (held("total"), held("each"))),
+        ),
+        groups={FIRST: LANGUAGES[:2]},
+        curves=tuple(
+            Curve(
+                "bits_per_byte",
+                "languages",
+                "width",
+                f"Bits per byte of English and German, {'updates' if count == 'total' else 'tokens per language'} held fixed",
+                {"fixed": count},
+                (FIRST,),
+            )
+            for count in ("total", "each")
+        ),
+        conclude=conclude,
+    )
