@@ -86,7 +86,7 @@ class ProbeRow(TypedDict):
     Attributes:
       set: the name of the data.
       layer: 0 is the embedding.
-      pooling: "mean", "first" or "words".
+      pooling: "mean", "first" or "words"; "tokens": of no vectors.
       transformation: of the vectors (`neutrality.config.TRANSFORMATIONS`).
       languages: "de-en", or empty: all.
       step: of the checkpoint, in rows through pretraining.

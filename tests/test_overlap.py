@@ -115,7 +115,7 @@ def test_corpora_that_are_mined_and_fit_the_threshold_are_refused(tmp_path):
         UserError,
         match=r"mined: 1 of 10 of de, 1 of 10 of en stand in dev too, e.g. .*test.de:1 is .*dev.de:1; .*overlap 0.05",
     ):
-        runs.mine(part, lambda layer, pooling: None, 0.05)
+        runs.mine(part, lambda layer, pooling: None, None, 0.05)
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="no real data here")

@@ -23,6 +23,7 @@ from mlm_jax.evaluate.config import Evaluate, LanguageModel, Made, Mining, Retri
 from mlm_jax.evaluate.embeddings import measure_vectors
 from mlm_jax.evaluate.language_model import Measure, make_measure
 from mlm_jax.evaluate.sets import read_aligned, two_columns
+from mlm_jax.fairness import gini, tokens_per_text
 from mlm_jax.fields import differences
 from mlm_jax.files import copy_whole, in_bucket, is_aside, link, make_folder, sync, write_json, write_whole
 from mlm_jax.finetune import run as finetuning
@@ -44,7 +45,7 @@ from mlm_jax.results import (
     write_results,
 )
 from mlm_jax.stored import read_json
-from mlm_jax.tokenizers import load_tokenizer
+from mlm_jax.tokenizers import Tokenizer, load_tokenizer
 
 LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
 
@@ -96,9 +97,11 @@ def own_benchmarks(config: Evaluate, workdir: epath.Path) -> list[BenchmarkRow]:
 
     rows: list[BenchmarkRow] = []
     for part in config.retrieval:
-        rows += compute_once(workdir / "done" / f"{part.name}.json", retrieve, part, embedder, config.workdir)
+        done = workdir / "done" / f"{part.name}.json"
+        rows += compute_once(done, retrieve, part, embedder, tokenizer, config.workdir)
     for mining in config.mining:
-        rows += compute_once(workdir / "done" / f"{mining.name}.json", mine, mining, embedder, config.overlap)
+        done = workdir / "done" / f"{mining.name}.json"
+        rows += compute_once(done, mine, mining, embedder, tokenizer, config.overlap)
     for part_of_vectors in config.of_vectors:
         done = workdir / "done" / f"{part_of_vectors.name}.json"
         rows += compute_once(done, measure_vectors, part_of_vectors, embedder)
@@ -125,25 +128,31 @@ def with_prompt(embed: Embed, prompt: str) -> Embed:
     return functools.partial(embed, prompt=prompt) if prompt else embed
 
 
-def retrieve(part: Retrieval, embedder: Callable[[int, Made], Embed], workdir: str) -> list[BenchmarkRow]:
-    """Retrieval accuracy, mean reciprocal rank and nDCG@10 per language."""
+def retrieve(
+    part: Retrieval, embedder: Callable[[int, Made], Embed], tokenizer: Tokenizer, workdir: str
+) -> list[BenchmarkRow]:
+    """Retrieval accuracy, mean reciprocal rank and nDCG@10 per language, and `with_tokens`."""
     embed = with_prompt(embedder(part.layer, part.pooling), part.prompt)
     margin = part.neighbours if part.score == "margin" else 0
     rows: list[BenchmarkRow] = []
+    texts = []
     protocol = {name: getattr(part, name) for name in ("layer", "pooling", "score", "neighbours", "both_ways")}
     protocol |= {"prompt": part.prompt} if part.prompt else {}
     with console.progress(part.name, len(part.pairs), unit="languages") as advance:
         for pairs in part.pairs:
             first, second = read_aligned(pairs, workdir)
+            texts.append((first, second))
             a, b = embed(first, pairs.languages[0]), embed(second, pairs.languages[1])
             scores = retrieval.ranking_scores(a, b, margin, part.both_ways, (first, second))
             rows.append(benchmark_row(part.name, pairs.languages[0], "accuracy", scores, len(first), protocol))
             advance(1, f"{pairs.languages[0]} {100 * scores['accuracy']:.1f}")
-    return rows
+    return with_tokens(rows, texts, tokenizer)
 
 
-def mine(part: Mining, embedder: Callable[[int, Made], Embed], overlap: float = 1.0) -> list[BenchmarkRow]:
-    """F1 of mined pairs per language, at the threshold that is best on dev.
+def mine(
+    part: Mining, embedder: Callable[[int, Made], Embed], tokenizer: Tokenizer, overlap: float = 1.0
+) -> list[BenchmarkRow]:
+    """F1 of mined pairs per language, at the threshold that is best on dev, and `with_tokens` of the gold pairs.
 
     Args:
       overlap: the largest share of the sentences that may stand in the dev corpora.
@@ -153,6 +162,7 @@ def mine(part: Mining, embedder: Callable[[int, Made], Embed], overlap: float = 
     """
     embed = with_prompt(embedder(part.layer, part.pooling), part.prompt)
     rows: list[BenchmarkRow] = []
+    texts = []
     with console.progress(part.name, len(part.corpora), unit="languages") as advance:
         for corpora in part.corpora:
             dev, test = (hashed_sides(corpora.languages, paths) for paths in (corpora.dev, corpora.test))
@@ -162,6 +172,7 @@ def mine(part: Mining, embedder: Callable[[int, Made], Embed], overlap: float = 
             threshold = retrieval.best_threshold(found, gold)
             found, gold = mine_one(embed, corpora.test, corpora.languages, part.neighbours)
             scores = retrieval.mined_scores(found, gold, threshold)
+            texts.append(gold_sentences(corpora.test))
             protocol: dict[str, Any] = {
                 "threshold": threshold,
                 "neighbours": part.neighbours,
@@ -171,7 +182,31 @@ def mine(part: Mining, embedder: Callable[[int, Made], Embed], overlap: float = 
             protocol |= {"prompt": part.prompt} if part.prompt else {}
             rows.append(benchmark_row(part.name, corpora.languages[0], "f1", scores, len(gold), protocol))
             advance(1, f"{corpora.languages[0]} {100 * scores['f1']:.1f}")
+    return with_tokens(rows, texts, tokenizer)
+
+
+def with_tokens(
+    rows: list[BenchmarkRow], texts: Sequence[tuple[list[str], list[str]]], tokenizer: Tokenizer
+) -> list[BenchmarkRow]:
+    """The rows of parallel sentences with what the vocabulary makes of them in `every`: tokens per sentence of the row's language and of the
+    other side (tokens_other); and where all rows have the very same other side, gini, over all languages, the other side's among them.
+
+    Args:
+      texts: of each row, the sentences of its language and their translations.
+    """
+    each = [[tokens_per_text(tokenizer, side) for side in sides] for sides in texts]
+    is_one_text = len({tuple(other) for _, other in texts}) == 1
+    over_all = {"gini": gini([each[0][1], *(own for own, _ in each)])} if is_one_text else {}
+    for row, (own, other) in zip(rows, each, strict=True):
+        row["every"] |= {"tokens": own, "tokens_other": other, **over_all}
     return rows
+
+
+def gold_sentences(paths: tuple[str, str, str]) -> tuple[list[str], list[str]]:
+    """The sentences of the gold pairs of two corpora, on either side."""
+    first, second = (dict(row for _, row in two_columns(path)) for path in paths[:2])
+    pairs = [ids for _, ids in two_columns(paths[2])]
+    return [first[a] for a, _ in pairs], [second[b] for _, b in pairs]
 
 
 def mine_one(

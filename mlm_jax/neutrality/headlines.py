@@ -80,6 +80,7 @@ SHOWN = {
     "alignment": Shown("Word alignment, F1", ("f1",), "word alignment, F1"),
     "quality": Shown("Translation quality, Pearson", ("pearson",), "translation quality, Pearson", "× 100"),
     "cka": Shown("CKA with the pivot", ("cka",), "CKA with the pivot", "× 100"),
+    "fairness": Shown("Tokens per sentence", ("tokens",), unit="tokens"),
     "aligned words": Shown("Cosine of aligned and of random words", ("aligned", "random"), unit="× 100"),
 }
 
@@ -102,6 +103,18 @@ def headlines(rows: Sequence[ProbeRow]) -> list[Headline]:
         values = {x: float(np.mean(found[x])) for x in order if x in found}
         out.append(Headline(title + comma + more, name, best["layer"], best["pooling"], values))
     return out
+
+
+def fairness_of(rows: Sequence[ProbeRow]) -> dict[str, tuple[dict[str, float], float]]:
+    """Set → tokens per sentence of each language, and their Gini coefficient; of sets whose tokens were counted."""
+    tokens: dict[str, dict[str, float]] = {}
+    over_all: dict[str, float] = {}
+    for r in rows:
+        if (r["probe"], r["metric"]) == ("fairness", "tokens"):
+            tokens.setdefault(r["set"], {})[r["languages"]] = r["value"]
+        if (r["probe"], r["metric"]) == ("fairness", "gini"):
+            over_all[r["set"]] = r["value"]
+    return {name: (each, over_all[name]) for name, each in tokens.items() if name in over_all}
 
 
 def analysis_cautions(config: Mapping[str, Any], width: int) -> list[str]:
@@ -140,7 +153,7 @@ def transformations_of(rows: Sequence[ProbeRow]) -> list[str]:
 
 
 def table(rows: Sequence[ProbeRow]) -> str:
-    """The headline table as text."""
+    """The headline table as text, and of each set how evenly the vocabulary cuts it."""
     kinds = transformations_of(rows)
     cells = [
         [
@@ -152,4 +165,10 @@ def table(rows: Sequence[ProbeRow]) -> str:
         ]
         for h in headlines(rows)
     ]
-    return console.format_table(["set", "probe", "layer", "pooling", *kinds], cells)
+    lines = [console.format_table(["set", "probe", "layer", "pooling", *kinds], cells)]
+    for name, (tokens, value) in fairness_of(rows).items():
+        fewest, most = (choose(tokens, key=tokens.__getitem__) for choose in (min, max))
+        lines.append(
+            f"{name}: {tokens[fewest]:.1f} ({fewest}) to {tokens[most]:.1f} ({most}) tokens per sentence, Gini coefficient {value:.3f}"
+        )
+    return "\n".join(lines)

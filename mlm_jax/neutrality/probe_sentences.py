@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from mlm_jax import console
 from mlm_jax.errors import UserError
 from mlm_jax.evaluate import retrieval
+from mlm_jax.fairness import gini, tokens_per_text
 from mlm_jax.lines import read_lines
 from mlm_jax.neutrality import language as languages
 from mlm_jax.neutrality import quality as qualities
@@ -22,14 +23,14 @@ from mlm_jax.neutrality.transformations import fit_maps, transform
 from mlm_jax.neutrality.vectors import POOLINGS, Vectors
 from mlm_jax.overlap import Hashed, find_overlap, report_overlap, text_hash
 from mlm_jax.results import ProbeRow, probe_rows
+from mlm_jax.tokenizers import Tokenizer
 
 
 def read_sentences(part: Aligned) -> dict[str, list[str]]:
     """The first `fit` + `test` lines of each language.
 
     Raises:
-      UserError: no such file, too few lines, an empty line, files of different lengths, two lines the same among those tested
-        (which of them was retrieved could not be told).
+      UserError: no such file, too few lines, an empty line, files of different lengths.
     """
     found, counts = {}, {}
     for language, path in part.files:
@@ -50,18 +51,34 @@ def read_sentences(part: Aligned) -> dict[str, list[str]]:
     for path, other in rest:
         if other != count:
             raise UserError(f"{first}: {count:,} lines, {path} has {other:,}; they are not aligned")
-    for (language, path), taken in zip(part.files, found.values(), strict=True):
-        same = part.test - len(set(taken[part.fit :]))
+    return found
+
+
+def warn_of_copies(part: Aligned, sentences: Mapping[str, Sequence[str]]) -> None:
+    """Say which language has the same line twice among those tested, of which none can tell which was retrieved."""
+    for language, path in part.files:
+        same = part.test - len(set(sentences[language][part.fit :]))
         if same:
             console.warn(
                 f"{path}: {same} of {part.test} tested lines occur twice; retrieval cannot tell them apart ({language})"
             )
-    return found
+
+
+def probe_fairness(part: Aligned, tokenizer: Tokenizer) -> list[ProbeRow]:
+    """Tokens per sentence of each language, of all lines that are read, and their Gini coefficient: the vocabulary's, without the encoder."""
+    each = {x: tokens_per_text(tokenizer, lines) for x, lines in read_sentences(part).items()}
+
+    def made(language: str, scores: dict[str, float]) -> list[ProbeRow]:
+        return probe_rows("fairness", part.name, 0, "tokens", "plain", language, scores)
+
+    rows = [row for language, value in each.items() for row in made(language, {"tokens": value})]
+    return rows + made("", {"gini": gini(list(each.values()))})
 
 
 def probe_aligned(part: Aligned, made: Vectors, config: Analyze) -> tuple[list[ProbeRow], dict[str, Any]]:
     """Language identification, similarity, retrieval and CKA, layer by layer; and what is drawn of the best layer."""
     sentences = read_sentences(part)
+    warn_of_copies(part, sentences)
     paths = dict(part.files)
     hashed = {
         x: [(f"{paths[x]}:{i}", text_hash(line)) for i, line in enumerate(lines, 1)] for x, lines in sentences.items()

@@ -16,7 +16,7 @@ from mlm_jax.errors import UserError
 from mlm_jax.files import write_json, write_whole
 from mlm_jax.mesh import make_mesh
 from mlm_jax.neutrality.config import Aligned, Analyze
-from mlm_jax.neutrality.probe_sentences import probe_aligned, probe_quality
+from mlm_jax.neutrality.probe_sentences import probe_aligned, probe_fairness, probe_quality
 from mlm_jax.neutrality.probe_words import compare_words, probe_words
 from mlm_jax.neutrality.vectors import Vectors, make_vectors
 from mlm_jax.pretrained import Pretrained
@@ -51,7 +51,9 @@ def run(config: Analyze) -> list[ProbeRow]:
     figures: dict[str, Any] = {}
     for aligned in config.aligned:
         found, drawn = compute_once(done / f"{aligned.name}.json", probe_aligned, aligned, made, config)
-        rows, figures = rows + found, figures | drawn
+        # Apart from the others, so that analyses of earlier versions get it too.
+        cut = compute_once(done / f"{aligned.name}.tokens.json", probe_fairness, aligned, tokenizer)
+        rows, figures = rows + found + cut, figures | drawn
     for pairs in config.word_alignment:
         found, drawn = compute_once(done / f"{pairs.name}.json", probe_words, pairs, made, config.transformations)
         rows, figures = rows + found, figures | drawn

@@ -17,11 +17,11 @@ from mlm_jax.evaluate.run import from_experiment
 from mlm_jax.files import listed
 from mlm_jax.language_names import language_name
 from mlm_jax.model.encoder import padded_rows
-from mlm_jax.neutrality.headlines import headlines
+from mlm_jax.neutrality.headlines import fairness_of, headlines
 from mlm_jax.pretrained import Pretrained
 from mlm_jax.report.provenance import provenance
 from mlm_jax.report.results import shown
-from mlm_jax.report.run import language_rows, read_run
+from mlm_jax.report.run import fairness_note, language_rows, read_run
 from mlm_jax.results import read_results
 from mlm_jax.stored import read_json
 
@@ -170,6 +170,7 @@ def language_table(folder: epath.Path, languages: Sequence[str]) -> list[str]:
                 f"{r.rate:.4f}",
                 f"{r.epochs:.1f}",
                 f"{r.bytes_per_token:.2f}" if r.bytes_per_token else "",
+                "" if r.tokens_per_document is None else f"{r.tokens_per_document:,.1f}",
                 f"{100 * r.unknown:.1f} %",
                 f"{r.scores['loss']:.3f}" if "loss" in r.scores else "",
                 f"{r.scores['bits_per_byte']:.3f}" if "bits_per_byte" in r.scores else "",
@@ -183,16 +184,17 @@ def language_table(folder: epath.Path, languages: Sequence[str]) -> list[str]:
         "drawn",
         "epochs",
         "bytes per token",
+        "tokens per document",
         "not written",
         "loss",
         "bits per byte",
     ]
     count = run.config["sampling"]["count"]
     note = (
-        f"Shares are of {count}. Not written is the share of the text that the vocabulary cannot write; loss (nats per predicted token) and bits "
-        "per byte are of held-out text, as the run's last validation measured them."
+        f"Shares are of {count}. Not written is the share of the text that the vocabulary cannot write; tokens per document are of held-out text, "
+        "and so are loss (nats per predicted token) and bits per byte, as the run's last validation measured them."
     )
-    return [*table(heads, rows), "", note]
+    return [*table(heads, rows), "", " ".join(filter(None, [note, fairness_note(run)]))]
 
 
 def training(folder: epath.Path, pretrained: Pretrained) -> list[str]:
@@ -261,4 +263,6 @@ def probes(results: Sequence[tuple[str, Any]]) -> list[str]:
             for h in headlines(found):
                 values = ", ".join(f"{kind} {100 * value:.1f}" for kind, value in h.values.items())
                 rows.append([h.set, h.probe, f"{h.layer}, {h.pooling}", values])
+            for name, (_, value) in fairness_of(found).items():
+                rows.append([name, "Gini coefficient of tokens per sentence", "", f"{value:.3f}"])
     return table(["text", "probe", "layer, pooling", "value"], rows)

@@ -15,10 +15,10 @@ from scipy.cluster import hierarchy
 from mlm_jax.files import write_whole
 from mlm_jax.language_names import label
 from mlm_jax.neutrality.config import MORE, TRANSFORMATIONS
-from mlm_jax.neutrality.headlines import SHOWN, headlines, read_cautions, transformations_of
+from mlm_jax.neutrality.headlines import SHOWN, fairness_of, headlines, read_cautions, transformations_of
 from mlm_jax.report.plots import WIDTH, new_axes, widen
 from mlm_jax.report.provenance import provenance
-from mlm_jax.report.rendering import Cell, Table, plot_of, render
+from mlm_jax.report.rendering import Cell, Table, language_cell, plot_of, render
 from mlm_jax.report.svg import AMBER, BLUE, GREEN, GREY, ORANGE, PINK, SERIES, SKY, styled
 from mlm_jax.report.texts import isolated
 from mlm_jax.results import ANEW, ProbeRow, read_results, standard_error
@@ -62,6 +62,7 @@ def _write_analysis_page(folder: epath.Path) -> epath.Path:
         lead=finding(rows, {part["name"]: part["test"] * len(part["files"]) for part in config.get("aligned", ())}),
         cautions=read_cautions(folder),
         table=headline_table(rows),
+        tokens=tokens_table(rows),
         sections={heading: plots for heading, plots in sections.items() if plots},
         provenance=provenance(folder, config),
         alignments=[worked_alignment(name, d) for name, d in drawn.items() if "worked" in d],
@@ -110,6 +111,23 @@ def headline_table(rows: Sequence[ProbeRow]) -> Table:
         shown = [Cell("" if value is None else f"{100 * value:.1f}", value) for value in values]
         cells.append([Cell(name, name), *shown, Cell(f"{h.layer}, {h.pooling}", h.layer)])
     return Table(["probe", *kinds, "layer"], cells, widths=(0, 0, 0, *[1] * (len(kinds) - 1)))
+
+
+def tokens_table(rows: Sequence[ProbeRow]) -> Table | None:
+    """Tokens per sentence, languages × sets, and their Gini coefficients; None of results without."""
+    found = fairness_of(rows)
+    languages = dict.fromkeys(x for tokens, _ in found.values() for x in tokens)
+
+    def cell(value: float | None) -> Cell:
+        return Cell("" if value is None else f"{value:.1f}", value)
+
+    if not found:
+        return None
+    return Table(
+        heads=["language", *(name.replace("_", " ") for name in found)],
+        rows=[[language_cell(x), *(cell(tokens.get(x)) for tokens, _ in found.values())] for x in languages],
+        foot=[[Cell("Gini"), *(Cell(f"{value:.3f}", value) for _, value in found.values())]],
+    )
 
 
 def mean_value(rows: Sequence[ProbeRow]) -> float:

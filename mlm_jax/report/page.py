@@ -17,7 +17,17 @@ from mlm_jax.files import make_folder, write_whole
 from mlm_jax.report.plots import Drawn, figures, language_figures, short
 from mlm_jax.report.provenance import provenance
 from mlm_jax.report.rendering import Cell, Plot, Table, language_cell, plot_of, render
-from mlm_jax.report.run import SCORES, UNITS, Run, averaged, averaged_scores, language_rows, mean, read_run
+from mlm_jax.report.run import (
+    SCORES,
+    UNITS,
+    Run,
+    averaged,
+    averaged_scores,
+    fairness_note,
+    language_rows,
+    mean,
+    read_run,
+)
 from mlm_jax.report.svg import png, styled
 from mlm_jax.report.texts import isolated
 from mlm_jax.stored import fitting
@@ -31,6 +41,7 @@ COLUMNS = {
     "seen": ("tokens\nseen", "{:,.0f}", 2),
     "epochs": ("epochs", "{:.1f}", 1),
     "bytes_per_token": ("bytes per\ntoken", "{:.2f}", 2),
+    "tokens_per_document": ("held-out tokens\nper document", "{:,.1f}", 2),
     "unknown": ("unknown", "{:.1%}", 1),
 }
 # The same of what a validation says.
@@ -79,6 +90,7 @@ def _write_report(workdir: epath.Path) -> epath.Path:
         unit=f"{'in nats ' if run.unit else ''}per {'token, each predicted from those before it' if causal else f'{per}, {how}'}",
         unigram=bool(run.unigram),
         table=_table(run),
+        fairness=fairness_note(run),
         provenance=provenance(workdir, run.config, done),
         options={name: json.dumps(value, ensure_ascii=False) for name, value in flat_options(run.config).items()},
     )

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from etils import epath
@@ -56,6 +56,7 @@ def _write_results_page(folder: epath.Path) -> epath.Path:
         title=f"{isolated(folder.name)}: {what}",
         lead=headline(rows, source),
         table=results_table(rows, source),
+        tokens=tokens_table(rows),
         cautions=[*benchmark_cautions(rows), *unknown_source(rows, source)],
         plots=curves(folder),
         protocols=protocols(rows),
@@ -117,6 +118,27 @@ def results_table(rows: Sequence[BenchmarkRow], source: str) -> Table:
             [Cell(label), *(Cell(shown(found[t][name], metric[t]) if name in found[t] else "") for t in tasks)]
             for label, name in feet
         ],
+    )
+
+
+def tokens_table(rows: Sequence[BenchmarkRow]) -> Table | None:
+    """Tokens per sentence of parallel text, languages × tasks, and their Gini coefficient where there is one; None of results without."""
+    by = {(r["task"], r["language"]): r["every"] for r in rows if "tokens" in r["every"]}
+    tasks, languages = (list(dict.fromkeys(key[i] for key in by)) for i in (0, 1))
+    ginis = {task: every["gini"] for (task, _), every in by.items() if "gini" in every}
+
+    def cell(every: Mapping[str, float]) -> Cell:
+        if not every:
+            return Cell("")
+        return Cell(f"{every['tokens']:.1f}", every["tokens"], note=f"{every['tokens_other']:.1f}")
+
+    foot = [Cell("Gini"), *(Cell(f"{ginis[task]:.3f}" if task in ginis else "") for task in tasks)]
+    if not by:
+        return None
+    return Table(
+        heads=["language", *(task.replace("_", "-") for task in tasks)],
+        rows=[[language_cell(x), *(cell(by.get((task, x), {})) for task in tasks)] for x in languages],
+        foot=[foot] if ginis else [],
     )
 
 

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, TypedDict
 
 from etils import epath
 
 from mlm_jax import console
 from mlm_jax.errors import UserError
+from mlm_jax.fairness import gini, held_out
 from mlm_jax.fields import AtLeast
 from mlm_jax.starts import read_starts
 from mlm_jax.stored import read_json
@@ -52,6 +54,7 @@ class Run:
       sampling: rows of `sampling.sampling_table`.
       config: the stored config.
       continued: steps at which it was stopped and went on.
+      held_out: language → documents and tokens that are held out, as far as the corpus is there.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Run:
     sampling: list[dict[str, Any]]
     config: dict[str, Any]
     continued: tuple[int, ...] = ()
+    held_out: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def learns(self) -> str:
@@ -104,6 +108,16 @@ class Run:
         first = {next((step for step in steps if step > start), None) for start in self.continued}
         return [r for r in self.train if r["step"] not in first] or self.train
 
+    @property
+    def gini(self) -> float | None:
+        """The Gini coefficient of tokens per held-out document over languages; None of one language, and where languages hold out different
+        numbers of documents, which are not the same text."""
+        found = [self.held_out.get(r["language"], (0, 0)) for r in self.sampling if not r["is_pair"]]
+        numbers = {documents for documents, _ in found}
+        if len(found) < 2 or len(numbers) > 1 or 0 in numbers:
+            return None
+        return gini([tokens / documents for documents, tokens in found])
+
     def tokens_seen(self) -> dict[str, float]:
         """Language → tokens drawn so far: its blocks, at its mean tokens per block; of several lengths, as full as those of the first."""
         last, length = self.train[-1] if self.train else {}, self.config["data"]["sequence_length"]
@@ -134,6 +148,7 @@ class LanguageRow:
       tokens, seen, epochs: of its text; drawn so far; the ratio of the two.
       unknown: share of the text that the vocabulary cannot write.
       bytes_per_token: UTF-8 bytes of its text per token; None in runs of earlier versions.
+      tokens_per_document: of its held-out text, specials included; None of pairs, where nothing is held out, and where the corpus is gone.
       scores: of the last validation, those that there are: loss, perplexity, bits_per_byte, targets (how many tokens were scored),
         accuracy and pairs (of contrastive learning), unigram (the baseline's loss) and gain (by how much the model's loss is lower).
     """
@@ -147,6 +162,7 @@ class LanguageRow:
     epochs: float
     unknown: float
     bytes_per_token: float | None
+    tokens_per_document: float | None
     scores: dict[str, float]
 
 
@@ -169,6 +185,7 @@ def read_run(workdir: epath.PathLike) -> Run:
         sampling=read_json(folder / "sampling.json", list[SamplingRow], "delete it, and train on"),
         config=read_json(folder / "config.json", dict[str, Any]),
         continued=tuple(sorted({start["step"] for start in read_starts(folder)} - {0})),
+        held_out=held_out(folder / "corpus"),
     )
     if not run.train:
         raise UserError(f"{folder / 'metrics.jsonl'}: nothing logged yet; wait for the first line, or train on")
@@ -201,6 +218,7 @@ def language_rows(run: Run) -> list[LanguageRow]:
                 seen[name] / r["tokens"],
                 r.get("unknown", 0.0),  # runs of earlier versions did not look
                 r.get("bytes_per_token"),
+                None if r["is_pair"] or name not in run.held_out else run.held_out[name][1] / run.held_out[name][0],
                 scores,
             )
         )
@@ -219,8 +237,19 @@ def mean(values: list[float | None]) -> float | None:
     return sum(there) / len(there) if there else None
 
 
+def fairness_note(run: Run) -> str:
+    """How many tokens languages have for a document, in one number, and what it is worth; empty where it says nothing."""
+    if run.gini is None:
+        return ""
+    languages = sum(not r["is_pair"] for r in run.sampling)
+    return (
+        f"The Gini coefficient of tokens per held-out document over {languages} languages is {run.gini:.3f} (0: all have as many). It tells how "
+        "evenly the vocabulary cuts them only where the held-out documents are the same text in all of them, translated."
+    )
+
+
 def summary_table(workdir: epath.PathLike) -> str:
-    """The table of languages that a run ends with.
+    """The table of languages that a run ends with, and `fairness_note`.
 
     Raises:
       UserError: there is no run in the workdir.
@@ -241,15 +270,16 @@ def summary_table(workdir: epath.PathLike) -> str:
             f"{row.rate:.4f}",
             f"{row.epochs:.1f}",
             f"{100 * row.unknown:.1f} %",
+            "–" if row.tokens_per_document is None else f"{row.tokens_per_document:,.1f}",
             f"{row.scores[rests_on]:,}" if rests_on in row.scores else "–",
             *(_number(row.scores.get(name)) for name in scores),
         ]
         for row in rows
     ]
     validated = averaged_scores(rows)
-    cells.append(["mean", *[""] * 5, *(_number(mean([found.get(name) for found in validated])) for name in scores)])
-    heads = ["language", "natural", "smoothed", "epochs", "unknown", rests_on, *scores.values()]
-    return console.format_table(heads, cells)
+    cells.append(["mean", *[""] * 6, *(_number(mean([found.get(name) for found in validated])) for name in scores)])
+    heads = ["language", "natural", "smoothed", "epochs", "unknown", "tokens/document", rests_on, *scores.values()]
+    return "\n".join([console.format_table(heads, cells), *filter(None, [fairness_note(run)])])
 
 
 def _number(value: float | None) -> str:

@@ -22,8 +22,11 @@ from mlm_jax.study.config import ALL, Curve, Study, Value
 from mlm_jax.study.findings import Finding
 from mlm_jax.study.table import Progress, Results, write_table
 
-# Metrics that are shown as they are; others are shares.
-LOWER = ("loss", "bits_per_byte", "perplexity", "tokens_per_document", "bytes_per_token", "gini")
+# Metrics that are shown as they are (by their last word); others are shares.
+NO_SHARES = (
+    *("loss", "bits_per_byte", "perplexity", "tokens_per_document", "bytes_per_token", "gini", "tokens"),
+    *("tokens_other", "aligned", "random", "margin"),
+)
 STYLES = ("-", "--", ":", "-.")
 
 
@@ -110,7 +113,7 @@ def places_of(study: Study, results: Results, name: str) -> dict[str, float | No
 
 def scale_of(metric: str) -> float:
     """What values are multiplied by where they are shown."""
-    return 1.0 if metric in LOWER or metric.split()[-1] in LOWER else 100.0
+    return 1.0 if metric.split()[-1] in NO_SHARES else 100.0
 
 
 def unit_of(metric: str) -> str:

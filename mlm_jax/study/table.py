@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 import numpy as np
 from etils import epath
 
+from mlm_jax.fairness import gini
 from mlm_jax.files import write_whole
 from mlm_jax.manifest import read_manifest
 from mlm_jax.phases import in_steps
@@ -171,13 +172,6 @@ def of_vocabulary(run: Run, step: int) -> list[Row]:
         row(run, step, name, "bytes_per_token", split.bytes / max(split.tokens, 1)) for name, split in held.items()
     ]
     return [*rows, row(run, step, "", "gini", gini(list(each.values())))]
-
-
-def gini(values: Sequence[float]) -> float:
-    """The Gini coefficient of non-negative values: 0 where all are alike, near 1 where one has all."""
-    ordered = np.sort(np.asarray(values, np.float64))
-    n = len(ordered)
-    return float((2 * np.arange(n) - n + 1) @ ordered / (n * ordered.sum())) if n and ordered.sum() else 0.0
 
 
 def row(run: Run, step: int, language: str, metric: str, value: float, labels: Mapping[str, str] | None = None) -> Row:

@@ -29,6 +29,7 @@ from mlm_jax.evaluate.config import (
 )
 from mlm_jax.finetune.config import Train
 from mlm_jax.results import benchmark_row
+from mlm_jax.tokenizers import load_tokenizer
 from mlm_jax.typed import as_type
 from tests.finetune.toys import MODEL, WORDS, make_config, make_start
 
@@ -111,6 +112,52 @@ def test_a_suite_of_everything(tmp_path, capsys):
     assert cli.main(["report", path]) == 0
     assert (tmp_path / "suite/results.html").read_text() == page
     assert header in capsys.readouterr().out
+
+
+def test_parallel_sentences_say_how_evenly_the_vocabulary_cuts_them(tmp_path):
+    config = suite(tmp_path, tuned=(), language_model=())
+    (tmp_path / "long.de").write_text("".join(f"{line} ! ! !\n" for line in sentences("de", 20)))
+    (tmp_path / "other.en").write_text("".join(f"{line} !\n" for line in sentences("en", 20)))
+    same = config.retrieval[0].pairs[0]
+    long = Pairs(("nl", "en"), (str(tmp_path / "long.de"), same.paths[1]))
+    apart = dataclasses.replace(long, paths=(long.paths[0], str(tmp_path / "other.en")))
+    found = (Retrieval("same", (same, long)), Retrieval("apart", (same, apart)))
+    path = write(tmp_path / "suite.py", dataclasses.replace(config, retrieval=found))
+    assert cli.main(["evaluate", path]) == 0
+    rows = {(r["task"], r["language"]): r["every"] for r in json.loads((tmp_path / "suite/results.json").read_text())}
+    encode = load_tokenizer(tmp_path / "suite/vocabulary").encode
+    de, nl, en = (
+        np.mean([len(ids) for ids in encode((tmp_path / name).read_text().splitlines())])
+        for name in ("same.de", "long.de", "same.en")
+    )
+    assert nl > de
+    assert [rows["same", x]["tokens"] for x in ("de", "nl")] == pytest.approx([de, nl])
+    assert [rows["same", x]["tokens_other"] for x in ("de", "nl")] == pytest.approx([en, en])
+    apart_by = np.abs(np.subtract.outer([de, nl, en], [de, nl, en])).mean()
+    assert (
+        rows["same", "de"]["gini"]
+        == rows["same", "nl"]["gini"]
+        == pytest.approx(apart_by / (2 * np.mean([de, nl, en])))
+    )
+    # English is not the same beside both languages, so that the three have no text in common.
+    assert "gini" not in rows["apart", "de"] and rows["apart", "nl"]["tokens"] == pytest.approx(nl)
+    mined = [len(ids) for ids in encode(sentences("de", 12, seed=len("test")))]
+    assert rows["mined", "de"]["tokens"] == pytest.approx(np.mean(mined))
+    lines = list(csv.DictReader((tmp_path / "suite/results.csv").open()))
+    assert {x["task"] for x in lines if x["metric"] == "tokens"} == {"same", "apart", "mined"}
+    page = (tmp_path / "suite/results.html").read_text()
+    assert f">{nl:.1f} <small>{en:.1f}</small>" in page and f">{rows['same', 'de']['gini']:.3f}<" in page
+    # Of an earlier version there is nothing to show.
+    stored = json.loads((tmp_path / "suite/results.json").read_text())
+    for row in stored:
+        row["every"] = {row["metric"]: row["value"]}
+    (tmp_path / "suite/results.json").write_text(json.dumps(stored))
+    assert cli.main(["report", path]) == 0
+    assert "Gini" not in (tmp_path / "suite/results.html").read_text()
+
+
+def test_a_task_without_languages_has_no_tokens():
+    assert runs.with_tokens([], [], None) == []
 
 
 def test_language_models_compute_in_the_type_that_is_asked_for(tmp_path):

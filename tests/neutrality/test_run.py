@@ -79,7 +79,8 @@ def test_an_analysis_of_everything(tmp_path, capsys):
     probes = {r["probe"] for r in rows}
     assert {"identification", "retrieval", "similarity", "cka", "quality, cosine", "quality, both"} <= probes
     assert {f"alignment, {d}" for d in ("argmax", "itermax", "edge_cover", "matching")} <= probes
-    assert {r["layer"] for r in rows} == {0, 1, 2} and {r["pooling"] for r in rows} == {"first", "mean", "words"}
+    assert {r["layer"] for r in rows} == {0, 1, 2}
+    assert {r["pooling"] for r in rows} == {"first", "mean", "words", "tokens"}
     assert all(np.isfinite(r["value"]) for r in rows)
     # The same encoder before and after: nothing has moved.
     moved = {(r["probe"], r["layer"], r["metric"]): r["value"] for r in rows if r["probe"].startswith("aligned words")}
@@ -106,6 +107,30 @@ def test_an_analysis_of_everything(tmp_path, capsys):
     (tmp_path / "run/neutrality.html").unlink()
     assert cli.main(["report", path]) == 0
     assert (tmp_path / "run/neutrality.html").exists()
+
+
+def test_tokens_per_sentence_and_their_gini_are_measured_of_every_line(tmp_path, capsys):
+    path = write(tmp_path / "toy.py", analysis(tmp_path, word_alignment=(), quality=()))
+    (tmp_path / "fra.txt").write_text("".join(f"{line} ! ! !\n" for line in sentences("fra", 30)))
+    assert cli.main(["analyze", path]) == 0
+    rows = json.loads((tmp_path / "run/results.json").read_text())
+    found = {(r["metric"], r["languages"]): r["value"] for r in rows if r["probe"] == "fairness"}
+    encode = tokenizers.load_tokenizer(tmp_path / "run/vocabulary").encode
+    lines = {x: (tmp_path / f"{x}.txt").read_text().splitlines() for x in LANGUAGES}
+    wanted = {x: np.mean([len(ids) for ids in encode(lines[x])]) for x in LANGUAGES}
+    assert found == {("gini", ""): found["gini", ""], **{("tokens", x): pytest.approx(n) for x, n in wanted.items()}}
+    apart = np.subtract.outer([*wanted.values()], [*wanted.values()])
+    assert found["gini", ""] == pytest.approx(np.abs(apart).mean() / (2 * np.mean([*wanted.values()]))) and apart.any()
+    said = f"Gini coefficient {found['gini', '']:.3f}"
+    page = (tmp_path / "run/neutrality.html").read_text()
+    assert said in capsys.readouterr().out and f">{found['gini', '']:.3f}<" in page and f">{wanted['fra']:.1f}<" in page
+    # An analysis of an earlier version has a page without, and gets it from the same command.
+    (tmp_path / "run/done/toy.tokens.json").unlink()
+    (tmp_path / "run/results.json").write_text(json.dumps([r for r in rows if r["probe"] != "fairness"]))
+    assert cli.main(["report", path]) == 0
+    assert "Gini" not in (tmp_path / "run/neutrality.html").read_text() + capsys.readouterr().out
+    assert cli.main(["analyze", path]) == 0
+    assert json.loads((tmp_path / "run/results.json").read_text()) == rows
 
 
 def test_a_mesh_changes_nothing_and_may_come_later(tmp_path):

@@ -5,15 +5,14 @@ import dataclasses
 import random
 from collections import Counter
 
-import numpy as np
 import pytest
 import sentencepiece
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
+from mlm_jax.fairness import gini
 from mlm_jax.prepare.parity_bpe import SPACE, joined, may_merge, merges, words_of
 from mlm_jax.prepare.vocabulary import train_vocabulary
-from mlm_jax.study.table import gini
 from tests.corpora import tiny_config
 
 
@@ -101,10 +100,3 @@ def test_it_is_refused_without_parallel_text():
     cfg.validate_pretraining(
         dataclasses.replace(config, vocabulary=cfg.Vocabulary(model="parity_bpe", parallel="{language}.txt"))
     )
-
-
-def test_gini_is_the_mean_difference():
-    values = np.random.default_rng(0).random(20)
-    wanted = np.abs(values[:, None] - values[None]).mean() / (2 * values.mean())
-    assert gini(values.tolist()) == pytest.approx(wanted)
-    assert gini([3.0, 3.0]) == 0 and gini([]) == 0

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page: whole, self-contained, and made from what a workdir holds."""
 
+import dataclasses
 import html
 import itertools
 import json
@@ -13,15 +14,18 @@ from etils import epath
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import UserError
+from mlm_jax.manifest import write_manifest
 from mlm_jax.neutrality.headlines import analysis_cautions
+from mlm_jax.report.card import language_table
 from mlm_jax.report.neutrality import finding, heat_map
 from mlm_jax.report.page import COLUMNS, SCORE_COLUMNS, write_report
 from mlm_jax.report.plots import baseline, new_axes, sampling, spread, validation, widen
 from mlm_jax.report.results import headline
-from mlm_jax.report.run import SCORES, Run, read_run, summary_table
+from mlm_jax.report.run import SCORES, Run, language_rows, read_run, summary_table
 from mlm_jax.report.svg import styled
 from mlm_jax.results import BenchmarkRow, probe_rows
 from mlm_jax.starts import note_start, read_starts
+from tests.corpora import make_corpus
 
 
 def make_run(folder, languages, validations=2):
@@ -90,6 +94,7 @@ def test_the_table_ends_with_the_mean(tmp_path):
         "smoothed",
         "epochs",
         "unknown",
+        "tokens/document",
         "targets",
         "validation",
         "unigram",
@@ -97,6 +102,51 @@ def test_the_table_ends_with_the_mean(tmp_path):
     ]
     assert lines[2].split()[:3] == ["l6", "0.2500", "0.1429"]
     assert lines[-1].split() == ["mean", "5.500", "6.000", "0.500"]
+
+
+def hold_out(folder, documents, tokens=300):
+    """A corpus beside a run of `make_run`, whose languages hold out so many documents; the first has `tokens`, each other as many more."""
+    made = make_corpus(folder / "corpus", {f"l{i}": 4 for i in range(len(documents))})
+    streams = tuple(
+        dataclasses.replace(
+            stream, validation=dataclasses.replace(stream.validation, documents=count, tokens=(i + 1) * tokens)
+        )
+        for i, (stream, count) in enumerate(zip(made.streams, documents, strict=True))
+    )
+    write_manifest(dataclasses.replace(made, streams=streams), folder / "corpus")
+
+
+def test_tokens_per_held_out_document_and_their_gini_are_shown(tmp_path):
+    make_run(tmp_path, 3)
+    hold_out(tmp_path, (8, 8, 8))
+    # 37.5, 75 and 112.5 per document: a mean difference of (4 × 37.5 + 2 × 75) / 9, over twice the mean of 75.
+    said = "The Gini coefficient of tokens per held-out document over 3 languages is 0.222 (0: all have as many). It tells how evenly"
+    page, text = write_report(tmp_path).read_text(), summary_table(tmp_path)
+    assert said in page and text.splitlines()[-1].startswith(said) and "the same text in all of them" in text
+    for shown in ("37.5", "75.0", "112.5"):
+        assert f">{shown}</td>" in page and f" {shown} " in text
+    assert said in "\n".join(language_table(epath.Path(tmp_path), ()))
+
+
+@pytest.mark.parametrize("documents", [(8, 8, 9), (8, 8, 0), (0, 0, 0), (8,)])
+def test_there_is_no_gini_of_held_out_text_that_cannot_be_the_same(tmp_path, documents):
+    make_run(tmp_path, len(documents))
+    hold_out(tmp_path, documents)
+    assert "Gini" not in write_report(tmp_path).read_text() + summary_table(tmp_path)
+    assert [row.tokens_per_document for row in language_rows(read_run(tmp_path))][::-1] == [
+        300 * (i + 1) / n if n else None for i, n in enumerate(documents)
+    ]
+
+
+@pytest.mark.parametrize("manifest", [None, '{"schema": 1}', "{"])
+def test_a_run_whose_corpus_is_gone_or_older_is_reported_without_tokens_per_document(tmp_path, manifest):
+    make_run(tmp_path, 3)
+    if manifest is not None:
+        (tmp_path / "corpus").mkdir()
+        (tmp_path / "corpus/manifest.json").write_text(manifest)
+    assert "Gini" not in write_report(tmp_path).read_text() + summary_table(tmp_path)
+    assert {row.tokens_per_document for row in language_rows(read_run(tmp_path))} == {None}
+    assert "Gini" not in "\n".join(language_table(epath.Path(tmp_path), ()))
 
 
 def test_the_legend_of_the_baselines_lies_on_no_language(tmp_path):
