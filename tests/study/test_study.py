@@ -3,7 +3,12 @@
 
 import dataclasses
 import math
+import os
 import random
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +16,13 @@ import pytest
 
 from mlm_jax import config as cfg
 from mlm_jax.errors import Ended, UserError
+from mlm_jax.finetune.config import Finetune
+from mlm_jax.neutrality.config import Aligned, Analyze
 from mlm_jax.study import run as running
-from mlm_jax.study.config import Curve, Factor, Study, Value, runs_of, validate_study, vary
-from mlm_jax.study.findings import difference, lower
-from mlm_jax.study.page import study_table, write_study_page
-from mlm_jax.study.table import Results, mean_of, read_study, row
+from mlm_jax.study.config import Curve, Factor, Measure, Study, Value, runs_of, validate_study, vary
+from mlm_jax.study.findings import difference, highest, lower
+from mlm_jax.study.page import drawn, study_table, write_study_page
+from mlm_jax.study.table import Results, mean_of, measured, read_study, row
 from mlm_jax.study.texts import Texts, take
 from tests.corpora import tiny_config
 
@@ -150,6 +157,80 @@ def test_text_is_taken_alike_of_every_language_and_what_is_held_out_of_none(tmp_
     assert not (tmp_path / "other").exists()
 
 
+PROBED = Analyze(aligned=(Aligned("held", (("en", "a"), ("sw", "b")), 2, 2),))
+
+
+def test_probes_and_fine_tuned_models_are_told_apart_by_labels_and_drawn_over_them():
+    """Rows of `analyze` have their layer and transformation as labels, of checkpoints their updates, those of `finetune` the measure's."""
+    frozen = [Measure(f"ner-{n}", Finetune(), {"frozen": str(n)}) for n in (0, 2)]
+    study = study_of(measures=(Measure("probes", PROBED), *frozen))
+    validate_study(study)
+    run = runs_of(study)[0]
+    of_probe = {"set": "held", "probe": "retrieval", "metric": "accuracy", "pooling": "mean", "languages": "sw-en"}
+    probes = [
+        of_probe | {"layer": layer, "transformation": kind, "value": layer + bonus}
+        for layer in (1, 2)
+        for kind, bonus in (("plain", 0.1), ("centred", 0.2))
+    ]
+    probes += [p | {"step": step, "value": p["value"] / step} for p in probes for step in (2, 4)]
+    rows = measured(run, 4, study.measures[0], probes)
+    for n, measure in zip((0, 2), frozen, strict=True):
+        rows += measured(run, 4, measure, [{"language": "sw", "seed": 0, "test": {"f1": n / 10}}])
+    results = Results(rows, {"all": ("en", "sw"), "small": ("sw",)})
+    at = {"layer": "2", "transformation": "centred", "pooling": "mean"}
+    assert results.mean("held retrieval accuracy", **at).value == 2.2
+    assert results.mean("held retrieval accuracy", "small", **at).value == 2.2
+    assert results.mean("held retrieval accuracy", **at, updates="2").value == 1.1
+    assert results.mean("ner-2 f1", frozen="2").value == 0.2 and results.labels("frozen") == ["0", "2"]
+    by_layer = Curve("held retrieval accuracy", "layer", "transformation", where={"pooling": "mean"})
+    assert drawn(study, results, by_layer) == {
+        "plain": {"1": (1.1, NAN, 1), "2": (2.1, NAN, 1)},
+        "centred": {"1": (1.2, NAN, 1), "2": (2.2, NAN, 1)},
+    }
+    by_updates = Curve(
+        "held retrieval accuracy", "updates", "layer", where={"pooling": "mean", "transformation": "plain"}
+    )
+    assert drawn(study, results, by_updates)["1"] == {"2": (0.55, NAN, 1), "4": (0.275, NAN, 1)}
+    validate_study(
+        dataclasses.replace(study, curves=(by_layer, by_updates, Curve("ner f1", "frozen", groups=("all",))))
+    )
+
+
+class Nan(float):
+    """Equal to any NaN: one seed has no error."""
+
+    def __eq__(self, other):
+        return math.isnan(other)
+
+    __hash__ = float.__hash__
+
+
+NAN = Nan("nan")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"measures": (Measure("a", PROBED), Measure("a", PROBED))}, "measures: a, a: two of one name"),
+        ({"measures": (Measure("a", PROBED, {"layer": "2"}),)}, "a has a label layer, which rows have already"),
+        ({"measures": (Measure("a/b", PROBED),)}, "measures"),
+        ({"curves": (Curve("x", "layer"),)}, "layer is no factor"),
+        ({"curves": (Curve("loss", "exponent", where={"layer": "2"}),)}, "layer is none of exponent"),
+        ({"curves": (Curve("loss", "exponent", groups=("tiny",)),)}, "tiny is none of exponent"),
+    ],
+)
+def test_measures_and_curves_that_cannot_be_are_refused(options, said):
+    with pytest.raises(UserError, match=said):
+        validate_study(study_of(**options))
+
+
+def test_one_of_several_is_the_best_where_it_is_beyond_two_errors_of_the_next():
+    rows = rows_of({(e, s, "sw"): v + 0.01 * s for e, v in (("1", 0.5), ("0.3", 0.7)) for s in (0, 1, 2)})
+    found = highest(Results(rows, {"all": ("sw",)}), "One is best", "loss", "exponent", ("1", "0.3"), {})
+    assert found.holds and found.said.startswith("0.3 (0.710), then 1 (0.510), +0.200")
+    assert highest(Results(rows[:1], {"all": ("sw",)}), "One", "loss", "exponent", ("1", "0.3"), {}).holds is None
+
+
 @pytest.fixture
 def trained_here(monkeypatch):
     """Commands of a study run in this process; the names of those that were begun."""
@@ -238,3 +319,46 @@ def test_a_run_that_fails_is_named_and_a_study_that_goes_on_ends_with_the_same_t
     running.run_study(alone)
     assert [path.name for path in Path("alone/runs").iterdir()] == ["exponent-0.3--seed-1"]
     assert {r["run"] for r in read_study(alone)[1].rows} == {"exponent-0.3--seed-1"}
+
+
+ALONE_AND_TOGETHER = """\
+from pathlib import Path
+from tests.study.test_study import on_text
+
+def get_config():
+    return on_text(Path({text!r}), "")
+"""
+
+
+@pytest.mark.slow
+def test_runs_two_at_a_time_give_the_same_table_and_a_stopped_study_goes_on(tmp_path):
+    write_text(tmp_path / "text")
+    config = tmp_path / "study.py"
+    config.write_text(ALONE_AND_TOGETHER.format(text=str(tmp_path / "text")))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
+
+    def start(workdir, *options):
+        command = [
+            sys.executable,
+            "-m",
+            "mlm_jax",
+            "study",
+            str(config),
+            "--workdir",
+            str(tmp_path / workdir),
+            *options,
+        ]
+        return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    with start("alone") as alone:
+        assert alone.communicate()[0] and alone.returncode == 0
+    with start("several", "--jobs", "2") as several:
+        for line in several.stdout:
+            if line.startswith("run 0 of 4") and "done" in line:
+                several.send_signal(signal.SIGTERM)
+        assert several.wait() == 128 + signal.SIGTERM
+    with start("several", "--jobs", "2") as again:
+        said = again.communicate()[0]
+    assert again.returncode == 0 and re.search("[12] of 4 runs are done; 2 at a time", said), said
+    assert (tmp_path / "several/results.csv").read_bytes() == (tmp_path / "alone/results.csv").read_bytes()
+    assert "4 of 4 steps" in (tmp_path / "several/runs/exponent-1--seed-0.txt").read_text()
