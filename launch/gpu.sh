@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Pretrain on all GPUs of this host: bash launch/gpu.sh [--dry-run] CONFIG.py [--option value ...]
+# Pretrain, or train the runs of a study, on all GPUs of this host:
+#   bash launch/gpu.sh [--dry-run] [study] CONFIG.py [--option value ...]
 # As local.sh, with JAX's CUDA build, a look whether JAX sees every GPU, and the settings below. What is already set
 # in the environment wins. Under SLURM, slurm.sh runs it on each node.
 set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
+command=pretrain
+if [ "${1:-}" = study ]; then
+    command=study
+    shift
+fi
 find_config launch/gpu.sh "$@"
 shift
 
@@ -54,6 +60,8 @@ them of other processes (nvidia-smi), or choose some: CUDA_VISIBLE_DEVICES=0,1"
 if [ -z "$dry_run" ]; then check_driver; fi
 install "prepare,sample,gpu"
 if [ -z "$dry_run" ]; then check_gpus; fi
-MLM_JAX_COMMAND="bash $(quoted "$0")" # for what is said of how to go on
-export MLM_JAX_COMMAND
-finish env "${settings[@]}" "$venv/bin/python" -m mlm_jax pretrain "$config" "$@"
+if [ "$command" = pretrain ]; then # a study's runs are not gone on with by this script
+    MLM_JAX_COMMAND="bash $(quoted "$0")" # for what is said of how to go on
+    export MLM_JAX_COMMAND
+fi
+finish env "${settings[@]}" "$venv/bin/python" -m mlm_jax "$command" "$config" "$@"

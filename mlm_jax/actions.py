@@ -7,6 +7,7 @@ What needs JAX or TensorFlow is imported by the function that uses it, so that `
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import json
@@ -344,22 +345,39 @@ def study(config: Study, arguments: list[str]) -> int:
     """Train every run of a study that is not finished, measure it, and draw what came out.
 
     Runs differ in the study's factors, for each of its seeds; they share corpora, are workdirs like any other, and continue where they stand. One that
-    fails is named, and the others go on. --only report draws what there is; --run N trains one alone, as an array of launch/slurm.sh does;
-    --dry-run lists the runs with their FLOPs and the time they take here.
+    fails is named, and the others go on. --only report draws what there is; --run N trains one alone; --runner slurm submits every run that is not
+    finished as a task of an array, and the report after them, with --sbatch "--gpus-per-node=1 --time=2:00:00" for each. --dry-run lists the runs with
+    their FLOPs and the time they take here, or with --topology v5e-16 there, as plan predicts it, and what would be submitted.
     """
+    by_slurm = config.runner == "slurm" and config.only in ("all", "runs")
     if "--dry-run" in arguments:
         from mlm_jax.study.cost import cost_of, described
 
-        console.say(described(cost_of(config)))
+        console.say(described(config, cost_of(config)))
+        if by_slurm:
+            from mlm_jax.study.slurm import commands
+
+            console.say("\n".join(map(shlex.join, commands(config, _study_file(arguments)))))
         return 0
     from mlm_jax.study.run import run_study
 
+    if by_slurm:
+        from mlm_jax.study.slurm import require_slurm, submit
+
+        require_slurm(config)
     make_folder(epath.Path(config.workdir))
     note_start(epath.Path(config.workdir), command_line("study", arguments))
-    failed = run_study(config, arguments)
+    failed = run_study(dataclasses.replace(config, only="prepare") if by_slurm else config, arguments)
+    if by_slurm and submit(config, _study_file(arguments)):
+        return 0
     if config.only in ("all", "report") and not config.run:
         report_study(config)
     return 1 if failed else 0
+
+
+def _study_file(arguments: list[str]) -> str:
+    """The config file that a command line of `study` names."""
+    return shipped.config_path(next(x for x in arguments if x not in ("--", "--dry-run")), "study")
 
 
 def report_study(config: Study) -> None:

@@ -104,10 +104,10 @@ def with_options(command: Command, base: Any, options: Sequence[str], where: str
 
 
 def _held_together(arguments: list[str]) -> Iterator[str]:
-    """`--beam_options VALUE` as one argument: its value is options too, of another program."""
+    """`--beam_options VALUE` and `--sbatch VALUE` as one argument: its value is options too, of another program."""
     waiting = iter(arguments)
     for argument in waiting:
-        takes_options = _name_of(argument).endswith("beam_options") and "=" not in argument
+        takes_options = _name_of(argument).endswith(("beam_options", "sbatch")) and "=" not in argument
         yield "=".join([argument, *itertools.islice(waiting, 1)]) if takes_options else argument
 
 

@@ -138,11 +138,11 @@ def phase_of(config: Plan) -> Plan:
     return cast(Plan, (parts[config.phase - 1] if config.phase else largest(run)).config)
 
 
-def run(config: Plan) -> None:
-    """Plan a run, or a phase of one, and print it.
+def refuse_unplanned(config: Config) -> None:
+    """Refuse what `plan` does not compile.
 
     Raises:
-      UserError: no such topology, no such phase, no compiler, a config that fits no way, or one that learns no language model.
+      UserError: it learns no language model.
     """
     if config.objective.learn == "contrastive":
         raise UserError(
@@ -154,6 +154,15 @@ def run(config: Plan) -> None:
             "objective.learn: distillation is not planned, as its teacher is read from WORKDIR; plan teacher and student by "
             "--objective.learn language_model --distillation.teacher '', and add the teacher's forward pass"
         )
+
+
+def run(config: Plan) -> None:
+    """Plan a run, or a phase of one, and print it.
+
+    Raises:
+      UserError: no such topology, no such phase, no compiler, a config that fits no way, or one that learns no language model.
+    """
+    refuse_unplanned(config)
     config = phase_of(config)
     where = topology.parse(config.topology, config.mesh.slices)
     topology.require_compiler(where)

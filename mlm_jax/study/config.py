@@ -147,6 +147,13 @@ class Study:
     """One run alone, by its name, or by its number from 0 (`SLURM_ARRAY_TASK_ID`); empty: all."""
     jobs: Annotated[int, AtLeast(1), MAY_CHANGE] = 1
     """Runs that are trained at a time here, each on its share of the cores: small encoders take less time so. What each says is in runs/NAME.txt."""
+    runner: Annotated[Literal["here", "slurm"], MAY_CHANGE] = "here"
+    """here: runs are trained here; slurm: corpora are prepared here, then each run that is not finished is a task of an array, and
+    the page a job after them."""
+    sbatch: Annotated[str, MAY_CHANGE] = ""
+    """What sbatch is told of every job, as one string, e.g. "--partition=gpu --gpus-per-node=1 --time=2:00:00"."""
+    topology: Annotated[str, MAY_CHANGE] = ""
+    """Accelerators that --dry-run tells the time of, as `plan` names them, e.g. v5e-16 or h100:8; empty: of updates here."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type of every run, where it is not auto (`model.dtype`)."""
     limit: Annotated[int, AtLeast(0), MAY_CHANGE] = 0

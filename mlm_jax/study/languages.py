@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,8 +54,8 @@ class SharedLaw:
         return self.floor + capacity + self.b * languages**self.psi / tokens**self.beta
 
 
-def fit_shared_law(points: Sequence[Point]) -> SharedLaw:
-    """The law of least squared error of the loss's logarithm, by Huber's loss, over several starts."""
+def fit_shared_law(points: Sequence[Point], near: SharedLaw | None = None) -> SharedLaw:
+    """The law of least squared error of the loss's logarithm, by Huber's loss, over several starts; or from a law that it is near."""
     n, d, k, wanted = (np.asarray([getattr(p, name) for p in points], np.float64) for name in ("parameters", "tokens", "languages", "loss"))  # fmt: skip
     # In units of the geometric means, so that all numbers that are fitted are near 1.
     n0, d0, k0 = (float(np.exp(np.log(x).mean())) for x in (n, d, k))
@@ -68,9 +68,16 @@ def fit_shared_law(points: Sequence[Point]) -> SharedLaw:
 
     draw = np.random.default_rng(0)
     low, high = [-10, -10, -10, 0.01, -1, 0.01, -1], [3, 3, 3, 2, 2, 2, 2]
+    starts = [
+        [*np.log(wanted.min() * draw.uniform(0.05, 0.9, 3)), *draw.uniform(0.1, 0.9, 4)]
+        for _ in range(STARTS if near is None else 0)
+    ]
+    if near is not None:
+        a, b = near.a * k0**near.phi / n0**near.alpha, near.b * k0**near.psi / d0**near.beta
+        there = [*np.log([near.floor, a, b]), near.alpha, near.phi, near.beta, near.psi]
+        starts.append(np.clip(there, np.add(low, 1e-6), np.subtract(high, 1e-6)).tolist())
     best = None
-    for _ in range(STARTS):
-        start = [*np.log(wanted.min() * draw.uniform(0.05, 0.9, 3)), *draw.uniform(0.1, 0.9, 4)]
+    for start in starts:
         found = least_squares(residuals, start, bounds=(low, high), loss="huber", f_scale=1e-3)
         if best is None or found.cost < best.cost:
             best = found
@@ -95,15 +102,12 @@ def times_more(law: SharedLaw, at: Point, languages: float, what: str) -> float:
     return float(np.exp(brentq(above, -most, most))) if above(most) < 0 else float("inf")
 
 
-def bootstrap(points: Sequence[Point], measure: Callable[[SharedLaw], float]) -> tuple[float, float]:
-    """The interval of `INTERVAL` of a number of the law, over laws of points that are drawn anew with replacement."""
+def laws_of_samples(points: Sequence[Point], law: SharedLaw) -> list[SharedLaw]:
+    """The laws of points that are drawn anew with replacement, `SAMPLES` times, near that of all."""
     draw = np.random.default_rng(0)
-    values = []
-    for _ in range(SAMPLES):
-        chosen = [points[i] for i in draw.integers(0, len(points), len(points))]
-        values.append(measure(fit_shared_law(chosen)))
-    low, high = np.percentile(values, INTERVAL)
-    return float(low), float(high)
+    return [
+        fit_shared_law([points[i] for i in draw.integers(0, len(points), len(points))], law) for _ in range(SAMPLES)
+    ]
 
 
 def priced(points: Sequence[Point], more: int) -> Finding:
@@ -117,17 +121,15 @@ def priced(points: Sequence[Point], more: int) -> Finding:
         return Finding(claim, f"{len(points)} of at least 12 points are measured", None)
     law = fit_shared_law(points)
     at = max(points, key=lambda p: (p.languages, p.parameters, p.tokens))
+    others = laws_of_samples(points, law)
     said, sure = [], False
     for what in ("parameters", "tokens"):
-
-        def needed(law: SharedLaw, what: str = what) -> float:
-            return times_more(law, at, at.languages + more, what)
-
-        low, high = bootstrap(points, needed)
+        factor, *factors = (times_more(x, at, at.languages + more, what) for x in (law, *others))
+        low, high = np.percentile(factors, INTERVAL)
         said.append(
-            f"{_times(needed(law))} the {what}{' of each language' if what == 'tokens' else ''} ({_times(low)} to {_times(high)})"
+            f"{_times(factor)} the {what}{' of each language' if what == 'tokens' else ''} ({_times(low)} to {_times(high)})"
         )
-        sure = sure or low > 1
+        sure = sure or bool(low > 1)
     told = f"{more} languages more than {at.languages:g} would need {' or '.join(said)} for the same loss, by {len(points)} runs (90 % of laws of runs drawn anew)"
     return Finding(claim, told, sure)
 

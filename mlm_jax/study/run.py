@@ -130,8 +130,9 @@ def train_or_note(study: Study, run: Run) -> None:
         if e.status >= 128:
             raise  # stopped, not failed: the same command goes on
         make_folder(note.parent)
-        write_whole(note, f"its command ended with status {e.status}\n")
-        console.warn(f"{run.name} failed; the others go on")
+        why = str(e) or f"its command ended with status {e.status}"
+        write_whole(note, f"{why}\n")
+        console.warn(f"{run.name} failed: {why}; the others go on")
 
 
 def train_several(study: Study, runs: Sequence[Run], arguments: Sequence[str]) -> None:

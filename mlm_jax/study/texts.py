@@ -31,7 +31,7 @@ class Texts:
     Attributes:
       sets: name → language → paragraphs; 0: all. Their files are `{text}/NAME/{language}.txt`.
       pairs: name → (two languages, pairs). Their files are `{text}/NAME/XX-YY.tsv`, of paragraphs that sets have too.
-      held_out: paragraphs of `{text}/held_out/{language}.txt`, which all languages have, and no set.
+      held_out: paragraphs of `{text}/held_out/{language}.txt`, which all languages have, no two the same in any, and no set.
       topics: a regular expression whose first group is, in a paragraph's key, what it is about: `{text}/held_out/topics.txt` has a line per paragraph that is held
         out, `{text}/topics/{language}.tsv` that, a tab and the paragraph; empty: there is none.
     """
@@ -67,10 +67,10 @@ def take(texts: Texts, source: str, folder: epath.Path) -> None:
         return
     make_folder(folder.parent)
     every = {language: read_paragraphs(source, language) for language in texts.languages}
-    common = sorted(set.intersection(*(set(found) for found in every.values())), key=_order)
+    common = _different(sorted(set.intersection(*(set(found) for found in every.values())), key=_order), every)
     if len(common) < 2 * texts.held_out:
         raise UserError(
-            f"{source}: {len(common):,} paragraphs are there in all of {', '.join(every)}; holding out {texts.held_out:,} takes twice as many: leave "
+            f"{source}: {len(common):,} paragraphs are there in all of {', '.join(every)}, each once; holding out {texts.held_out:,} takes twice as many: leave "
             "a language out"
         )
     held_out = set(common[: texts.held_out])
@@ -115,6 +115,18 @@ def take(texts: Texts, source: str, folder: epath.Path) -> None:
     console.say(
         f"text: {', '.join(texts.sets)} of {len(every)} languages, {texts.held_out} paragraphs held out, in {folder}"
     )
+
+
+def _different(keys: Sequence[str], every: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """The keys whose paragraph is in no language that of an earlier one."""
+    seen: dict[str, set[str]] = {language: set() for language in every}
+    kept = []
+    for key in keys:
+        if all(found[key] not in seen[language] for language, found in every.items()):
+            kept.append(key)
+            for language, found in every.items():
+                seen[language].add(found[key])
+    return kept
 
 
 def read_paragraphs(source: str, language: str) -> dict[str, str]:

@@ -152,6 +152,52 @@ def test_slurm_curates_by_an_array_of_tasks(launch: Launch, tmp_path: Path) -> N
     assert set(runs) == {f"{expected} in {launch.checkout}"}  # and nothing is installed: it was, before
 
 
+def test_slurm_trains_a_studys_runs_by_an_array_of_tasks(launch: Launch, tmp_path: Path) -> None:
+    options, script = submitted(launch, "--array=0,3-5", "--gpus-per-node=1", "study", *RUN)
+    assert options[-2:] == ["--array=0,3-5", "--gpus-per-node=1"]
+    assert "--output=mlm_jax-%A_%a.log" in options and "--signal=TERM@300" in options
+    assert "stop it, saved: scancel --signal=TERM 17; the same command continues it" in launch.stdout
+    assert f"<{launch.checkout}[prepare,sample,gpu]>" in launch.log.read_text()
+    job = tmp_path / "spooled"
+    job.write_text(script)
+
+    def ran(**environment: str) -> tuple[str, set[str]]:
+        launch.log.write_text("")
+        environment = (
+            launch.environment | {"SLURM_JOB_ID": "18", "CUDA_VISIBLE_DEVICES": "0", "JAX_GPUS": "1"} | environment
+        )
+        done = subprocess.run(["bash", job], cwd=launch.checkout, env=environment, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        srun, *runs = launch.log.read_text().splitlines()
+        return srun, set(runs)
+
+    srun, runs = ran(SLURM_ARRAY_TASK_ID="3", SLURM_GPUS_ON_NODE="1")
+    assert srun.startswith("srun <--ntasks=1> <bash>")
+    config = launch.checkout / "configs/quickstart.py"
+    whole = f"mlm_jax <study> <{config}> <--workdir> <a 'run'> <--runner> <here>"
+    assert runs == {
+        f"{whole} <--only> <runs> <--run> <3> in {launch.checkout}"
+    }  # and nothing is installed: it was, before
+    assert launch.run_environment()["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.9"
+    assert "MLM_JAX_COMMAND" not in launch.run_environment()
+    # A job that is no task of an array does what it is told: the report.
+    assert ran(SLURM_JOB_GPUS="0")[1] == {f"{whole} in {launch.checkout}"}
+
+
+def test_a_study_may_do_without_gpus(launch: Launch, tmp_path: Path) -> None:
+    _, script = submitted(launch, "--array=0-1", "--partition=gpu-or-not", "--cpus-per-task=4", "study", *RUN)
+    assert f"<{launch.checkout}[prepare,sample]>" in launch.log.read_text()
+    job = tmp_path / "spooled"
+    job.write_text(script)
+    launch.log.write_text("")
+    environment = launch.environment | {"SLURM_JOB_ID": "18", "SLURM_ARRAY_TASK_ID": "1", "SLURM_CPUS_PER_TASK": "4"}
+    done = subprocess.run(["bash", job], cwd=launch.checkout, env=environment | {"NO_GPU": "1"}, check=False)
+    assert done.returncode == 0
+    srun, *runs = launch.log.read_text().splitlines()
+    assert srun.endswith(" cpus 4") and not any("pip" in run for run in runs)
+    assert runs[0].endswith(f"<--only> <runs> <--run> <1> in {launch.checkout}")
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "expected"),
     [
