@@ -28,6 +28,7 @@ from mlm_jax.plan.run import refuse_unplanned
 from mlm_jax.plan.search import LEAST_EFFORT
 from mlm_jax.start import with_positions
 from mlm_jax.study.config import Study, chosen, runs_of
+from mlm_jax.study.run import bind
 from mlm_jax.study.table import Progress, progress_of
 from mlm_jax.train.pretraining import pretraining_step
 
@@ -109,6 +110,8 @@ def cost_of(study: Study) -> list[Cost]:
     """
     if study.topology:
         topology.require_compiler(topology.parse(study.topology))
+    elif study.jobs > 1:
+        bind(0, study.jobs, 0)  # before JAX makes its threads: updates are timed on a run's share of the cores
     left = []  # (progress, [(updates, part)]) of each run
     programs: dict[str, tuple[str, cfg.Config]] = {}  # → the first run that has it, and its config
     for run in chosen(study, runs_of(study)):
@@ -151,6 +154,8 @@ def described(study: Study, costs: Sequence[Cost]) -> str:
         for number, cost in enumerate(costs)
     ]
     flops, seconds = (sum(getattr(cost, name) for cost in costs) for name in ("flops", "seconds"))
+    if not study.topology:
+        seconds /= study.jobs
     rows.append(["", f"{len(costs):,} runs", "", f"{flops:.2e}", duration(seconds)])
     table = format_table(["number", "run", "updates", "FLOPs left", "time left"], rows)
     if study.topology:
@@ -160,4 +165,6 @@ def described(study: Study, costs: Sequence[Cost]) -> str:
         )
     else:
         how = f"by {TIMED} updates of each model here and {STARTING:.0f} s per run"
+        if study.jobs > 1:
+            how += f", on its share of the cores; in all {study.jobs} at a time"
     return f"{table}\ntime: {how}; corpora and what is measured of runs come on top"

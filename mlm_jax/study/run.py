@@ -177,6 +177,13 @@ def train_several(study: Study, runs: Sequence[Run], arguments: Sequence[str]) -
         raise Ended(128 + sent[0])
 
 
+def bind(process: int, jobs: int, share: int) -> None:
+    """Bind a process (0: this one's further threads) to one of so many shares of this one's cores, where the system can."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(process, cores[share::jobs] or cores)
+
+
 def is_done(study: Study, run: Run) -> bool:
     """Whether a run is trained and measured."""
     folder = epath.Path(run.config.workdir)
@@ -191,7 +198,5 @@ def start_alone(study: Study, run: Run, number: int, share: int, arguments: Sequ
     environment = os.environ | children.environment() | environment_of_children()
     with open(f"{study.workdir}/runs/{run.name}.txt", "ab") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(process.pid, cores[share :: study.jobs] or cores)
+    bind(process.pid, study.jobs, share)
     return process

@@ -12,16 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tyro
-from etils import epath
 
 from mlm_jax import console
 from mlm_jax.errors import Ended, UserError
 from mlm_jax.fields import types_of
-from mlm_jax.study.config import Run, Study, chosen, runs_of
-from mlm_jax.study.table import progress_of
+from mlm_jax.study.config import Study, chosen, runs_of
+from mlm_jax.study.run import is_done
 
 SCRIPT = Path(__file__).parents[2] / "launch" / "slurm.sh"
-OF_SUBMITTING = ("runner", "sbatch", "topology", "only", "run")  # options that its jobs are not given
+OF_SUBMITTING = ("runner", "sbatch", "topology", "only", "run", "jobs")  # options that its jobs are not given
 
 
 def require_slurm(study: Study) -> None:
@@ -53,14 +52,6 @@ def sbatch_options(study: Study) -> list[str]:
                 "sbatch: --array is made of the runs that are left; to have fewer at once: scontrol update JobId=JOB ArrayTaskThrottle=N"
             )
     return words
-
-
-def is_done(study: Study, run: Run) -> bool:
-    """Whether a run is finished and all is measured of it."""
-    measured = epath.Path(run.config.workdir) / "measured"
-    return progress_of(run).is_finished and all(
-        (measured / str(number) / "results.json").exists() for number in range(len(study.measures))
-    )
 
 
 def unfinished(study: Study) -> list[int]:

@@ -38,7 +38,7 @@ class Texts:
 
     sets: Mapping[str, Mapping[str, int]]
     pairs: Mapping[str, tuple[tuple[str, str], int]] = field(default_factory=dict)
-    held_out: int = 200
+    held_out: int = 600
     topics: str = ""
 
     @property

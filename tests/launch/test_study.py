@@ -19,7 +19,7 @@ from tests.launch.stand_ins import Launch
 
 FILE = """\
 from mlm_jax.evaluate.config import Evaluate
-from mlm_jax.study.config import Study, vary
+from mlm_jax.study.config import Measure, Study, vary
 from tests.corpora import tiny_config
 
 
@@ -28,7 +28,7 @@ def get_config():
         base=tiny_config("", train={"steps": 4, "batch_size": 8, "validate_every": 4}),
         factors=(vary("sampling.exponent", 1.0, 0.3),),
         seeds=(0, 1, 2),
-        measures=(Evaluate(),),
+        measures=(Measure("none", Evaluate()),),
         runner="slurm",
         text="my text",
     )
@@ -52,10 +52,10 @@ def prepared(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def finish(name: str, measured: bool = True) -> None:
     """A run's metrics as of its last update, and what was measured of it."""
     folder = Path("runs/my study/runs") / name
-    (folder / "measured/0").mkdir(parents=True)
+    (folder / "measured/none").mkdir(parents=True)
     (folder / "metrics.jsonl").write_text(json.dumps({"kind": "validation", "step": 4, "seconds": 1.0}) + "\n")
     if measured:
-        (folder / "measured/0/results.json").write_text("[]")
+        (folder / "measured/none/results.json").write_text("[]")
 
 
 def study(*options: str) -> int:
