@@ -61,7 +61,10 @@ def scored(a: np.ndarray, b: np.ndarray, margin: int = 0) -> Iterator[np.ndarray
     for begin in range(0, len(a), ROWS):
         score = a[begin : begin + ROWS] @ b.T
         if around_a is not None and around_b is not None:
-            score = score / ((around_a[begin : begin + ROWS, None] + around_b[None]) / 2)
+            around = (around_a[begin : begin + ROWS, None] + around_b[None]) / 2
+            score = np.divide(
+                score, around, out=np.zeros_like(score), where=around != 0
+            )  # 0: vectors of nothing but zeros
         yield score
 
 
