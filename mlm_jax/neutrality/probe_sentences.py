@@ -109,7 +109,7 @@ def probe_aligned(part: Aligned, made: Vectors, config: Analyze) -> tuple[list[P
 
 
 def read_classes(part: Aligned) -> np.ndarray:
-    """The class of each line, [fit + test].
+    """The class of each line, str [fit + test].
 
     Raises:
       UserError: there is no such file, it has too few lines, an empty one, or one class alone among those fitted on.
