@@ -39,7 +39,7 @@ def speed(texts: int, embed: Callable[[], None]) -> tuple[float, float]:
 
 
 def ours(folder: str, path: str, out: str, dtype: str) -> tuple[float, float]:
-    """The speed of `embed_file`, from the text to vectors on disk; the encoder is read before."""
+    """The speed of `embed_file`, from the text to vectors on disk; the encoder and its tokenizer are read before, as theirs are."""
     from mlm_jax import config as cfg
     from mlm_jax.encode import embed
     from mlm_jax.encode.sentences import SentenceEncoder
@@ -47,7 +47,9 @@ def ours(folder: str, path: str, out: str, dtype: str) -> tuple[float, float]:
 
     with encoder_workdir(folder) as workdir:
         read = embed.read_pretrained(workdir, mesh=embed.make_mesh(cfg.ALL_DEVICES))
+        tokenizer = embed.load_tokenizer(Path(workdir) / "vocabulary")
         embed.read_pretrained = lambda *_: read  # type: ignore[assignment]
+        embed.load_tokenizer = lambda _: tokenizer  # type: ignore[assignment]
         built: list[SentenceEncoder] = []
 
         def build(*given: Any) -> SentenceEncoder:
