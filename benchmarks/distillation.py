@@ -35,6 +35,7 @@ from mlm_jax.tokenizers import load_tokenizer
 PARAGRAPHS, SHORTEST, LONGEST = 3_000, 20, 200  # of a language; characters of one
 NTREX = ("deu", "hin", "jpn", "swa", "tam", "vie")
 TATOEBA = ("afr", "cmn", "ell", "eus", "fra", "jpn", "rus", "swh", "tha", "urd")
+UNSEEN = 500  # of NTREX's sentences, in no training text
 TIMED = 256  # sentences
 
 
@@ -45,7 +46,9 @@ def main() -> None:
     parser.add_argument("--data", default="../shared/data")
     parser.add_argument("--keep", required=True)
     parser.add_argument("--layers", default="1,3,5,7,9,11")
-    parser.add_argument("--steps", type=int, default=130)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--decay", type=float, default=0.7, help="of the rate from a layer to the one below (optimizer.layer_decay)")
     parser.add_argument("--sentences", type=int, default=100)
     parser.add_argument("--ntrex", nargs="+", default=NTREX)
     parser.add_argument("--tatoeba", nargs="+", default=TATOEBA)
@@ -60,7 +63,7 @@ def main() -> None:
     for name in ("kept layers", "student"):
         command("import", options.teacher, workdirs[name], "--layers", options.layers)
     config = folder / "distill.py"
-    config.write_text(CONFIG.format(text=folder / "text", teacher=options.teacher, steps=options.steps))
+    config.write_text(CONFIG.format(text=folder / "text", teacher=options.teacher, steps=options.steps, rate=options.rate, decay=options.decay))
     run("pretrain", config, "--workdir", workdirs["student"])
 
     pairs = list(sentence_pairs(data, options.ntrex, options.tatoeba, options.sentences))
@@ -96,7 +99,7 @@ def get_config():
         model=Model(dropout=0.0, attention_dropout=0.0, dtype="bfloat16"),
         objective=Objective(learn="distillation"),
         distillation=Distillation(teacher="{teacher}", vectors=2.0, hidden=1.0),
-        optimizer=Optimizer(learning_rate=5e-4, warmup_steps=10, weight_decay=0.0),
+        optimizer=Optimizer(learning_rate={rate}, layer_decay={decay}, warmup_steps=10, weight_decay=0.0),
         train=Train(
             steps={steps}, batch_size=32, log_every=5, validate_every=50, save_every=50, validation_blocks=1, keep_last=1
         ),
@@ -125,6 +128,13 @@ def write_text(data: Path, folder: Path) -> None:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
             found = (line.split("\t", 1)[1].strip() for line in file if "\t" in line)
             texts.setdefault(language, set()).update(text for text in found if SHORTEST <= len(text) <= LONGEST)
+    # Other sentences than those that are retrieved: in NTREX's languages, under its codes, and in XNLI's.
+    for path in sorted((data / "ntrex").glob("*.txt")):
+        texts[path.stem] = {x for x in path.read_text().splitlines()[UNSEEN:] if len(x) <= LONGEST}
+    for path in sorted((data / "xnli").glob("*.test.tsv")):
+        lines = path.read_text().splitlines()
+        of = texts.setdefault(path.name.split(".")[0] + "-xnli", set())
+        of.update(x for line in lines for x in line.split("\t")[1:] if SHORTEST <= len(x) <= LONGEST)
     folder.mkdir()
     for language, of in texts.items():
         drawn = sorted(of)
