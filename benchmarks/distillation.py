@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A student of half the layers of multilingual-e5-small: how much of its teacher's retrieval is left, at which share of its time.
 
-    python benchmarks/distillation.py TEACHER --data ../shared/data --keep FOLDER [--layers 1,3,5,7,9,11] [--steps 130]
+    python benchmarks/distillation.py TEACHER --data ../shared/data --keep FOLDER [--layers 1,3,5,7,9,11] [--steps 600]
 
 TEACHER is the folder that ../shared/tools/e5_small.py makes. The student begins with some of its layers and learns its hidden states and its
-vectors of texts (`configs/distill.py`'s sibling: this file writes its config) on paragraphs of the GNOME and LibreOffice help, each by itself: 36 languages, 3,000
+vectors of texts (`configs/distill.py`'s sibling: this file writes its config) on paragraphs of the GNOME and LibreOffice help (36 languages) and on sentences of NTREX and XNLI that are not retrieved, each by itself: up to 3,000
 paragraphs of 20 to 200 characters each. Retrieval of NTREX's and Tatoeba's first sentences, of whose text nothing is trained on, is by the highest cosine, in
 the mean of both directions between a language and English. Printed are the teacher, the kept layers before training, and the student; and the processor
 time that each takes to encode the same sentences, in turns. `--keep` names a folder for text, run and vectors: called again, the benchmark continues there.
@@ -48,7 +48,9 @@ def main() -> None:
     parser.add_argument("--layers", default="1,3,5,7,9,11")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--rate", type=float, default=3e-4)
-    parser.add_argument("--decay", type=float, default=0.7, help="of the rate from a layer to the one below (optimizer.layer_decay)")
+    parser.add_argument(
+        "--decay", type=float, default=0.7, help="of the rate from a layer to the one below (optimizer.layer_decay)"
+    )
     parser.add_argument("--sentences", type=int, default=100)
     parser.add_argument("--ntrex", nargs="+", default=NTREX)
     parser.add_argument("--tatoeba", nargs="+", default=TATOEBA)
@@ -63,7 +65,11 @@ def main() -> None:
     for name in ("kept layers", "student"):
         command("import", options.teacher, workdirs[name], "--layers", options.layers)
     config = folder / "distill.py"
-    config.write_text(CONFIG.format(text=folder / "text", teacher=options.teacher, steps=options.steps, rate=options.rate, decay=options.decay))
+    config.write_text(
+        CONFIG.format(
+            text=folder / "text", teacher=options.teacher, steps=options.steps, rate=options.rate, decay=options.decay
+        )
+    )
     run("pretrain", config, "--workdir", workdirs["student"])
 
     pairs = list(sentence_pairs(data, options.ntrex, options.tatoeba, options.sentences))
