@@ -42,7 +42,7 @@ def conclude(results: Results) -> list[Finding]:
             )
         )
     first, last = (
-        {"pairs": "0", **AT, "transformation": "plain", "updates": str(n)} for n in (UPDATES // CHECKPOINTS, UPDATES)
+        {"pairs": "0", **AT, "transformation": "plain", "checkpoint": str(n)} for n in (UPDATES // CHECKPOINTS, UPDATES)
     )
     found += [
         lower(results, "Translations come nearer throughout pretraining, by masked LM alone", RETRIEVAL, last, first, higher=True),
@@ -65,7 +65,7 @@ def get_config() -> Study:
     )
 
     def curve(metric: str, title: str, lines: str, **where: str) -> Curve:
-        return Curve(metric, "updates", lines, title, {"pooling": "mean", **where}, groups=("all",))
+        return Curve(metric, "checkpoint", lines, title, {"pooling": "mean", **where}, groups=("all",))
 
     return Study(
         title="Neutrality through pretraining",

@@ -33,8 +33,8 @@ BASE = cfg.Config()
 TEXT = "{text}"  # in a config's paths: the folder of `Texts`
 RUN = "{run}"  # in a measure's: the run's workdir
 MEASURED = "measured"  # in the workdir of a run: a folder per `Measure`
-# What rows of `analyze` are told apart by, besides the factors: `updates` of a checkpoint that is not the last.
-OF_PROBES = ("layer", "transformation", "pooling", "updates")
+# What rows of `analyze` are told apart by, besides the factors: `checkpoint` has the updates, of rows through pretraining.
+OF_PROBES = ("layer", "transformation", "pooling", "checkpoint")
 ALL = "all"  # of `Curve.groups`: the mean over all languages
 
 
@@ -91,10 +91,11 @@ class Measure:
     """What is measured of each run when it is finished, in the order of the study's `measures`.
 
     Attributes:
-      name: of its folder, measured/NAME in the run's workdir, and before its metrics where it fine-tunes.
+      name: of its folder, measured/NAME in the run's workdir.
       config: its workdir and init are set; in its paths {text} is the folder of the study's texts, and {run} the run's workdir, so that {run}/measured/NAME
         is what an earlier measure left.
-      labels: what its rows are told apart by, beside the run's factors: as {"frozen": "2"}.
+      labels: what its rows are told apart by, beside the run's factors: as {"task": "names", "frozen": "2"}. Metrics of what is fine-tuned begin with `task`, or else
+        with the measure's name.
     """
 
     name: str
@@ -107,9 +108,9 @@ class Curve:
     """A figure: a metric over a factor.
 
     Attributes:
-      metric: of the table: bits_per_byte, loss, accuracy, or what is measured besides: "TASK METRIC" of `evaluate`, "SET PROBE METRIC" of `analyze`, "NAME METRIC" of
+      metric: of the table: bits_per_byte, loss, accuracy, or what is measured besides: "TASK METRIC" of `evaluate`, "SET PROBE METRIC" of `analyze`, "TASK METRIC" of
         what is fine-tuned.
-      over: the factor on the horizontal axis; or what measures have labels of, and probes: layer, transformation, pooling, updates.
+      over: the factor on the horizontal axis; or what measures have labels of, and probes: layer, transformation, pooling, checkpoint.
       lines: what has a line each: "group" (`groups` of the study), "language", or another such thing.
       title: empty: made of the above.
       where: label of each other thing that rows are told apart by: {"layer": "2", "pooling": "mean"}; of factors that are not named the mean is drawn.
@@ -328,6 +329,9 @@ def validate_study(study: Study) -> None:
     check_names("measures", [measure.name for measure in study.measures], as_files=True)
     if len({measure.name for measure in study.measures}) < len(study.measures):
         raise UserError(f"measures: {', '.join(m.name for m in study.measures)}: two of one name; rename one of them")
+    taken = [name for name in names if name in OF_PROBES]
+    if taken and any(isinstance(measure.config, Analyze) for measure in study.measures):
+        raise UserError(f"factors: {taken[0]}, which rows of probes are told apart by; rename it")
     for measure in study.measures:
         for label in (*names, *OF_PROBES, "seed", "step", "language"):
             if label in measure.labels:

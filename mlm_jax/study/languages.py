@@ -18,7 +18,7 @@ from mlm_jax.study.findings import SURE, Finding
 from mlm_jax.study.table import Results, mean_of
 
 STARTS = 10  # of the fit, from the same random numbers every time
-SAMPLES = 100  # of the bootstrap
+SAMPLES = 50  # of the bootstrap
 INTERVAL = (5, 95)  # percentiles
 MOST = 1e4  # times as many parameters or tokens, beyond which nothing is said
 
@@ -78,7 +78,9 @@ def fit_shared_law(points: Sequence[Point], near: SharedLaw | None = None) -> Sh
         starts.append(np.clip(there, np.add(low, 1e-6), np.subtract(high, 1e-6)).tolist())
     best = None
     for start in starts:
-        found = least_squares(residuals, start, bounds=(low, high), loss="huber", f_scale=1e-3)
+        found = least_squares(
+            residuals, start, bounds=(low, high), loss="huber", f_scale=1e-3, max_nfev=300 if near is None else 50
+        )
         if best is None or found.cost < best.cost:
             best = found
     assert best is not None
@@ -125,7 +127,7 @@ def priced(points: Sequence[Point], more: int) -> Finding:
     said, sure = [], False
     for what in ("parameters", "tokens"):
         factor, *factors = (times_more(x, at, at.languages + more, what) for x in (law, *others))
-        low, high = np.percentile(factors, INTERVAL)
+        low, high = np.percentile(factors, INTERVAL, method="nearest")
         said.append(
             f"{_times(factor)} the {what}{' of each language' if what == 'tokens' else ''} ({_times(low)} to {_times(high)})"
         )

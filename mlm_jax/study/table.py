@@ -93,13 +93,13 @@ class Results:
     def by_seed(self, metric: str, group: str = ALL, **labels: str) -> dict[int, float]:
         """Seed → the mean over a group's languages (or one language) of the rows with these labels.
 
-        Names of factors that are no Python names are handed over by `**{"a-b": ...}`. Of checkpoints that are not the last, rows are taken only where `updates` is among
+        Names of factors that are no Python names are handed over by `**{"a-b": ...}`. Of checkpoints that are not the last, rows are taken only where `checkpoint` is among
         the labels. A probe's pair of languages ("de-en") is of a group that has the first.
         """
         languages = self.groups.get(group, (group,))
         found: dict[int, list[float]] = {}
         for row in self.rows:
-            if row["metric"] != metric or ("updates" in row["labels"]) != ("updates" in labels):
+            if row["metric"] != metric or ("checkpoint" in row["labels"]) != ("checkpoint" in labels):
                 continue
             language, of_probe = row["language"], "layer" in row["labels"]
             of_group = language in languages or (of_probe and language.partition("-")[0] in languages)
@@ -188,21 +188,21 @@ def row(run: Run, step: int, language: str, metric: str, value: float, labels: M
 
 
 def measured(run: Run, step: int, measure: Measure, rows: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Rows of `evaluate` ("TASK METRIC"), of `analyze` ("SET PROBE METRIC", with `config.OF_PROBES` as labels) and of `finetune` ("NAME METRIC")."""
+    """Rows of `evaluate` ("TASK METRIC"), of `analyze` ("SET PROBE METRIC", with `config.OF_PROBES` as labels) and of `finetune` ("TASK METRIC")."""
     found = []
     for r in rows:
         if "probe" in r:
             labels = {**measure.labels, **{name: str(r[name]) for name in ("layer", "transformation", "pooling")}}
             at = int(r.get("step", step))
             if "step" in r:
-                labels["updates"] = str(at)
+                labels["checkpoint"] = str(at)
             probe = r["probe"]
             if probe.startswith(AFTER) and probe != f"{AFTER}before":
                 probe = f"{AFTER}after"  # by whatever fine-tuning: the measure's labels say which
             found.append(row(run, at, r["languages"], f"{r['set']} {probe} {r['metric']}", r["value"], labels))
             continue
         named = r["every"] if "every" in r else r["test"]
-        of = r["task"] if "every" in r else measure.name
+        of = r["task"] if "every" in r else measure.labels.get("task", measure.name)
         found += [row(run, step, r["language"], f"{of} {m}", v, measure.labels) for m, v in named.items()]
     return found
 

@@ -180,19 +180,19 @@ def test_probes_and_fine_tuned_models_are_told_apart_by_labels_and_drawn_over_th
     at = {"layer": "2", "transformation": "centred", "pooling": "mean"}
     assert results.mean("held retrieval accuracy", **at).value == 2.2
     assert results.mean("held retrieval accuracy", "small", **at).value == 2.2
-    assert results.mean("held retrieval accuracy", **at, updates="2").value == 1.1
+    assert results.mean("held retrieval accuracy", **at, checkpoint="2").value == 1.1
     assert results.mean("ner-2 f1", frozen="2").value == 0.2 and results.labels("frozen") == ["0", "2"]
     by_layer = Curve("held retrieval accuracy", "layer", "transformation", where={"pooling": "mean"})
     assert drawn(study, results, by_layer) == {
         "plain": {"1": (1.1, NAN, 1), "2": (2.1, NAN, 1)},
         "centred": {"1": (1.2, NAN, 1), "2": (2.2, NAN, 1)},
     }
-    by_updates = Curve(
-        "held retrieval accuracy", "updates", "layer", where={"pooling": "mean", "transformation": "plain"}
+    by_checkpoint = Curve(
+        "held retrieval accuracy", "checkpoint", "layer", where={"pooling": "mean", "transformation": "plain"}
     )
-    assert drawn(study, results, by_updates)["1"] == {"2": (0.55, NAN, 1), "4": (0.275, NAN, 1)}
+    assert drawn(study, results, by_checkpoint)["1"] == {"2": (0.55, NAN, 1), "4": (0.275, NAN, 1)}
     validate_study(
-        dataclasses.replace(study, curves=(by_layer, by_updates, Curve("ner f1", "frozen", groups=("all",))))
+        dataclasses.replace(study, curves=(by_layer, by_checkpoint, Curve("ner f1", "frozen", groups=("all",))))
     )
 
 

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The studies of configs/studies: each can run, and makes its figures and sentences of what its runs would leave."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlm_jax import config as cfg
+from mlm_jax.evaluate.config import Evaluate
+from mlm_jax.neutrality.config import Analyze
+from mlm_jax.study.config import ALL, Study, runs_of, validate_study
+from mlm_jax.study.page import drawn, study_table, write_study_page
+from mlm_jax.study.table import Progress, Results, measured, row
+
+STUDIES = sorted(Path("configs/studies").glob("*.py"))
+OF_TASKS = {"tag": "entity_f1", "classify": "accuracy"}
+
+
+def left(measure, run, languages, draw):
+    """What a measure would leave of a run: rows of its command's results.json."""
+    config, value = measure.config, lambda: float(draw.uniform())
+    if isinstance(config, Evaluate):
+        return [
+            {"task": task.name, "language": pair.languages[0], "every": {"accuracy": value()}}
+            for task in config.retrieval
+            for pair in task.pairs
+        ]
+    if not isinstance(config, Analyze):
+        metric = OF_TASKS[config.task.kind]
+        return [{"language": x.language, "seed": 0, "test": {metric: value()}} for x in config.data.test]
+    rows = []
+    layers = range(run.config.model.layers + 1)
+    for part, layer, kind in itertools.product(config.aligned, layers, config.transformations):
+        at = {"set": part.name, "layer": layer, "transformation": kind, "pooling": "mean"}
+        of = [("identification", "accuracy", ""), ("identification", "network_accuracy", "")]
+        of += [("transfer", "accuracy", x) for x, _ in part.files]
+        of += [("retrieval", m, f"{x}-{config.pivot}") for x, _ in part.files[1:] for m in ("accuracy", "mexa")]
+        rows += [at | {"probe": p, "metric": m, "languages": x, "value": value()} for p, m, x in of]
+    for part, layer, kind in itertools.product(config.word_alignment, layers, config.transformations):
+        at = {"set": part.name, "layer": layer, "transformation": kind, "pooling": "words", "languages": "en-fr"}
+        rows.append(at | {"probe": "alignment, edge_cover", "metric": "f1", "value": value()})
+        for other in config.compare:
+            plain = at | {"transformation": "plain", "metric": "margin"}
+            rows += [plain | {"probe": f"aligned words, {x}", "value": value()} for x in ("before", Path(other).name)]
+    every, steps = run.config.train.save_every, run.config.train.steps
+    steps_of = range(every, steps + 1, every) if config.checkpoints else ()
+    return rows + [r | {"step": step} for r in rows for step in steps_of]
+
+
+def finished(study):
+    """How far the runs of a study are, and what was measured, where all are finished with numbers drawn at random."""
+    draw, rows, progress = np.random.default_rng(0), [], []
+    for run in runs_of(study):
+        steps = run.config.train.steps
+        sampling = run.config.sampling
+        drawn_in = [sampling.languages, *(stage.languages for stage in sampling.stages)]
+        languages = sorted({x for part in drawn_in for x in part or study.texts.languages})
+        for language in languages:
+            for metric in ("bits_per_byte", "loss", "tokens_per_document"):
+                rows.append(row(run, steps, language, metric, float(draw.uniform(2, 3))))
+        rows.append(row(run, steps, "", "gini", float(draw.uniform())))
+        for measure in study.measures:
+            rows += measured(run, steps, measure, left(measure, run, languages, draw))
+        progress.append(Progress(run, steps, 1.0, {"kind": "validation", "step": steps, "seconds": 1.0}))
+    return progress, Results(rows, {**study.groups, ALL: tuple(study.texts.languages)})
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=[path.stem for path in STUDIES])
+def test_a_study_can_run_and_says_something_of_what_it_measured(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLM_JAX_DATA", "data")
+    study = cfg.load_config(str(path), (Study,))
+    study = dataclasses.replace(study, workdir=str(tmp_path / "study"), seeds=(0, 1))
+    validate_study(study)
+    (tmp_path / "study").mkdir()
+    found = finished(study)
+    for curve in study.curves:
+        assert drawn(study, found[1], curve), curve
+    findings = study.conclude(found[1])
+    assert findings and not [f for f in findings if f.holds is None], [f.said for f in findings if f.holds is None]
+    page = write_study_page(study, *found).read_text()
+    assert page.count("<svg") >= len(study.curves) + (study.draw is not None)
+    assert all(finding.sentence in study_table(study, *found) for finding in findings)
+    # Of a study that has only begun.
+    some = Results(found[1].rows[:3], found[1].groups)
+    write_study_page(study, found[0][:1], some)
