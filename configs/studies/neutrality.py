@@ -53,6 +53,7 @@ def conclude(results: Results) -> list[Finding]:
 
 def get_config() -> Study:
     base = small(text_of("train"), UPDATES)
+    pairs, parallel = pairs_with(PIVOT, OTHERS, 6_000)
     every = UPDATES // CHECKPOINTS
     languages = (PIVOT, *OTHERS)
     files = tuple((x, f"{{text}}/held_out/{x}.txt") for x in languages)
@@ -72,11 +73,11 @@ def get_config() -> Study:
         question="When can languages be told apart, and when are translations found?",
         paper="Libovický et al. (2019, 2020): vectors tell the language, and less each language's mean they retrieve better.",
         texts=Texts(
-            {"train": dict.fromkeys(languages, 8_000)}, pairs_with(PIVOT, OTHERS, 6_000)[0], held_out=HELD_OUT
+            {"train": dict.fromkeys(languages, 8_000)}, pairs, held_out=HELD_OUT
         ),
         base=replace(
             base,
-            data=replace(base.data, parallel=pairs_with(PIVOT, OTHERS, 6_000)[1]),
+            data=replace(base.data, parallel=parallel),
             sampling=Sampling(exponent=0.3),
             train=replace(base.train, save_every=every, validate_every=every, keep_last=CHECKPOINTS),
         ),

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.optimize import brentq, least_squares
+from scipy.optimize import brentq
 
 from mlm_jax.language_names import label
 from mlm_jax.neutrality.families import family
 from mlm_jax.report.rendering import Cell, Table
 from mlm_jax.report.texts import isolated
 from mlm_jax.study.findings import SURE, Finding
+from mlm_jax.study.laws import best_fit
 from mlm_jax.study.table import Results, mean_of
 
 STARTS = 10  # of the fit, from the same random numbers every time
@@ -76,16 +77,9 @@ def fit_shared_law(points: Sequence[Point], near: SharedLaw | None = None) -> Sh
         a, b = near.a * k0**near.phi / n0**near.alpha, near.b * k0**near.psi / d0**near.beta
         there = [*np.log([near.floor, a, b]), near.alpha, near.phi, near.beta, near.psi]
         starts.append(np.clip(there, np.add(low, 1e-6), np.subtract(high, 1e-6)).tolist())
-    best = None
-    for start in starts:
-        found = least_squares(
-            residuals, start, bounds=(low, high), loss="huber", f_scale=1e-3, max_nfev=300 if near is None else 50
-        )
-        if best is None or found.cost < best.cost:
-            best = found
-    assert best is not None
-    floor, a, b = (float(v) for v in np.exp(best.x[:3]))
-    alpha, phi, beta, psi = (float(v) for v in best.x[3:])
+    best = best_fit(residuals, starts, (low, high), 300 if near is None else 50)
+    floor, a, b = (float(v) for v in np.exp(best[:3]))
+    alpha, phi, beta, psi = (float(v) for v in best[3:])
     return SharedLaw(floor, a * n0**alpha / k0**phi, alpha, phi, b * d0**beta / k0**psi, beta, psi)
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,17 +44,34 @@ def fit_law(parameters: Sequence[float], tokens: Sequence[float], losses: Sequen
         return np.log(floor + a * (n / n0) ** -x[3] + b * (d / d0) ** -x[4]) - np.log(wanted)
 
     draw = np.random.default_rng(0)
-    best = None
-    low, high = [-10, -10, -10, 0.01, 0.01], [3, 3, 3, 2, 2]
-    for _ in range(STARTS):
-        start = [*np.log(wanted.min() * draw.uniform(0.05, 0.9, 3)), *draw.uniform(0.1, 1.0, 2)]
-        found = least_squares(residuals, start, bounds=(low, high), loss="huber", f_scale=1e-3)
-        if best is None or found.cost < best.cost:
-            best = found
-    assert best is not None
-    floor, a, b = np.exp(best.x[:3])
-    alpha, beta = best.x[3:]
+    starts = [[*np.log(wanted.min() * draw.uniform(0.05, 0.9, 3)), *draw.uniform(0.1, 1.0, 2)] for _ in range(STARTS)]
+    best = best_fit(residuals, starts, ([-10, -10, -10, 0.01, 0.01], [3, 3, 3, 2, 2]))
+    floor, a, b = np.exp(best[:3])
+    alpha, beta = best[3:]
     return Law(float(floor), float(a * n0**alpha), float(alpha), float(b * d0**beta), float(beta))
+
+
+def best_fit(
+    residuals: Callable[[np.ndarray], np.ndarray],
+    starts: Iterable[Sequence[float]],
+    bounds: tuple[Sequence[float], Sequence[float]],
+    evaluations: int | None = None,
+) -> np.ndarray:
+    """The numbers of least cost (Huber's) that are found from any of the starts.
+
+    Args:
+      residuals: of numbers, float64 [numbers] → float64 [points].
+      bounds: the least and the greatest of each.
+      evaluations: of residuals, at most, from a start; None: as many as SciPy allows.
+
+    Returns:
+      float64 [numbers].
+    """
+    found = (
+        least_squares(residuals, start, bounds=bounds, loss="huber", f_scale=1e-3, max_nfev=evaluations)
+        for start in starts
+    )
+    return np.asarray(min(found, key=lambda fit: float(fit.cost)).x)
 
 
 def predicted(

@@ -89,11 +89,12 @@ def drawn(study: Study, results: Results, curve: Curve) -> Found:
         lines = {x: {curve.lines: x} for x in results.labels(curve.lines)}
     rows = [r for r in results.rows if r["metric"] == curve.metric and curve.where.items() <= dict(r["labels"]).items()]
     results = Results(rows, results.groups)
+    places = places_of(study, results, curve.over)
     found: Found = {}
     for name, chosen in lines.items():
         group = chosen.get("group", curve.groups[0] if curve.groups else ALL)
         labels = {**curve.where, **{k: v for k, v in chosen.items() if k != "group"}}
-        for place in places_of(study, results, curve.over):
+        for place in places:
             mean = results.mean(curve.metric, group, **labels, **{curve.over: place})
             if mean is not None:
                 found.setdefault(name, {})[place] = (mean.value, mean.error, mean.seeds)
