@@ -5,16 +5,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from typing import Any, TypedDict
 
 import jax
 from etils import epath
-from tensorboardX import SummaryWriter
 
 from mlm_jax import console, lock
 from mlm_jax.files import in_bucket, make_folder, naming, sync, write_whole
 from mlm_jax.stored import parse_stored
+from mlm_jax.train.tensorboard import open_board
 
 Record = dict[str, Any]  # a line of metrics.jsonl: kind, step, seconds, and what its kind has
 
@@ -63,7 +62,7 @@ class MetricsWriter:
         self._lines = list(map(_line, self.kept))
         self._write_all()
         self._file = None if in_bucket(path) else path.open("a")
-        self._board = _open_board(str(epath.Path(workdir) / "tensorboard"), step)
+        self._board = open_board(str(epath.Path(workdir) / "tensorboard"), step)
 
     def write(self, record: Record) -> None:
         """Append a record with `kind` and `step`; its numbers go to TensorBoard too."""
@@ -111,41 +110,6 @@ class MetricsWriter:
     def _write_all(self) -> None:
         write_whole(self._path, "".join(self._lines))
         self._written = time.monotonic()
-
-
-def _open_board(folder: str, step: int) -> SummaryWriter:
-    """TensorBoard's log. Where it cannot be written a run goes on without it, since metrics.jsonl has all of it.
-
-    Otherwise its thread would end with a traceback, and the run would wait for that thread for ever.
-    """
-    try:
-        board = SummaryWriter(folder, purge_step=step + 1)
-    except OSError as e:
-        _warn_of_board(folder, e)
-        return SummaryWriter(folder, write_to_disk=False)
-    records = board.file_writer.event_writer._ev_writer._py_recordio_writer
-    failed = False
-
-    def tolerant(call: Callable[..., None]) -> Callable[..., None]:
-        def run(*arguments: Any) -> None:
-            nonlocal failed
-            if failed:
-                return
-            try:
-                call(*arguments)
-            except OSError as e:
-                failed = True
-                _warn_of_board(folder, e)
-
-        return run
-
-    for name in ("write", "flush", "close"):
-        setattr(records, name, tolerant(getattr(records, name)))
-    return board
-
-
-def _warn_of_board(folder: str, error: OSError) -> None:
-    console.warn(f"{folder}: {error.strerror or error}; the run goes on without TensorBoard's log from here")
 
 
 def _line(record: Record) -> str:

@@ -347,14 +347,14 @@ def test_the_cause_is_told_from_what_tensorstore_writes_around_it():
 
 
 @pytest.mark.slow
-def test_no_tensorflow_in_the_training_process(tmp_path):
+def test_neither_tensorflow_nor_pytorch_in_the_training_process(tmp_path):
     config = make_workdir(tmp_path / "run", SIZES, train={"steps": 2, "validate_every": 2})
     path = write_config(tmp_path / "config.py", config)
     program = (
         "import sys\n"
         "from mlm_jax.cli import main\n"
         f"assert main(['pretrain', {str(path)!r}]) == 0\n"
-        "found = sorted(m for m in ('tensorflow', 'seqio', 'tensorflow_datasets') if m in sys.modules)\n"
+        "found = sorted(m for m in ('tensorflow', 'seqio', 'tensorflow_datasets', 'torch') if m in sys.modules)\n"
         "assert not found, found\n"
     )
     done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, check=False)

@@ -4,6 +4,8 @@
 import contextlib
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 from tensorboardX.record_writer import RecordWriter
@@ -39,6 +41,22 @@ def test_a_board_that_cannot_be_written_stops_no_run(tmp_path, monkeypatch, caps
         said
         == f"warning: {tmp_path}/tensorboard: {os.strerror(number)}; the run goes on without TensorBoard's log from here\n"
     )
+
+
+def test_what_tensorboard_does_without_is_there_for_others(tmp_path):
+    """PyTorch is hidden while tensorboardX is imported, and only then."""
+    program = (
+        "import importlib.util, sys\n"
+        "from mlm_jax.train.metrics import MetricsWriter\n"
+        f"writer = MetricsWriter({str(tmp_path)!r}, 0)\n"
+        "assert 'torch' not in sys.modules and 'tensorboardX' in sys.modules\n"
+        "if importlib.util.find_spec('torch'):\n"
+        "    import torch\n"
+        "    assert float(torch.ones(1)) == 1\n"
+        "writer.close()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_metrics_that_cannot_be_written_name_their_file(tmp_path, monkeypatch):
