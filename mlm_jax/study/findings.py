@@ -60,8 +60,12 @@ def lower(
     what = f"{metric.replace('_', ' ')}{f' of {group}' if group != ALL else ''}"
     if found is None:
         return Finding(claim, f"{what}, {names}: not measured yet", None)
-    error = f" ± {found.error:.3f}" if not math.isnan(found.error) else ""
-    said = f"{what}, {names}: {found.value:+.3f}{error} ({found.seeds} seed{'s' * (found.seeds > 1)})"
+    said = f"{what}, {names}: {found.value:+.3f}"
+    if found.error < 1e-9:  # of a vocabulary, say, which runs that differ in their seed share
+        said += f", the same with all {found.seeds} seeds"
+    else:
+        error = f" ± {found.error:.3f}" if not math.isnan(found.error) else ""
+        said += f"{error} ({found.seeds} seed{'s' * (found.seeds > 1)})"
     if math.isnan(found.error):
         return Finding(claim, said, None)
     signed = found.value if higher else -found.value

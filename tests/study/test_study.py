@@ -120,6 +120,9 @@ def test_a_finding_holds_where_its_sign_is_the_papers_beyond_two_errors(shift, n
     assert found.holds is holds and ("it holds here" in found.sentence) is holds
     alone = Results([r for r in results.rows if r["seed"] == 0], results.groups)
     assert lower(alone, "It helps", "loss", {"exponent": "0.3"}, {"exponent": "1"}).holds is None
+    same = Results(rows_of({(e, s, "sw"): float(e) for e in ("1", "0.3") for s in (0, 1, 2)}), {"all": ("sw",)})
+    found = lower(same, "It helps", "loss", {"exponent": "0.3"}, {"exponent": "1"})
+    assert found.holds and found.said.endswith("-0.700, the same with all 3 seeds")
     assert "not measured yet" in lower(Results([], {}), "It", "loss", {"exponent": "0.3"}, {"exponent": "1"}).sentence
 
 
