@@ -51,6 +51,19 @@ find_config() {
     [ -f "$config" ] || [ -f "$config/config.json" ] || fail "$config: no such config file, neither here nor in $root"
 }
 
+# find_command [study] CONFIG: $command, which is pretrain where nothing stands before the config.
+find_command() {
+    command=pretrain
+    if [ "${1:-}" = study ]; then command=study; fi
+}
+
+# Name this script as what goes on with a run that stops; a study goes on with its own.
+name_script() {
+    [ "$command" = pretrain ] || return 0
+    MLM_JAX_COMMAND="bash $(quoted "$0")"
+    export MLM_JAX_COMMAND
+}
+
 # The python to make the environment with: $PYTHON, or the newest of 3.11 to 3.13 that runs.
 find_python() {
     local candidate

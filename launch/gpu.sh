@@ -8,11 +8,8 @@ set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-command=pretrain
-if [ "${1:-}" = study ]; then
-    command=study
-    shift
-fi
+find_command "$@"
+[ "$command" = pretrain ] || shift
 find_config launch/gpu.sh "$@"
 shift
 
@@ -60,8 +57,5 @@ them of other processes (nvidia-smi), or choose some: CUDA_VISIBLE_DEVICES=0,1"
 if [ -z "$dry_run" ]; then check_driver; fi
 install "prepare,sample,gpu"
 if [ -z "$dry_run" ]; then check_gpus; fi
-if [ "$command" = pretrain ]; then # a study's runs are not gone on with by this script
-    MLM_JAX_COMMAND="bash $(quoted "$0")" # for what is said of how to go on
-    export MLM_JAX_COMMAND
-fi
+name_script
 finish env "${settings[@]}" "$venv/bin/python" -m mlm_jax "$command" "$config" "$@"

@@ -7,16 +7,10 @@ set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-command=pretrain
-if [ "${1:-}" = study ]; then
-    command=study
-    shift
-fi
+find_command "$@"
+[ "$command" = pretrain ] || shift
 find_config launch/local.sh "$@"
 shift
 install "prepare,sample"
-if [ "$command" = pretrain ]; then # a study's runs are not gone on with by this script
-    MLM_JAX_COMMAND="bash $(quoted "$0")" # for what is said of how to go on
-    export MLM_JAX_COMMAND
-fi
+name_script
 finish "$venv/bin/python" -m mlm_jax "$command" "$config" "$@"
