@@ -23,7 +23,7 @@ if [[ "$extras" == *parity* ]] && ! compgen -G "$venv/lib/python*/site-packages/
 fi
 
 # All of it: two files at a time, and which tests took longest. A few of one's own: as pytest has them.
-[ $# -eq 0 ] && set -- -n 2 --dist loadfile ${CI:+--durations=30}
+[ $# -eq 0 ] && set -- -n 2 --dist loadfile ${CI:+--durations=100}
 [ "${CI:-}" = true ] && marker="slow or not slow" || marker="not slow"
 cd "$root"
 finish env JAX_PLATFORMS=cpu "$venv/bin/python" -m pytest -m "$marker" "$@"

@@ -27,7 +27,7 @@ LANGUAGES = (
     *("pt_BR", "km", "zh_CN"),
 )
 NUMBERS, WIDTHS = (1, 2, 4, 8, 16), (32, 64, 128)
-TOTAL, EACH = 600, 75  # updates: of a run, and per language; alike with 8
+TOTAL, EACH = 1_200, 150  # updates: of a run, and per language; alike with 8
 FIRST, FEW, MANY = "first two", "2", "16"
 
 

@@ -21,7 +21,7 @@ from mlm_jax.study.table import Results
 from mlm_jax.study.texts import Texts
 
 SMALL, NEAR, FAR, MORE = "pt_BR", "es", "tr", ("fr", "it", "de", "nl", "fi")
-EACH = 300  # updates on the small language
+EACH = 400  # updates on the small language
 
 
 def drawn(label: str, *others: str) -> Value:

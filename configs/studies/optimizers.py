@@ -20,7 +20,7 @@ from mlm_jax.study.table import Results
 from mlm_jax.study.texts import Texts
 
 LANGUAGES = ("de", "es", "fr", "ru", "ja", "fi", "hi", "tr")
-UPDATES = (1_050, 1_400)  # three quarters, and all
+UPDATES = (750, 1_000)  # three quarters, and all
 CAUSAL_FIRST = "causal first"
 
 

@@ -3,7 +3,7 @@
 
 Chang et al. (2024) and ATLAS (2026): a language gains from others by how near they are, in grammar and words more than in script. Here each of eight languages is
 trained alone and with each other one, drawn evenly, with as many updates on each language in every run: 8 + 28 runs, each of two languages standing for
-both places of the matrix. Low-resource: 1,500 paragraphs of each.
+both places of the matrix. Low-resource: 1,500 paragraphs of each, and encoders of width 64.
 
     mlm-jax study configs/studies/transfer.py --text FOLDER --jobs 2     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
@@ -22,7 +22,7 @@ from mlm_jax.study.table import Results
 from mlm_jax.study.texts import Texts
 
 LANGUAGES = ("de", "nl", "es", "it", "pl", "ru", "fi", "tr")
-EACH = 200  # updates on each language
+EACH = 400  # updates on each language
 METRIC, FACTOR = "bits_per_byte", "languages"
 
 
@@ -52,7 +52,7 @@ def get_config() -> Study:
         question="Which language does another one help?",
         paper="Chang et al. (2024); Lample and Conneau (2019), table 4: near languages help most.",
         texts=Texts({"train": dict.fromkeys(LANGUAGES, 1_500)}),
-        base=replace(small(text_of("train"), EACH), sampling=Sampling(exponent=0.0)),
+        base=replace(small(text_of("train"), EACH, width=64), sampling=Sampling(exponent=0.0)),
         factors=(Factor(FACTOR, (*alone, *(of(*pair) for pair in itertools.combinations(LANGUAGES, 2)))),),
         draw=draw,
         conclude=conclude,

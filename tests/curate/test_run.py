@@ -210,7 +210,7 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(config, tmp_pat
     draw = random.Random(1)
     for _ in range(20):
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-        time.sleep(draw.uniform(1.0, 9.0))
+        time.sleep(draw.uniform(0.5, 6.0))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
