@@ -23,6 +23,7 @@ def run(*arguments):
     return cli.main([str(a) for a in arguments])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip_norm", [1.0, 0.0])
 def test_after_a_loss_that_is_not_finite_what_is_advised_goes_on(tmp_path, capsys, clip_norm):
     config = write_config(tmp_path / "tiny.py", make_workdir(tmp_path / "run", {"en": 40, "sw": 9}))
@@ -45,6 +46,7 @@ def test_after_a_loss_that_is_not_finite_what_is_advised_goes_on(tmp_path, capsy
     assert json.loads((tmp_path / "run" / "config.json").read_text())["optimizer"]["learning_rate"] == 1e-4
 
 
+@pytest.mark.slow
 def test_clipping_may_be_left_out_from_a_checkpoint_on(tmp_path):
     config = write_config(tmp_path / "tiny.py", make_workdir(tmp_path / "run", {"en": 40, "sw": 9}))
     assert run("pretrain", config, *STEPS, "--train.steps", "4") == 0

@@ -107,6 +107,7 @@ def test_metrics_are_rows_and_a_frame(run, monkeypatch):
         mlm_jax.read_metrics(f"{config.workdir}/corpus")
 
 
+@pytest.mark.slow
 def test_what_the_process_had_set_is_as_before(tmp_path, monkeypatch):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     config = make_workdir(tmp_path / "run", {"xx": 20}, train={"steps": 2})

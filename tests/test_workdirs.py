@@ -20,6 +20,7 @@ def run(*arguments):
     return cli.main([str(a) for a in arguments])
 
 
+@pytest.mark.slow
 def test_a_workdir_goes_on_and_is_reported_without_its_config_file(tmp_path, capsys):
     config = write_config(tmp_path / "tiny.py", make_workdir(tmp_path / "run", {"en": 40, "sw": 9}))
     assert run("pretrain", config, *STEPS, "--train.steps", "4") == 0
@@ -60,6 +61,7 @@ def test_what_is_said_of_how_to_go_on_works_where_it_was_typed(monkeypatch, tmp_
     assert "local.sh" not in command_line("prepare", ["mine.py"])
 
 
+@pytest.mark.slow
 def test_a_corpus_serves_another_run(tmp_path, capsys):
     pytest.importorskip("tensorflow")
     (tmp_path / "text.txt").write_text("\n".join(f"{i} words and {i * 7} others, {i % 13}" for i in range(3_000)))

@@ -214,7 +214,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(PIECES | st.binary(max_size=300), max_size=8), st.sampled_from(["x.warc", "x.jsonl", "x.txt", "x.html"])
 )

@@ -139,7 +139,7 @@ TAGS = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from(TAGS) | st.text(max_size=20), max_size=30).map("".join))
 def test_any_markup_has_some_text(page):
     text = main_text(page)

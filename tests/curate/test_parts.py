@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("fastwarc")
@@ -12,7 +12,6 @@ from mlm_jax.curate.groups import RECORD, make_records
 from mlm_jax.curate.parts import apart, gathered, part_of, ranges_of, shard_of
 
 
-@settings(deadline=None)
 @given(batches=st.lists(st.lists(st.integers(0, 2**64 - 1), max_size=20)), groups=st.sampled_from([1, 4, 256]))
 def test_records_are_told_apart_by_ranges_of_their_keys(batches, groups):
     made = [make_records(np.array(keys, np.uint64), 7, number) for number, keys in enumerate(batches)]

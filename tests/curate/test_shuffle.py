@@ -13,7 +13,7 @@ from mlm_jax.errors import UserError
 RECORDS = st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=50)), max_size=60)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(jobs=st.lists(RECORDS, max_size=3), memory=st.integers(1, 3000))
 def test_every_record_comes_back_in_its_partition_in_the_order_of_its_job(jobs, memory, tmp_path_factory):
     folder = tmp_path_factory.mktemp("shuffle")
@@ -62,7 +62,6 @@ def test_a_damaged_file_is_one_line(tmp_path):
         assert found == expected and message.startswith(f"{path}: damaged") and "\n" not in message
 
 
-@settings(deadline=None)
 @given(
     records=st.lists(st.tuples(st.sampled_from(["de", "en", "zh"]), st.binary(max_size=40))), memory=st.integers(1, 500)
 )

@@ -48,6 +48,7 @@ def stop_at(monkeypatch, update):
     monkeypatch.setattr(loop, "catch_stop", catch_stop)
 
 
+@pytest.mark.slow
 def test_a_state_that_is_not_finite_is_not_saved_and_the_advice_works(tmp_path, capsys):
     train = Train(epochs=6, batch_size=16, log_every=20, save_every=5)
     optimizer = dataclasses.replace(FINETUNE_OPTIMIZER, learning_rate=1e30)
@@ -135,6 +136,7 @@ def test_every_mesh_fine_tunes_as_one_device(tmp_path, freeze):
             assert got == pytest.approx(expected, abs=0.02)
 
 
+@pytest.mark.slow
 def test_parameters_and_moments_lie_split_over_the_devices(tmp_path, monkeypatch):
     """Nothing of the train state is copied to every device where the mesh splits it."""
     seen = []

@@ -211,6 +211,7 @@ def test_what_is_frozen_is_bit_identical_and_has_no_optimizer_state(tmp_path, fr
         assert {len(leaf) for leaf in jax.tree.leaves(state.params["layers"])} == {2 - max(freeze, 0)}
 
 
+@pytest.mark.slow
 def test_predictions_from_files_and_in_python(tmp_path, capsys):
     config = make_config(tmp_path, "classify")
     run(config)
@@ -361,6 +362,7 @@ def test_other_bad_input(tmp_path, capsys):
     assert "not the one that" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_signal_is_heard_within_a_few_updates(tmp_path, monkeypatch):
     """However rarely metrics are fetched, which is when the loop would wait for the devices anyway."""
     config = make_config(

@@ -106,6 +106,7 @@ def products_of(text):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"gated": True, "position_embedding": "rotary", "norm": "pre"}])
 def test_losses_are_near_float32s_and_the_processor_multiplies_bfloat16(settings):
     exact, _ = trained(**settings)

@@ -150,6 +150,7 @@ def test_equal_texts_have_equal_numbers():
     assert not np.isin(np.asarray(find_texts(turned, 4)["texts"])[1], numbers).any()
 
 
+@pytest.mark.slow
 def test_a_run_learns_goes_on_bit_for_bit_and_on_other_devices(tmp_path):
     """Of batches of one stream each."""
     contrastive = {"batches": "by_stream", "temperature": 0.1}

@@ -186,6 +186,7 @@ def test_devices_microbatches_and_meshes_change_nothing(tmp_path, whole, devices
                 np.testing.assert_allclose(a[name], b[name], rtol=2e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_another_width_learns_through_a_projection_that_is_no_part_of_it(tmp_path):
     narrow = cfg.Model(
         layers=2, width=24, heads=2, mlp_width=48, positions=16, head="none", dropout=0, attention_dropout=0
@@ -202,6 +203,7 @@ def test_another_width_learns_through_a_projection_that_is_no_part_of_it(tmp_pat
     assert sorted(found.params) == ["embedding", "layers"] and found.vectors is None
 
 
+@pytest.mark.slow
 def test_a_teacher_that_changed_is_refused(tmp_path):
     config = make_student(tmp_path / "run", {"vectors": 1.0}, train={"steps": 2})
     train(config)

@@ -210,6 +210,7 @@ def test_parameters_split_over_devices_give_the_same_losses(tmp_path):
     np.testing.assert_allclose(losses(split.workdir), losses(copied.workdir), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_on_another_number_of_devices(tmp_path):
     whole = make_workdir(tmp_path / "whole", SIZES, train={"log_every": 1})
     moved = make_workdir(tmp_path / "moved", SIZES, train={"log_every": 1})
