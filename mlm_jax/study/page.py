@@ -122,6 +122,12 @@ def unit_of(metric: str) -> str:
     return metric.replace("_", " ") + ("" if scale_of(metric) == 1 else ", %")
 
 
+def title_of(curve: Curve) -> str:
+    """A figure's title: its own, or its metric and what it is drawn over, and what has a line each where that is no group."""
+    each = "" if curve.lines == "group" else f" and {curve.lines}"
+    return curve.title or f"{curve.metric.replace('_', ' ')} by {curve.over}{each}"
+
+
 def figure_of(study: Study, results: Results, curve: Curve, found: Found) -> Figure:
     """A line per group, language or value of a factor, with bars of two standard errors."""
     there = {label for points in found.values() for label in points}
@@ -129,9 +135,7 @@ def figure_of(study: Study, results: Results, curve: Curve, found: Found) -> Fig
     numeric = all(place is not None for place in places.values())
     xs = {name: (place if numeric and place is not None else i) for i, (name, place) in enumerate(places.items())}
     scale = scale_of(curve.metric)
-    figure, axes = new_axes(
-        isolated(curve.title or f"{curve.metric.replace('_', ' ')} by {curve.over}"), unit=unit_of(curve.metric)
-    )
+    figure, axes = new_axes(isolated(title_of(curve)), unit=unit_of(curve.metric))
     for i, (name, points) in enumerate(found.items()):
         style, colour = STYLES[i // len(SERIES) % len(STYLES)], SERIES[i % len(SERIES)]
         x = [xs[at] for at in points]

@@ -21,7 +21,7 @@ from mlm_jax.neutrality.config import Aligned, Analyze
 from mlm_jax.study import run as running
 from mlm_jax.study.config import Curve, Factor, Measure, Study, Value, runs_of, validate_study, vary
 from mlm_jax.study.findings import difference, highest, lower
-from mlm_jax.study.page import drawn, study_table, write_study_page
+from mlm_jax.study.page import drawn, study_table, title_of, write_study_page
 from mlm_jax.study.table import Results, mean_of, measured, read_study, row
 from mlm_jax.study.texts import Texts, take
 from tests.corpora import tiny_config
@@ -225,6 +225,12 @@ NAN = Nan("nan")
 def test_measures_and_curves_that_cannot_be_are_refused(options, said):
     with pytest.raises(UserError, match=said):
         validate_study(study_of(**options))
+
+
+def test_figures_of_one_metric_are_told_apart_by_their_titles():
+    assert title_of(Curve("bits_per_byte", "exponent")) == "bits per byte by exponent"
+    assert title_of(Curve("bits_per_byte", "exponent", "language")) == "bits per byte by exponent and language"
+    assert title_of(Curve("bits_per_byte", "exponent", "language", "Lost")) == "Lost"
 
 
 def test_one_of_several_is_the_best_where_it_is_beyond_two_errors_of_the_next():
