@@ -76,6 +76,7 @@ class Shown:
 SHOWN = {
     "identification": Shown("Language identification", ("accuracy",), "language identification"),
     "retrieval": Shown("Sentence retrieval", ("accuracy",), "sentence retrieval"),
+    "transfer": Shown("Classes told in other languages", ("accuracy",), "classes told in other languages"),
     "similarity": Shown("Families, V-measure", ("v_measure",), "families, V-measure"),
     "alignment": Shown("Word alignment, F1", ("f1",), "word alignment, F1"),
     "quality": Shown("Translation quality, Pearson", ("pearson",), "translation quality, Pearson", "× 100"),
