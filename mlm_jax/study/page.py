@@ -193,11 +193,16 @@ def data_table(curve: Curve, found: Found) -> Table:
 
 def cautions(progress: Sequence[Progress]) -> list[str]:
     """Runs that are missing, stopped or failed, a sentence each kind."""
-    failed = [p.run.name for p in progress if p.failed]
+    failed = [p.run.name for p in progress if p.failed and not p.is_finished]
+    unmeasured = [p.run.name for p in progress if p.failed and p.is_finished]
     left = [p.run.name for p in progress if not p.is_finished and not p.failed]
     said = []
     if failed:
         said.append(f"{len(failed)} of {len(progress)} runs failed, and are in no figure: {', '.join(failed)}")
+    if unmeasured:
+        said.append(
+            f"{len(unmeasured)} of {len(progress)} runs are trained, but not all of them was measured: {', '.join(unmeasured)}"
+        )
     if left:
         said.append(
             f"{len(left)} of {len(progress)} runs are not finished, and are in no figure: {', '.join(left[:8])}{' …' if len(left) > 8 else ''}"
@@ -210,7 +215,7 @@ def runs_table(study: Study, progress: Sequence[Progress]) -> Table:
     names = [factor.name for factor in study.factors]
 
     def state(p: Progress) -> str:
-        return "finished" if p.is_finished else "failed" if p.failed else "not begun" if not p.step else "not finished"
+        return "failed" if p.failed else "finished" if p.is_finished else "not begun" if not p.step else "not finished"
 
     rows = [
         [

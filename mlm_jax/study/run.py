@@ -70,12 +70,13 @@ def train(study: Study, run: Run) -> None:
       Ended: it failed, or was stopped.
     """
     folder = epath.Path(run.config.workdir)
-    if not progress_of(run).is_finished:
+    before = progress_of(run)
+    if not before.is_finished:
         store(dataclasses.replace(run.config, corpus=str(corpus_of(study, run))))
         run_in_own_process("pretrain", "--", str(folder), "--train.steps", str(run.config.train.steps))
     for measure in study.measures:
         place = folder / MEASURED / measure.name
-        if (place / "results.json").exists():
+        if (place / "results.json").exists() and not before.failed:  # what failed after its results goes on from them
             continue
         store(dataclasses.replace(placed(study, measure.config, str(folder)), workdir=str(place), init=str(folder)))
         run_in_own_process(COMMANDS[type(measure.config)], "--", str(place))
@@ -185,10 +186,11 @@ def bind(process: int, jobs: int, share: int) -> None:
 
 
 def is_done(study: Study, run: Run) -> bool:
-    """Whether a run is trained and measured."""
+    """Whether a run is trained and measured, and nothing of it failed."""
     folder = epath.Path(run.config.workdir)
     measured = all((folder / MEASURED / measure.name / "results.json").exists() for measure in study.measures)
-    return measured and progress_of(run).is_finished
+    progress = progress_of(run)
+    return measured and progress.is_finished and not progress.failed
 
 
 def start_alone(study: Study, run: Run, number: int, share: int, arguments: Sequence[str]) -> subprocess.Popen[bytes]:

@@ -19,7 +19,7 @@ from mlm_jax.evaluate.retrieval import nearest
 from mlm_jax.mesh import make_mesh
 from mlm_jax.neutrality.config import Aligned, Analyze, Quality, WordAlignment, validate_analysis
 from mlm_jax.neutrality.families import family
-from mlm_jax.neutrality.headlines import best_of
+from mlm_jax.neutrality.headlines import SHOWN, best_of
 from mlm_jax.neutrality.probe_sentences import probe_aligned
 from mlm_jax.neutrality.vectors import Vectors, make_vectors
 from mlm_jax.pretrained import SentenceVectors
@@ -48,11 +48,17 @@ def analysis(tmp_path, **changes):
         for i, (x, y) in enumerate([("toll", "great"), ("so", "so"), ("mies", "poor")] * 3)
     ]
     (tmp_path / "quality.tsv").write_text("\n".join(["original\ttranslation\tmean", *lines]) + "\n")
+    classes = tmp_path / "classes"
+    classes.write_text("news\nsport\n" * 15)
     if not (tmp_path / "run").exists():
         make_start(tmp_path / "run")
     config = Analyze(
         workdir=str(tmp_path / "run"),
-        aligned=(Aligned("toy", tuple((x, str(tmp_path / f"{x}.txt")) for x in LANGUAGES), fit=15, test=15),),
+        aligned=(
+            Aligned(
+                "toy", tuple((x, str(tmp_path / f"{x}.txt")) for x in LANGUAGES), fit=15, test=15, classes=str(classes)
+            ),
+        ),
         word_alignment=(WordAlignment("words", ("en", "de"), str(tmp_path / "pairs"), str(tmp_path / "gold")),),
         quality=(Quality("judged", ("de", "en"), str(tmp_path / "quality.tsv"), str(tmp_path / "quality.tsv")),),
         max_length=32,
@@ -77,7 +83,17 @@ def test_an_analysis_of_everything(tmp_path, capsys):
     assert "sentence retrieval" in said and "language identification" in said and "centred" in said
     rows = json.loads((tmp_path / "run/results.json").read_text())
     probes = {r["probe"] for r in rows}
-    assert {"identification", "retrieval", "similarity", "cka", "quality, cosine", "quality, both"} <= probes
+    of_all = {
+        "identification",
+        "retrieval",
+        "transfer",
+        "similarity",
+        "cka",
+        "fairness",
+        "quality, cosine",
+        "quality, both",
+    }
+    assert of_all <= probes and {probe.partition(",")[0] for probe in probes} == set(SHOWN)
     assert {f"alignment, {d}" for d in ("argmax", "itermax", "edge_cover", "matching")} <= probes
     assert {r["layer"] for r in rows} == {0, 1, 2}
     assert {r["pooling"] for r in rows} == {"first", "mean", "words", "tokens"}
@@ -94,6 +110,7 @@ def test_an_analysis_of_everything(tmp_path, capsys):
     drawn = json.loads((tmp_path / "run/figures.json").read_text())["toy"]
     assert sum(float(r["value"]) for r in confusion) == np.sum(drawn["confusion_plain"])
     page = (tmp_path / "run/neutrality.html").read_text()
+    assert "Classes told in other languages" in page
     assert "Words aligned, words" in page and "Film" in page and page.count("<svg ") >= 8
     assert "http" not in page and "width=device-width" in page
 

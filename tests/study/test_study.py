@@ -21,8 +21,8 @@ from mlm_jax.neutrality.config import Aligned, Analyze
 from mlm_jax.study import run as running
 from mlm_jax.study.config import Curve, Factor, Measure, Study, Value, runs_of, validate_study, vary
 from mlm_jax.study.findings import difference, highest, lower
-from mlm_jax.study.page import drawn, study_table, title_of, write_study_page
-from mlm_jax.study.table import Results, mean_of, measured, read_study, row
+from mlm_jax.study.page import cautions, drawn, study_table, title_of, write_study_page
+from mlm_jax.study.table import FAILED, Results, mean_of, measured, progress_of, read_study, row
 from mlm_jax.study.texts import Texts, take
 from tests.corpora import tiny_config
 
@@ -225,6 +225,29 @@ NAN = Nan("nan")
 def test_measures_and_curves_that_cannot_be_are_refused(options, said):
     with pytest.raises(UserError, match=said):
         validate_study(study_of(**options))
+
+
+def test_what_fails_after_its_results_is_not_taken_as_done(tmp_path, monkeypatch):
+    study = study_of(
+        tmp_path, seeds=(0,), measures=(Measure("x", Analyze(aligned=(Aligned("a", (("aa", "f"), ("bb", "g"))),))),)
+    )
+    runs = runs_of(study)
+    for run in runs:
+        place = Path(run.config.workdir, "measured/x")
+        place.mkdir(parents=True)
+        place.joinpath("results.json").write_text("[]")
+        place.joinpath("config.json").write_text("{}")
+        Path(run.config.workdir, "metrics.jsonl").write_text('{"kind": "validation", "step": 4, "seconds": 1.0}\n')
+    Path(runs[0].config.workdir, FAILED).write_text("its page\n")
+    assert [running.is_done(study, run) for run in runs] == [False, True]
+    said = cautions([progress_of(run) for run in runs])
+    assert said == [f"1 of 2 runs are trained, but not all of them was measured: {runs[0].name}"]
+    begun = []
+    monkeypatch.setattr(running, "run_in_own_process", lambda *arguments: begun.append(arguments))
+    for run in runs:
+        running.train_or_note(study, run)
+    assert begun == [("analyze", "--", f"{runs[0].config.workdir}/measured/x")]
+    assert all(running.is_done(study, run) for run in runs)
 
 
 def test_figures_of_one_metric_are_told_apart_by_their_titles():
