@@ -22,24 +22,14 @@ EXPONENTS = (1.0, 0.7, 0.5, 0.3, 0.1)
 
 def conclude(results: Results) -> list[Finding]:
     by = "bits_per_byte"
+
+    def even(exponent: str, claim: str, group: str, higher: bool = False) -> Finding:
+        return lower(results, claim, by, {"smoothing": exponent}, {"smoothing": "1"}, group, higher)
+
     return [
-        lower(
-            results,
-            "Low-resource languages gain from drawing them more often (XLM-R, section 5.2)",
-            by,
-            {"smoothing": "0.3"},
-            {"smoothing": "1"},
-            "small",
-        ),
-        lower(
-            results,
-            "High-resource languages lose by it (XLM-R, section 5.2)",
-            by,
-            {"smoothing": "0.3"},
-            {"smoothing": "1"},
-            "large",
-            higher=True,
-        ),
+        even("0.3", "Low-resource languages gain from drawing them more often (XLM-R, section 5.2)", "small"),
+        even("0.3", "High-resource languages lose by it (XLM-R, section 5.2)", "large", True),
+        even("0.1", "and where languages are drawn nearly alike", "large", True),
     ]
 
 
