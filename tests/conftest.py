@@ -11,14 +11,14 @@ import tempfile
 
 # Many tests train the same tiny model: what one compiled, the next (and any process it starts) loads. The processes of
 # pytest -n have it of the first, which removes it at its end.
+COMPILED = tempfile.mkdtemp(prefix="mlm_jax_compiled_")
+atexit.register(shutil.rmtree, COMPILED, ignore_errors=True)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="mlm_jax_compiled_")
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", COMPILED)
 # And likewise of Python's own: where no bytecode may be kept (as in many containers), each of the hundreds of processes
 # that tests start would compile some 3,000 modules, which takes longer than what it is started for.
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
-    os.environ["PYTHONPYCACHEPREFIX"] = os.path.join(os.environ["JAX_COMPILATION_CACHE_DIR"], "bytecode")
+    os.environ["PYTHONPYCACHEPREFIX"] = os.path.join(COMPILED, "bytecode")
     sys.dont_write_bytecode, sys.pycache_prefix = False, os.environ["PYTHONPYCACHEPREFIX"]
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")

@@ -8,7 +8,7 @@ that only parameters are shared. English and German are in all runs but the firs
 
     mlm-jax study configs/studies/curse.py --text FOLDER --jobs 2     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
-Five numbers of languages × three widths × two ways of counting × three seeds: 90 runs, about 45 minutes on two cores. Full size: configs/cc100.py as
+Five numbers of languages × three widths × two ways of counting × three seeds: 90 runs, about 60 minutes on two cores. Full size: configs/cc100.py as
 `base`, widths 512 to 1,024, the same factors.
 """
 

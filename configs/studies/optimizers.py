@@ -7,7 +7,7 @@ at equal compute). How long an update takes is in the table of runs.
 
     mlm-jax study configs/studies/optimizers.py --text FOLDER --jobs 2     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
-Four ways × two numbers of updates × three seeds, about 30 minutes on two cores. Full size: configs/mmbert_small.py, the same factors.
+Four ways × two numbers of updates × three seeds, about 20 minutes on two cores. Full size: configs/mmbert_small.py, the same factors.
 """
 
 from dataclasses import replace

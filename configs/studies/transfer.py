@@ -7,7 +7,7 @@ both places of the matrix. Low-resource: 1,500 paragraphs of each, and encoders 
 
     mlm-jax study configs/studies/transfer.py --text FOLDER --jobs 2     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
-36 runs × three seeds, about 45 minutes on two cores. Full size: configs/cc100.py as `base`, with 100 M tokens of each language.
+36 runs × three seeds, about 50 minutes on two cores. Full size: configs/cc100.py as `base`, with 100 M tokens of each language.
 """
 
 import itertools

@@ -8,7 +8,7 @@ most, nothing is aligned.
 
     mlm-jax study configs/studies/translation_lm.py --text FOLDER --jobs 2     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
-Four values × three seeds, about 30 minutes on two cores. Full size: configs/xlm_15_mlm_tlm.py, the same factor.
+Four values × three seeds, about 25 minutes on two cores. Full size: configs/xlm_15_mlm_tlm.py, the same factor.
 """
 
 from dataclasses import replace

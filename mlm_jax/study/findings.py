@@ -60,12 +60,7 @@ def lower(
     what = f"{metric.replace('_', ' ')}{f' of {group}' if group != ALL else ''}"
     if found is None:
         return Finding(claim, f"{what}, {names}: not measured yet", None)
-    said = f"{what}, {names}: {found.value:+.3f}"
-    if found.error < 1e-9:  # of a vocabulary, say, which runs that differ in their seed share
-        said += f", the same with all {found.seeds} seeds"
-    else:
-        error = f" ± {found.error:.3f}" if not math.isnan(found.error) else ""
-        said += f"{error} ({found.seeds} seed{'s' * (found.seeds > 1)})"
+    said = f"{what}, {names}: {found.value:+.3f}{_spread(found)}"
     if math.isnan(found.error):
         return Finding(claim, said, None)
     signed = found.value if higher else -found.value
@@ -85,6 +80,14 @@ def highest(
     if apart is None or math.isnan(apart.error):
         return Finding(claim, said, None)
     return Finding(claim, f"{said}, {apart.value:+.3f} ± {apart.error:.3f} apart", apart.value > SURE * apart.error)
+
+
+def _spread(found: Mean) -> str:
+    """The error of a mean over seeds, and their number."""
+    if found.error < 1e-9:  # of a vocabulary, say, which runs that differ in their seed share
+        return f", the same with all {found.seeds} seeds"
+    seeds = f" ({found.seeds} seed{'s' * (found.seeds > 1)})"
+    return seeds if math.isnan(found.error) else f" ± {found.error:.3f}{seeds}"
 
 
 def _labels(labels: Mapping[str, str]) -> str:

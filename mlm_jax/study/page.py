@@ -141,8 +141,9 @@ def figure_of(study: Study, results: Results, curve: Curve, found: Found) -> Fig
         x = [xs[at] for at in points]
         y = [scale * value for value, _, _ in points.values()]
         error = [2 * scale * e if not math.isnan(e) else 0.0 for _, e, _ in points.values()]
-        of_factor = curve.lines not in ("group", "language")
-        shown = label(name) if curve.lines == "language" else f"{curve.lines} {name}" if of_factor else name
+        shown = label(name) if curve.lines == "language" else name
+        if curve.lines not in ("language", "group"):  # a factor's value says little without its name
+            shown = f"{curve.lines} {name}"
         axes.errorbar(
             x,
             y,

@@ -187,10 +187,10 @@ def bind(process: int, jobs: int, share: int) -> None:
 
 def is_done(study: Study, run: Run) -> bool:
     """Whether a run is trained and measured, and nothing of it failed."""
-    folder = epath.Path(run.config.workdir)
-    measured = all((folder / MEASURED / measure.name / "results.json").exists() for measure in study.measures)
-    progress = progress_of(run)
-    return measured and progress.is_finished and not progress.failed
+    progress, measured = progress_of(run), epath.Path(run.config.workdir) / MEASURED
+    if progress.failed or not progress.is_finished:
+        return False
+    return all((measured / measure.name / "results.json").exists() for measure in study.measures)
 
 
 def start_alone(study: Study, run: Run, number: int, share: int, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
