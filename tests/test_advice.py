@@ -69,6 +69,7 @@ def test_the_command_that_a_refusal_prints_goes_on_from_this_encoder(tmp_path, c
     assert logged(tmp_path / "a run_2")[-1]["step"] == 12
 
 
+@pytest.mark.slow
 def test_fine_tuning_is_clipped_from_a_checkpoint_on(tmp_path, capsys):
     optimizer = dataclasses.replace(FINETUNE_OPTIMIZER, learning_rate=3e-3, layer_decay=0.9, clip_norm=0.0)
     config = make_toy(tmp_path, "classify", optimizer=optimizer, train=Train(epochs=2, batch_size=16))
@@ -80,6 +81,7 @@ def test_fine_tuning_is_clipped_from_a_checkpoint_on(tmp_path, capsys):
     assert "continuing at update" in said.out and "optimizer.clip_norm: 0.0 there, 0.5 here" in said.err
 
 
+@pytest.mark.slow
 def test_a_limit_of_epochs_is_raised_as_advised(tmp_path, capsys):
     config = write_config(tmp_path / "tiny.py", make_workdir(tmp_path / "run", {"en": 40, "sw": 9}))
     assert run("pretrain", config, *STEPS, "--train.steps", "4") == 0

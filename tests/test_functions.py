@@ -133,6 +133,7 @@ def test_what_the_process_had_set_is_as_before(tmp_path, monkeypatch):
     assert os.listdir(tmp_path / "run" / "compiled")  # where the command keeps them
 
 
+@pytest.mark.slow
 def test_a_thread_trains_too(tmp_path):
     config = make_workdir(tmp_path / "run", {"xx": 20}, train={"steps": 2})
     found = []

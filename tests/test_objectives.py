@@ -590,6 +590,7 @@ def test_translation_lm_sees_the_other_sentence_and_not_the_neighbouring_pair():
     assert (gradient[12:] == 0).all()  # exactly nothing of the other
 
 
+@pytest.mark.slow
 def test_next_sentence_head_learns_a_separable_set():
     import optax
 

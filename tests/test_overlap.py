@@ -120,6 +120,7 @@ def test_corpora_that_are_mined_and_fit_the_threshold_are_refused(tmp_path):
 
 @pytest.mark.skipif(not SHARED.exists(), reason="no real data here")
 @pytest.mark.parametrize("name", ["small_ner", "small_xnli", "small_xquad"])
+@pytest.mark.slow
 def test_real_sets_do_not_overlap(name, monkeypatch, capsys):
     monkeypatch.setenv("MLM_JAX_DATA", str(SHARED))
     made = {}

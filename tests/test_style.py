@@ -29,6 +29,7 @@ def test_format() -> None:
     check("ruff", "format", "--check", ".")
 
 
+@pytest.mark.slow
 def test_types() -> None:
     check("mypy")
 

@@ -44,6 +44,7 @@ def exported(tmp_path, kind, model):
         ("bpe with bytes", XLMR, "extend"),
     ],
 )
+@pytest.mark.slow
 def test_transformers_reads_what_was_adapted(tmp_path, kind, model, change):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")

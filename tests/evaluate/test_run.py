@@ -160,6 +160,7 @@ def test_a_task_without_languages_has_no_tokens():
     assert runs.with_tokens([], [], None) == []
 
 
+@pytest.mark.slow
 def test_language_models_compute_in_the_type_that_is_asked_for(tmp_path):
     path = write(tmp_path / "suite.py", suite(tmp_path, tuned=(), retrieval=(), mining=()))
     losses = []

@@ -91,6 +91,7 @@ def test_a_stop_at_an_evaluated_update_keeps_the_evaluation(tmp_path, monkeypatc
     assert logged(tmp_path / "run" / MODEL) == logged(tmp_path / "whole" / MODEL)
 
 
+@pytest.mark.slow
 def test_a_time_limit_saves_stops_and_is_gone_on_from_bit_for_bit(tmp_path, capsys):
     config = make_config(tmp_path, "tag", train=TRAIN)
     whole = dataclasses.replace(config, workdir=str(make_start(tmp_path / "whole")))

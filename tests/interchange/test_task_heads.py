@@ -215,6 +215,7 @@ def test_cut_in_two_the_encoder_computes_the_same(family, freeze):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("layer_decay", [1.0, 0.7])
+@pytest.mark.slow
 def test_ten_updates_equal_pytorchs(tmp_path, layer_decay):
     """AdamW, clipping, warm-up and decay, layer-wise rates, and only the rows of the pieces in use: the same weights."""
     torch = pytest.importorskip("torch")

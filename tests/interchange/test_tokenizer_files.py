@@ -296,6 +296,7 @@ def test_auto_tokenizer_reads_what_we_export(tmp_path, sentences, model):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("lowercase", [False, True])
+@pytest.mark.slow
 def test_wordpiece_is_transformers_bert_tokenizer_in_every_language(tmp_path, sentences, lowercase):
     transformers = pytest.importorskip("transformers")
     folder, words = trained(tmp_path, sentences, model="wordpiece", lowercase=lowercase, size=5_000)

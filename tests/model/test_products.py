@@ -129,6 +129,7 @@ def test_activations_are_float32_on_a_cpu_only():
     assert make_encoder(MODEL, 300).activations == FLOAT32
 
 
+@pytest.mark.slow
 def test_vectors_and_what_a_task_reads_are_near_float32s():
     batch = {name: jnp.ones((2, 16), jnp.int32) for name in ("positions", "segment_ids", "token_types", "language_ids")}
     batch |= {"tokens": jnp.arange(32, dtype=jnp.int32).reshape(2, 16), "positions": jnp.arange(16)[None].repeat(2, 0)}

@@ -170,6 +170,7 @@ def test_a_mesh_changes_nothing_and_may_come_later(tmp_path):
             assert one == {**two, "value": pytest.approx(two["value"], abs=1e-4)}
 
 
+@pytest.mark.slow
 def test_vectors_are_computed_in_the_type_that_is_asked_for(tmp_path):
     found = {}
     for dtype in ("float32", "bfloat16"):

@@ -268,6 +268,7 @@ def test_activations_are_what_each_rematerialisation_keeps():
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_the_tpu_compiler_moves_no_vocabulary_either():
     mesh, step = compiled(topology.parse("v5e:2x4"), mesh={"data": 2, "fsdp": 2, "tensor": 2})
     assert_no_vocabulary_moves(step.program, mesh.devices.shape, width=64)

@@ -97,7 +97,13 @@ def whole():
 
 
 @pytest.mark.parametrize(
-    ("mesh", "accumulate"), [((1, 1, 1), 4), ((2, 1, 1), 1), ((2, 1, 1), 4), ((1, 2, 2), 2), ((2, 2, 1), 4)], ids=str
+    ("mesh", "accumulate"),
+    [
+        ((1, 1, 1), 4),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (((2, 1, 1), 1), ((2, 1, 1), 4), ((1, 2, 2), 2))),
+        ((2, 2, 1), 4),
+    ],
+    ids=str,
 )
 def test_a_cut_batch_has_the_whole_ones_gradient(whole, mesh, accumulate):
     """GradCache, across devices and microbatches, with the same units dropped."""

@@ -228,6 +228,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         train(config)
 
 
+@pytest.mark.slow
 def test_another_vocabulary_is_refused_and_the_same_pieces_are_not(tmp_path):
     config = make_student(tmp_path / "run", {"relations": 1.0}, train={"steps": 1})
     described = tmp_path / "run" / "teacher" / "vocabulary" / "vocabulary.json"

@@ -119,6 +119,7 @@ def is_alive(pid):
     return stat.exists() and ") Z" not in stat.read_text()
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_says_how_to_continue(tmp_path):
     config = make_workdir(tmp_path / "run", SIZES, train={"steps": 100_000, "save_every": 90_000, "log_every": 10})
     process = subprocess.Popen(command(config, tmp_path), env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)

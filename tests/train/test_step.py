@@ -20,6 +20,7 @@ from mlm_jax.vocabulary import Vocabulary
 WORDS = Vocabulary(500, 0, 1, 2, 3, 4, tuple(range(5)), "")
 ROWS, WIDTH, STEPS = padded_rows(WORDS.size), 32, 3
 MESHES = [(d, f, 8 // d // f) for d in (1, 2, 4, 8) for f in (1, 2, 4, 8) if 8 % (d * f) == 0]
+QUICK = ((8, 1, 1), (1, 8, 1), (2, 2, 2))  # of those, in the default suite
 
 
 def config_of(mesh, **model):
@@ -73,7 +74,9 @@ def alone():
     return train(config_of((1, 1, 1)), devices=jax.devices()[:1])
 
 
-@pytest.mark.parametrize("mesh", MESHES, ids=str)
+@pytest.mark.parametrize(
+    "mesh", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in MESHES], ids=str
+)
 def test_every_mesh_gives_the_same_losses_and_moves_no_vocabulary(mesh, alone):
     losses, text, _, state = train(config_of(mesh), alone[2])
     np.testing.assert_allclose(losses, alone[0], rtol=1e-5)
