@@ -9,7 +9,7 @@ alignment; of masked LM alone and with a quarter of the blocks of pairs.
     MLM_JAX_DATA=DATA mlm-jax study configs/studies/centring.py --text FOLDER --jobs 2     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
 DATA has word_alignment/: enfr.src-tgt and enfr.gold, as configs/analyze/neutrality.py has it; without MLM_JAX_DATA words are not aligned. Two values × three seeds
-of 2,000 updates, about 30 minutes on two cores. Full size: configs/analyze/neutrality.py on XLM-R, with all transformations.
+of 2,000 updates, about 30 minutes on two cores. Full size: full_centring.py, of XLM's 15 languages.
 """
 
 import os
@@ -26,17 +26,16 @@ from mlm_jax.study.texts import Texts
 DATA = os.environ.get("MLM_JAX_DATA", "")
 PIVOT, OTHERS = "en", ("de", "fr", "fi", "ru", "tr")
 UPDATES, FIT, TEST = 2_000, 400, 200
-LAYER = str(LAYERS - 1)
+LAYER = LAYERS - 1
 ALL = (*TRANSFORMATIONS, *MORE)
-AT = {"layer": LAYER, "pooling": "mean"}
 RETRIEVAL, TRANSFER, MEXA = (f"held-out {x}" for x in ("retrieval accuracy", "transfer accuracy", "retrieval mexa"))
 LINEAR, NETWORK = (f"held-out identification {x}" for x in ("accuracy", "network_accuracy"))
 
 
-def conclude(results: Results) -> list[Finding]:
+def conclude(results: Results, layer: int = LAYER) -> list[Finding]:
     found = []
     for share, of in (("0", "masked LM"), ("0.25", "with pairs")):
-        there = {"pairs": share, **AT}
+        there = {"pairs": share, "layer": str(layer), "pooling": "mean"}
 
         def against(metric: str, kind: str, claim: str, higher: bool, than: str = "plain") -> Finding:
             at = [there | {"transformation": x} for x in (kind, than)]  # noqa: B023
@@ -54,41 +53,55 @@ def conclude(results: Results) -> list[Finding]:
     return found
 
 
-def get_config() -> Study:
-    base = small(text_of("train"), UPDATES)
-    languages = (PIVOT, *OTHERS)
-    files = tuple((x, f"{{text}}/held_out/{x}.txt") for x in languages)
-    aligned = Aligned("held-out", files, FIT, TEST, "{text}/held_out/topics.txt")
-    words = WordAlignment(
-        "words", ("en", "fr"), f"{DATA}/word_alignment/enfr.src-tgt", f"{DATA}/word_alignment/enfr.gold"
-    )
-    probes = Analyze(
+def words() -> tuple[WordAlignment, ...]:
+    """The words of MLM_JAX_DATA, where it is set."""
+    folder = f"{DATA}/word_alignment"
+    return (WordAlignment("words", ("en", "fr"), f"{folder}/enfr.src-tgt", f"{folder}/enfr.gold"),) if DATA else ()
+
+
+def probes_of(aligned: Aligned, words: tuple[WordAlignment, ...]) -> Analyze:
+    """All transformations, fitted on the first sentences of aligned text and tried on others."""
+    return Analyze(
         transformations=ALL,
         pivot=PIVOT,
         aligned=(aligned,),
-        word_alignment=(words,) if DATA else (),
+        word_alignment=words,
         network=True,
         max_length=64,
     )
-    pairs, parallel = pairs_with(PIVOT, OTHERS, 6_000)
+
+
+def curves(layer: int, words: bool) -> tuple[Curve, ...]:
+    at = {"layer": str(layer), "pooling": "mean"}
 
     def curve(metric: str, title: str) -> Curve:
-        return Curve(metric, "transformation", "pairs", title, AT, ("all",))
+        return Curve(metric, "transformation", "pairs", f"{title}, layer {layer}", at, ("all",))
 
     shown = (
-        curve(RETRIEVAL, f"Retrieval, layer {LAYER}"),
-        curve(MEXA, f"MEXA, layer {LAYER}"),
-        curve(LINEAR, f"Languages told by a linear classifier, layer {LAYER}"),
-        curve(NETWORK, f"Languages told by a network, layer {LAYER}"),
-        curve(TRANSFER, f"Topics told by a classifier fitted in English, layer {LAYER}"),
+        curve(RETRIEVAL, "Retrieval"),
+        curve(MEXA, "MEXA"),
+        curve(LINEAR, "Languages told by a linear classifier"),
+        curve(NETWORK, "Languages told by a network"),
+        curve(TRANSFER, "Topics told by a classifier fitted in English"),
     )
     of_words = Curve(
         "words alignment, edge_cover f1",
         "transformation",
         "pairs",
-        f"Word alignment, English and French, layer {LAYER}",
-        {"layer": LAYER, "pooling": "words"},
+        f"Word alignment, English and French, layer {layer}",
+        at | {"pooling": "words"},
     )
+    return (*shown, of_words) if words else shown
+
+
+def get_config() -> Study:
+    base = small(text_of("train"), UPDATES)
+    languages = (PIVOT, *OTHERS)
+    files = tuple((x, f"{{text}}/held_out/{x}.txt") for x in languages)
+    aligned = Aligned("held-out", files, FIT, TEST, "{text}/held_out/topics.txt")
+    probes = probes_of(aligned, words())
+    pairs, parallel = pairs_with(PIVOT, OTHERS, 6_000)
+
     return Study(
         title="Centring and beyond",
         question="Which transformation of an encoder's vectors makes them most neutral, and what is that good for?",
@@ -97,6 +110,6 @@ def get_config() -> Study:
         base=replace(base, data=replace(base.data, parallel=parallel), sampling=Sampling(exponent=0.3)),
         factors=(vary("sampling.parallel_share", 0.0, 0.25, name="pairs"),),
         measures=(Measure("probes", probes),),
-        curves=(*shown, of_words) if DATA else shown,
+        curves=curves(LAYER, bool(DATA)),
         conclude=conclude,
     )  # fmt: skip

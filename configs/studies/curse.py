@@ -8,11 +8,13 @@ that only parameters are shared. English and German are in all runs but the firs
 
     mlm-jax study configs/studies/curse.py --text FOLDER --jobs 2     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
-Five numbers of languages × three widths × two ways of counting × three seeds: 90 runs, about 60 minutes on two cores. Full size: configs/cc100.py as
-`base`, widths 512 to 1,024, the same factors.
+Five numbers of languages × three widths × two ways of counting × three seeds: 90 runs, about 60 minutes on two cores. Full size: full_curse.py, of
+XLM-R's 100 languages.
 """
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 from mlm_jax.config import Config, Sampling
 from mlm_jax.study.config import Curve, Factor, Study, Value
@@ -28,76 +30,90 @@ LANGUAGES = (
 )
 NUMBERS, WIDTHS = (1, 2, 4, 8, 16), (32, 64, 128)
 TOTAL, EACH = 1_200, 150  # updates: of a run, and per language; alike with 8
-FIRST, FEW, MANY = "first two", "2", "16"
+FIRST = "first two"
 
 
-def counted(count: str, languages: int) -> int:
-    return TOTAL if count == "total" else EACH * languages
+@dataclass(frozen=True)
+class Size:
+    """What the study has of each, and what its full-size twin has."""
+
+    languages: tuple[str, ...]
+    numbers: tuple[int, ...]
+    few: int  # of the numbers, the one that the last is compared with
+    widths: tuple[int, ...]
+    layers: int
+    total: int  # updates of a run
+    each: int  # and per language
+    batch: int  # tokens of an update
+    of_width: Callable[[int], dict[str, Any]]
+    of_updates: Callable[[Config, int], Config]
+
+    def updates(self, fixed: str, languages: int) -> int:
+        return self.total if fixed == "total" else self.each * languages
 
 
-def points_of(results: Results) -> list[Point]:
+def points_of(results: Results, size: Size) -> list[Point]:
     """A point per run: its loss in English, which all have."""
     found = []
     for row in results.rows:
         if row["metric"] == "bits_per_byte" and row["language"] == "en":
             labels = row["labels"]
             width, languages = int(labels["width"]), int(labels["languages"])
-            tokens = BATCH * counted(labels["fixed"], languages) / languages
-            found.append(Point(12.0 * LAYERS * width**2, tokens, languages, row["value"]))
+            tokens = size.batch * size.updates(labels["fixed"], languages) / languages
+            found.append(Point(12.0 * size.layers * width**2, tokens, languages, row["value"]))
     return found
 
 
-def conclude(results: Results) -> list[Finding]:
-    by, widest = "bits_per_byte", str(WIDTHS[-1])
+def conclude(results: Results, size: Size) -> list[Finding]:
+    by, widest, few, many = "bits_per_byte", str(size.widths[-1]), str(size.few), str(size.numbers[-1])
     found = [
         lower(
             results,
             f"More languages cost each at equal updates (XLM-R, figure 2), width {widest}",
             by,
-            {"languages": MANY, "width": widest, "fixed": "total"},
-            {"languages": FEW, "width": widest, "fixed": "total"},
+            {"languages": many, "width": widest, "fixed": "total"},
+            {"languages": few, "width": widest, "fixed": "total"},
             FIRST,
             higher=True,
         )
     ]
-    for width in (str(w) for w in WIDTHS):
+    for width in map(str, size.widths):
         found.append(
             lower(
                 results,
                 f"At equal tokens per language they cost nothing (Foroutan et al. 2025), width {width}",
                 by,
-                {"languages": MANY, "width": width, "fixed": "each"},
-                {"languages": FEW, "width": width, "fixed": "each"},
+                {"languages": many, "width": width, "fixed": "each"},
+                {"languages": few, "width": width, "fixed": "each"},
                 FIRST,
             )
         )
-    found.append(makes_up(results, by, FIRST, "width", "languages", FEW, MANY, fixed="total"))
-    found.append(priced(points_of(results), 10))
+    found.append(makes_up(results, by, FIRST, "width", "languages", few, many, fixed="total"))
+    found.append(priced(points_of(results, size), 10))
     return found
 
 
-def get_config() -> Study:
+def study(base: Config, size: Size) -> Study:
     def drawn(count: int) -> Value:
-        return Value(str(count), {"sampling.languages": LANGUAGES[:count]})
+        return Value(str(count), {"sampling.languages": size.languages[:count]})
 
-    def held(count: str) -> Value:
+    def held(fixed: str) -> Value:
         def change(config: Config) -> Config:
-            return of_updates(config, counted(count, len(config.sampling.languages)))
+            return size.of_updates(config, size.updates(fixed, len(config.sampling.languages)))
 
-        return Value(count, change=change)
+        return Value(fixed, change=change)
 
     return Study(
         title="The curse of multilinguality",
         question="What do more languages cost each of them, and is it parameters or tokens that they lack?",
         paper="Conneau et al. (2020), figures 2 to 4; Chang et al. (2024); Foroutan et al. (2025); ATLAS (2026): twice the languages, 1.18 × the model and 1.66 × the data.",
-        texts=Texts({"train": dict.fromkeys(LANGUAGES, 6_000)}),
-        base=replace(small(text_of("train"), TOTAL), sampling=Sampling(exponent=0.0)),
+        base=replace(base, sampling=Sampling(exponent=0.0)),
         factors=(
-            Factor("languages", tuple(drawn(n) for n in NUMBERS)),
-            Factor("width", tuple(Value(str(w), of_width(w)) for w in WIDTHS)),
+            Factor("languages", tuple(drawn(n) for n in size.numbers)),
+            Factor("width", tuple(Value(str(w), size.of_width(w)) for w in size.widths)),
             Factor("fixed", (held("total"), held("each"))),
         ),
-        groups={FIRST: LANGUAGES[:2]},
+        groups={FIRST: size.languages[:2]},
         curves=tuple(
             Curve(
                 "bits_per_byte",
@@ -109,5 +125,11 @@ def get_config() -> Study:
             )
             for count in ("total", "each")
         ),
-        conclude=conclude,
+        conclude=lambda results: conclude(results, size),
     )
+
+
+def get_config() -> Study:
+    size = Size(LANGUAGES, NUMBERS, 2, WIDTHS, LAYERS, TOTAL, EACH, BATCH, of_width, of_updates)
+    made = study(small(text_of("train"), TOTAL), size)
+    return replace(made, texts=Texts({"train": dict.fromkeys(LANGUAGES, 6_000)}))

@@ -9,10 +9,12 @@ inference; tested in English and in the languages that the task has besides.
     MLM_JAX_DATA=DATA mlm-jax study configs/studies/freezing.py --text FOLDER --jobs 2     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
 DATA has ner/, xnli/ and word_alignment/, as configs/finetune/small_ner.py, small_xnli.py and configs/analyze/neutrality.py have them. Two values × two seeds, each
-fine-tuned twelve times, about 50 minutes on two cores. Full size: the same measures on configs/xlmr_base.py; docs/results-transfer.md has those of multilingual-e5-small.
+fine-tuned twelve times, about 50 minutes on two cores. Full size: full_freezing.py; docs/results-transfer.md has
+multilingual-e5-small's.
 """
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mlm_jax.config import Sampling
@@ -30,7 +32,6 @@ UPDATES, LAYERS, TRAINED, TESTED = 2_500, 4, 900, 300
 FROZEN = {"nothing": -1, "embeddings": 0, "2 layers": 2, "4 layers": 4}
 METRICS = {"topics": "accuracy", "names": "entity_f1", "inference": "accuracy"}
 KEPT = "words aligned words, after margin"
-AT = {"layer": str(LAYERS), "pooling": "words"}
 
 
 def data_of(task: str) -> tuple[Data, Task, int]:
@@ -53,30 +54,40 @@ def data_of(task: str) -> tuple[Data, Task, int]:
     return made, Task(kind="classify", pooling="mean"), 2
 
 
-def tuned(task: str, frozen: str) -> tuple[Measure, Measure]:
-    """What fine-tunes with so much frozen, and what compares aligned words with those of before."""
+def small_task(task: str) -> Finetune:
     data, of, epochs = data_of(task)
+    optimizer = replace(FINETUNE_OPTIMIZER, learning_rate=5e-4)
+    return Finetune(source=SOURCE, data=data, task=of, optimizer=optimizer, train=Train(epochs=epochs, batch_size=16))
+
+
+def tuned(task: str, frozen: str, layers: int, tune: Finetune) -> tuple[Measure, Measure]:
+    """What fine-tunes with so many layers frozen, and what compares aligned words with those of before."""
     name, labels = f"{task}-{frozen.replace(' ', '-')}", {"task": task, "frozen": frozen}
-    optimizer = replace(FINETUNE_OPTIMIZER, learning_rate=5e-4, freeze=FROZEN[frozen])
-    tune = Finetune(source=SOURCE, data=data, task=of, optimizer=optimizer, train=Train(epochs=epochs, batch_size=16))
+    tune = replace(tune, optimizer=replace(tune.optimizer, freeze=layers))
     folder = f"{DATA}/word_alignment"
     words = WordAlignment("words", ("en", "fr"), f"{folder}/enfr.src-tgt", f"{folder}/enfr.gold")
     compared = Analyze(word_alignment=(words,), compare=(f"{{run}}/measured/{name}",), max_length=64)
     return Measure(name, tune, labels), Measure(f"{name}-words", compared, labels)
 
 
-def conclude(results: Results) -> list[Finding]:
+def conclude(
+    results: Results,
+    metrics: Mapping[str, str] = METRICS,
+    chosen: Sequence[str] = ("embeddings", "2 layers"),
+    layers: int = LAYERS,
+) -> list[Finding]:
     found = []
-    for task, metric in METRICS.items():
-        for frozen in ("embeddings", "2 layers"):
+    at = {"layer": str(layers), "pooling": "words"}
+    for task, metric in metrics.items():
+        for frozen in chosen:
             of, than = ({"task": task, "frozen": x} for x in (frozen, "nothing"))
             found.append(
                 lower(
                     results,
                     f"{frozen.capitalize()} frozen, aligned words stay together (Moon et al. 2019), {task}",
                     KEPT,
-                    of | AT,
-                    than | AT,
+                    of | at,
+                    than | at,
                     higher=True,
                 )
             )
@@ -94,17 +105,22 @@ def conclude(results: Results) -> list[Finding]:
     return found  # fmt: skip
 
 
+def curves(metrics: Mapping[str, str], layers: int) -> tuple[Curve, ...]:
+    made = [
+        Curve(f"{task} {metric}", "frozen", "pairs", f"Transfer, {task}: {metric.replace('_', ' ')} in the other languages", {"task": task}, ("others",))
+        for task, metric in metrics.items()
+    ]  # fmt: skip
+    for pairs_share in ("0", "0.25"):
+        title = f"Aligned words after fine-tuning, {'masked LM alone' if pairs_share == '0' else 'with pairs'}"
+        at = {"pairs": pairs_share, "layer": str(layers), "pooling": "words"}
+        made.append(Curve(KEPT, "frozen", "task", title, at))
+    return tuple(made)
+
+
 def get_config() -> Study:
     base = small(text_of("train"), UPDATES, layers=LAYERS)
     pairs, parallel = pairs_with(SOURCE, OTHERS, 4_000)
     languages = (SOURCE, *OTHERS)
-    curves = [
-        Curve(f"{task} {metric}", "frozen", "pairs", f"Transfer, {task}: {metric.replace('_', ' ')} in the other languages", {"task": task}, ("others",))
-        for task, metric in METRICS.items()
-    ]  # fmt: skip
-    for pairs_share in ("0", "0.25"):
-        title = f"Aligned words after fine-tuning, {'masked LM alone' if pairs_share == '0' else 'with pairs'}"
-        curves.append(Curve(KEPT, "frozen", "task", title, {"pairs": pairs_share, **AT}))
     return Study(
         title="Freezing keeps alignment",
         question="What does freezing lower layers keep of the alignment of languages, and what does it give?",
@@ -113,8 +129,10 @@ def get_config() -> Study:
         base=replace(base, data=replace(base.data, parallel=parallel), sampling=Sampling(exponent=0.3)),
         seeds=(0, 1),
         factors=(vary("sampling.parallel_share", 0.0, 0.25, name="pairs"),),
-        measures=tuple(measure for task in METRICS for frozen in FROZEN for measure in tuned(task, frozen)),
+        measures=tuple(
+            m for task in METRICS for frozen, n in FROZEN.items() for m in tuned(task, frozen, n, small_task(task))
+        ),
         groups={"others": OTHERS},
-        curves=tuple(curves),
+        curves=curves(METRICS, LAYERS),
         conclude=conclude,
     )

@@ -8,12 +8,13 @@ Portuguese as every other. Vocabulary and blocks are the same in all: only what 
 
     mlm-jax study configs/studies/joint.py --text FOLDER     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
-Four values × two objectives × three seeds, about 35 minutes on two cores. Full size: configs/cc100.py as `base`, the languages of one family.
+Four values × two objectives × three seeds, about 35 minutes on two cores. Full size: full_joint.py, of Nepali.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from mlm_jax.config import Sampling
+from mlm_jax.config import Config, Sampling
 from mlm_jax.study.config import Curve, Factor, Study, Value, vary
 from mlm_jax.study.findings import Finding, lower
 from mlm_jax.study.small import of_updates, small, text_of
@@ -24,9 +25,17 @@ SMALL, NEAR, FAR, MORE = "pt_BR", "es", "tr", ("fr", "it", "de", "nl", "fi")
 EACH = 400  # updates on the small language
 
 
-def drawn(label: str, *others: str) -> Value:
-    languages = (SMALL, *others)
-    return Value(label, {"sampling.languages": languages}, lambda config: of_updates(config, EACH * len(languages)))
+def others_of(
+    small: str, near: str, far: str, more: tuple[str, ...], updates: Callable[[Config, int], Config], each: int
+) -> Factor:
+    """What is drawn beside the small language, with so many updates on each."""
+
+    def drawn(label: str, *others: str) -> Value:
+        languages = (small, *others)
+        return Value(label, {"sampling.languages": languages}, lambda config: updates(config, each * len(languages)))
+
+    with_one = (drawn("with a far one", far), drawn("with a near one", near))
+    return Factor("others", (drawn("alone"), *with_one, drawn("with seven", near, far, *more)))
 
 
 def conclude(results: Results) -> list[Finding]:
@@ -53,19 +62,13 @@ def conclude(results: Results) -> list[Finding]:
 
 
 def get_config() -> Study:
-    others = (
-        drawn("alone"),
-        drawn("with a far one", FAR),
-        drawn("with a near one", NEAR),
-        drawn("with seven", NEAR, FAR, *MORE),
-    )
     return Study(
         title="Joint pretraining: what other languages give a small one",
         question="Does a language with little text gain from others, and does it matter which?",
         paper="Lample and Conneau (2019), table 4: Nepali's perplexity falls with English, more with Hindi, and most with both.",
         texts=Texts({"train": {SMALL: 600} | dict.fromkeys((NEAR, FAR, *MORE), 8_000)}),
         base=replace(small(text_of("train"), EACH), sampling=Sampling(exponent=0.0)),
-        factors=(Factor("others", others), vary("model.causal", False, True)),
+        factors=(others_of(SMALL, NEAR, FAR, MORE, of_updates, EACH), vary("model.causal", False, True)),
         groups={"small": (SMALL,)},
         curves=(Curve("bits_per_byte", "others", "causal", "Bits per byte of the small language"),),
         conclude=conclude,

@@ -6,8 +6,7 @@ ten checkpoints of one long run of six languages, by masked LM alone and with a 
 
     mlm-jax study configs/studies/neutrality.py --text FOLDER --jobs 2     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
-Two values × three seeds of 3,000 updates, about 35 minutes on two cores. Full size: configs/xlm_15_mlm.py and xlm_15_mlm_tlm.py with `train.keep_last` of all checkpoints,
-and configs/analyze/neutrality.py with `checkpoints`.
+Two values × three seeds of 3,000 updates, about 35 minutes on two cores. Full size: full_neutrality.py, of XLM's 15 languages.
 """
 
 from dataclasses import replace
@@ -22,15 +21,15 @@ from mlm_jax.study.texts import Texts
 
 PIVOT, OTHERS = "en", ("de", "es", "fi", "ru", "tr")
 UPDATES, CHECKPOINTS, HELD_OUT = 3_000, 10, 400
-LAYER = str(LAYERS - 1)  # whose vectors retrieve best in most encoders: not the last, which is the output's
+LAYER = LAYERS - 1  # whose vectors retrieve best in most encoders: not the last, which is the output's
 RETRIEVAL, IDENTIFICATION = "held-out retrieval accuracy", "held-out identification accuracy"
-AT = {"layer": LAYER, "pooling": "mean"}
 
 
-def conclude(results: Results) -> list[Finding]:
+def conclude(results: Results, layer: int = LAYER, updates: int = UPDATES) -> list[Finding]:
     found = []
+    at = {"layer": str(layer), "pooling": "mean"}
     for share, of in (("0", "masked LM"), ("0.25", "with pairs")):
-        there = {"pairs": share, **AT}
+        there = {"pairs": share, **at}
         found.append(
             lower(
                 results,
@@ -42,7 +41,7 @@ def conclude(results: Results) -> list[Finding]:
             )
         )
     first, last = (
-        {"pairs": "0", **AT, "transformation": "plain", "checkpoint": str(n)} for n in (UPDATES // CHECKPOINTS, UPDATES)
+        {"pairs": "0", **at, "transformation": "plain", "checkpoint": str(n)} for n in (updates // CHECKPOINTS, updates)
     )
     found += [
         lower(results, "Translations come nearer throughout pretraining, by masked LM alone", RETRIEVAL, last, first, higher=True),
@@ -51,30 +50,42 @@ def conclude(results: Results) -> list[Finding]:
     return found
 
 
+def probes_of(files: tuple[tuple[str, str], ...], each: int, pivot: str) -> Analyze:
+    """The probes at every checkpoint, fitted on so many sentences of the languages' files and tried on as many others."""
+    return Analyze(
+        transformations=("plain", "centred"),
+        pivot=pivot,
+        aligned=(Aligned("held-out", files, each, each),),
+        checkpoints=True,
+        max_length=64,
+    )
+
+
+def curves(layer: int) -> tuple[Curve, ...]:
+    def curve(metric: str, title: str, lines: str, **where: str) -> Curve:
+        return Curve(metric, "checkpoint", lines, title, {"pooling": "mean", **where}, groups=("all",))
+
+    return (
+        curve(RETRIEVAL, "Retrieval by updates, masked LM alone", "layer", transformation="plain", pairs="0"),
+        curve(RETRIEVAL, "Retrieval by updates, with pairs", "layer", transformation="plain", pairs="0.25"),
+        curve(RETRIEVAL, f"What centring gives, masked LM alone, layer {layer}", "transformation", layer=str(layer), pairs="0"),
+        curve(RETRIEVAL, f"What centring gives, with pairs, layer {layer}", "transformation", layer=str(layer), pairs="0.25"),
+        curve(IDENTIFICATION, "Languages told apart, masked LM alone", "layer", transformation="plain", pairs="0"),
+        curve(IDENTIFICATION, f"Languages told apart, masked LM alone, layer {layer}", "transformation", layer=str(layer), pairs="0"),
+    )  # fmt: skip
+
+
 def get_config() -> Study:
     base = small(text_of("train"), UPDATES)
     pairs, parallel = pairs_with(PIVOT, OTHERS, 6_000)
     every = UPDATES // CHECKPOINTS
     languages = (PIVOT, *OTHERS)
     files = tuple((x, f"{{text}}/held_out/{x}.txt") for x in languages)
-    probes = Analyze(
-        transformations=("plain", "centred"),
-        pivot=PIVOT,
-        aligned=(Aligned("held-out", files, HELD_OUT // 2, HELD_OUT // 2),),
-        checkpoints=True,
-        max_length=64,
-    )
-
-    def curve(metric: str, title: str, lines: str, **where: str) -> Curve:
-        return Curve(metric, "checkpoint", lines, title, {"pooling": "mean", **where}, groups=("all",))
-
     return Study(
         title="Neutrality through pretraining",
         question="When can languages be told apart, and when are translations found?",
         paper="Libovický et al. (2019, 2020): vectors tell the language, and less each language's mean they retrieve better.",
-        texts=Texts(
-            {"train": dict.fromkeys(languages, 8_000)}, pairs, held_out=HELD_OUT
-        ),
+        texts=Texts({"train": dict.fromkeys(languages, 8_000)}, pairs, held_out=HELD_OUT),
         base=replace(
             base,
             data=replace(base.data, parallel=parallel),
@@ -82,14 +93,7 @@ def get_config() -> Study:
             train=replace(base.train, save_every=every, validate_every=every, keep_last=CHECKPOINTS),
         ),
         factors=(vary("sampling.parallel_share", 0.0, 0.25, name="pairs"),),
-        measures=(Measure("probes", probes),),
-        curves=(
-            curve(RETRIEVAL, "Retrieval by updates, masked LM alone", "layer", transformation="plain", pairs="0"),
-            curve(RETRIEVAL, "Retrieval by updates, with pairs", "layer", transformation="plain", pairs="0.25"),
-            curve(RETRIEVAL, f"What centring gives, masked LM alone, layer {LAYER}", "transformation", layer=LAYER, pairs="0"),
-            curve(RETRIEVAL, f"What centring gives, with pairs, layer {LAYER}", "transformation", layer=LAYER, pairs="0.25"),
-            curve(IDENTIFICATION, "Languages told apart, masked LM alone", "layer", transformation="plain", pairs="0"),
-            curve(IDENTIFICATION, f"Languages told apart, masked LM alone, layer {LAYER}", "transformation", layer=LAYER, pairs="0"),
-        ),
+        measures=(Measure("probes", probes_of(files, HELD_OUT // 2, PIVOT)),),
+        curves=curves(LAYER),
         conclude=conclude,
-    )  # fmt: skip
+    )

@@ -7,9 +7,10 @@ at equal compute). How long an update takes is in the table of runs.
 
     mlm-jax study configs/studies/optimizers.py --text FOLDER --jobs 2     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
-Four ways × two numbers of updates × three seeds, about 20 minutes on two cores. Full size: configs/mmbert_small.py, the same factors.
+Four ways × two numbers of updates × three seeds, about 20 minutes on two cores. Full size: full_optimizers.py.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from mlm_jax.config import Config, Phase, Sampling, with_sections
@@ -24,8 +25,8 @@ UPDATES = (750, 1_000)  # three quarters, and all
 CAUSAL_FIRST = "causal first"
 
 
-def conclude(results: Results) -> list[Finding]:
-    by, few, all_of_it = "bits_per_byte", *(str(n) for n in UPDATES)
+def conclude(results: Results, updates: tuple[int, int] = UPDATES) -> list[Finding]:
+    by, few, all_of_it = "bits_per_byte", *(str(n) for n in updates)
 
     def of(way: str, updates: str = all_of_it) -> dict[str, str]:
         return {"by": way, "updates": updates}
@@ -38,11 +39,12 @@ def conclude(results: Results) -> list[Finding]:
     ]  # fmt: skip
 
 
-def updates(count: int) -> Value:
-    return Value(str(count), change=lambda config: of_updates(config, count))
+def factors(updates: tuple[int, int], change: Callable[[Config, int], Config], muon: float) -> tuple[Factor, Factor]:
+    """Numbers of updates, and ways of training: Muon at a peak rate of its own."""
 
+    def of_count(count: int) -> Value:
+        return Value(str(count), change=lambda config: change(config, count))
 
-def get_config() -> Study:
     def causal_first(config: Config) -> Config:
         # Of as many updates as the other factor, which comes first, has given it.
         phases = (Phase(config.train.steps * 2 // 5, causal=False),)
@@ -51,16 +53,20 @@ def get_config() -> Study:
     ways = (
         Value("AdamW"),
         Value("StableAdamW", {"optimizer.name": "stable_adamw", "optimizer.clip_norm": 0.0}),
-        Value("Muon", {"optimizer.name": "muon", "optimizer.learning_rate": 8e-3}),
+        Value("Muon", {"optimizer.name": "muon", "optimizer.learning_rate": muon}),
         Value(CAUSAL_FIRST, change=causal_first),
     )
+    return Factor("updates", tuple(map(of_count, updates))), Factor("by", ways)
+
+
+def get_config() -> Study:
     return Study(
         title="Optimizers, and causal LM first",
         question="Which way of training makes the most of the same tokens?",
         paper="Jordan et al. (2024), Muon; Wortsman et al. (2023), StableAdamW; Gisserot-Boukhlef et al. (2025), causal before masked LM.",
         texts=Texts({"train": dict.fromkeys(LANGUAGES, 9_000)}),
         base=replace(small(text_of("train"), UPDATES[-1]), sampling=Sampling(exponent=0.3)),
-        factors=(Factor("updates", tuple(map(updates, UPDATES))), Factor("by", ways)),
+        factors=factors(UPDATES, of_updates, muon=8e-3),
         curves=(Curve("bits_per_byte", "updates", "by"), Curve("bits_per_byte", "by")),
         conclude=conclude,
     )

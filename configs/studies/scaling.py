@@ -6,37 +6,57 @@ largest is then predicted by it, and trained.
 
     mlm-jax study configs/studies/scaling.py --text FOLDER     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
-Four widths × three numbers of updates × three seeds, less those that are predicted at fewer updates; about 50 minutes on two cores.
+Four widths × three numbers of updates × three seeds, less those that are predicted at fewer updates; about 50 minutes on two cores. Full size: full_scaling.py.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from mlm_jax.config import Config
 from mlm_jax.study.config import Curve, Factor, Study, Value
 from mlm_jax.study.findings import Finding
 from mlm_jax.study.laws import predicted
-from mlm_jax.study.small import LAYERS, of_updates, of_width, small, text_of
+from mlm_jax.study.small import BATCH, of_updates, of_width, small, text_of
 from mlm_jax.study.table import Results
 from mlm_jax.study.texts import Texts
 
-WIDTHS, NEXT, UPDATES = (32, 64, 128), 192, (250, 500, 1_000)
+WIDTHS, UPDATES = (32, 64, 128, 192), (250, 500, 1_000)
+LANGUAGES = ("de", "es", "fr", "ru", "ja", "tr", "fi", "vi")
 
 
-def conclude(results: Results) -> list[Finding]:
-    return [predicted(results, "width", "updates", str(NEXT), str(UPDATES[-1]), layers=LAYERS, tokens=1_024)]
+def study(
+    base: Config,
+    widths: tuple[int, ...],
+    updates: tuple[int, ...],
+    of_width: Callable[[int], dict[str, Any]],
+    of_updates: Callable[[Config, int], Config],
+    batch: int,
+) -> Study:
+    """The last width is predicted, at the last number of updates of so many tokens, by the others."""
+    following, longest = str(widths[-1]), str(updates[-1])
 
+    def of_count(count: int) -> Value:
+        return Value(str(count), change=lambda config: of_updates(config, count))
 
-def updates(count: int) -> Value:
-    return Value(str(count), change=lambda config: of_updates(config, count))
+    def conclude(results: Results) -> list[Finding]:
+        return [predicted(results, "width", "updates", following, longest, layers=base.model.layers, tokens=batch)]
 
-
-def get_config() -> Study:
-    widths = tuple(Value(str(w), of_width(w)) for w in (*WIDTHS, NEXT))
     return Study(
         title="Scaling: parameters and tokens",
         question="Can the loss of a larger encoder be told from smaller ones?",
         paper="Hoffmann et al. (2022), equation 2 (Chinchilla).",
-        texts=Texts({"train": dict.fromkeys(("de", "es", "fr", "ru", "ja", "tr", "fi", "vi"), 9_000)}),
-        base=small(text_of("train"), UPDATES[-1]),
-        factors=(Factor("width", widths), Factor("updates", tuple(map(updates, UPDATES)))),
-        choose=lambda labels: labels["width"] != str(NEXT) or labels["updates"] == str(UPDATES[-1]),
+        base=base,
+        factors=(
+            Factor("width", tuple(Value(str(w), of_width(w)) for w in widths)),
+            Factor("updates", tuple(map(of_count, updates))),
+        ),
+        choose=lambda labels: labels["width"] != following or labels["updates"] == longest,
         curves=(Curve("loss", "updates", "width"), Curve("loss", "width", "updates")),
         conclude=conclude,
     )
+
+
+def get_config() -> Study:
+    made = study(small(text_of("train"), UPDATES[-1]), WIDTHS, UPDATES, of_width, of_updates, BATCH)
+    return replace(made, texts=Texts({"train": dict.fromkeys(LANGUAGES, 9_000)}))

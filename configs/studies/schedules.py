@@ -7,7 +7,7 @@ Here {30 → 15 → 5 % | 15 % | 30 %} × {languages in three stages | all from 
 
     mlm-jax study configs/studies/schedules.py --text FOLDER --jobs 2     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
-Three × two values × three seeds, about 25 minutes on two cores. Full size: configs/mmbert_small.py, the same factors.
+Three × two values × three seeds, about 25 minutes on two cores. Full size: full_schedules.py.
 """
 
 from dataclasses import replace
@@ -21,7 +21,6 @@ from mlm_jax.study.texts import Texts
 
 LARGE, SMALL = ("de", "es", "fr", "ru", "ja"), ("fi", "hi", "id", "km", "tr")
 UPDATES = 1_200
-SECOND, THIRD = UPDATES * 60 // 100, UPDATES * 85 // 100
 
 
 def conclude(results: Results) -> list[Finding]:
@@ -34,25 +33,31 @@ def conclude(results: Results) -> list[Finding]:
     ]  # fmt: skip
 
 
-def get_config() -> Study:
-    falling = {"objective.mask_rate": 0.3, "objective.mask_rate_schedule": ((SECOND, 0.15), (THIRD, 0.05))}
+def factors(large: tuple[str, ...], updates: int) -> tuple[Factor, Factor]:
+    """Masks and languages, in stages of so many updates in all: three of the large languages, all of them, and all there are."""
+    second, third = updates * 60 // 100, updates * 85 // 100
+    falling = {"objective.mask_rate": 0.3, "objective.mask_rate_schedule": ((second, 0.15), (third, 0.05))}
     masks = (
         Value("30, 15, 5 %", falling),
         Value("15 %", {"objective.mask_rate": 0.15}),
         Value("30 %", {"objective.mask_rate": 0.3}),
     )
-    stages = (Stage(SECOND, 0.5, LARGE), Stage(THIRD, 0.3))
+    stages = (Stage(second, 0.5, large), Stage(third, 0.3))
     languages = (
-        Value("in stages", {"sampling.languages": LARGE[:3], "sampling.stages": stages, "sampling.exponent": 0.7}),
+        Value("in stages", {"sampling.languages": large[:3], "sampling.stages": stages, "sampling.exponent": 0.7}),
         Value("from the start", {"sampling.exponent": 0.3}),
     )
+    return Factor("masks", masks), Factor("languages", languages)
+
+
+def get_config() -> Study:
     return Study(
         title="Schedules of masks and languages",
         question="What do falling mask rates and languages in stages give, each by itself and together?",
         paper="Marone et al. (2025), mmBERT, sections 3 and 4: 30, 15, 5 % of masks, and 1,833 languages in three stages.",
         texts=Texts({"train": dict.fromkeys(LARGE, 20_000) | dict.fromkeys(SMALL, 600)}),
         base=replace(small(text_of("train"), UPDATES), sampling=Sampling(exponent=0.3)),
-        factors=(Factor("masks", masks), Factor("languages", languages)),
+        factors=factors(LARGE, UPDATES),
         groups={"small": SMALL, "large": LARGE},
         curves=(
             Curve("bits_per_byte", "masks", "languages"),

@@ -7,10 +7,11 @@ both places of the matrix. Low-resource: 1,500 paragraphs of each, and encoders 
 
     mlm-jax study configs/studies/transfer.py --text FOLDER --jobs 2     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
-36 runs × three seeds, about 50 minutes on two cores. Full size: configs/cc100.py as `base`, with 100 M tokens of each language.
+36 runs × three seeds, about 50 minutes on two cores. Full size: full_transfer.py.
 """
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 
 from mlm_jax.config import Config, Sampling
@@ -39,21 +40,24 @@ def draw(results: Results) -> list[Drawn]:
     return [Drawn("matrix", figure, caption, table)]
 
 
+def pairs_of(languages: tuple[str, ...], updates: Callable[[Config, int], Config], each: int) -> Factor:
+    """Each language alone and with each other one, with so many updates on each."""
+
+    def of(*drawn: str) -> Value:
+        return Value("+".join(drawn), {"sampling.languages": drawn}, lambda config: updates(config, each * len(drawn)))
+
+    alone = [of(x) for x in languages]
+    return Factor(FACTOR, (*alone, *(of(*pair) for pair in itertools.combinations(languages, 2))))
+
+
 def get_config() -> Study:
-    def of(*languages: str) -> Value:
-        def change(config: Config) -> Config:
-            return of_updates(config, EACH * len(languages))
-
-        return Value("+".join(languages), {"sampling.languages": languages}, change)
-
-    alone = tuple(of(x) for x in LANGUAGES)
     return Study(
         title="Transfer between eight languages",
         question="Which language does another one help?",
         paper="Chang et al. (2024); Lample and Conneau (2019), table 4: near languages help most.",
         texts=Texts({"train": dict.fromkeys(LANGUAGES, 1_500)}),
         base=replace(small(text_of("train"), EACH, width=64), sampling=Sampling(exponent=0.0)),
-        factors=(Factor(FACTOR, (*alone, *(of(*pair) for pair in itertools.combinations(LANGUAGES, 2)))),),
+        factors=(pairs_of(LANGUAGES, of_updates, EACH),),
         draw=draw,
         conclude=conclude,
     )

@@ -7,9 +7,10 @@ being narrower where the vocabulary is larger, so that all have about as many pa
 
     mlm-jax study configs/studies/vocabulary.py --text FOLDER     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
-Three sizes × three kinds × three seeds, about 55 minutes on two cores. Full size: configs/xlmr_base.py, the same factors.
+Three sizes × three kinds × three seeds, about 55 minutes on two cores. Full size: full_vocabulary.py.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from mlm_jax.config import Sampling
@@ -24,14 +25,14 @@ LARGE, SMALL = ("de", "es", "ru"), ("fi", "hi", "km", "tr")
 SIZES = {4_000: 192, 8_000: 160, 16_000: 112}
 
 
-def conclude(results: Results) -> list[Finding]:
+def conclude(results: Results, few: int = min(SIZES), many: int = max(SIZES)) -> list[Finding]:
     return [
         lower(
             results,
             "A larger vocabulary is better at equal parameters (XLM-R, figure 6)",
             "bits_per_byte",
-            {"pieces": "16000"},
-            {"pieces": "4000"},
+            {"pieces": str(many)},
+            {"pieces": str(few)},
         ),
         lower(
             results,
@@ -51,25 +52,28 @@ def conclude(results: Results) -> list[Finding]:
     ]
 
 
-def get_config() -> Study:
-    sizes = tuple(
-        Value(str(n), {"vocabulary.size": n, "model.width": w, "model.heads": w // 16, "model.mlp_width": 4 * w})
-        for n, w in SIZES.items()
+def factors(sizes: Mapping[int, int], of_head: int, parallel: str) -> tuple[Factor, Factor]:
+    """Pieces, with the width and heads of a width that go with them, and kinds, of which parity-aware BPE has parallel text."""
+    made = tuple(
+        Value(str(n), {"vocabulary.size": n, "model.width": w, "model.heads": w // of_head, "model.mlp_width": 4 * w})
+        for n, w in sizes.items()
     )
     kinds = (
         Value("unigram"),
         Value("bpe", {"vocabulary.model": "bpe"}),
-        Value(
-            "parity_bpe", {"vocabulary.model": "parity_bpe", "vocabulary.parallel": "{text}/held_out/{language}.txt"}
-        ),
+        Value("parity_bpe", {"vocabulary.model": "parity_bpe", "vocabulary.parallel": parallel}),
     )
+    return Factor("pieces", made), Factor("kind", kinds)
+
+
+def get_config() -> Study:
     return Study(
         title="The vocabulary: size, kind and fairness",
         question="How large should a vocabulary be, and does it have to favour large languages?",
         paper="Conneau et al. (2020), figure 6; Foroutan et al. (2026): Gini coefficient of tokens per sentence down by up to 89 %.",
         texts=Texts({"train": dict.fromkeys(LARGE, 10_000) | dict.fromkeys(SMALL, 1_500)}),
         base=replace(small(text_of("train"), 800), sampling=Sampling(exponent=0.3)),
-        factors=(Factor("pieces", sizes), Factor("kind", kinds)),
+        factors=factors(SIZES, 16, "{text}/held_out/{language}.txt"),
         groups={"small": SMALL, "large": LARGE},
         curves=(
             Curve("bits_per_byte", "pieces", "kind"),

@@ -6,7 +6,7 @@ vocabulary's sample and the batches are drawn goes from 1 to 0.1; what a vocabul
 
     mlm-jax study configs/studies/vocabulary_exponent.py --text FOLDER --jobs 2     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
-Five values × three seeds of 300 updates, about 10 minutes on two cores. Full size: configs/xlmr_base.py, the same factor.
+Five values × three seeds of 300 updates, about 10 minutes on two cores. Full size: full_vocabulary_exponent.py.
 """
 
 from mlm_jax.study.config import Curve, Study, vary

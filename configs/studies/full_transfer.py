@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The full-size twin of transfer.py: XLM-R base on each of eight languages of CC-100 alone and with each other.
+
+    mlm-jax study configs/studies/full_transfer.py --runner slurm --sbatch "--gpus-per-node=8 --time=24:00:00"
+
+Text: cc100/{language}.txt.xz. 36 runs × three seeds, 100 million tokens of each language in every run.
+"""
+
+from dataclasses import replace
+
+from mlm_jax.config import Sampling
+from mlm_jax.shipped import run_config
+from mlm_jax.study.config import Study
+from mlm_jax.study.full import BATCH, full, of_updates, text_of
+
+EACH = 100_000_000 // BATCH + 1  # updates on each language
+
+
+def get_config() -> Study:
+    transfer = run_config("studies/transfer")
+    study: Study = transfer["get_config"]()
+    languages = transfer["LANGUAGES"]
+    base = replace(full(text_of(languages)), sampling=Sampling(exponent=0.0))
+    return replace(study, texts=None, base=base, factors=(transfer["pairs_of"](languages, of_updates, EACH),))
