@@ -161,7 +161,7 @@ def train_several(study: Study, runs: Sequence[Run], arguments: Sequence[str]) -
             for share in set(range(study.jobs)) - set(working):
                 if waiting and not sent:
                     number = waiting.pop(0)
-                    console.say(f"run {number} of {len(runs)}: {runs[number].name} ({state_of(runs[number])})")
+                    console.say(f"run {number + 1} of {len(runs)}: {runs[number].name} ({state_of(runs[number])})")
                     working[share] = (start_alone(study, runs[number], number, share, arguments), number)
             for share, (process, number) in tuple(working.items()):
                 status = process.poll()
@@ -172,7 +172,7 @@ def train_several(study: Study, runs: Sequence[Run], arguments: Sequence[str]) -
                 left = (time.monotonic() - began) / ended * (len(waiting) + len(working))
                 how = "done" if not status else "stopped" if sent or status < 0 else "failed; the others go on"
                 after = f", about {duration(left)} left" if waiting and not sent else ""
-                console.say(f"run {number} of {len(runs)}: {runs[number].name}: {how}{after}")
+                console.say(f"run {number + 1} of {len(runs)}: {runs[number].name}: {how}{after}")
             time.sleep(0.2)
     if sent:
         raise Ended(128 + sent[0])

@@ -386,7 +386,7 @@ def test_runs_two_at_a_time_give_the_same_table_and_a_stopped_study_goes_on(tmp_
         assert alone.communicate()[0] and alone.returncode == 0
     with start("several", "--jobs", "2") as several:
         for line in several.stdout:
-            if line.startswith("run 0 of 4") and "done" in line:
+            if line.startswith("run 1 of 4") and "done" in line:
                 several.send_signal(signal.SIGTERM)
         assert several.wait() == 128 + signal.SIGTERM
     with start("several", "--jobs", "2") as again:
