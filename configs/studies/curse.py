@@ -86,6 +86,7 @@ def conclude(results: Results, size: Size) -> list[Finding]:
                 {"languages": many, "width": width, "fixed": "each"},
                 {"languages": few, "width": width, "fixed": "each"},
                 FIRST,
+                alike=True,
             )
         )
     found.append(makes_up(results, by, FIRST, "width", "languages", few, many, fixed="total"))

@@ -100,6 +100,7 @@ def conclude(
                     than,
                     "others",
                     higher=True,
+                    alike=True,
                 )
             )
     return found  # fmt: skip

@@ -20,7 +20,8 @@ class Finding:
     Attributes:
       claim: what the paper found, as a sentence without its end.
       said: what came out here, with its number and error.
-      holds: whether the sign is the paper's and beyond two standard errors; None: not enough runs to say.
+      holds: whether the sign is the paper's and beyond two standard errors, or of a claim that something costs nothing, not against it beyond them;
+        None: not enough runs to say.
     """
 
     claim: str
@@ -53,8 +54,10 @@ def lower(
     than: Mapping[str, str],
     group: str = ALL,
     higher: bool = False,
+    alike: bool = False,
 ) -> Finding:
-    """The finding that a metric is lower (or higher) with some labels than with others."""
+    """The finding that a metric is lower (or higher) with some labels than with others; or where alike will do, that it is not
+    higher (or lower) beyond two standard errors."""
     found = difference(results, metric, of, than, group)
     names = f"{_labels(of)} against {_labels(than)}"
     what = f"{metric.replace('_', ' ')}{f' of {group}' if group != ALL else ''}"
@@ -64,6 +67,8 @@ def lower(
     if math.isnan(found.error):
         return Finding(claim, said, None)
     signed = found.value if higher else -found.value
+    if alike:
+        return Finding(claim, said, signed >= 0 or -signed <= SURE * found.error)
     return Finding(claim, said, signed > SURE * found.error and signed > 0)
 
 

@@ -110,14 +110,18 @@ def test_means_and_errors_are_over_seeds_and_differences_in_pairs():
     assert mean_of([]) is None and math.isnan(mean_of([1.0]).error)
 
 
-@pytest.mark.parametrize(("shift", "noise", "holds"), [(-1.0, 0.01, True), (1.0, 0.01, False), (-0.01, 1.0, False)])
-def test_a_finding_holds_where_its_sign_is_the_papers_beyond_two_errors(shift, noise, holds):
-    draw = np.random.default_rng(1)
+@pytest.mark.parametrize(
+    ("shift", "noise", "holds", "as_good"),
+    [(-1.0, 0.01, True, True), (1.0, 0.01, False, False), (-0.01, 1.0, False, True), (0.01, 1.0, False, True)],
+)
+def test_a_finding_holds_where_its_sign_is_the_papers_beyond_two_errors(shift, noise, holds, as_good):
+    draw = np.random.default_rng(0)
     values = {("1", s, "sw"): 5.0 for s in (0, 1, 2)}
     values |= {("0.3", s, "sw"): 5.0 + shift + noise * draw.normal() for s in (0, 1, 2)}
     results = Results(rows_of(values), {"all": ("sw",)})
     found = lower(results, "It helps", "loss", {"exponent": "0.3"}, {"exponent": "1"})
     assert found.holds is holds and ("it holds here" in found.sentence) is holds
+    assert lower(results, "No worse", "loss", {"exponent": "0.3"}, {"exponent": "1"}, alike=True).holds is as_good
     alone = Results([r for r in results.rows if r["seed"] == 0], results.groups)
     assert lower(alone, "It helps", "loss", {"exponent": "0.3"}, {"exponent": "1"}).holds is None
     same = Results(rows_of({(e, s, "sw"): float(e) for e in ("1", "0.3") for s in (0, 1, 2)}), {"all": ("sw",)})
