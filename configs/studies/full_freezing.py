@@ -35,6 +35,7 @@ def get_config() -> Study:
         ),
         groups={"others": OTHERS},
         curves=freezing["curves"](METRICS, LAYERS),
+        draw=partial(freezing["draw"], metrics=METRICS, layers=LAYERS),
         conclude=partial(
             freezing["conclude"], metrics=METRICS, chosen=("embeddings", "3 layers", "6 layers"), layers=LAYERS
         ),

@@ -19,6 +19,7 @@ from mlm_jax.errors import Ended, UserError
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.neutrality.config import Aligned, Analyze
 from mlm_jax.study import run as running
+from mlm_jax.study.changes import Line, changes
 from mlm_jax.study.config import Curve, Factor, Measure, Study, Value, runs_of, validate_study, vary
 from mlm_jax.study.findings import difference, highest, lower
 from mlm_jax.study.page import cautions, drawn, study_table, title_of, write_study_page
@@ -108,6 +109,20 @@ def test_means_and_errors_are_over_seeds_and_differences_in_pairs():
         np.mean([values["1", s, "sw"] for s in (0, 1, 2)])
     )
     assert mean_of([]) is None and math.isnan(mean_of([1.0]).error)
+
+
+def test_changes_are_differences_in_pairs_of_a_seed_from_the_label_that_is_named():
+    values = {(e, s, "sw"): 5.0 + s + gain * (1 + s) for e, gain in (("1", 0.0), ("0.3", 0.1)) for s in (0, 1, 2)}
+    results = Results(rows_of(values), {"all": ("sw",)})
+    panels = {"loss": {"here": Line("loss"), "nowhere": Line("accuracy")}}
+    figure, table = changes(results, "Title", panels, "exponent", "1", scale=10)
+    assert table.heads == ["change", "exponent 0.3"] and len(figure.axes) == 1
+    cell = table.rows[0][1]
+    assert cell.value == pytest.approx(2.0) and cell.note == f"± {np.std([1, 2, 3], ddof=1) / math.sqrt(3):.2f}"
+    assert table.rows[1][1].shown == ""
+    # Where what is compared with was not measured, nothing is said of the others.
+    rows = [r for r in results.rows if r["labels"]["exponent"] != "1"]
+    assert changes(Results(rows, results.groups), "Title", panels, "exponent", "1") is None
 
 
 @pytest.mark.parametrize(
