@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -27,6 +28,7 @@ NO_SHARES = (
     *("loss", "bits_per_byte", "perplexity", "tokens_per_document", "bytes_per_token", "gini", "tokens"),
     *("tokens_other", "aligned", "random", "margin"),
 )
+CHARACTER = 0.022  # of a horizontal axis, that a character of a label takes
 STYLES = ("-", "--", ":", "-.")
 
 
@@ -158,15 +160,29 @@ def figure_of(study: Study, results: Results, curve: Curve, found: Found) -> Fig
         )
     if numeric:
         values = sorted(xs.values())
-        if len(values) > 2 and values[0] > 0 and values[-1] / values[0] >= 8:
+        steps = {round(after - before, 9) for before, after in itertools.pairwise(values)}
+        as_logs = len(steps) > 1 and values[0] > 0 and values[-1] / values[0] >= 8
+        if as_logs:
             axes.set_xscale("log", base=2)
             axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticks(list(xs.values()), list(xs))
+        at = apart({name: math.log(x) if as_logs else x for name, x in xs.items()})
+        axes.set_xticks(list(xs.values()), [name if name in at else "" for name in xs])
     else:
         axes.set_xticks(list(xs.values()), [isolated(name) for name in xs], rotation=20 if len(xs) > 3 else 0)
     axes.set_xlabel(isolated(curve.over.replace("_", " ")))
     figure.legend(loc="outside lower center", ncol=2 if len(found) < 12 else 3)
     return figure
+
+
+def apart(places: dict[str, float]) -> set[str]:
+    """Labels that can stand beside each other at these places of an axis: the last, and from there those that leave room for it."""
+    low, high = min(places.values()), max(places.values())
+    kept: list[str] = []
+    for name, x in sorted(places.items(), key=lambda item: -item[1]):
+        room = CHARACTER * (high - low) * (len(name) + len(kept[-1]) + 2) / 2 if kept else 0.0
+        if not kept or places[kept[-1]] - x >= room:
+            kept.append(name)
+    return set(kept)
 
 
 def caption(study: Study, curve: Curve, found: Found) -> str:

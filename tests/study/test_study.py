@@ -22,7 +22,7 @@ from mlm_jax.study import run as running
 from mlm_jax.study.changes import Line, changes
 from mlm_jax.study.config import Curve, Factor, Measure, Study, Value, runs_of, validate_study, vary
 from mlm_jax.study.findings import difference, highest, lower
-from mlm_jax.study.page import cautions, drawn, study_table, title_of, write_study_page
+from mlm_jax.study.page import apart, cautions, drawn, study_table, title_of, write_study_page
 from mlm_jax.study.table import FAILED, Results, mean_of, measured, progress_of, read_study, row
 from mlm_jax.study.texts import Texts, take
 from tests.corpora import tiny_config
@@ -109,6 +109,19 @@ def test_means_and_errors_are_over_seeds_and_differences_in_pairs():
         np.mean([values["1", s, "sw"] for s in (0, 1, 2)])
     )
     assert mean_of([]) is None and math.isnan(mean_of([1.0]).error)
+
+
+@pytest.mark.parametrize("width", [1, 3, 6])
+def test_labels_of_an_axis_leave_each_other_room(width):
+    draw = np.random.default_rng(width)
+    places = {f"{i:0{width}d}": float(x) for i, x in enumerate(draw.uniform(0, 1, 30))}
+    shown = sorted((places[x], len(x)) for x in apart(places))
+    spread = max(places.values()) - min(places.values())
+    assert len(shown) > 2 and shown[-1][0] == max(places.values())
+    for (left, one), (right, other) in itertools.pairwise(shown):
+        assert right - left > 0.01 * spread * (one + other)
+    few = {"1": 0.0, "0.5": 0.5, "10": 1.0}
+    assert apart(few) == set(few)
 
 
 def test_changes_are_differences_in_pairs_of_a_seed_from_the_label_that_is_named():
