@@ -2,6 +2,7 @@
 """Studies: which runs there are, what is refused, what is made of their numbers, and that a killed one ends the same."""
 
 import dataclasses
+import itertools
 import math
 import os
 import random
