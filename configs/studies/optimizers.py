@@ -64,7 +64,7 @@ def get_config() -> Study:
         title="Optimizers, and causal LM first",
         question="Which way of training makes the most of the same tokens?",
         paper="Jordan et al. (2024), Muon; Wortsman et al. (2023), StableAdamW; Gisserot-Boukhlef et al. (2025), causal before masked LM.",
-        texts=Texts({"train": dict.fromkeys(LANGUAGES, 9_000)}),
+        texts=Texts({"train": dict.fromkeys(LANGUAGES, 8_000)}),
         base=replace(small(text_of("train"), UPDATES[-1]), sampling=Sampling(exponent=0.3)),
         factors=factors(UPDATES, of_updates, muon=8e-3),
         curves=(Curve("bits_per_byte", "updates", "by"), Curve("bits_per_byte", "by")),

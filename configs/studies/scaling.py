@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from mlm_jax.config import Config
+from mlm_jax.config import Config, with_sections
 from mlm_jax.study.config import Curve, Factor, Study, Value
 from mlm_jax.study.findings import Finding
 from mlm_jax.study.laws import predicted
@@ -21,8 +21,8 @@ from mlm_jax.study.small import BATCH, of_updates, of_width, small, text_of
 from mlm_jax.study.table import Results
 from mlm_jax.study.texts import Texts
 
-WIDTHS, UPDATES = (32, 64, 128, 192), (250, 500, 1_000)
-LANGUAGES = ("de", "es", "fr", "ru", "ja", "tr", "fi", "vi")
+WIDTHS, UPDATES = (32, 64, 128, 192), (500, 1_000, 2_000)
+LANGUAGES, PIECES = ("de", "en", "fr"), 4_000
 
 
 def study(
@@ -58,5 +58,6 @@ def study(
 
 
 def get_config() -> Study:
-    made = study(small(text_of("train"), UPDATES[-1]), WIDTHS, UPDATES, of_width, of_updates, BATCH)
-    return replace(made, texts=Texts({"train": dict.fromkeys(LANGUAGES, 9_000)}))
+    base = with_sections(small(text_of("train"), UPDATES[-1], pieces=PIECES), model={"causal": True})
+    made = study(base, WIDTHS, UPDATES, of_width, of_updates, BATCH)
+    return replace(made, texts=Texts({"train": dict.fromkeys(LANGUAGES, 40_000)}))

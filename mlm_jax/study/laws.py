@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
+from mlm_jax.study.config import ALL
 from mlm_jax.study.findings import Finding
 from mlm_jax.study.table import Results
 
@@ -84,7 +85,7 @@ def predicted(
     tokens: int,
     metric: str = "loss",
 ) -> Finding:
-    """How near the law of the other runs comes to one that it was not fitted to.
+    """How near the law of the other runs comes to one that it was not fitted to, of all languages together and, by a law of its own, of each.
 
     Args:
       width, updates: the factors.
@@ -97,19 +98,33 @@ def predicted(
     def size(label: str) -> float:
         return 12.0 * layers * float(label) ** 2
 
-    points = [
-        (size(w), tokens * float(u), mean.value)
-        for w in results.labels(width)
-        for u in results.labels(updates)
-        if (w, u) != (at_width, at_updates) and (mean := results.mean(metric, **{width: w, updates: u})) is not None
-    ]
-    if len(points) < 6:
-        return Finding(claim, f"{len(points)} of at least 6 points are measured", None)
-    law = fit_law(*zip(*points, strict=True))
-    guess = law(size(at_width), tokens * float(at_updates))
-    measured = results.mean(metric, **{width: at_width, updates: at_updates})
+    def law_of(group: str) -> tuple[Law, float, float | None] | int:
+        """The law, what it says of the run, and what was measured; or the number of points, where they are too few."""
+        points = [
+            (size(w), tokens * float(u), mean.value)
+            for w in results.labels(width)
+            for u in results.labels(updates)
+            if (w, u) != (at_width, at_updates)
+            and (mean := results.mean(metric, group, **{width: w, updates: u})) is not None
+        ]
+        if len(points) < 6:
+            return len(points)
+        law = fit_law(*zip(*points, strict=True))
+        measured = results.mean(metric, group, **{width: at_width, updates: at_updates})
+        return law, law(size(at_width), tokens * float(at_updates)), measured.value if measured else None
+
+    found = law_of(ALL)
+    if isinstance(found, int):
+        return Finding(claim, f"{found} of at least 6 points are measured", None)
+    law, guess, measured = found
     told = f"{metric} = {law} (N: parameters without embeddings, D: tokens) says {guess:.3f} for {width} {at_width} after {at_updates} updates"
     if measured is None:
         return Finding(claim, f"{told}, which is not measured yet", None)
-    off = abs(measured.value - guess) / measured.value
-    return Finding(claim, f"{told}; measured {measured.value:.3f}, {100 * off:.1f} % away", off <= TOLERANCE)
+    away = [
+        f"{language} {100 * abs(of[2] - of[1]) / of[2]:.1f} %"
+        for language in results.groups.get(ALL, ())
+        if not isinstance(of := law_of(language), int) and of[2] is not None
+    ]
+    off = abs(measured - guess) / measured
+    each = f"; by a law of each language {', '.join(away)}" if away else ""
+    return Finding(claim, f"{told}; measured {measured:.3f}, {100 * off:.1f} % away{each}", off <= TOLERANCE)
