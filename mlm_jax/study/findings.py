@@ -59,11 +59,14 @@ def lower(
     """The finding that a metric is lower (or higher) with some labels than with others; or where alike will do, that it is not
     higher (or lower) beyond two standard errors."""
     found = difference(results, metric, of, than, group)
-    names = f"{_labels(of)} against {_labels(than)}"
+    # What both have is said once.
+    shared = {name: label for name, label in of.items() if than.get(name) == label}
+    names = " against ".join(_labels({x: y for x, y in labels.items() if x not in shared}) for labels in (of, than))
     what = f"{metric.replace('_', ' ')}{f' of {group}' if group != ALL else ''}"
+    where = f" ({_labels(shared)})" if shared else ""
     if found is None:
-        return Finding(claim, f"{what}, {names}: not measured yet", None)
-    said = f"{what}, {names}: {found.value:+.3f}{_spread(found)}"
+        return Finding(claim, f"{what}, {names}{where}: not measured yet", None)
+    said = f"{what}, {names}{where}: {found.value:+.3f}{_spread(found)}"
     if math.isnan(found.error):
         return Finding(claim, said, None)
     signed = found.value if higher else -found.value
