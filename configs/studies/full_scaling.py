@@ -6,6 +6,7 @@
 Text: cc100/{language}.txt.xz. Four widths × three numbers of updates × three seeds, less those that are predicted at fewer updates.
 """
 
+from mlm_jax.config import with_sections
 from mlm_jax.shipped import run_config
 from mlm_jax.study.config import Study
 from mlm_jax.study.full import BATCH, OTHERS, PIVOT, UPDATES, full, of_updates, of_width, text_of
@@ -15,6 +16,6 @@ COUNTS = (UPDATES // 4, UPDATES // 2, UPDATES)
 
 
 def get_config() -> Study:
-    base = full(text_of((PIVOT, *OTHERS)))
+    base = with_sections(full(text_of((PIVOT, *OTHERS))), model={"causal": True})
     study: Study = run_config("studies/scaling")["study"](base, WIDTHS, COUNTS, of_width, of_updates, BATCH)
     return study
