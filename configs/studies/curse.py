@@ -20,7 +20,7 @@ from mlm_jax.config import Config, Sampling
 from mlm_jax.study.config import Curve, Factor, Study, Value
 from mlm_jax.study.findings import Finding, lower
 from mlm_jax.study.languages import Point, makes_up, priced
-from mlm_jax.study.small import BATCH, LAYERS, of_updates, of_width, small, text_of
+from mlm_jax.study.small import of_updates, of_width, small, text_of, tokens_of
 from mlm_jax.study.table import Results
 from mlm_jax.study.texts import Texts
 
@@ -41,10 +41,8 @@ class Size:
     numbers: tuple[int, ...]
     few: int  # of the numbers, the one that the last is compared with
     widths: tuple[int, ...]
-    layers: int
     total: int  # updates of a run
     each: int  # and per language
-    batch: int  # tokens of an update
     of_width: Callable[[int], dict[str, Any]]
     of_updates: Callable[[Config, int], Config]
 
@@ -52,19 +50,19 @@ class Size:
         return self.total if fixed == "total" else self.each * languages
 
 
-def points_of(results: Results, size: Size) -> list[Point]:
+def points_of(results: Results, base: Config, size: Size) -> list[Point]:
     """A point per run: its loss in English, which all have."""
     found = []
     for row in results.rows:
         if row["metric"] == "bits_per_byte" and row["language"] == "en":
             labels = row["labels"]
             width, languages = int(labels["width"]), int(labels["languages"])
-            tokens = size.batch * size.updates(labels["fixed"], languages) / languages
-            found.append(Point(12.0 * size.layers * width**2, tokens, languages, row["value"]))
+            tokens = tokens_of(base) * size.updates(labels["fixed"], languages) / languages
+            found.append(Point(12.0 * base.model.layers * width**2, tokens, languages, row["value"]))
     return found
 
 
-def conclude(results: Results, size: Size) -> list[Finding]:
+def conclude(results: Results, base: Config, size: Size) -> list[Finding]:
     by, widest, few, many = "bits_per_byte", str(size.widths[-1]), str(size.few), str(size.numbers[-1])
     found = [
         lower(
@@ -90,7 +88,7 @@ def conclude(results: Results, size: Size) -> list[Finding]:
             )
         )
     found.append(makes_up(results, by, FIRST, "width", "languages", few, many, fixed="total"))
-    found.append(priced(points_of(results, size), 10))
+    found.append(priced(points_of(results, base, size), 10))
     return found
 
 
@@ -126,11 +124,11 @@ def study(base: Config, size: Size) -> Study:
             )
             for count in ("total", "each")
         ),
-        conclude=lambda results: conclude(results, size),
+        conclude=lambda results: conclude(results, base, size),
     )
 
 
 def get_config() -> Study:
-    size = Size(LANGUAGES, NUMBERS, 2, WIDTHS, LAYERS, TOTAL, EACH, BATCH, of_width, of_updates)
+    size = Size(LANGUAGES, NUMBERS, 2, WIDTHS, TOTAL, EACH, of_width, of_updates)
     made = study(small(text_of("train"), TOTAL), size)
     return replace(made, texts=Texts({"train": dict.fromkeys(LANGUAGES, 6_000)}))

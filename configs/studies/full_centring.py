@@ -10,11 +10,10 @@ Text: cc100/{language}.txt.xz, parallel/en-{language}.tsv, held_out/{language}.t
 from dataclasses import replace
 from functools import partial
 
-from mlm_jax.config import with_sections
 from mlm_jax.neutrality.config import Aligned
 from mlm_jax.shipped import run_config
 from mlm_jax.study.config import Measure, Study
-from mlm_jax.study.full import HELD_OUT, OTHERS, PIVOT, full, pairs_with, text_of
+from mlm_jax.study.full import HELD_OUT, OTHERS, PIVOT, with_pairs
 
 LAYER, FIT, TEST = 8, 700, 300
 
@@ -22,7 +21,7 @@ LAYER, FIT, TEST = 8, 700, 300
 def get_config() -> Study:
     centring = run_config("studies/centring")
     study: Study = centring["get_config"]()
-    base = with_sections(full(text_of((PIVOT, *OTHERS))), data={"parallel": pairs_with(PIVOT, OTHERS)})
+    base = with_pairs()
     files = tuple((x, HELD_OUT.format(language=x)) for x in (PIVOT, *OTHERS))
     words = centring["words"]()
     probes = centring["probes_of"](Aligned("held-out", files, FIT, TEST, "held_out/topics.txt"), words)

@@ -8,7 +8,7 @@ Text: cc100/{language}.txt.xz. Five numbers × three widths × two ways of count
 
 from mlm_jax.shipped import run_config
 from mlm_jax.study.config import Study
-from mlm_jax.study.full import BATCH, UPDATES, full, of_updates, of_width, text_of
+from mlm_jax.study.full import UPDATES, full, of_updates, of_width, text_of
 
 # The paper's seven, XNLI's fifteen, and then those of most text.
 LANGUAGES = (
@@ -28,10 +28,8 @@ def get_config() -> Study:
         numbers=(7, 15, 30, 60, 100),
         few=7,
         widths=(512, 768, 1_024),
-        layers=12,
         total=UPDATES,
         each=2_000,
-        batch=BATCH,
         of_width=of_width,
         of_updates=of_updates,
     )

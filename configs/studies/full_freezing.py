@@ -10,11 +10,10 @@ from TensorFlow Datasets. Two values × two seeds of 30,000 updates, each fine-t
 from dataclasses import replace
 from functools import partial
 
-from mlm_jax.config import with_sections
 from mlm_jax.finetune import standard
 from mlm_jax.shipped import run_config
 from mlm_jax.study.config import Study
-from mlm_jax.study.full import OTHERS, PIVOT, full, pairs_with, text_of
+from mlm_jax.study.full import OTHERS, with_pairs
 
 LAYERS = 12
 FROZEN = {"nothing": -1, "embeddings": 0, "3 layers": 3, "6 layers": 6, "9 layers": 9}
@@ -29,7 +28,7 @@ def get_config() -> Study:
     return replace(
         study,
         texts=None,
-        base=with_sections(full(text_of((PIVOT, *OTHERS))), data={"parallel": pairs_with(PIVOT, OTHERS)}),
+        base=with_pairs(),
         measures=tuple(
             m for task, tune in TASKS.items() for name, n in FROZEN.items() for m in of(task, name, n, tune)
         ),

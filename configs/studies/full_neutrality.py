@@ -12,7 +12,7 @@ from functools import partial
 from mlm_jax.config import with_sections
 from mlm_jax.shipped import run_config
 from mlm_jax.study.config import Measure, Study
-from mlm_jax.study.full import HELD_OUT, OTHERS, PIVOT, UPDATES, full, pairs_with, text_of
+from mlm_jax.study.full import HELD_OUT, OTHERS, PIVOT, UPDATES, with_pairs
 
 LAYER, EACH = 8, 400  # sentences that probes are fitted on, and as many that they are tried on
 
@@ -22,8 +22,7 @@ def get_config() -> Study:
     study: Study = neutrality["get_config"]()
     checkpoints = neutrality["CHECKPOINTS"]
     base = with_sections(
-        full(text_of((PIVOT, *OTHERS))),
-        data={"parallel": pairs_with(PIVOT, OTHERS)},
+        with_pairs(),
         train={"save_every": UPDATES // checkpoints, "keep_last": checkpoints},
     )
     files = tuple((x, HELD_OUT.format(language=x)) for x in (PIVOT, *OTHERS))

@@ -9,7 +9,7 @@ Text: cc100/{language}.txt.xz. Four widths × three numbers of updates × three 
 from mlm_jax.config import with_sections
 from mlm_jax.shipped import run_config
 from mlm_jax.study.config import Study
-from mlm_jax.study.full import BATCH, OTHERS, PIVOT, UPDATES, full, of_updates, of_width, text_of
+from mlm_jax.study.full import OTHERS, PIVOT, UPDATES, full, of_updates, of_width, text_of
 
 WIDTHS = (256, 512, 768, 1_024)
 COUNTS = (UPDATES // 4, UPDATES // 2, UPDATES)
@@ -17,5 +17,5 @@ COUNTS = (UPDATES // 4, UPDATES // 2, UPDATES)
 
 def get_config() -> Study:
     base = with_sections(full(text_of((PIVOT, *OTHERS))), model={"causal": True})
-    study: Study = run_config("studies/scaling")["study"](base, WIDTHS, COUNTS, of_width, of_updates, BATCH)
+    study: Study = run_config("studies/scaling")["study"](base, WIDTHS, COUNTS, of_width, of_updates)
     return study

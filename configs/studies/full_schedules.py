@@ -10,9 +10,7 @@ from dataclasses import replace
 
 from mlm_jax.shipped import run_config
 from mlm_jax.study.config import Study
-from mlm_jax.study.full import UPDATES, full, text_of
-
-LARGE, SMALL = ("de", "en", "es", "fr", "ja", "ru"), ("ga", "km", "my", "sw", "ur", "uz")
+from mlm_jax.study.full import LARGE, SMALL, UPDATES, full, text_of
 
 
 def get_config() -> Study:

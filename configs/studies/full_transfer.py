@@ -11,9 +11,9 @@ from dataclasses import replace
 from mlm_jax.config import Sampling
 from mlm_jax.shipped import run_config
 from mlm_jax.study.config import Study
-from mlm_jax.study.full import BATCH, full, of_updates, text_of
+from mlm_jax.study.full import full, of_updates, text_of
 
-EACH = 100_000_000 // BATCH + 1  # updates on each language
+EACH = 96  # updates on each language, of a million tokens
 
 
 def get_config() -> Study:

@@ -9,11 +9,10 @@ Text: cc100/{language}.txt.xz, parallel/en-{language}.tsv, and held_out/{languag
 from dataclasses import replace
 from functools import partial
 
-from mlm_jax.config import with_sections
 from mlm_jax.evaluate.config import Pairs
 from mlm_jax.shipped import run_config
 from mlm_jax.study.config import Study
-from mlm_jax.study.full import HELD_OUT, OTHERS, PIVOT, full, pairs_with, text_of
+from mlm_jax.study.full import HELD_OUT, OTHERS, PIVOT, with_pairs
 
 LAYERS, SHOWN = (4, 8, 12), 8  # XTREME retrieves by a layer in the middle
 
@@ -21,7 +20,7 @@ LAYERS, SHOWN = (4, 8, 12), 8  # XTREME retrieves by a layer in the middle
 def get_config() -> Study:
     translation = run_config("studies/translation_lm")
     study: Study = translation["get_config"]()
-    base = with_sections(full(text_of((PIVOT, *OTHERS))), data={"parallel": pairs_with(PIVOT, OTHERS)})
+    base = with_pairs()
     pairs = tuple(Pairs((x, PIVOT), (HELD_OUT.format(language=x), HELD_OUT.format(language=PIVOT))) for x in OTHERS)
     measures, curves = translation["measured"](pairs, LAYERS)
     conclude = partial(translation["conclude"], layer=SHOWN)

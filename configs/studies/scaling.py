@@ -18,7 +18,7 @@ from mlm_jax.config import Config, with_sections
 from mlm_jax.study.config import Curve, Factor, Study, Value
 from mlm_jax.study.findings import Finding
 from mlm_jax.study.laws import predicted
-from mlm_jax.study.small import BATCH, of_updates, of_width, small, text_of
+from mlm_jax.study.small import of_updates, of_width, small, text_of, tokens_of
 from mlm_jax.study.table import Results
 from mlm_jax.study.texts import Texts
 
@@ -32,16 +32,17 @@ def study(
     updates: tuple[int, ...],
     of_width: Callable[[int], dict[str, Any]],
     of_updates: Callable[[Config, int], Config],
-    batch: int,
 ) -> Study:
-    """The last width is predicted, at the last number of updates of so many tokens, by the others."""
+    """The last width is predicted, at the last number of updates, by the others."""
     following, longest = str(widths[-1]), str(updates[-1])
 
     def of_count(count: int) -> Value:
         return Value(str(count), change=lambda config: of_updates(config, count))
 
     def conclude(results: Results) -> list[Finding]:
-        return [predicted(results, "width", "updates", following, longest, layers=base.model.layers, tokens=batch)]
+        return [
+            predicted(results, "width", "updates", following, longest, layers=base.model.layers, tokens=tokens_of(base))
+        ]
 
     return Study(
         title="Scaling: parameters and tokens",
@@ -60,5 +61,5 @@ def study(
 
 def get_config() -> Study:
     base = with_sections(small(text_of("train"), UPDATES[-1], pieces=PIECES), model={"causal": True})
-    made = study(base, WIDTHS, UPDATES, of_width, of_updates, BATCH)
+    made = study(base, WIDTHS, UPDATES, of_width, of_updates)
     return replace(made, texts=Texts({"train": dict.fromkeys(LANGUAGES, 40_000)}))

@@ -88,11 +88,16 @@ def new_axes(title: str, height: float = 240, unit: str = "", width: float = WID
     figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
     figure.suptitle(textwrap.fill(title, 56), x=0.01, ha="left", fontsize=10, fontweight="bold")
     axes = figure.add_subplot()
+    style_axes(axes, unit)
+    return figure, axes
+
+
+def style_axes(axes: Axes, unit: str) -> None:
+    """Give a panel the style of the page, with the unit of its vertical axis above it."""
     axes.set_title(unit, loc="left", color=GREY)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def widen(axes: Axes, least: float, low: float = -math.inf, high: float = math.inf) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from matplotlib.figure import Figure
 
+from mlm_jax.report.plots import style_axes
 from mlm_jax.report.rendering import Cell, Table
-from mlm_jax.report.svg import GREY, LINE, SERIES
+from mlm_jax.report.svg import GREY, SERIES
 from mlm_jax.report.texts import isolated
 from mlm_jax.study.config import ALL
 from mlm_jax.study.findings import difference
@@ -53,9 +54,7 @@ def changes(
     figure.suptitle(isolated(title), x=0.01, ha="left", fontsize=10, fontweight="bold")
     every = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (heading, lines) in zip(every, panels.items(), strict=True):
-        axes.set_title(isolated(heading), loc="left", color=GREY)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color=LINE, linewidth=0.8)
+        style_axes(axes, isolated(heading))
         axes.axhline(0, color=GREY, linewidth=0.8)
         for i, name in enumerate(lines):
             points = found[heading, name]

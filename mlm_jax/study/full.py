@@ -22,8 +22,8 @@ from mlm_jax.config import (
 from mlm_jax.model import families
 
 UPDATES = 30_000
-BATCH = 2_048 * 512  # tokens of an update
 PIVOT = "en"
+LARGE, SMALL = ("de", "en", "es", "fr", "ja", "ru"), ("ga", "km", "my", "sw", "ur", "uz")
 OTHERS = ("ar", "bg", "de", "el", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh-Hans")  # of XNLI
 HELD_OUT = "held_out/{language}.txt"  # the same sentences in every language, one a line, such as FLORES+ or NTREX
 
@@ -34,15 +34,10 @@ def text_of(languages: Sequence[str], held_out: bool = False) -> tuple[Source, .
     def source(x: str) -> Source:
         path = f"cc100/{x}.txt.xz"
         if held_out:
-            return Source(x, path, validation=HELD_OUT.replace("{language}", x))
+            return Source(x, path, validation=HELD_OUT.format(language=x))
         return Source(x, path, documents="paragraph")
 
     return tuple(map(source, languages))
-
-
-def pairs_with(pivot: str, others: Sequence[str]) -> tuple[Parallel, ...]:
-    """Sentence pairs as configs/xlm_15_mlm_tlm.py has them."""
-    return tuple(Parallel((pivot, x), (f"parallel/{pivot}-{x}.tsv",)) for x in others)
 
 
 def of_width(width: int) -> dict[str, Any]:
@@ -72,3 +67,9 @@ def full(sources: tuple[Source, ...], steps: int = UPDATES) -> Config:
         mesh=Mesh(data=-1),
     )
     return of_updates(made, steps)
+
+
+def with_pairs() -> Config:
+    """XLM-R base on XNLI's 15 languages, with sentence pairs of English and each other as configs/xlm_15_mlm_tlm.py has them."""
+    pairs = tuple(Parallel((PIVOT, x), (f"parallel/{PIVOT}-{x}.tsv",)) for x in OTHERS)
+    return with_sections(full(text_of((PIVOT, *OTHERS))), data={"parallel": pairs})

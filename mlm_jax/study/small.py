@@ -8,7 +8,6 @@ from typing import Any
 from mlm_jax.config import Config, Data, Model, Objective, Optimizer, Parallel, Source, Train, Vocabulary, with_sections
 
 LAYERS = 2
-BATCH = 16 * 64  # tokens of an update
 
 
 def text_of(name: str, languages: tuple[str, ...] | None = None) -> tuple[Source, ...]:
@@ -26,6 +25,11 @@ def pairs_with(
     """Sentence pairs of a language with each other: what `Texts.pairs` has of them, and `Data.parallel`."""
     pairs = {f"{pivot}-{x}": ((pivot, x), count) for x in others}
     return pairs, tuple(Parallel((pivot, x), (f"{{text}}/{pivot}-{x}/{pivot}-{x}.tsv",)) for x in others)
+
+
+def tokens_of(config: Config) -> int:
+    """Tokens of an update."""
+    return config.train.batch_size * config.data.sequence_length
 
 
 def of_width(width: int) -> dict[str, Any]:
