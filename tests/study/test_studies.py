@@ -11,12 +11,12 @@ import pytest
 from mlm_jax import config as cfg
 from mlm_jax.evaluate.config import Evaluate
 from mlm_jax.neutrality.config import Analyze
+from mlm_jax.study import languages, laws
 from mlm_jax.study.config import ALL, Study, runs_of, validate_study
 from mlm_jax.study.page import drawn, study_table, write_study_page
 from mlm_jax.study.table import Progress, Results, measured, row
 
 STUDIES = sorted(Path("configs/studies").glob("*.py"))
-LONG = ("curse", "scaling")  # which fit laws
 
 
 def left(measure, run, languages, draw):
@@ -87,13 +87,14 @@ def test_every_study_has_a_full_size_twin():
 
 @pytest.mark.parametrize(
     "path",
-    [
-        pytest.param(x, marks=pytest.mark.slow if x.stem in LONG or x.stem.startswith("full_") else [], id=x.stem)
-        for x in STUDIES
-    ],
+    [pytest.param(x, marks=pytest.mark.slow if x.stem.startswith("full_") else [], id=x.stem) for x in STUDIES],
 )
 def test_a_study_can_run_and_says_something_of_what_it_measured(path, tmp_path, monkeypatch):
     monkeypatch.setenv("MLM_JAX_DATA", "data")
+    # Whether laws are found is tested elsewhere; of random losses they take minutes.
+    monkeypatch.setattr(laws, "STARTS", 2)
+    monkeypatch.setattr(languages, "STARTS", 2)
+    monkeypatch.setattr(languages, "SAMPLES", 5)
     study = cfg.load_config(str(path), (Study,))
     study = dataclasses.replace(study, workdir=str(tmp_path / "study"), seeds=(0, 1))
     validate_study(study)
