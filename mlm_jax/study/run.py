@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from etils import epath
@@ -145,7 +145,7 @@ def train_several(study: Study, runs: Sequence[Run], arguments: Sequence[str]) -
     waiting = [number for number, run in enumerate(runs) if not is_done(study, run)]
     console.say(f"{len(runs) - len(waiting)} of {len(runs)} runs are done; {study.jobs} at a time")
     make_folder(epath.Path(study.workdir) / "runs")
-    began, ended = time.monotonic(), 0
+    began, at_first = time.monotonic(), updates_left(runs)
     working: dict[
         int, tuple[subprocess.Popen[bytes], int]
     ] = {}  # share of the cores → its process, and the run's number
@@ -168,14 +168,20 @@ def train_several(study: Study, runs: Sequence[Run], arguments: Sequence[str]) -
                 if status is None:
                     continue
                 del working[share]
-                ended += 1
-                left = (time.monotonic() - began) / ended * (len(waiting) + len(working))
+                made = at_first - updates_left(runs)
+                ahead = updates_left([runs[n] for n in (*waiting, *(n for _, n in working.values()))])
                 how = "done" if not status else "stopped" if sent or status < 0 else "failed; the others go on"
-                after = f", about {duration(left)} left" if waiting and not sent else ""
+                left = f", about {duration((time.monotonic() - began) * ahead / made)} left" if made and ahead else ""
+                after = left if waiting and not sent else ""
                 console.say(f"run {number + 1} of {len(runs)}: {runs[number].name}: {how}{after}")
             time.sleep(0.2)
     if sent:
         raise Ended(128 + sent[0])
+
+
+def updates_left(runs: Iterable[Run]) -> int:
+    """Updates that these runs have still to make, by their last validations."""
+    return sum(max(progress.steps - progress.step, 0) for progress in map(progress_of, runs))
 
 
 def bind(process: int, jobs: int, share: int) -> None:

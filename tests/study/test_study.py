@@ -283,6 +283,26 @@ def test_what_fails_after_its_results_is_not_taken_as_done(tmp_path, monkeypatch
     assert all(running.is_done(study, run) for run in runs)
 
 
+def test_the_time_that_is_left_is_by_updates_and_not_by_runs(tmp_path, monkeypatch, capsys):
+    """Of one run with 100 updates and one with 900 the first says that nine times what it took is left."""
+    longer = Value("900", {"train.steps": 900, "train.validate_every": 900})
+    shorter = Value("100", {"train.steps": 100, "train.validate_every": 100})
+    study = study_of(tmp_path, seeds=(0,), factors=(Factor("updates", (shorter, longer)),))
+    runs, now = runs_of(study), iter([0.0])
+
+    def start_alone(study, run, number, share, arguments):
+        folder = Path(run.config.workdir)
+        folder.mkdir(parents=True)
+        if number == 0:
+            (folder / "metrics.jsonl").write_text('{"kind": "validation", "step": 100, "seconds": 1.0}\n')
+        return subprocess.Popen(["true"])
+
+    monkeypatch.setattr(running, "start_alone", start_alone)
+    monkeypatch.setattr(running.time, "monotonic", lambda: next(now, 60.0))
+    running.train_several(study, runs, [])
+    assert f"run 1 of 2: {runs[0].name}: done, about 9 min 0 s left" in capsys.readouterr().out
+
+
 def test_figures_of_one_metric_are_told_apart_by_their_titles():
     assert title_of(Curve("bits_per_byte", "exponent")) == "bits per byte by exponent"
     assert title_of(Curve("bits_per_byte", "exponent", "language")) == "bits per byte by exponent and language"
