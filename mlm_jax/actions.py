@@ -349,6 +349,9 @@ def study(config: Study, arguments: list[str]) -> int:
     finished as a task of an array, and the report after them, with --sbatch "--gpus-per-node=1 --time=2:00:00" for each. --dry-run lists the runs with
     their FLOPs and the time they take here, or with --topology v5e-16 there, as plan predicts it, and what would be submitted.
     """
+    from mlm_jax.study.run import refuse_changed, run_study
+
+    refuse_changed(config)
     by_slurm = config.runner == "slurm" and config.only in ("all", "runs")
     if "--dry-run" in arguments:
         from mlm_jax.study.cost import cost_of, described
@@ -359,8 +362,6 @@ def study(config: Study, arguments: list[str]) -> int:
 
             console.say("\n".join(map(shlex.join, commands(config, _study_file(arguments)))))
         return 0
-    from mlm_jax.study.run import run_study
-
     if by_slurm:
         from mlm_jax.study.slurm import require_slurm, submit
 

@@ -68,10 +68,15 @@ def own_workdir(config: Any, again: str = "", write: bool = True) -> None:
             note_start(folder, again)
 
 
+def holds_another(workdir: str, different: Sequence[Difference]) -> str:
+    """What is wrong with a workdir that has another config: the options that differ."""
+    named = "; ".join(str(d) for d in different[:SHOWN])
+    more = f"; and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
+    return f"{workdir}: holds a run with another config ({named}{more})"
+
+
 def refusal(config: Any, refused: Sequence[Difference], again: str) -> str:
     """What a workdir with another config says: every option that differs, and how to go on elsewhere."""
-    named = "; ".join(str(d) for d in refused[:SHOWN])
-    more = f"; and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
     how = "use another --workdir, or move this one away"
     if again and not again.startswith(CALL):
         folder = epath.Path(config.workdir)
@@ -80,7 +85,7 @@ def refusal(config: Any, refused: Sequence[Difference], again: str) -> str:
         init = isinstance(config, cfg.Config) and not any(d.name.startswith(("model.", "vocab")) for d in refused)
         start = f" --init {shlex.quote(str(folder))}" if init else ""
         how = f"to begin another{' from its encoder' if init else ''}: {again}{start} --workdir {shlex.quote(new)}"
-    return f"{config.workdir}: holds a run with another config ({named}{more}); {how}"
+    return f"{holds_another(config.workdir, refused)}; {how}"
 
 
 def warn_of_newer(made: epath.Path, globs: Sequence[str]) -> None:

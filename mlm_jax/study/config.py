@@ -9,6 +9,7 @@ import itertools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -158,7 +159,7 @@ class Study:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type of every run, where it is not auto (`model.dtype`)."""
     limit: Annotated[int, AtLeast(0), MAY_CHANGE] = 0
-    """Updates of each run, at most, to try the study out; 0: as many as it says."""
+    """Updates of each run, at most, to try the study out, whose runs are then in a folder of their own; 0: as many as it says."""
     text: str = "text"
     """Folder that `texts` are taken of, with {language}.tsv or .tsv.gz of a key, a tab and a paragraph per line; the same key is a translation."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -175,6 +176,11 @@ class Study:
     curves: tyro.conf.Suppress[tuple[Curve, ...]] = ()
     draw: tyro.conf.Suppress[Callable[[Any], list[Drawn]] | None] = None  # `table.Results` → figures that are no curves
     conclude: tyro.conf.Suppress[Callable[[Any], list[Any]] | None] = None  # `table.Results` → `findings.Finding`s
+
+    @property
+    def runs_folder(self) -> str:
+        """Where the runs are: those of fewer updates are no beginning of the others, whose learning rates fall later."""
+        return f"{self.workdir}/{f'runs_of_{self.limit}_updates' if self.limit else 'runs'}"
 
 
 @dataclass(frozen=True)
@@ -278,7 +284,7 @@ def runs_of(study: Study) -> list[Run]:
         for seed in study.seeds:
             name = "--".join([*(f"{factor}-{label}" for factor, label in labels.items()), f"seed-{seed}"])
             name = name.replace("/", "_").replace(" ", "_")
-            made = replace(placed(study, config), seed=seed, workdir=f"{study.workdir}/runs/{name}")
+            made = replace(placed(study, config), seed=seed, workdir=f"{study.runs_folder}/{name}")
             found.append(Run(name, labels, seed, made, corpus))
     return found
 
@@ -326,6 +332,7 @@ def validate_study(study: Study) -> None:
     if not made_runs:
         raise UserError("choose: leaves no run; mend it")
     check_names("runs", [run.name for run in made_runs], as_files=True)
+    refuse_undone(study)
     check_names("measures", [measure.name for measure in study.measures], as_files=True)
     if len({measure.name for measure in study.measures}) < len(study.measures):
         raise UserError(f"measures: {', '.join(m.name for m in study.measures)}: two of one name; rename one of them")
@@ -343,6 +350,35 @@ def validate_study(study: Study) -> None:
             cfg.validate_pretraining(run.config)
         except UserError as e:
             raise UserError(f"{run.name}: {e}") from e
+
+
+def refuse_undone(study: Study) -> None:
+    """Refuse a factor whose options do not stand in the runs, or that makes no difference to any of them, because of what another, or the study itself, sets.
+
+    Raises:
+      UserError: naming the factor.
+    """
+    runs = runs_of(replace(study, limit=0, seeds=study.seeds[:1]))
+    for factor in study.factors:
+        values = {value.label: value for value in factor.values}
+        alike: dict[str, dict[str, str]] = {}  # labels of the other factors → label of this one → config
+        for run in runs:
+            value = values[run.labels[factor.name]]
+            alone = apply(value, study.base, f"factor {factor.name}")
+            for option in value.options:
+                wanted, found = (attrgetter(option)(placed(study, config)) for config in (alone, run.config))
+                if wanted != found:
+                    raise UserError(
+                        f"factor {factor.name}: sets {option} to {wanted}, and it is {found} in {run.name}, because another factor or the study "
+                        "sets it too; let one of them do it"
+                    )
+            others = json.dumps({name: label for name, label in run.labels.items() if name != factor.name})
+            alike.setdefault(others, {})[value.label] = cfg.config_to_json(replace(run.config, workdir=""))
+        beside = [made for made in alike.values() if len(made) > 1]
+        if beside and all(len(set(made.values())) == 1 for made in beside):
+            raise UserError(
+                f"factor {factor.name}: {' and '.join(list(beside[0])[:2])} give the same config beside the other factors, so that it changes nothing; mend its values"
+            )
 
 
 def refuse_curve(study: Study, curve: Curve) -> None:

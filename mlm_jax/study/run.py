@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -16,18 +17,22 @@ from etils import epath
 from mlm_jax import children, console
 from mlm_jax import config as cfg
 from mlm_jax.console import duration
-from mlm_jax.errors import Ended
+from mlm_jax.errors import Ended, UserError
 from mlm_jax.evaluate.config import Evaluate
+from mlm_jax.fields import differences
 from mlm_jax.files import make_folder, write_whole
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.lock import environment_of_children, locked
 from mlm_jax.neutrality.config import Analyze
 from mlm_jax.signals import handling, heard
 from mlm_jax.start import is_prepared, run_in_own_process
-from mlm_jax.study.config import MEASURED, Run, Study, chosen, placed, runs_of, text_folder
+from mlm_jax.stored import read_json
+from mlm_jax.study.config import MEASURED, Measure, Run, Study, chosen, placed, runs_of, text_folder
 from mlm_jax.study.table import FAILED, progress_of
 from mlm_jax.study.texts import take
+from mlm_jax.workdir import has_saved, holds_another
 
+GIVEN = "study.json"  # in the workdir of a run or a measure: its config as the study had it when it began, which commands complete in config.json
 COMMANDS: dict[type, str] = {Evaluate: "evaluate", Analyze: "analyze", Finetune: "finetune"}
 
 
@@ -55,11 +60,53 @@ def prepare(study: Study, runs: Sequence[Run]) -> None:
         run_in_own_process("prepare", "--", str(folder))
 
 
+def refuse_changed(study: Study) -> None:
+    """Refuse runs and measures that have saved something with another config than the study has by now.
+
+    Raises:
+      UserError: naming the folder, and what differs.
+    """
+    for run in chosen(study, runs_of(study)):
+        configs = [of_run(study, run), *(of_measure(study, run, measure) for measure in study.measures)]
+        for config in configs:
+            folder = epath.Path(config.workdir)
+            if not (folder / GIVEN).exists() or not has_saved(folder):
+                continue
+            was = read_json(folder / GIVEN, dict[str, Any], "remove this folder, and the study makes it anew")
+            # A study that was moved, as from a cluster, has its old place in its paths.
+            before = str(was.get("workdir", "")).removesuffix(config.workdir.removeprefix(study.workdir))
+            was = json.loads(
+                json.dumps(was).replace(json.dumps(f"{before}/")[:-1], json.dumps(f"{study.workdir}/")[:-1])
+            )
+            different = [
+                d
+                for d in differences(was, config)
+                if d.name == "train.steps" or not d.may_change or d.may_change.onwards
+            ]
+            if different:
+                raise UserError(
+                    f"{holds_another(config.workdir, different)}; remove that folder, and the study makes it anew, or use another --workdir"
+                )
+
+
+def of_run(study: Study, run: Run) -> cfg.Config:
+    """The config that a run is trained with."""
+    return dataclasses.replace(run.config, corpus=str(corpus_of(study, run)))
+
+
+def of_measure(study: Study, run: Run, measure: Measure) -> Any:
+    """The config that a run is measured with."""
+    folder = epath.Path(run.config.workdir)
+    place = str(folder / MEASURED / measure.name)
+    return dataclasses.replace(placed(study, measure.config, str(folder)), workdir=place, init=str(folder))
+
+
 def store(config: Any) -> None:
-    """Store the config of a workdir that a command is to go on with, where there is none: it says itself what may not change."""
+    """Store the config of a workdir that a command is to begin or to go on with; what nothing is saved of may be mended."""
     folder = epath.Path(config.workdir)
-    if not (folder / "config.json").exists():
+    if not has_saved(folder):
         make_folder(folder)
+        write_whole(folder / GIVEN, cfg.config_to_json(config))
         write_whole(folder / "config.json", cfg.config_to_json(config))
 
 
@@ -72,13 +119,13 @@ def train(study: Study, run: Run) -> None:
     folder = epath.Path(run.config.workdir)
     before = progress_of(run)
     if not before.is_finished:
-        store(dataclasses.replace(run.config, corpus=str(corpus_of(study, run))))
+        store(of_run(study, run))
         run_in_own_process("pretrain", "--", str(folder), "--train.steps", str(run.config.train.steps))
     for measure in study.measures:
         place = folder / MEASURED / measure.name
         if (place / "results.json").exists() and not before.failed:  # what failed after its results goes on from them
             continue
-        store(dataclasses.replace(placed(study, measure.config, str(folder)), workdir=str(place), init=str(folder)))
+        store(of_measure(study, run, measure))
         run_in_own_process(COMMANDS[type(measure.config)], "--", str(place))
 
 
@@ -144,7 +191,7 @@ def train_several(study: Study, runs: Sequence[Run], arguments: Sequence[str]) -
     """
     waiting = [number for number, run in enumerate(runs) if not is_done(study, run)]
     console.say(f"{len(runs) - len(waiting)} of {len(runs)} runs are done; {study.jobs} at a time")
-    make_folder(epath.Path(study.workdir) / "runs")
+    make_folder(epath.Path(study.runs_folder))
     began, at_first = time.monotonic(), updates_left(runs)
     working: dict[
         int, tuple[subprocess.Popen[bytes], int]
@@ -204,7 +251,7 @@ def start_alone(study: Study, run: Run, number: int, share: int, arguments: Sequ
     command = [sys.executable, "-m", "mlm_jax", "study", *arguments]
     command += ["--run", str(number), "--only", "runs", "--jobs", "1", "--workdir", study.workdir]
     environment = os.environ | children.environment() | environment_of_children()
-    with open(f"{study.workdir}/runs/{run.name}.txt", "ab") as output:
+    with open(f"{study.runs_folder}/{run.name}.txt", "ab") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
     bind(process.pid, study.jobs, share)
     return process

@@ -64,6 +64,8 @@ def test_runs_are_the_product_of_factors_and_seeds_and_share_what_they_can():
         ({"factors": (vary("sampling.exponents", 0.3, 0.5),)}, "there is no option sampling.exponents"),
         ({"factors": (vary("sampling.exponent", 0.3, 7.0),)}, "exponent-7--seed-0: sampling.exponent: 7"),
         ({"factors": (EXPONENT, EXPONENT)}, "two of one name"),
+        ({"factors": (vary("seed", 4, 5),)}, "factor seed: sets seed to 4, and it is 0 in seed-4--seed-0"),
+        ({"factors": (vary("train.steps", 4, 8), Factor("size", (Value("16", {"model.width": 16, "train.steps": 4}), Value("32", {"model.width": 32, "train.steps": 4}))))}, "factor steps: sets train.steps to 8, and it is 4"),
         ({"seeds": ()}, "seeds: "),
         ({"seeds": (1, 1)}, "seeds: 1 1"),
         ({"curves": (Curve("loss", "width"),)}, "width is no factor; the study has exponent"),
@@ -86,6 +88,19 @@ def test_factors_that_change_by_a_function_are_told_apart_too():
     both = (Factor("a", (Value("narrow"), Value("wide", change=widen))), vary("model.width", 16, 48, name="b"))
     with pytest.raises(UserError, match=r"a and b both set model\.width"):
         validate_study(study_of(factors=both))
+
+    def of_four_steps(config):
+        return cfg.with_sections(config, train={"steps": 4})
+
+    longer = Factor("a", (Value("4"), Value("8", change=lambda c: cfg.with_sections(c, train={"steps": 8}))))
+    undoing = Factor(
+        "b", (Value("x", {"model.width": 32}, of_four_steps), Value("y", {"model.width": 64}, of_four_steps))
+    )
+    with pytest.raises(UserError, match=r"factor a: 4 and 8 give the same config beside the other factors"):
+        validate_study(study_of(factors=(longer, undoing)))
+    validate_study(
+        study_of(factors=(undoing, longer), limit=2)
+    )  # to try it out: as long as it is another when it is run
 
 
 def rows_of(values):
@@ -281,6 +296,55 @@ def test_what_fails_after_its_results_is_not_taken_as_done(tmp_path, monkeypatch
         running.train_or_note(study, run)
     assert begun == [("analyze", "--", f"{runs[0].config.workdir}/measured/x")]
     assert all(running.is_done(study, run) for run in runs)
+
+
+def test_runs_of_another_config_are_refused_and_a_moved_study_goes_on(tmp_path):
+    aligned = Measure("x", Analyze(aligned=(Aligned("a", (("aa", "f"), ("bb", "g"))),)))
+    study = study_of(tmp_path / "here", seeds=(0,), measures=(aligned,))
+    (run, *_), saved = runs_of(study), Path("checkpoints", "4")
+    running.store(running.of_run(study, run))
+    running.store(running.of_measure(study, run, aligned))
+
+    def warmer(study):
+        optimizer = dataclasses.replace(study.base.optimizer, learning_rate=0.5)
+        return dataclasses.replace(study, base=dataclasses.replace(study.base, optimizer=optimizer))
+
+    def longer(study):
+        return dataclasses.replace(study, base=cfg.with_sections(study.base, train={"steps": 8}))
+
+    running.refuse_changed(warmer(study))  # nothing is saved yet
+    running.store(running.of_run(warmer(study), run))  # so that the run may be mended
+    stored = Path(run.config.workdir, "config.json")
+    assert '"learning_rate": 0.001' in stored.read_text()
+    running.store(running.of_run(warmer(study), runs_of(warmer(study))[0]))
+    assert '"learning_rate": 0.5' in stored.read_text()
+    running.store(running.of_run(study, run))
+    Path(run.config.workdir, saved).mkdir(parents=True)
+    running.refuse_changed(study)
+    for changed, option in (
+        (warmer, "optimizer.learning_rate: 0.001 there, 0.5 here"),
+        (longer, "train.steps: 4 there, 8 here"),
+    ):
+        with pytest.raises(UserError, match=re.escape(option)) as refused:
+            running.refuse_changed(changed(study))
+        assert f"{run.config.workdir}: holds a run" in str(refused.value) and "remove that folder" in str(refused.value)
+        running.refuse_changed(dataclasses.replace(changed(study), run="1"))  # another run, which has saved nothing
+    # Fewer updates, to try the study out, are in a folder of their own.
+    running.refuse_changed(dataclasses.replace(study, limit=2))
+    assert (
+        runs_of(dataclasses.replace(study, limit=2))[0].config.workdir
+        == f"{tmp_path}/here/runs_of_2_updates/{run.name}"
+    )
+
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = dataclasses.replace(study, workdir=str(tmp_path / "there"))
+    running.refuse_changed(moved)
+    place = Path(runs_of(moved)[0].config.workdir)
+    (place / "measured/x/results.json").write_text("[]")
+    running.refuse_changed(moved)
+    other = dataclasses.replace(aligned, config=dataclasses.replace(aligned.config, max_length=64))
+    with pytest.raises(UserError, match=r"measured/x: holds a run with another config \(max_length: "):
+        running.refuse_changed(dataclasses.replace(moved, measures=(other,)))
 
 
 def test_the_time_that_is_left_is_by_updates_and_not_by_runs(tmp_path, monkeypatch, capsys):
