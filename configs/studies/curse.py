@@ -3,12 +3,12 @@
 
 XLM-R (Conneau et al. 2020, section 5.2 and figures 2 to 4): at equal updates low-resource languages gain from the first languages that join and all lose from
 7 to 100, which a wider model makes up for. Chang et al. (2024) and ATLAS (2026) find capacity scarce; Foroutan et al. (2025) find that it is tokens per
-language. Here 1 to 16 languages, nested, in one vocabulary of 19: `total` gives every run as many updates, `each` as many per language, so
-that only parameters are shared. English and German are in all runs but the first, which has English alone.
+language. Here 1 to 19 languages, nested, in one vocabulary: `total` gives every run as many updates, `each` as many per language, so
+that only parameters are shared; with 8 both are the same run. English and German are in all runs but the first, which has English alone.
 
     mlm-jax study configs/studies/curse.py --text FOLDER --jobs 2     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
-Five numbers of languages × three widths × two ways of counting × three seeds: 90 runs, about 60 minutes on two cores. Full size: full_curse.py, of
+Six and four numbers of languages by either way of counting × three widths × three seeds: 90 runs, about 60 minutes on two cores. Full size: full_curse.py, of
 XLM-R's 100 languages.
 """
 
@@ -28,8 +28,8 @@ LANGUAGES = (
     *("en", "de", "fr", "ru", "es", "ja", "tr", "fi", "vi", "hi", "pl", "id", "ko", "el", "it", "nl"),
     *("pt_BR", "km", "zh_CN"),
 )
-NUMBERS, WIDTHS = (1, 2, 4, 8, 16), (32, 64, 128)
-TOTAL, EACH = 1_200, 150  # updates: of a run, and per language; alike with 8
+NUMBERS, OF_EACH, WIDTHS = (1, 2, 4, 8, 16, 19), (1, 2, 4, 19), (32, 64, 128)
+TOTAL, EACH = 1_120, 140  # updates: of a run, and per language
 FIRST = "first two"
 
 
@@ -39,7 +39,8 @@ class Size:
 
     languages: tuple[str, ...]
     numbers: tuple[int, ...]
-    few: int  # of the numbers, the one that the last is compared with
+    of_each: tuple[int, ...]  # of them, those that have as many updates per language too
+    few: int  # of either, the one that the last is compared with
     widths: tuple[int, ...]
     total: int  # updates of a run
     each: int  # and per language
@@ -112,6 +113,7 @@ def study(base: Config, size: Size) -> Study:
             Factor("width", tuple(Value(str(w), size.of_width(w)) for w in size.widths)),
             Factor("fixed", (held("total"), held("each"))),
         ),
+        choose=lambda labels: labels["fixed"] == "total" or int(labels["languages"]) in size.of_each,
         groups={FIRST: size.languages[:2]},
         curves=tuple(
             Curve(
@@ -129,6 +131,6 @@ def study(base: Config, size: Size) -> Study:
 
 
 def get_config() -> Study:
-    size = Size(LANGUAGES, NUMBERS, 2, WIDTHS, TOTAL, EACH, of_width, of_updates)
+    size = Size(LANGUAGES, NUMBERS, OF_EACH, 2, WIDTHS, TOTAL, EACH, of_width, of_updates)
     made = study(small(text_of("train"), TOTAL), size)
     return replace(made, texts=Texts({"train": dict.fromkeys(LANGUAGES, 6_000)}))
