@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from etils import epath
 from matplotlib.figure import Figure
@@ -90,7 +91,7 @@ def drawn(study: Study, results: Results, curve: Curve) -> Found:
     else:
         lines = {x: {curve.lines: x} for x in results.labels(curve.lines)}
     rows = [r for r in results.rows if r["metric"] == curve.metric and curve.where.items() <= dict(r["labels"]).items()]
-    results = Results(rows, results.groups)
+    results = replace(results, rows=rows)
     places = places_of(study, results, curve.over)
     found: Found = {}
     for name, chosen in lines.items():
@@ -220,6 +221,11 @@ def cautions(progress: Sequence[Progress]) -> list[str]:
     if unmeasured:
         said.append(
             f"{len(unmeasured)} of {len(progress)} runs are trained, but not all of them was measured: {', '.join(unmeasured)}"
+        )
+    further = [p.run.name for p in progress if p.step > p.steps]
+    if further:
+        said.append(
+            f"{len(further)} of {len(progress)} runs have more updates than the study says, and were not validated after those: {', '.join(further)}"
         )
     if left:
         said.append(

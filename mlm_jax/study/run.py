@@ -28,7 +28,7 @@ from mlm_jax.signals import handling, heard
 from mlm_jax.start import is_prepared, run_in_own_process
 from mlm_jax.stored import read_json
 from mlm_jax.study.config import MEASURED, Measure, Run, Study, chosen, placed, runs_of, text_folder
-from mlm_jax.study.table import FAILED, progress_of
+from mlm_jax.study.table import FAILED, is_complete, progress_of
 from mlm_jax.study.texts import take
 from mlm_jax.workdir import has_saved, holds_another
 
@@ -240,10 +240,7 @@ def bind(process: int, jobs: int, share: int) -> None:
 
 def is_done(study: Study, run: Run) -> bool:
     """Whether a run is trained and measured, and nothing of it failed."""
-    progress, measured = progress_of(run), epath.Path(run.config.workdir) / MEASURED
-    if progress.failed or not progress.is_finished:
-        return False
-    return all((measured / measure.name / "results.json").exists() for measure in study.measures)
+    return is_complete(study, progress_of(run))
 
 
 def start_alone(study: Study, run: Run, number: int, share: int, arguments: Sequence[str]) -> subprocess.Popen[bytes]:

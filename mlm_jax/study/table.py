@@ -85,19 +85,23 @@ class Results:
 
     Attributes:
       groups: group → its languages, `ALL` among them.
+      open: runs that are not trained or not measured to the end.
     """
 
     rows: Sequence[Row]
     groups: Mapping[str, tuple[str, ...]]
+    open: Sequence[Run] = ()
 
     def by_seed(self, metric: str, group: str = ALL, **labels: str) -> dict[int, float]:
         """Seed → the mean over a group's languages (or one language) of the rows with these labels.
 
         Names of factors that are no Python names are handed over by `**{"a-b": ...}`. Of checkpoints that are not the last, rows are taken only where `checkpoint` is among
-        the labels. A probe's pair of languages ("de-en") is of a group that has the first.
+        the labels. A probe's pair of languages ("de-en") is of a group that has the first. Where labels leave a factor open, seeds of which a run is still to
+        come are left out, as a mean over some of its values is no mean over all.
         """
         languages = self.groups.get(group, (group,))
         found: dict[int, list[float]] = {}
+        taken = set()
         for row in self.rows:
             if row["metric"] != metric or ("checkpoint" in row["labels"]) != ("checkpoint" in labels):
                 continue
@@ -106,6 +110,10 @@ class Results:
             of_all = group == ALL and (of_probe or not language)
             if (of_group or of_all) and all(row["labels"].get(name) == label for name, label in labels.items()):
                 found.setdefault(row["seed"], []).append(row["value"])
+                taken.add(row["run"])
+        for run in self.open:
+            if run.name not in taken and all(run.labels.get(name, label) == label for name, label in labels.items()):
+                found.pop(run.seed, None)
         return {seed: float(np.mean(values)) for seed, values in sorted(found.items())}
 
     def mean(self, metric: str, group: str = ALL, **labels: str) -> Mean | None:
@@ -130,10 +138,20 @@ def progress_of(run: Run) -> Progress:
     folder = epath.Path(run.config.workdir)
     records = read_metrics(folder) if (folder / "metrics.jsonl").exists() else []
     seconds = max((float(r["seconds"]) for r in records), default=0.0)
-    validations = [r for r in records if r["kind"] == "validation"]
     failed, steps = folder / FAILED, in_steps(run.config).train.steps
+    # Of a run that was taken further by itself, the one of the study.
+    validations = [r for r in records if r["kind"] == "validation"]
+    last = next((r for r in validations if r["step"] == steps), validations[-1] if validations else None)
     why = failed.read_text().strip() if failed.exists() else ""
-    return Progress(run, steps, seconds, validations[-1] if validations else None, why)
+    return Progress(run, steps, seconds, last, why)
+
+
+def is_complete(study: Study, progress: Progress) -> bool:
+    """Whether a run is trained and measured, and nothing of it failed."""
+    if progress.failed or not progress.is_finished:
+        return False
+    place = epath.Path(progress.run.config.workdir) / MEASURED
+    return all((place / measure.name / "results.json").exists() for measure in study.measures)
 
 
 def read_study(study: Study) -> tuple[list[Progress], Results]:
@@ -141,7 +159,8 @@ def read_study(study: Study) -> tuple[list[Progress], Results]:
     progress = [progress_of(run) for run in runs_of(study)]
     rows = read_rows(study, progress)
     languages = dict.fromkeys(r["language"] for r in rows if r["language"] and r["metric"] in METRICS)
-    return progress, Results(rows, {**study.groups, ALL: tuple(x for x in languages if "-" not in x)})
+    groups = {**study.groups, ALL: tuple(x for x in languages if "-" not in x)}
+    return progress, Results(rows, groups, [p.run for p in progress if not is_complete(study, p)])
 
 
 def read_rows(study: Study, progress: Iterable[Progress]) -> list[Row]:

@@ -127,6 +127,30 @@ def test_means_and_errors_are_over_seeds_and_differences_in_pairs():
     assert mean_of([]) is None and math.isnan(mean_of([1.0]).error)
 
 
+def test_a_mean_over_a_factor_leaves_out_seeds_of_which_a_run_is_still_to_come():
+    runs = {(run.labels["exponent"], run.seed): run for run in runs_of(study_of(seeds=(0, 1, 2)))}
+    values = {(e, s, "sw"): 10.0 * (e == "1") + s for e, s in runs if (e, s) != ("0.3", 1)}
+    results = Results(rows_of(values), {"all": ("sw",)}, [runs["0.3", 1]])
+    assert results.by_seed("loss") == {0: 5.0, 2: 7.0}  # of seed 1 there is one exponent of two
+    assert results.by_seed("loss", exponent="1") == {0: 10.0, 1: 11.0, 2: 12.0}
+    assert results.by_seed("loss", exponent="0.3") == {0: 0.0, 2: 2.0}
+    # A run that is measured but for something else counts.
+    assert Results(results.rows, results.groups, [runs["1", 0]]).by_seed("loss") == {0: 5.0, 1: 11.0, 2: 7.0}
+
+
+def test_of_a_run_that_was_taken_further_the_studys_updates_count(tmp_path):
+    (run, other, *_) = runs_of(study_of(tmp_path, seeds=(0,)))
+    for of, steps in ((run, (2, 4, 8)), (other, (2, 8))):
+        Path(of.config.workdir).mkdir(parents=True)
+        lines = [f'{{"kind": "validation", "step": {step}, "seconds": 1.0}}\n' for step in steps]
+        Path(of.config.workdir, "metrics.jsonl").write_text("".join(lines))
+    found = [progress_of(run), progress_of(other)]
+    assert [p.step for p in found] == [4, 8] and all(p.is_finished for p in found)
+    assert cautions(found) == [
+        f"1 of 2 runs have more updates than the study says, and were not validated after those: {other.name}"
+    ]
+
+
 @pytest.mark.parametrize("width", [1, 3, 6])
 def test_labels_of_an_axis_leave_each_other_room(width):
     draw = np.random.default_rng(width)
