@@ -70,6 +70,6 @@ def get_config() -> Study:
         base=replace(small(text_of("train"), EACH), sampling=Sampling(exponent=0.0)),
         factors=(others_of(SMALL, NEAR, FAR, MORE, of_updates, EACH), vary("model.causal", False, True)),
         groups={"small": (SMALL,)},
-        curves=(Curve("bits_per_byte", "others", "causal", "Bits per byte of the small language"),),
+        curves=(Curve("bits_per_byte", "others", "causal", "Bits per byte of the small language", groups=("small",)),),
         conclude=conclude,
     )

@@ -115,7 +115,7 @@ class Curve:
       lines: what has a line each: "group" (`groups` of the study), "language", or another such thing.
       title: empty: made of the above.
       where: label of each other thing that rows are told apart by: {"layer": "2", "pooling": "mean"}; of factors that are not named the mean is drawn.
-      groups: of those of the study, which are drawn; empty: all.
+      groups: of those of the study, which are drawn, empty: all; of other lines than groups the one that they are of, empty: all languages.
     """
 
     metric: str
@@ -393,6 +393,10 @@ def refuse_curve(study: Study, curve: Curve) -> None:
     if curve.lines not in ("group", "language", *names) or curve.lines == curve.over:
         others = [name for name in names if name != curve.over]
         raise UserError(f"curves: lines {curve.lines}: choose group, language{''.join(f', {x}' for x in others)}")
+    if curve.lines != "group" and len(curve.groups) > 1:
+        raise UserError(
+            f"curves: groups {' '.join(curve.groups)}, but lines are of {curve.lines}, which one group is drawn of; name one"
+        )
     unknown = [*(x for x in curve.where if x not in names), *(x for x in curve.groups if x not in (*study.groups, ALL))]
     if unknown:
         raise UserError(f"curves: {unknown[0]} is none of {', '.join((*names, *study.groups, ALL))}")

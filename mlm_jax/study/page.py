@@ -191,7 +191,9 @@ def caption(study: Study, curve: Curve, found: Found) -> str:
     seeds = {seeds for points in found.values() for _, _, seeds in points.values()}
     bars = " Bars: two standard errors." if max(seeds) > 1 else ""
     counted = f"{min(seeds)} to {max(seeds)}" if len(seeds) > 1 else f"{min(seeds)}"
-    return f"{unit_of(curve.metric)} by {curve.over}: means over {counted} seed{'s' * (max(seeds) > 1)}.{bars}"
+    group = curve.groups[0] if curve.groups else ALL
+    of = "" if curve.lines in ("group", "language") else f" of {'all languages' if group == ALL else group}"
+    return f"{unit_of(curve.metric)}{of} by {curve.over}: means over {counted} seed{'s' * (max(seeds) > 1)}.{bars}"
 
 
 def data_table(curve: Curve, found: Found) -> Table:

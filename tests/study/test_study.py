@@ -23,7 +23,7 @@ from mlm_jax.study import run as running
 from mlm_jax.study.changes import Line, changes
 from mlm_jax.study.config import Curve, Factor, Measure, Study, Value, runs_of, validate_study, vary
 from mlm_jax.study.findings import difference, highest, lower
-from mlm_jax.study.page import apart, cautions, drawn, study_table, title_of, write_study_page
+from mlm_jax.study.page import apart, caption, cautions, drawn, study_table, title_of, write_study_page
 from mlm_jax.study.table import FAILED, Results, mean_of, measured, progress_of, read_study, row
 from mlm_jax.study.texts import Texts, take
 from tests.corpora import tiny_config
@@ -70,6 +70,7 @@ def test_runs_are_the_product_of_factors_and_seeds_and_share_what_they_can():
         ({"seeds": (1, 1)}, "seeds: 1 1"),
         ({"curves": (Curve("loss", "width"),)}, "width is no factor; the study has exponent"),
         ({"curves": (Curve("loss", "exponent", "width"),)}, "lines width: choose group, language"),
+        ({"curves": (Curve("loss", "exponent", "language", groups=("a", "b")),), "groups": {"a": ("de",), "b": ("sw",)}}, "one group is drawn of; name one"),
         ({"choose": lambda labels: False}, "choose: leaves no run"),
         ({"run": "exponent-9"}, "no such run"),
         ({"workdir": "gs://b/x"}, "works on a local disk"),
@@ -394,6 +395,13 @@ def test_the_time_that_is_left_is_by_updates_and_not_by_runs(tmp_path, monkeypat
 def test_figures_of_one_metric_are_told_apart_by_their_titles():
     assert title_of(Curve("bits_per_byte", "exponent")) == "bits per byte by exponent"
     assert title_of(Curve("bits_per_byte", "exponent", "language")) == "bits per byte by exponent and language"
+
+
+def test_a_caption_says_of_which_languages_the_means_are():
+    study, found = study_of(), {"0": {"1": (2.0, 0.1, 3)}}
+    for groups, of in (((), "all languages"), (("small",), "small")):
+        curve = Curve("bits_per_byte", "exponent", "causal", "Bits per byte", groups=groups)
+        assert caption(study, curve, found).startswith(f"bits per byte of {of} by exponent: means over 3 seeds.")
     assert title_of(Curve("bits_per_byte", "exponent", "language", "Lost")) == "Lost"
 
 
