@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from mlm_jax.config import Sampling
 from mlm_jax.shipped import run_config
-from mlm_jax.study.config import Study, vary
+from mlm_jax.study.config import Study
 from mlm_jax.study.full import full, of_updates, text_of
 
 SMALL, NEAR, FAR, MORE = "ne", "hi", "en", ("bn", "fr", "gu", "mr", "ru")
@@ -22,6 +22,4 @@ def get_config() -> Study:
     study: Study = joint["get_config"]()
     others = joint["others_of"](SMALL, NEAR, FAR, MORE, of_updates, EACH)
     base = replace(full(text_of((SMALL, NEAR, FAR, *MORE))), sampling=Sampling(exponent=0.0))
-    return replace(
-        study, texts=None, base=base, factors=(others, vary("model.causal", False, True)), groups={"small": (SMALL,)}
-    )
+    return replace(study, texts=None, base=base, factors=(others, joint["LM"]), groups={"small": (SMALL,)})

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mlm_jax.config import Config, Sampling
-from mlm_jax.study.config import Curve, Factor, Study, Value, vary
+from mlm_jax.study.config import Curve, Factor, Study, Value
 from mlm_jax.study.findings import Finding, lower
 from mlm_jax.study.small import of_updates, small, text_of
 from mlm_jax.study.table import Results
@@ -40,14 +40,14 @@ def others_of(
 
 def conclude(results: Results) -> list[Finding]:
     found = []
-    for kind, causal in (("masked", "False"), ("causal", "True")):
+    for kind in ("masked", "causal"):
         for label, claim in (
             ("with a near one", "A related language helps a small one (XLM, table 4)"),
             ("with seven", "Many languages help a small one (XLM, table 4; XLM-R's positive transfer)"),
         ):
-            of, than = ({"others": x, "causal": causal} for x in (label, "alone"))
+            of, than = ({"others": x, "LM": kind} for x in (label, "alone"))
             found.append(lower(results, f"{claim}, {kind} LM", "bits_per_byte", of, than, "small"))
-        near, far = ({"others": f"with a {x} one", "causal": causal} for x in ("near", "far"))
+        near, far = ({"others": f"with a {x} one", "LM": kind} for x in ("near", "far"))
         found.append(
             lower(
                 results,
@@ -61,6 +61,9 @@ def conclude(results: Results) -> list[Finding]:
     return found
 
 
+LM = Factor("LM", (Value("masked"), Value("causal", {"model.causal": True})))
+
+
 def get_config() -> Study:
     return Study(
         title="Joint pretraining: what other languages give a small one",
@@ -68,8 +71,8 @@ def get_config() -> Study:
         paper="Lample and Conneau (2019), table 4: Nepali's perplexity falls with English, more with Hindi, and most with both.",
         texts=Texts({"train": {SMALL: 600} | dict.fromkeys((NEAR, FAR, *MORE), 8_000)}),
         base=replace(small(text_of("train"), EACH), sampling=Sampling(exponent=0.0)),
-        factors=(others_of(SMALL, NEAR, FAR, MORE, of_updates, EACH), vary("model.causal", False, True)),
+        factors=(others_of(SMALL, NEAR, FAR, MORE, of_updates, EACH), LM),
         groups={"small": (SMALL,)},
-        curves=(Curve("bits_per_byte", "others", "causal", "Bits per byte of the small language", groups=("small",)),),
+        curves=(Curve("bits_per_byte", "others", "LM", "Bits per byte of the small language", groups=("small",)),),
         conclude=conclude,
     )
