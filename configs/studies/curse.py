@@ -4,7 +4,8 @@
 XLM-R (Conneau et al. 2020, section 5.2 and figures 2 to 4): at equal updates low-resource languages gain from the first languages that join and all lose from
 7 to 100, which a wider model makes up for. Chang et al. (2024) and ATLAS (2026) find capacity scarce; Foroutan et al. (2025) find that it is tokens per
 language. Here 1 to 19 languages, nested, in one vocabulary: `total` gives every run as many updates, `each` as many per language, so
-that only parameters are shared; with 8 both are the same run. English and German are in all runs but the first, which has English alone.
+that only parameters are shared; with 8 both are the same run. English and German are in all runs but the first, which has English alone. By causal LM, as
+in the later papers: masked LMs of this size first stay at what pieces' frequencies give, so that it would be told how many updates it takes to leave that.
 
     mlm-jax study configs/studies/curse.py --text FOLDER --jobs 2     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlm_jax.config import Config, Sampling
+from mlm_jax.config import Config, Sampling, with_sections
 from mlm_jax.study.config import Curve, Factor, Study, Value
 from mlm_jax.study.findings import Finding, lower
 from mlm_jax.study.languages import Point, makes_up, priced
@@ -29,7 +30,8 @@ LANGUAGES = (
     *("pt_BR", "km", "zh_CN"),
 )
 NUMBERS, OF_EACH, WIDTHS = (1, 2, 4, 8, 16, 19), (1, 2, 4, 19), (32, 64, 128)
-TOTAL, EACH = 1_120, 140  # updates: of a run, and per language
+TOTAL, EACH = 800, 100  # updates: of a run, and per language
+PIECES = 4_000
 FIRST = "first two"
 
 
@@ -132,5 +134,6 @@ def study(base: Config, size: Size) -> Study:
 
 def get_config() -> Study:
     size = Size(LANGUAGES, NUMBERS, OF_EACH, 2, WIDTHS, TOTAL, EACH, of_width, of_updates)
-    made = study(small(text_of("train"), TOTAL), size)
+    base = with_sections(small(text_of("train"), TOTAL, pieces=PIECES), model={"causal": True})
+    made = study(base, size)
     return replace(made, texts=Texts({"train": dict.fromkeys(LANGUAGES, 6_000)}))

@@ -8,7 +8,7 @@ Text: cc100/{language}.txt.xz. 36 runs × three seeds, 100 million tokens of eac
 
 from dataclasses import replace
 
-from mlm_jax.config import Sampling
+from mlm_jax.config import with_sections
 from mlm_jax.shipped import run_config
 from mlm_jax.study.config import Study
 from mlm_jax.study.full import full, of_updates, text_of
@@ -20,5 +20,5 @@ def get_config() -> Study:
     transfer = run_config("studies/transfer")
     study: Study = transfer["get_config"]()
     languages = transfer["LANGUAGES"]
-    base = replace(full(text_of(languages)), sampling=Sampling(exponent=0.0))
+    base = with_sections(full(text_of(languages)), sampling={"exponent": 0.0}, model={"causal": True})
     return replace(study, texts=None, base=base, factors=(transfer["pairs_of"](languages, of_updates, EACH),))

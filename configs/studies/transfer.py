@@ -3,18 +3,17 @@
 
 Chang et al. (2024) and ATLAS (2026): a language gains from others by how near they are, in grammar and words more than in script. Here each of eight languages is
 trained alone and with each other one, drawn evenly, with as many updates on each language in every run: 8 + 28 runs, each of two languages standing for
-both places of the matrix. Low-resource: 1,500 paragraphs of each, and encoders of width 64.
+both places of the matrix. Low-resource: 1,500 paragraphs of each, and encoders of width 64; causal LM, as in both papers.
 
     mlm-jax study configs/studies/transfer.py --text FOLDER --jobs 2     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
-36 runs × three seeds, about 50 minutes on two cores. Full size: full_transfer.py.
+36 runs × three seeds, about 45 minutes on two cores. Full size: full_transfer.py.
 """
 
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 
-from mlm_jax.config import Config, Sampling
+from mlm_jax.config import Config, with_sections
 from mlm_jax.study.config import Drawn, Factor, Study, Value
 from mlm_jax.study.findings import Finding
 from mlm_jax.study.languages import families_help, gains, heat_map
@@ -23,7 +22,7 @@ from mlm_jax.study.table import Results
 from mlm_jax.study.texts import Texts
 
 LANGUAGES = ("de", "nl", "es", "it", "pl", "ru", "fi", "tr")
-EACH = 400  # updates on each language
+EACH, PIECES = 300, 4_000  # updates on each language
 METRIC, FACTOR = "bits_per_byte", "languages"
 
 
@@ -56,7 +55,9 @@ def get_config() -> Study:
         question="Which language does another one help?",
         paper="Chang et al. (2024); Lample and Conneau (2019), table 4: near languages help most.",
         texts=Texts({"train": dict.fromkeys(LANGUAGES, 1_500)}),
-        base=replace(small(text_of("train"), EACH, width=64), sampling=Sampling(exponent=0.0)),
+        base=with_sections(
+            small(text_of("train"), EACH, width=64, pieces=PIECES), sampling={"exponent": 0.0}, model={"causal": True}
+        ),
         factors=(pairs_of(LANGUAGES, of_updates, EACH),),
         draw=draw,
         conclude=conclude,
