@@ -17,6 +17,7 @@ from mlm_jax.errors import UserError
 from mlm_jax.files import aside_folder, make_folder, sync_tree
 from mlm_jax.lines import read_lines
 
+SOURCE = "source.txt"  # in the folder of what was taken: of which folder
 ENDS = (".tsv.gz", ".tsv", ".tsv.zst", ".tsv.xz", ".tsv.bz2")
 
 
@@ -55,7 +56,7 @@ class Texts:
 
 
 def take(texts: Texts, source: str, folder: epath.Path) -> None:
-    """Write the files of `Texts` into a folder, if it is not there.
+    """Write the files of `Texts` into a folder, if it is not there; warn where it was taken of another source.
 
     Args:
       source: the folder that text is taken of.
@@ -63,7 +64,14 @@ def take(texts: Texts, source: str, folder: epath.Path) -> None:
     Raises:
       UserError: a language has no file there, or too few paragraphs.
     """
+    origin = str(Path(source).resolve())
     if folder.exists():
+        taken_of = folder / SOURCE
+        before = taken_of.read_text() if taken_of.exists() else origin
+        if before != origin and Path(source).exists():
+            console.warn(
+                f"{folder}: was taken of {before}, and stays; to take the text of {source}, use another --workdir"
+            )
         return
     make_folder(folder.parent)
     every = {language: read_paragraphs(source, language) for language in texts.languages}
@@ -110,6 +118,7 @@ def take(texts: Texts, source: str, folder: epath.Path) -> None:
             rows = [f"{every[first][key]}\t{every[second][key]}" for key in keys]
             make_folder(aside / name)
             (aside / name / f"{first}-{second}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        (aside / SOURCE).write_text(origin)
         sync_tree(aside)
         aside.rename(folder)
     console.say(

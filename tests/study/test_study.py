@@ -211,7 +211,7 @@ def write_parallel(folder: Path):
         (folder / f"{language}.tsv").write_text("\n".join(lines) + "\n")
 
 
-def test_text_is_taken_alike_of_every_language_and_what_is_held_out_of_none(tmp_path):
+def test_text_is_taken_alike_of_every_language_and_what_is_held_out_of_none(tmp_path, capsys):
     write_parallel(tmp_path / "text")
     texts = Texts({"small": {"aa": 10, "bb": 5}, "large": {"aa": 20, "bb": 0}}, {"p": (("aa", "bb"), 8)}, held_out=10)
     folder = tmp_path / "taken"
@@ -231,6 +231,14 @@ def test_text_is_taken_alike_of_every_language_and_what_is_held_out_of_none(tmp_
     with pytest.raises(UserError, match=r"has no cc\.tsv"):
         take(dataclasses.replace(texts, sets={"x": {"cc": 0}}), str(tmp_path / "text"), tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+    capsys.readouterr()
+    take(texts, str(tmp_path / "text"), folder)  # again, and then without its source
+    take(texts, str(tmp_path / "none"), folder)
+    assert capsys.readouterr() == ("", "")
+    (tmp_path / "another").mkdir()
+    take(texts, str(tmp_path / "another"), folder)
+    assert f"was taken of {tmp_path}/text, and stays; to take the text of {tmp_path}/another" in capsys.readouterr().err
 
 
 PROBED = Analyze(aligned=(Aligned("held", (("en", "a"), ("sw", "b")), 2, 2),))
