@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -24,6 +25,7 @@ from mlm_jax.names import check_names
 from mlm_jax.neutrality.config import Analyze
 from mlm_jax.phases import lengths
 from mlm_jax.study.texts import Texts
+from mlm_jax.typed import as_type
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -215,9 +217,34 @@ def with_options(config: cfg.Config, options: Mapping[str, Any], where: str) -> 
 
 
 def apply(value: Value, config: cfg.Config, where: str) -> cfg.Config:
-    """The config with a factor's value."""
-    config = with_options(config, value.options, where)
-    return value.change(config) if value.change else config
+    """The config with a factor's value.
+
+    Raises:
+      UserError: it has an option that there is not, or its function fails.
+    """
+    with of_file(f"{where}: {value.label}"):
+        config = with_options(config, value.options, where)
+        made = value.change(config) if value.change else config
+    if not isinstance(made, cfg.Config):
+        raise UserError(
+            f"{where}: {value.label}: its function returns {type(made).__name__}; have it return the config"
+        )
+    return made
+
+
+@contextlib.contextmanager
+def of_file(what: str) -> Iterator[None]:
+    """While something that a study's file defines is computed.
+
+    Raises:
+      UserError: it fails.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as e:
+        raise UserError(f"{what} fails ({type(e).__name__}: {e}); mend the study's file") from e
 
 
 def changed(factor: Factor, base: cfg.Config) -> set[str]:
@@ -270,8 +297,9 @@ def runs_of(study: Study) -> list[Run]:
     found = []
     for values in itertools.product(*(factor.values for factor in study.factors)):
         labels = {factor.name: value.label for factor, value in zip(study.factors, values, strict=True)}
-        if study.choose is not None and not study.choose(labels):
-            continue
+        with of_file("choose"):
+            if study.choose is not None and not study.choose(labels):
+                continue
         config = study.base
         for factor, value in zip(study.factors, values, strict=True):
             config = apply(value, config, f"factor {factor.name}")
@@ -300,8 +328,9 @@ def validate_study(study: Study) -> None:
         raise UserError(f"workdir: {study.workdir}: a study works on a local disk; use a local --workdir")
     if not study.factors:
         raise UserError("factors: none; a study has at least one, e.g. vary('sampling.exponent', 1.0, 0.3)")
-    if len(set(study.seeds)) < len(study.seeds) or not study.seeds:
-        raise UserError(f"seeds: {' '.join(map(str, study.seeds))}: give each once, and at least one")
+    whole = all(isinstance(seed, int) for seed in study.seeds)
+    if len(set(study.seeds)) < len(study.seeds) or not study.seeds or not whole:
+        raise UserError(f"seeds: {' '.join(map(str, study.seeds))}: give whole numbers, each once, and at least one")
     names = [factor.name for factor in study.factors]
     check_names("factors", names)
     if len(set(names)) < len(names):
@@ -309,6 +338,9 @@ def validate_study(study: Study) -> None:
     owners: dict[str, str] = {}
     for factor in study.factors:
         labels = [value.label for value in factor.values]
+        nameless = next((x for x in labels if not isinstance(x, str) or not x), None)
+        if nameless is not None:
+            raise UserError(f"factor {factor.name}: label {nameless!r} is no text; write one, as Value('1', ...)")
         if len(set(labels)) < len(labels) or len(labels) < 2:
             raise UserError(
                 f"factor {factor.name}: {', '.join(labels)}: give it two values or more, each with a label of its own"
@@ -347,8 +379,9 @@ def validate_study(study: Study) -> None:
         chosen(study, made_runs)
     for run in made_runs:
         try:
+            as_type(cfg.Config, json.loads(cfg.config_to_json(run.config)))
             cfg.validate_pretraining(run.config)
-        except UserError as e:
+        except (UserError, ValueError) as e:
             raise UserError(f"{run.name}: {e}") from e
 
 
@@ -397,6 +430,10 @@ def refuse_curve(study: Study, curve: Curve) -> None:
         raise UserError(
             f"curves: groups {' '.join(curve.groups)}, but lines are of {curve.lines}, which one group is drawn of; name one"
         )
+    for factor in study.factors:
+        labels = [value.label for value in factor.values]
+        if curve.where.get(factor.name, labels[0]) not in labels:
+            raise UserError(f"curves: {factor.name} {curve.where[factor.name]} is none of {', '.join(labels)}")
     unknown = [*(x for x in curve.where if x not in names), *(x for x in curve.groups if x not in (*study.groups, ALL))]
     if unknown:
         raise UserError(f"curves: {unknown[0]} is none of {', '.join((*names, *study.groups, ALL))}")

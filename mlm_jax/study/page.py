@@ -20,7 +20,7 @@ from mlm_jax.report.provenance import provenance
 from mlm_jax.report.rendering import Cell, Table, plot_of, render
 from mlm_jax.report.svg import SERIES, png, styled
 from mlm_jax.report.texts import isolated
-from mlm_jax.study.config import ALL, Curve, Study, Value
+from mlm_jax.study.config import ALL, Curve, Study, Value, of_file
 from mlm_jax.study.findings import Finding
 from mlm_jax.study.table import Progress, Results, write_table
 
@@ -35,7 +35,8 @@ STYLES = ("-", "--", ":", "-.")
 
 def findings_of(study: Study, results: Results) -> list[Finding]:
     """What the study concludes of what there is."""
-    return study.conclude(results) if study.conclude is not None and results.rows else []
+    with of_file("conclude"):
+        return study.conclude(results) if study.conclude is not None and results.rows else []
 
 
 @styled
@@ -57,7 +58,9 @@ def write_study_page(study: Study, progress: Sequence[Progress], results: Result
         write_whole(folder / f"{number + 1}-{curve.metric.replace(' ', '-').replace('/', '-')}.png", png(figure))
         plots.append(plot_of([figure], caption(study, curve, found), f"curve{number}"))
         tables.append(data_table(curve, found))
-    for made in study.draw(results) if study.draw is not None else []:
+    with of_file("draw"):
+        own = study.draw(results) if study.draw is not None else []
+    for made in own:
         write_whole(folder / f"{made.name}.png", png(made.figure))
         plots.append(plot_of([made.figure], made.caption, made.name))
         tables.append(made.table)

@@ -147,7 +147,7 @@ def read_paragraphs(source: str, language: str) -> dict[str, str]:
     path = next((p for end in ENDS if (p := Path(source) / f"{language}{end}").is_file()), None)
     if path is None:
         raise UserError(
-            f"text: {source} has no {language}.tsv (or .tsv.gz) of a key, a tab and a paragraph per line; name another folder by --text"
+            f"text: {source} has no {language}.tsv (or .tsv.gz) of a key, a tab and a paragraph per line; name another folder by --text, or other languages in the study's file"
         )
     found: dict[str, str] = {}
     for number, line in read_lines(str(path)):

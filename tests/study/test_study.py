@@ -66,6 +66,16 @@ def test_runs_are_the_product_of_factors_and_seeds_and_share_what_they_can():
         ({"factors": (EXPONENT, EXPONENT)}, "two of one name"),
         ({"factors": (vary("seed", 4, 5),)}, "factor seed: sets seed to 4, and it is 0 in seed-4--seed-0"),
         ({"factors": (vary("train.steps", 4, 8), Factor("size", (Value("16", {"model.width": 16, "train.steps": 4}), Value("32", {"model.width": 32, "train.steps": 4}))))}, "factor steps: sets train.steps to 8, and it is 4"),
+        ({"factors": (vary("train.steps", "8", "9"),)}, "steps-8--seed-0: train.steps: '8' is not a whole number"),
+        ({"factors": (vary("optimizer.name", "adamw", "sgd"),)}, "name-sgd--seed-0: optimizer.name: 'sgd' is not 'adamw'"),
+        ({"factors": (vary("optimizer", 1, 2),)}, "optimizer: 1 is not an object"),
+        ({"factors": (Factor("x", (Value("a"), Value("b", change=lambda c: None))),)}, "factor x: b: its function returns NoneType; have it return the config"),
+        ({"factors": (Factor("x", (Value("a"), Value("b", change=lambda c: c.foo))),)}, "factor x: b fails .AttributeError: .*; mend the study's file"),
+        ({"factors": (Factor("x", (Value(1, {"train.steps": 2}), Value(2))),)}, "factor x: label 1 is no text"),
+        ({"factors": (Factor("x", (Value("", {"train.steps": 2}), Value("b"))),)}, "factor x: label '' is no text"),
+        ({"choose": lambda labels: labels["none"]}, "choose fails .KeyError: 'none'.; mend the study's file"),
+        ({"seeds": ("a", "b")}, "seeds: a b: give whole numbers"),
+        ({"curves": (Curve("loss", "exponent", where={"exponent": "9"}),)}, "curves: exponent 9 is none of 1, 0.3"),
         ({"seeds": ()}, "seeds: "),
         ({"seeds": (1, 1)}, "seeds: 1 1"),
         ({"curves": (Curve("loss", "width"),)}, "width is no factor; the study has exponent"),
@@ -403,6 +413,16 @@ def test_the_time_that_is_left_is_by_updates_and_not_by_runs(tmp_path, monkeypat
 def test_figures_of_one_metric_are_told_apart_by_their_titles():
     assert title_of(Curve("bits_per_byte", "exponent")) == "bits per byte by exponent"
     assert title_of(Curve("bits_per_byte", "exponent", "language")) == "bits per byte by exponent and language"
+
+
+def test_what_a_file_defines_and_fails_is_one_line(tmp_path):
+    def fails(results):
+        raise KeyError("sw")
+
+    results = Results(rows_of({("1", 0, "sw"): 1.0}), {"all": ("sw",)})
+    for name in ("conclude", "draw"):
+        with pytest.raises(UserError, match=f"{name} fails .KeyError: 'sw'.; mend the study's file"):
+            write_study_page(study_of(tmp_path, **{name: fails}), [], results)
 
 
 def test_a_caption_says_of_which_languages_the_means_are():
