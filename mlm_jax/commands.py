@@ -20,7 +20,8 @@ from mlm_jax.finetune.config import Finetune, validate_finetuning
 from mlm_jax.formats import WITH_FIELDS
 from mlm_jax.neutrality.config import Analyze, validate_analysis
 from mlm_jax.plan.config import Plan
-from mlm_jax.study.config import Study, validate_study
+from mlm_jax.study.config import Study
+from mlm_jax.study.refuse import validate_study
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from mlm_jax import config as cfg
 from mlm_jax.evaluate.config import Evaluate
 from mlm_jax.neutrality.config import Analyze
 from mlm_jax.study import languages, laws
-from mlm_jax.study.config import ALL, Study, runs_of, validate_study
+from mlm_jax.study.config import ALL, Study, runs_of
 from mlm_jax.study.page import drawn, study_table, write_study_page
+from mlm_jax.study.refuse import validate_study
 from mlm_jax.study.table import Progress, Results, measured, row
 
 STUDIES = sorted(Path("configs/studies").glob("*.py"))

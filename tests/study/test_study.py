@@ -21,9 +21,10 @@ from mlm_jax.finetune.config import Finetune
 from mlm_jax.neutrality.config import Aligned, Analyze
 from mlm_jax.study import run as running
 from mlm_jax.study.changes import Line, changes
-from mlm_jax.study.config import Curve, Factor, Measure, Study, Value, runs_of, validate_study, vary
+from mlm_jax.study.config import Curve, Factor, Measure, Study, Value, runs_of, vary
 from mlm_jax.study.findings import difference, highest, lower
 from mlm_jax.study.page import apart, caption, cautions, drawn, study_table, title_of, write_study_page
+from mlm_jax.study.refuse import validate_study
 from mlm_jax.study.table import FAILED, Results, mean_of, measured, progress_of, read_study, row
 from mlm_jax.study.texts import Texts, take
 from tests.corpora import tiny_config
