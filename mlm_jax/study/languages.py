@@ -54,6 +54,12 @@ class SharedLaw:
         capacity = self.a * languages**self.phi / parameters**self.alpha
         return self.floor + capacity + self.b * languages**self.psi / tokens**self.beta
 
+    def __str__(self) -> str:
+        return (
+            f"{self.floor:.2f} + {self.a:.3g} L^{self.phi:.2f} / N^{self.alpha:.2f} + {self.b:.3g} L^{self.psi:.2f} / D^{self.beta:.2f} "
+            "(L languages, N parameters without embeddings, D tokens of each language)"
+        )
+
 
 def fit_shared_law(points: Sequence[Point], near: SharedLaw | None = None) -> SharedLaw:
     """The law of least squared error of the loss's logarithm, by Huber's loss, over several starts; or from a law that it is near."""
@@ -126,7 +132,7 @@ def priced(points: Sequence[Point], more: int) -> Finding:
             f"{_times(factor)} the {what}{' of each language' if what == 'tokens' else ''} ({_times(low)} to {_times(high)})"
         )
         sure = sure or bool(low > 1)
-    told = f"{more} languages more than {at.languages:g} would need {' or '.join(said)} for the same loss, by {len(points)} runs (90 % of laws of runs drawn anew)"
+    told = f"{more} languages more than {at.languages:g} would need {' or '.join(said)} for the same loss, by {len(points)} runs (90 % of laws of runs drawn anew): {law}"
     return Finding(claim, told, sure)
 
 
