@@ -8,7 +8,7 @@ Portuguese as every other. Vocabulary and blocks are the same in all: only what 
 
     mlm-jax study configs/studies/joint.py --text FOLDER     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
-Four values × two objectives × three seeds, about 35 minutes on two cores. Full size: full_joint.py, of Nepali.
+Four values × two objectives × three seeds, about 40 minutes on two cores. Full size: full_joint.py, of Nepali.
 """
 
 from collections.abc import Callable

@@ -7,7 +7,7 @@ Here {30 → 15 → 5 % | 15 % | 30 %} × {languages in three stages | all from 
 
     mlm-jax study configs/studies/schedules.py --text FOLDER --jobs 2     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
-Three × two values × three seeds, about 25 minutes on two cores. Full size: full_schedules.py.
+Three × two values × three seeds, about 20 minutes on two cores. Full size: full_schedules.py.
 """
 
 from dataclasses import replace
