@@ -49,9 +49,9 @@ def prepared(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def finish(name: str, measured: bool = True) -> None:
+def finish(name: str, measured: bool = True, runs: str = "runs") -> None:
     """A run's metrics as of its last update, and what was measured of it."""
-    folder = Path("runs/my study/runs") / name
+    folder = Path("runs/my study", runs, name)
     (folder / "measured/none").mkdir(parents=True)
     (folder / "metrics.jsonl").write_text(json.dumps({"kind": "validation", "step": 4, "seconds": 1.0}) + "\n")
     if measured:
@@ -65,8 +65,9 @@ def study(*options: str) -> int:
 def test_the_runs_that_are_left_are_an_array_and_the_report_comes_after_it(
     launch: Launch, prepared: list[int], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    finish("exponent-1--seed-1")
-    finish("exponent-0.3--seed-0", measured=False)
+    finish("exponent-1--seed-1", runs="runs_of_3_updates")  # where those of --limit 3 are
+    finish("exponent-0.3--seed-0", measured=False, runs="runs_of_3_updates")
+    finish("exponent-1--seed-0")
     assert study("--sbatch", SBATCH, "--limit", "3", "--topology", "v5e-4") == 0
     assert prepared == [6]
     first, second = (line for line in launch.log.read_text().splitlines() if line.startswith("sbatch"))
