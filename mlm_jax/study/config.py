@@ -157,7 +157,7 @@ class Study:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type of every run, where it is not auto (`model.dtype`)."""
     limit: Annotated[int, AtLeast(0), MAY_CHANGE] = 0
-    """Updates of each run, at most, to try the study out, whose runs are then in a folder of their own; 0: as many as it says."""
+    """Updates of each run, at most, to try the study out, which is then in limit_N, a folder of its own; 0: as many as it says."""
     text: str = "text"
     """Folder that `texts` are taken of, with {language}.tsv or .tsv.gz of a key, a tab and a paragraph per line; the same key is a translation."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -176,9 +176,9 @@ class Study:
     conclude: tyro.conf.Suppress[Callable[[Any], list[Any]] | None] = None  # `table.Results` → `findings.Finding`s
 
     @property
-    def runs_folder(self) -> str:
-        """Where the runs are: those of fewer updates are no beginning of the others, whose learning rates fall later."""
-        return f"{self.workdir}/{f'runs_of_{self.limit}_updates' if self.limit else 'runs'}"
+    def folder(self) -> str:
+        """Where runs, results and the page are: runs of `limit` updates are no beginning of the others, whose learning rates fall later."""
+        return f"{self.workdir}/limit_{self.limit}" if self.limit else self.workdir
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,7 @@ def runs_of(study: Study) -> list[Run]:
         for seed in study.seeds:
             name = "--".join([*(f"{factor}-{label}" for factor, label in labels.items()), f"seed-{seed}"])
             name = name.replace("/", "_").replace(" ", "_")
-            made = replace(placed(study, config), seed=seed, workdir=f"{study.runs_folder}/{name}")
+            made = replace(placed(study, config), seed=seed, workdir=f"{study.folder}/runs/{name}")
             found.append(Run(name, labels, seed, made, corpus))
     return found
 

@@ -65,7 +65,9 @@ def lower(
     what = f"{metric.replace('_', ' ')}{f' of {group}' if group != ALL else ''}"
     where = f" ({_labels(shared)})" if shared else ""
     if found is None:
-        return Finding(claim, f"{what}, {names}{where}: not measured yet", None)
+        return Finding(
+            claim, f"{what}, {names}{where}: not measured yet{_unknown(results, of) or _unknown(results, than)}", None
+        )
     said = f"{what}, {names}{where}: {found.value:+.3f}{_spread(found)}"
     if math.isnan(found.error):
         return Finding(claim, said, None)
@@ -88,6 +90,15 @@ def highest(
     if apart is None or math.isnan(apart.error):
         return Finding(claim, said, None)
     return Finding(claim, f"{said}, {apart.value:+.3f} ± {apart.error:.3f} apart", apart.value > SURE * apart.error)
+
+
+def _unknown(results: Results, labels: Mapping[str, str]) -> str:
+    """Which of the labels no row has, and which it has in its place."""
+    for name, label in labels.items():
+        known = results.labels(name)
+        if results.rows and label not in known:
+            return f"; of {name} there is {', '.join(known) or 'nothing'}"
+    return ""
 
 
 def _spread(found: Mean) -> str:

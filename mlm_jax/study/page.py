@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from mlm_jax.console import format_table
+from mlm_jax.errors import did_you_mean
 from mlm_jax.files import make_folder, write_whole
 from mlm_jax.language_names import label
 from mlm_jax.report.plots import marker, new_axes
@@ -36,7 +37,10 @@ STYLES = ("-", "--", ":", "-.")
 def findings_of(study: Study, results: Results) -> list[Finding]:
     """What the study concludes of what there is."""
     with of_file("conclude"):
-        return study.conclude(results) if study.conclude is not None and results.rows else []
+        found = study.conclude(results) if study.conclude is not None and results.rows else []
+        if not isinstance(found, list) or not all(isinstance(finding, Finding) for finding in found):
+            raise TypeError("it returns something else than a list of Finding, as findings.lower makes them")
+    return found
 
 
 @styled
@@ -47,7 +51,7 @@ def write_study_page(study: Study, progress: Sequence[Progress], results: Result
       progress, results: of `read_study`.
     """
     write_table(study, results.rows)
-    folder = epath.Path(study.workdir) / "report"
+    folder = epath.Path(study.folder) / "report"
     make_folder(folder)
     plots, tables = [], []
     for number, curve in enumerate(study.curves):
@@ -72,7 +76,7 @@ def write_study_page(study: Study, progress: Sequence[Progress], results: Result
         study.question,
         paper=study.paper,
         findings=[(finding.sentence, finding.holds) for finding in findings],
-        cautions=cautions(progress),
+        cautions=[*cautions(progress), *unmeasured(study, results)],
         figures=list(zip(plots, tables, strict=True)),
         runs=runs_table(study, progress),
         provenance=provenance(epath.Path(study.workdir), {}),
@@ -239,6 +243,24 @@ def cautions(progress: Sequence[Progress]) -> list[str]:
     return said
 
 
+def unmeasured(study: Study, results: Results) -> list[str]:
+    """What the study names and no run has measured: metrics of curves and languages of groups, a sentence each."""
+    if not results.rows:
+        return []
+    metrics = list(dict.fromkeys(row["metric"] for row in results.rows))
+    languages = {x for row in results.rows for x in (row["language"], *row["language"].split("-"))}
+    said = [
+        f"no run has measured {curve.metric}, which a figure is of{did_you_mean(curve.metric, metrics)}"
+        for curve in study.curves
+        if curve.metric not in metrics
+    ]
+    for name, group in study.groups.items():
+        missing = [x for x in group if x not in languages]
+        if missing:
+            said.append(f"no run has measured {', '.join(missing)}, which group {name} has")
+    return said
+
+
 def runs_table(study: Study, progress: Sequence[Progress]) -> Table:
     """A row per run."""
     names = [factor.name for factor in study.factors]
@@ -269,5 +291,5 @@ def study_table(study: Study, progress: Sequence[Progress], results: Results) ->
             cells = [[f"{c.shown} {c.note}".strip() for c in row] for row in table.rows]
             parts.append(f"{unit_of(curve.metric)}\n{format_table(list(table.heads), cells)}")
     parts += [finding.sentence for finding in findings_of(study, results)]
-    parts += [f"caution: {said}" for said in cautions(progress)]
+    parts += [f"caution: {said}" for said in (*cautions(progress), *unmeasured(study, results))]
     return "\n\n".join(parts) or "no run is finished yet"

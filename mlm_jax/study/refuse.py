@@ -17,6 +17,8 @@ from mlm_jax.neutrality.config import Analyze
 from mlm_jax.study.config import ALL, OF_PROBES, Curve, Factor, Study, apply, chosen, placed, runs_of, things
 from mlm_jax.typed import as_type
 
+COLUMNS = ("run", "seed", "step", "language", "metric", "value", "group")  # of results, which no factor can be
+
 
 def validate_study(study: Study) -> None:
     """Refuse a study that cannot work, before anything is prepared.
@@ -29,6 +31,8 @@ def validate_study(study: Study) -> None:
         raise UserError(f"workdir: {study.workdir}: a study works on a local disk; use a local --workdir")
     if not study.factors:
         raise UserError("factors: none; a study has at least one, e.g. vary('sampling.exponent', 1.0, 0.3)")
+    if not isinstance(study.seeds, tuple | list):
+        raise UserError(f"seeds: {study.seeds!r}: give a tuple of whole numbers, as (0, 1)")
     whole = all(isinstance(seed, int) for seed in study.seeds)
     if len(set(study.seeds)) < len(study.seeds) or not study.seeds or not whole:
         raise UserError(f"seeds: {' '.join(map(str, study.seeds))}: give whole numbers, each once, and at least one")
@@ -36,6 +40,9 @@ def validate_study(study: Study) -> None:
     check_names("factors", names)
     if len(set(names)) < len(names):
         raise UserError(f"factors: {', '.join(names)}: two of one name; rename one of them")
+    for name in names:
+        if name in COLUMNS:
+            raise UserError(f"factors: {name}, which is a column of every table of results; rename it")
     owners: dict[str, str] = {}
     for factor in study.factors:
         labels = [value.label for value in factor.values]
@@ -137,6 +144,11 @@ def refuse_curve(study: Study, curve: Curve) -> None:
     if curve.lines != "group" and len(curve.groups) > 1:
         raise UserError(
             f"curves: groups {' '.join(curve.groups)}, but lines are of {curve.lines}, which one group is drawn of; name one"
+        )
+    twice = next((name for name in (curve.over, curve.lines) if name in curve.where), None)
+    if twice is not None:
+        raise UserError(
+            f"curves: {twice} {curve.where[twice]}, but the figure is drawn over {twice}; leave one of them out"
         )
     for factor in study.factors:
         labels = [value.label for value in factor.values]

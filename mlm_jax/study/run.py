@@ -30,7 +30,7 @@ from mlm_jax.stored import read_json
 from mlm_jax.study.config import MEASURED, Measure, Run, Study, chosen, placed, runs_of, text_folder
 from mlm_jax.study.table import FAILED, is_complete, progress_of
 from mlm_jax.study.texts import take
-from mlm_jax.workdir import has_saved, holds_another
+from mlm_jax.workdir import has_saved, holds_another, warn_of_newer
 
 GIVEN = "study.json"  # in the workdir of a run or a measure: its config as the study had it when it began, which commands complete in config.json
 COMMANDS: dict[type, str] = {Evaluate: "evaluate", Analyze: "analyze", Finetune: "finetune"}
@@ -49,11 +49,14 @@ def prepare(study: Study, runs: Sequence[Run]) -> None:
     """
     if study.texts is not None:
         take(study.texts, study.text, epath.Path(text_folder(study)))
+    elif study.text != Study.text:
+        console.warn(f"text: {study.text} is not read: the study's file takes no texts of a folder (Study.texts)")
     for key in dict.fromkeys(run.corpus for run in runs):
         run = next(run for run in runs if run.corpus == key)
         folder = corpus_of(study, run)
         config = dataclasses.replace(run.config, workdir=str(folder), seed=study.base.seed)
         if is_prepared(config):
+            warn_of_newer(folder / "corpus" / "manifest.json", cfg.text_files(config.data))
             continue
         console.say(f"corpus {key}: {', '.join(f'{name} {label}' for name, label in run.labels.items())}")
         store(config)
@@ -191,7 +194,7 @@ def train_several(study: Study, runs: Sequence[Run], arguments: Sequence[str]) -
     """
     waiting = [number for number, run in enumerate(runs) if not is_done(study, run)]
     console.say(f"{len(runs) - len(waiting)} of {len(runs)} runs are done; {study.jobs} at a time")
-    make_folder(epath.Path(study.runs_folder))
+    make_folder(epath.Path(study.folder) / "runs")
     began, at_first = time.monotonic(), updates_left(runs)
     working: dict[
         int, tuple[subprocess.Popen[bytes], int]
@@ -248,7 +251,7 @@ def start_alone(study: Study, run: Run, number: int, share: int, arguments: Sequ
     command = [sys.executable, "-m", "mlm_jax", "study", *arguments]
     command += ["--run", str(number), "--only", "runs", "--jobs", "1", "--workdir", study.workdir]
     environment = os.environ | children.environment() | environment_of_children()
-    with open(f"{study.runs_folder}/{run.name}.txt", "ab") as output:
+    with open(f"{study.folder}/runs/{run.name}.txt", "ab") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
     bind(process.pid, study.jobs, share)
     return process

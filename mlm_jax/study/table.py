@@ -230,4 +230,4 @@ def write_table(study: Study, rows: Sequence[Row]) -> None:
     """Write results.csv: a line per run, language and metric; the same bytes for the same runs."""
     columns = ("run", *things(study), "seed", "step", "language", "metric", "value")
     lines = [{**dict.fromkeys(columns, ""), **r, **r["labels"]} for r in rows]
-    write_whole(epath.Path(study.workdir) / "results.csv", as_csv(columns, lines))
+    write_whole(epath.Path(study.folder) / "results.csv", as_csv(columns, lines))

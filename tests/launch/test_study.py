@@ -65,8 +65,8 @@ def study(*options: str) -> int:
 def test_the_runs_that_are_left_are_an_array_and_the_report_comes_after_it(
     launch: Launch, prepared: list[int], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    finish("exponent-1--seed-1", runs="runs_of_3_updates")  # where those of --limit 3 are
-    finish("exponent-0.3--seed-0", measured=False, runs="runs_of_3_updates")
+    finish("exponent-1--seed-1", runs="limit_3/runs")  # where those of --limit 3 are
+    finish("exponent-0.3--seed-0", measured=False, runs="limit_3/runs")
     finish("exponent-1--seed-0")
     assert study("--sbatch", SBATCH, "--limit", "3", "--topology", "v5e-4") == 0
     assert prepared == [6]

@@ -65,7 +65,7 @@ def test_runs_are_the_product_of_factors_and_seeds_and_share_what_they_can():
         ({"factors": (vary("sampling.exponents", 0.3, 0.5),)}, "there is no option sampling.exponents"),
         ({"factors": (vary("sampling.exponent", 0.3, 7.0),)}, "exponent-7--seed-0: sampling.exponent: 7"),
         ({"factors": (EXPONENT, EXPONENT)}, "two of one name"),
-        ({"factors": (vary("seed", 4, 5),)}, "factor seed: sets seed to 4, and it is 0 in seed-4--seed-0"),
+        ({"factors": (vary("seed", 4, 5, name="draw"),)}, "factor draw: sets seed to 4, and it is 0 in draw-4--seed-0"),
         ({"factors": (vary("train.steps", 4, 8), Factor("size", (Value("16", {"model.width": 16, "train.steps": 4}), Value("32", {"model.width": 32, "train.steps": 4}))))}, "factor steps: sets train.steps to 8, and it is 4"),
         ({"factors": (vary("train.steps", "8", "9"),)}, "steps-8--seed-0: train.steps: '8' is not a whole number"),
         ({"factors": (vary("optimizer.name", "adamw", "sgd"),)}, "name-sgd--seed-0: optimizer.name: 'sgd' is not 'adamw'"),
@@ -75,8 +75,11 @@ def test_runs_are_the_product_of_factors_and_seeds_and_share_what_they_can():
         ({"factors": (Factor("x", (Value(1, {"train.steps": 2}), Value(2))),)}, "factor x: label 1 is no text"),
         ({"factors": (Factor("x", (Value("", {"train.steps": 2}), Value("b"))),)}, "factor x: label '' is no text"),
         ({"choose": lambda labels: labels["none"]}, "choose fails .KeyError: 'none'.; mend the study's file"),
+        ({"curves": (Curve("loss", "exponent", where={"exponent": "1"}),)}, "curves: exponent 1, but the figure is drawn over exponent"),
+        ({"factors": (vary("sampling.exponent", 1.0, 0.3, name="language"),)}, "factors: language, which is a column of every table"),
+        ({"seeds": 2}, "seeds: 2: give a tuple"),
         ({"seeds": ("a", "b")}, "seeds: a b: give whole numbers"),
-        ({"curves": (Curve("loss", "exponent", where={"exponent": "9"}),)}, "curves: exponent 9 is none of 1, 0.3"),
+        ({"factors": (EXPONENT, vary("model.width", 16, 32)), "curves": (Curve("loss", "width", where={"exponent": "9"}),)}, "curves: exponent 9 is none of 1, 0.3"),
         ({"seeds": ()}, "seeds: "),
         ({"seeds": (1, 1)}, "seeds: 1 1"),
         ({"curves": (Curve("loss", "width"),)}, "width is no factor; the study has exponent"),
@@ -375,10 +378,7 @@ def test_runs_of_another_config_are_refused_and_a_moved_study_goes_on(tmp_path):
         running.refuse_changed(dataclasses.replace(changed(study), run="1"))  # another run, which has saved nothing
     # Fewer updates, to try the study out, are in a folder of their own.
     running.refuse_changed(dataclasses.replace(study, limit=2))
-    assert (
-        runs_of(dataclasses.replace(study, limit=2))[0].config.workdir
-        == f"{tmp_path}/here/runs_of_2_updates/{run.name}"
-    )
+    assert runs_of(dataclasses.replace(study, limit=2))[0].config.workdir == f"{tmp_path}/here/limit_2/runs/{run.name}"
 
     (tmp_path / "here").rename(tmp_path / "there")
     moved = dataclasses.replace(study, workdir=str(tmp_path / "there"))
@@ -424,6 +424,24 @@ def test_what_a_file_defines_and_fails_is_one_line(tmp_path):
     for name in ("conclude", "draw"):
         with pytest.raises(UserError, match=f"{name} fails .KeyError: 'sw'.; mend the study's file"):
             write_study_page(study_of(tmp_path, **{name: fails}), [], results)
+
+
+def test_what_a_study_names_and_nothing_has_is_said(tmp_path):
+    results = Results(rows_of({(e, s, "sw"): float(e) for e in ("1", "0.3") for s in (0, 1)}), {"all": ("sw",)})
+    study = study_of(tmp_path, curves=(Curve("los", "exponent"),), groups={"small": ("sw", "xx")})
+    said = [
+        "no run has measured los, which a figure is of; did you mean loss?",
+        "no run has measured xx, which group small has",
+    ]
+    assert [f"caution: {x}" for x in said] == study_table(study, [], results).split("\n\n")
+    assert all(x in write_study_page(study, [], results).read_text() for x in said)
+    of, than = {"exponent": "0.3"}, {"exponent": "1.0"}
+    assert "not measured yet; of exponent there is 1, 0.3" in lower(results, "It", "loss", of, than).said
+    assert "of exponnt there is nothing" in lower(results, "It", "loss", {"exponnt": "1"}, than).said
+    with pytest.raises(
+        UserError, match=r"conclude fails \(TypeError: it returns something else than a list of Finding"
+    ):
+        study_table(study_of(tmp_path, conclude=lambda results: "it holds"), [], results)
 
 
 def test_a_caption_says_of_which_languages_the_means_are():
