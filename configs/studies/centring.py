@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Centring and beyond: what a map takes out of an encoder's vectors, and what that is good for.
 
-Libovický et al. (2019) subtract each language's mean, and leave more language-neutral representations as future work. Here seven transformations, fitted on other
+Libovický et al. (2019) subtract each language's mean, and leave more language-neutral representations as future work. Here six transformations, fitted on other
 sentences than those tested (means, means and deviations, whitening, the projection into English, LSAR, LEACE), beside each other: retrieval, identification by a linear
 classifier and by a small network, MEXA (Kargaran et al. 2025), a classifier of topics fitted in English on frozen vectors, and word
 alignment; of masked LM alone and with a quarter of the blocks of pairs.
@@ -9,7 +9,7 @@ alignment; of masked LM alone and with a quarter of the blocks of pairs.
     MLM_JAX_DATA=DATA mlm-jax study configs/studies/centring.py --text FOLDER --jobs 2     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
 DATA has word_alignment/: enfr.src-tgt and enfr.gold, as configs/analyze/neutrality.py has it; without MLM_JAX_DATA words are not aligned. Two values × three seeds
-of 2,000 updates, about 30 minutes on two cores. Full size: full_centring.py, of XLM's 15 languages.
+of 2,000 updates, about 20 minutes on two cores. Full size: full_centring.py, of XLM's 15 languages.
 """
 
 import os

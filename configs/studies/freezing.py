@@ -9,7 +9,7 @@ inference; tested in English and in the languages that the task has besides.
     MLM_JAX_DATA=DATA mlm-jax study configs/studies/freezing.py --text FOLDER --jobs 2     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
 DATA has ner/, xnli/ and word_alignment/, as configs/finetune/small_ner.py, small_xnli.py and configs/analyze/neutrality.py have them. Two values × two seeds, each
-fine-tuned twelve times, about 50 minutes on two cores. Full size: full_freezing.py; docs/results-transfer.md has
+fine-tuned twelve times, about 45 minutes on two cores. Full size: full_freezing.py; docs/results-transfer.md has
 multilingual-e5-small's.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The full-size twin of centring.py: XLM-R base on XNLI's 15 languages, and what seven transformations take out of its vectors.
+"""The full-size twin of centring.py: XLM-R base on XNLI's 15 languages, and what six transformations take out of its vectors.
 
     mlm-jax study configs/studies/full_centring.py --runner slurm --sbatch "--gpus-per-node=8 --time=24:00:00"
 

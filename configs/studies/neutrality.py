@@ -6,7 +6,7 @@ ten checkpoints of one long run of six languages, by masked LM alone and with a 
 
     mlm-jax study configs/studies/neutrality.py --text FOLDER --jobs 2     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
-Two values × three seeds of 3,000 updates, about 35 minutes on two cores. Full size: full_neutrality.py, of XLM's 15 languages.
+Two values × three seeds of 3,000 updates, about 20 minutes on two cores. Full size: full_neutrality.py, of XLM's 15 languages.
 """
 
 from dataclasses import replace

@@ -7,7 +7,7 @@ languages with 20,000 paragraphs each and five with 600, a vocabulary that does 
 
     mlm-jax study configs/studies/smoothing.py --text FOLDER     # FOLDER/{language}.tsv.gz: a key, a tab, a paragraph
 
-Six values × three seeds, about 45 minutes on two cores. Full size: full_smoothing.py.
+Six values × three seeds, about 15 minutes on two cores. Full size: full_smoothing.py.
 """
 
 from mlm_jax.study.config import Curve, Factor, Study, Value

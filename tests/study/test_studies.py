@@ -86,6 +86,16 @@ def test_every_study_has_a_full_size_twin():
             assert f"full_{path.name}" in path.read_text()
 
 
+def test_the_study_that_the_documentation_shows_can_run():
+    made = {}
+    exec(Path("docs/studies.md").read_text().split("```python\n")[1].split("```")[0], made)
+    study = dataclasses.replace(made["get_config"](), workdir="none")
+    validate_study(study)
+    rows = [row(run, 1, "sw", "bits_per_byte", float(run.labels["exponent"]) + run.seed) for run in runs_of(study)]
+    (finding,) = study.conclude(Results(rows, {"small": ("sw",)}))
+    assert finding.holds and "0.3 against exponent 1: -0.700" in finding.said
+
+
 @pytest.mark.parametrize(
     "path",
     [pytest.param(x, marks=pytest.mark.slow if x.stem.startswith("full_") else [], id=x.stem) for x in STUDIES],
