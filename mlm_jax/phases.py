@@ -43,7 +43,12 @@ class Part:
     @property
     def tokens(self) -> int:
         """Places for tokens in a batch, padding included."""
-        return self.config.train.batch_size * self.config.data.sequence_length
+        return tokens_of(self.config)
+
+
+def tokens_of(config: Config) -> int:
+    """Places for tokens in a batch of a config without phases, padding included."""
+    return config.train.batch_size * config.data.sequence_length
 
 
 def parts_of(config: Config) -> tuple[Part, ...]:
@@ -52,7 +57,7 @@ def parts_of(config: Config) -> tuple[Part, ...]:
         return (Part(0, config.train.steps, config, "corpus"),)
     configs = _configs(config)
     # A smaller batch is computed in as few pieces as are no larger than those of the largest.
-    sizes = [c.train.batch_size * c.data.sequence_length for c in configs]
+    sizes = [tokens_of(c) for c in configs]
     most = max(sizes) // config.train.accumulate
     positions = config.model.positions or longest(config)
     starts = [0, *(phase.start for phase in config.train.phases), config.train.steps]
@@ -120,7 +125,7 @@ def in_steps(config: Config) -> Config:
     if config.train.unit == "steps":
         return config
     phases = config.train.phases
-    sizes = [c.train.batch_size * c.data.sequence_length for c in _configs(config)]
+    sizes = [tokens_of(c) for c in _configs(config)]
     # (step, tokens trained on before it) at which each part begins.
     begins = [(0, 0)]
     for phase, size in zip(phases, sizes, strict=False):

@@ -18,10 +18,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlm_jax.config import Config, Sampling, with_sections
+from mlm_jax.phases import tokens_of
 from mlm_jax.study.config import Curve, Factor, Study, Value
 from mlm_jax.study.findings import Finding, lower
 from mlm_jax.study.languages import Point, makes_up, priced
-from mlm_jax.study.small import of_updates, of_width, small, text_of, tokens_of
+from mlm_jax.study.small import of_updates, of_width, small, text_of
 from mlm_jax.study.table import Results
 from mlm_jax.study.texts import Texts
 
@@ -54,10 +55,10 @@ class Size:
 
 
 def points_of(results: Results, base: Config, size: Size) -> list[Point]:
-    """A point per run: its loss in English, which all have."""
+    """A point per run: its loss in the first language, which all have."""
     found = []
     for row in results.rows:
-        if row["metric"] == "bits_per_byte" and row["language"] == "en":
+        if row["metric"] == "bits_per_byte" and row["language"] == size.languages[0]:
             labels = row["labels"]
             width, languages = int(labels["width"]), int(labels["languages"])
             tokens = tokens_of(base) * size.updates(labels["fixed"], languages) / languages

@@ -15,10 +15,11 @@ from dataclasses import replace
 from typing import Any
 
 from mlm_jax.config import Config, with_sections
+from mlm_jax.phases import tokens_of
 from mlm_jax.study.config import Curve, Factor, Study, Value
 from mlm_jax.study.findings import Finding
 from mlm_jax.study.laws import predicted
-from mlm_jax.study.small import of_updates, of_width, small, text_of, tokens_of
+from mlm_jax.study.small import of_updates, of_width, small, text_of
 from mlm_jax.study.table import Results
 from mlm_jax.study.texts import Texts
 

@@ -12,6 +12,7 @@ from mlm_jax import objectives
 from mlm_jax.config import Config, Mesh, Model, with_sections
 from mlm_jax.model.encoder import padded_rows
 from mlm_jax.model.flops import step_flops
+from mlm_jax.phases import tokens_of
 from mlm_jax.plan import program, roofline, topology
 from mlm_jax.plan.compile import Memory, compile_step
 from mlm_jax.plan.roofline import Roofline
@@ -47,7 +48,7 @@ class Planned:
     @property
     def tokens(self) -> int:
         """Of an update."""
-        return self.config.train.batch_size * self.config.data.sequence_length
+        return tokens_of(self.config)
 
     @property
     def rows(self) -> int:

@@ -34,6 +34,7 @@ RUN = "{run}"  # in a measure's: the run's workdir
 MEASURED = "measured"  # in the workdir of a run: a folder per `Measure`
 # What rows of `analyze` are told apart by, besides the factors: `checkpoint` has the updates, of rows through pretraining.
 OF_PROBES = ("layer", "transformation", "pooling", "checkpoint")
+OF_ROWS = ("run", "seed", "step", "language", "metric", "value")  # columns that every table of results has
 ALL = "all"  # of `Curve.groups`: the mean over all languages
 
 

@@ -14,10 +14,11 @@ from mlm_jax.fields import check_bounds, differences
 from mlm_jax.files import in_bucket
 from mlm_jax.names import check_names
 from mlm_jax.neutrality.config import Analyze
-from mlm_jax.study.config import ALL, OF_PROBES, Curve, Factor, Study, apply, chosen, placed, runs_of, things
+from mlm_jax.study.config import ALL, OF_PROBES, OF_ROWS, Curve, Factor, Study, apply, chosen, placed, runs_of, things
 from mlm_jax.typed import as_type
 
-COLUMNS = ("run", "seed", "step", "language", "metric", "value", "group")  # of results, which no factor can be
+# What neither a factor nor a measure's label can be: columns of results, and what means are asked for by beside labels.
+TAKEN = (*OF_ROWS, "group")
 
 
 def validate_study(study: Study) -> None:
@@ -41,7 +42,7 @@ def validate_study(study: Study) -> None:
     if len(set(names)) < len(names):
         raise UserError(f"factors: {', '.join(names)}: two of one name; rename one of them")
     for name in names:
-        if name in COLUMNS:
+        if name in TAKEN:
             raise UserError(f"factors: {name}, which is a column of every table of results; rename it")
     owners: dict[str, str] = {}
     for factor in study.factors:
@@ -80,7 +81,7 @@ def validate_study(study: Study) -> None:
     if taken and any(isinstance(measure.config, Analyze) for measure in study.measures):
         raise UserError(f"factors: {taken[0]}, which rows of probes are told apart by; rename it")
     for measure in study.measures:
-        for label in (*names, *OF_PROBES, "seed", "step", "language"):
+        for label in (*names, *OF_PROBES, *TAKEN):
             if label in measure.labels:
                 raise UserError(f"measures: {measure.name} has a label {label}, which rows have already; rename it")
     if study.run:
@@ -108,20 +109,23 @@ def refuse_undone(study: Study) -> None:
     """
     runs = runs_of(replace(study, limit=0, seeds=study.seeds[:1]))
     for factor in study.factors:
-        values = {value.label: value for value in factor.values}
+        # label → its options, and the config that has it alone
+        values = {
+            x.label: (x.options, placed(study, apply(x, study.base, f"factor {factor.name}"))) for x in factor.values
+        }
         alike: dict[str, dict[str, str]] = {}  # labels of the other factors → label of this one → config
         for run in runs:
-            value = values[run.labels[factor.name]]
-            alone = apply(value, study.base, f"factor {factor.name}")
-            for option in value.options:
-                wanted, found = (attrgetter(option)(placed(study, config)) for config in (alone, run.config))
+            label = run.labels[factor.name]
+            options, alone = values[label]
+            for option in options:
+                wanted, found = attrgetter(option)(alone), attrgetter(option)(run.config)
                 if wanted != found:
                     raise UserError(
                         f"factor {factor.name}: sets {option} to {wanted}, and it is {found} in {run.name}, because another factor or the study "
                         "sets it too; let one of them do it"
                     )
             others = json.dumps({name: label for name, label in run.labels.items() if name != factor.name})
-            alike.setdefault(others, {})[value.label] = cfg.config_to_json(replace(run.config, workdir=""))
+            alike.setdefault(others, {})[label] = cfg.config_to_json(replace(run.config, workdir=""))
         beside = [made for made in alike.values() if len(made) > 1]
         if beside and all(len(set(made.values())) == 1 for made in beside):
             raise UserError(

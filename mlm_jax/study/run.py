@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
@@ -195,7 +195,7 @@ def train_several(study: Study, runs: Sequence[Run], arguments: Sequence[str]) -
     waiting = [number for number, run in enumerate(runs) if not is_done(study, run)]
     console.say(f"{len(runs) - len(waiting)} of {len(runs)} runs are done; {study.jobs} at a time")
     make_folder(epath.Path(study.folder) / "runs")
-    began, at_first = time.monotonic(), updates_left(runs)
+    began, at_first = time.monotonic(), sum(map(updates_left, runs))
     working: dict[
         int, tuple[subprocess.Popen[bytes], int]
     ] = {}  # share of the cores → its process, and the run's number
@@ -218,8 +218,9 @@ def train_several(study: Study, runs: Sequence[Run], arguments: Sequence[str]) -
                 if status is None:
                     continue
                 del working[share]
-                made = at_first - updates_left(runs)
-                ahead = updates_left([runs[n] for n in (*waiting, *(n for _, n in working.values()))])
+                to_do = [updates_left(run) for run in runs]
+                made = at_first - sum(to_do)
+                ahead = sum(to_do[n] for n in (*waiting, *(n for _, n in working.values())))
                 how = "done" if not status else "stopped" if sent or status < 0 else "failed; the others go on"
                 left = f", about {duration((time.monotonic() - began) * ahead / made)} left" if made and ahead else ""
                 after = left if waiting and not sent else ""
@@ -229,9 +230,10 @@ def train_several(study: Study, runs: Sequence[Run], arguments: Sequence[str]) -
         raise Ended(128 + sent[0])
 
 
-def updates_left(runs: Iterable[Run]) -> int:
-    """Updates that these runs have still to make, by their last validations."""
-    return sum(max(progress.steps - progress.step, 0) for progress in map(progress_of, runs))
+def updates_left(run: Run) -> int:
+    """Updates that a run has still to make, by its last validation."""
+    progress = progress_of(run)
+    return max(progress.steps - progress.step, 0)
 
 
 def bind(process: int, jobs: int, share: int) -> None:

@@ -27,11 +27,6 @@ def pairs_with(
     return pairs, tuple(Parallel((pivot, x), (f"{{text}}/{pivot}-{x}/{pivot}-{x}.tsv",)) for x in others)
 
 
-def tokens_of(config: Config) -> int:
-    """Tokens of an update."""
-    return config.train.batch_size * config.data.sequence_length
-
-
 def of_width(width: int) -> dict[str, Any]:
     """The options of an encoder of this width."""
     return {"model.width": width, "model.heads": max(width // 32, 1), "model.mlp_width": 4 * width}

@@ -16,7 +16,7 @@ from mlm_jax.files import write_whole
 from mlm_jax.manifest import read_manifest
 from mlm_jax.phases import in_steps
 from mlm_jax.results import as_csv, read_results
-from mlm_jax.study.config import ALL, MEASURED, Measure, Run, Study, runs_of, things
+from mlm_jax.study.config import ALL, MEASURED, OF_ROWS, Measure, Run, Study, runs_of, things
 from mlm_jax.train.metrics import Record, read_metrics
 
 FAILED = "failed.txt"  # in the workdir of a run whose last attempt failed: why
@@ -228,6 +228,6 @@ def measured(run: Run, step: int, measure: Measure, rows: Sequence[Mapping[str, 
 
 def write_table(study: Study, rows: Sequence[Row]) -> None:
     """Write results.csv: a line per run, language and metric; the same bytes for the same runs."""
-    columns = ("run", *things(study), "seed", "step", "language", "metric", "value")
+    columns = (OF_ROWS[0], *things(study), *OF_ROWS[1:])
     lines = [{**dict.fromkeys(columns, ""), **r, **r["labels"]} for r in rows]
     write_whole(epath.Path(study.folder) / "results.csv", as_csv(columns, lines))

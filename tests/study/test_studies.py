@@ -117,7 +117,8 @@ def test_a_study_can_run_and_says_something_of_what_it_measured(path, tmp_path, 
     assert findings and not [f for f in findings if f.holds is None], [f.said for f in findings if f.holds is None]
     page = write_study_page(study, *found).read_text()
     assert page.count("<svg") >= len(study.curves) + (study.draw is not None)
-    assert all(finding.sentence in study_table(study, *found) for finding in findings)
+    table = study_table(study, *found)
+    assert all(finding.sentence in table for finding in findings)
     # Of a study that has only begun.
     some = Results(found[1].rows[:3], found[1].groups)
     write_study_page(study, found[0][:1], some)

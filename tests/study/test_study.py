@@ -311,6 +311,7 @@ NAN = Nan("nan")
     [
         ({"measures": (Measure("a", PROBED), Measure("a", PROBED))}, "measures: a, a: two of one name"),
         ({"measures": (Measure("a", PROBED, {"layer": "2"}),)}, "a has a label layer, which rows have already"),
+        ({"measures": (Measure("a", PROBED, {"metric": "2"}),)}, "a has a label metric, which rows have already"),
         ({"measures": (Measure("a/b", PROBED),)}, "measures"),
         ({"curves": (Curve("x", "layer"),)}, "layer is no factor"),
         ({"curves": (Curve("loss", "exponent", where={"layer": "2"}),)}, "layer is none of exponent"),
