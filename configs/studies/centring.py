@@ -19,7 +19,7 @@ from mlm_jax.config import Sampling
 from mlm_jax.neutrality.config import MORE, TRANSFORMATIONS, Aligned, Analyze, WordAlignment
 from mlm_jax.study.config import Curve, Measure, Study, vary
 from mlm_jax.study.findings import Finding, highest, lower
-from mlm_jax.study.small import LAYERS, pairs_with, small, text_of
+from mlm_jax.study.small import LAYERS, held_out, pairs_with, small, text_of, words_of
 from mlm_jax.study.table import Results
 from mlm_jax.study.texts import Texts
 
@@ -55,8 +55,7 @@ def conclude(results: Results, layer: int = LAYER) -> list[Finding]:
 
 def words() -> tuple[WordAlignment, ...]:
     """The words of MLM_JAX_DATA, where it is set."""
-    folder = f"{DATA}/word_alignment"
-    return (WordAlignment("words", ("en", "fr"), f"{folder}/enfr.src-tgt", f"{folder}/enfr.gold"),) if DATA else ()
+    return (words_of(DATA),) if DATA else ()
 
 
 def probes_of(aligned: Aligned, words: tuple[WordAlignment, ...]) -> Analyze:
@@ -97,8 +96,7 @@ def curves(layer: int, words: bool) -> tuple[Curve, ...]:
 def get_config() -> Study:
     base = small(text_of("train"), UPDATES)
     languages = (PIVOT, *OTHERS)
-    files = tuple((x, f"{{text}}/held_out/{x}.txt") for x in languages)
-    aligned = Aligned("held-out", files, FIT, TEST, "{text}/held_out/topics.txt")
+    aligned = held_out(languages, FIT, TEST, "{text}/held_out/topics.txt")
     probes = probes_of(aligned, words())
     pairs, parallel = pairs_with(PIVOT, OTHERS, 6_000)
 

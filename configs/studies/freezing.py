@@ -19,11 +19,11 @@ from dataclasses import replace
 
 from mlm_jax.config import Sampling
 from mlm_jax.finetune.config import FINETUNE_OPTIMIZER, Data, Finetune, Labelled, Task, Train
-from mlm_jax.neutrality.config import Analyze, WordAlignment
+from mlm_jax.neutrality.config import Analyze
 from mlm_jax.study.changes import Line, changes
 from mlm_jax.study.config import Curve, Drawn, Measure, Study, vary
 from mlm_jax.study.findings import Finding, lower
-from mlm_jax.study.small import pairs_with, small, text_of
+from mlm_jax.study.small import pairs_with, small, text_of, words_of
 from mlm_jax.study.table import Results
 from mlm_jax.study.texts import Texts
 
@@ -65,9 +65,7 @@ def tuned(task: str, frozen: str, layers: int, tune: Finetune) -> tuple[Measure,
     """What fine-tunes with so many layers frozen, and what compares aligned words with those of before."""
     name, labels = f"{task}-{frozen.replace(' ', '-')}", {"task": task, "frozen": frozen}
     tune = replace(tune, optimizer=replace(tune.optimizer, freeze=layers))
-    folder = f"{DATA}/word_alignment"
-    words = WordAlignment("words", ("en", "fr"), f"{folder}/enfr.src-tgt", f"{folder}/enfr.gold")
-    compared = Analyze(word_alignment=(words,), compare=(f"{{run}}/measured/{name}",), max_length=64)
+    compared = Analyze(word_alignment=(words_of(DATA),), compare=(f"{{run}}/measured/{name}",), max_length=64)
     return Measure(name, tune, labels), Measure(f"{name}-words", compared, labels)
 
 

@@ -10,10 +10,9 @@ Text: cc100/{language}.txt.xz, parallel/en-{language}.tsv, held_out/{language}.t
 from dataclasses import replace
 from functools import partial
 
-from mlm_jax.neutrality.config import Aligned
 from mlm_jax.shipped import run_config
 from mlm_jax.study.config import Measure, Study
-from mlm_jax.study.full import HELD_OUT, OTHERS, PIVOT, with_pairs
+from mlm_jax.study.full import held_out, with_pairs
 
 LAYER, FIT, TEST = 8, 700, 300
 
@@ -22,9 +21,8 @@ def get_config() -> Study:
     centring = run_config("studies/centring")
     study: Study = centring["get_config"]()
     base = with_pairs()
-    files = tuple((x, HELD_OUT.format(language=x)) for x in (PIVOT, *OTHERS))
     words = centring["words"]()
-    probes = centring["probes_of"](Aligned("held-out", files, FIT, TEST, "held_out/topics.txt"), words)
+    probes = centring["probes_of"](held_out(FIT, TEST, "held_out/topics.txt"), words)
     return replace(
         study,
         texts=None,

@@ -12,7 +12,7 @@ from functools import partial
 from mlm_jax.config import with_sections
 from mlm_jax.shipped import run_config
 from mlm_jax.study.config import Measure, Study
-from mlm_jax.study.full import HELD_OUT, OTHERS, PIVOT, UPDATES, with_pairs
+from mlm_jax.study.full import PIVOT, UPDATES, held_out, with_pairs
 
 LAYER, EACH = 8, 400  # sentences that probes are fitted on, and as many that they are tried on
 
@@ -25,12 +25,11 @@ def get_config() -> Study:
         with_pairs(),
         train={"save_every": UPDATES // checkpoints, "keep_last": checkpoints},
     )
-    files = tuple((x, HELD_OUT.format(language=x)) for x in (PIVOT, *OTHERS))
     return replace(
         study,
         texts=None,
         base=base,
-        measures=(Measure("probes", neutrality["probes_of"](files, EACH, PIVOT)),),
+        measures=(Measure("probes", neutrality["probes_of"](held_out(EACH, EACH), PIVOT)),),
         curves=neutrality["curves"](LAYER),
         conclude=partial(neutrality["conclude"], layer=LAYER, updates=UPDATES),
     )

@@ -15,7 +15,7 @@ from mlm_jax.config import Sampling
 from mlm_jax.neutrality.config import Aligned, Analyze
 from mlm_jax.study.config import Curve, Measure, Study, vary
 from mlm_jax.study.findings import Finding, lower
-from mlm_jax.study.small import LAYERS, pairs_with, small, text_of
+from mlm_jax.study.small import LAYERS, held_out, pairs_with, small, text_of
 from mlm_jax.study.table import Results
 from mlm_jax.study.texts import Texts
 
@@ -50,12 +50,12 @@ def conclude(results: Results, layer: int = LAYER, updates: int = UPDATES) -> li
     return found
 
 
-def probes_of(files: tuple[tuple[str, str], ...], each: int, pivot: str) -> Analyze:
-    """The probes at every checkpoint, fitted on so many sentences of the languages' files and tried on as many others."""
+def probes_of(aligned: Aligned, pivot: str) -> Analyze:
+    """The probes at every checkpoint."""
     return Analyze(
         transformations=("plain", "centred"),
         pivot=pivot,
-        aligned=(Aligned("held-out", files, each, each),),
+        aligned=(aligned,),
         checkpoints=True,
         max_length=64,
     )
@@ -80,7 +80,6 @@ def get_config() -> Study:
     pairs, parallel = pairs_with(PIVOT, OTHERS, 6_000)
     every = UPDATES // CHECKPOINTS
     languages = (PIVOT, *OTHERS)
-    files = tuple((x, f"{{text}}/held_out/{x}.txt") for x in languages)
     return Study(
         title="Neutrality through pretraining",
         question="When can languages be told apart, and when are translations found?",
@@ -93,7 +92,7 @@ def get_config() -> Study:
             train=replace(base.train, save_every=every, validate_every=every, keep_last=CHECKPOINTS),
         ),
         factors=(vary("sampling.parallel_share", 0.0, 0.25, name="pairs"),),
-        measures=(Measure("probes", probes_of(files, HELD_OUT // 2, PIVOT)),),
+        measures=(Measure("probes", probes_of(held_out(languages, HELD_OUT // 2, HELD_OUT // 2), PIVOT)),),
         curves=curves(LAYER),
         conclude=conclude,
     )

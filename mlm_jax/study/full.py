@@ -20,6 +20,7 @@ from mlm_jax.config import (
     with_sections,
 )
 from mlm_jax.model import families
+from mlm_jax.neutrality.config import Aligned
 
 UPDATES = 30_000
 PIVOT = "en"
@@ -38,6 +39,12 @@ def text_of(languages: Sequence[str], held_out: bool = False) -> tuple[Source, .
         return Source(x, path, documents="paragraph")
 
     return tuple(map(source, languages))
+
+
+def held_out(fit: int, test: int, classes: str = "") -> Aligned:
+    """`HELD_OUT` in XNLI's 15 languages: probes are fitted on the first sentences and tried on those after."""
+    files = tuple((x, HELD_OUT.format(language=x)) for x in (PIVOT, *OTHERS))
+    return Aligned("held-out", files, fit, test, classes)
 
 
 def of_width(width: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlm_jax.config import Config, Data, Model, Objective, Optimizer, Parallel, Source, Train, Vocabulary, with_sections
+from mlm_jax.neutrality.config import Aligned, WordAlignment
 
 LAYERS = 2
 
@@ -25,6 +26,17 @@ def pairs_with(
     """Sentence pairs of a language with each other: what `Texts.pairs` has of them, and `Data.parallel`."""
     pairs = {f"{pivot}-{x}": ((pivot, x), count) for x in others}
     return pairs, tuple(Parallel((pivot, x), (f"{{text}}/{pivot}-{x}/{pivot}-{x}.tsv",)) for x in others)
+
+
+def held_out(languages: tuple[str, ...], fit: int, test: int, classes: str = "") -> Aligned:
+    """The paragraphs that are held out: probes are fitted on the first and tried on those after."""
+    return Aligned("held-out", tuple((x, f"{{text}}/held_out/{x}.txt") for x in languages), fit, test, classes)
+
+
+def words_of(data: str) -> WordAlignment:
+    """English and French words aligned by hand, of a folder as configs/analyze/neutrality.py has it."""
+    folder = f"{data}/word_alignment"
+    return WordAlignment("words", ("en", "fr"), f"{folder}/enfr.src-tgt", f"{folder}/enfr.gold")
 
 
 def of_width(width: int) -> dict[str, Any]:

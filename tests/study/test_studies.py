@@ -41,6 +41,7 @@ def left(measure, run, languages, draw):
         of = [("identification", "accuracy", ""), ("identification", "network_accuracy", "")]
         of += [("transfer", "accuracy", x) for x, _ in part.files]
         of += [("retrieval", m, f"{x}-{config.pivot}") for x, _ in part.files[1:] for m in ("accuracy", "mexa")]
+        of += [("cka", "cka", f"{x}-{config.pivot}") for x, _ in part.files[1:]]
         rows += [at | {"probe": p, "metric": m, "languages": x, "value": value()} for p, m, x in of]
     for part, layer, kind in itertools.product(config.word_alignment, layers, config.transformations):
         at = {"set": part.name, "layer": layer, "transformation": kind, "pooling": "words", "languages": "en-fr"}
