@@ -195,6 +195,7 @@ def pretrain_here(config: cfg.Config, again: str, arguments: Sequence[str], firs
     from mlm_jax.report.run import sampling_text
     from mlm_jax.train.compiled import keep_compiled
     from mlm_jax.train.language_model import few_targets
+    from mlm_jax.train.optimizer import endless_warmup
     from mlm_jax.train.pretraining import train
 
     keep_compiled(config.workdir, config.compiled)
@@ -206,6 +207,11 @@ def pretrain_here(config: cfg.Config, again: str, arguments: Sequence[str], firs
     few = few_targets(streams, config.train.validation_blocks, config.data.sequence_length)
     if first and few and cfg.predicts_tokens(config):
         console.warn(few)
+    endless = endless_warmup(
+        config.optimizer, config.train.steps, "tokens" if config.train.unit == "tokens" else "updates"
+    )
+    if first and endless:
+        console.warn(endless)
     less = "raise train.accumulate, set model.remat to dots or full, or split the parameters over devices (mesh.fsdp)"
     with needing_memory(less):
         return train(config)
@@ -383,12 +389,14 @@ def _study_file(arguments: list[str]) -> str:
 
 def report_study(config: Study) -> None:
     """Print what came out, and write results.csv and report/index.html."""
-    from mlm_jax.study.page import study_table, write_study_page
-    from mlm_jax.study.table import read_study
+    from mlm_jax.study.page import findings_of, study_table, write_study_page
+    from mlm_jax.study.table import read_study, write_table
 
     found = read_study(config)
-    page = write_study_page(config, *found)
-    console.say(study_table(config, *found))
+    write_table(config, found[1].rows)
+    findings = findings_of(config, found[1])  # once: laws of many languages take half a minute
+    page = write_study_page(config, *found, findings)
+    console.say(study_table(config, *found, findings))
     console.say(f"report: {page}")
 
 

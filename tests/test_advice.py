@@ -85,6 +85,10 @@ def test_fine_tuning_is_clipped_from_a_checkpoint_on(tmp_path, capsys):
 def test_a_limit_of_epochs_is_raised_as_advised(tmp_path, capsys):
     config = write_config(tmp_path / "tiny.py", make_workdir(tmp_path / "run", {"en": 40, "sw": 9}))
     assert run("pretrain", config, *STEPS, "--train.steps", "4") == 0
+    assert (
+        "optimizer.warmup_steps: 5 of 4 updates would all warm up; set optimizer.warmup_share"
+        in capsys.readouterr().err
+    )
     assert run("pretrain", config, *STEPS, "--sampling.max_epochs", "2") == 2
     assert "more than sampling.max_epochs 2; train fewer steps, raise the limit" in capsys.readouterr().err
     assert run("pretrain", config, *STEPS, "--sampling.max_epochs", "9", "--train.steps", "5") == 0

@@ -40,7 +40,7 @@ from mlm_jax.starts import last_saved
 from mlm_jax.train.checkpoints import Checkpoints
 from mlm_jax.train.fit import Evaluation, HostBatch, Learner, Pace, fit
 from mlm_jax.train.metrics import Record, read_metrics
-from mlm_jax.train.optimizer import make_optimizer, make_schedule
+from mlm_jax.train.optimizer import endless_warmup, make_optimizer, make_schedule
 from mlm_jax.train.state import State, empty_window
 from mlm_jax.train.step import Measured, Objective
 
@@ -305,11 +305,8 @@ def refuse_endless_warmup(config: Finetune, updates: int) -> None:
     Raises:
       UserError: the updates are over before the warm-up.
     """
-    if not config.optimizer.warmup_share and config.optimizer.warmup_steps >= max(updates, 2):
-        raise UserError(
-            f"optimizer.warmup_steps: {config.optimizer.warmup_steps} of {updates} updates would all warm up; set "
-            "optimizer.warmup_share, or replace(FINETUNE_OPTIMIZER, ...) in the config file"
-        )
+    if said := endless_warmup(config.optimizer, updates):
+        raise UserError(f"{said}, or replace(FINETUNE_OPTIMIZER, ...) in the config file")
 
 
 def refuse_passed(folder: epath.Path, name: str, updates: int) -> None:

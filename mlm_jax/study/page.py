@@ -23,7 +23,7 @@ from mlm_jax.report.svg import SERIES, png, styled
 from mlm_jax.report.texts import isolated
 from mlm_jax.study.config import ALL, Curve, Study, Value, of_file
 from mlm_jax.study.findings import Finding
-from mlm_jax.study.table import Progress, Results, write_table
+from mlm_jax.study.table import Progress, Results
 
 # Metrics that are shown as they are (by their last word); others are shares.
 NO_SHARES = (
@@ -44,13 +44,15 @@ def findings_of(study: Study, results: Results) -> list[Finding]:
 
 
 @styled
-def write_study_page(study: Study, progress: Sequence[Progress], results: Results) -> epath.Path:
-    """Write results.csv, report/index.html and its figures as PNG; returns the page's path.
+def write_study_page(
+    study: Study, progress: Sequence[Progress], results: Results, findings: Sequence[Finding]
+) -> epath.Path:
+    """Write report/index.html and its figures as PNG; returns the page's path.
 
     Args:
       progress, results: of `read_study`.
+      findings: of `findings_of`.
     """
-    write_table(study, results.rows)
     folder = epath.Path(study.folder) / "report"
     make_folder(folder)
     plots, tables = [], []
@@ -68,7 +70,6 @@ def write_study_page(study: Study, progress: Sequence[Progress], results: Result
         write_whole(folder / f"{made.name}.png", png(made.figure))
         plots.append(plot_of([made.figure], made.caption, made.name))
         tables.append(made.table)
-    findings = findings_of(study, results)
     title = isolated(study.title or epath.Path(study.workdir).name)
     page = render(
         "study.html",
@@ -281,7 +282,7 @@ def runs_table(study: Study, progress: Sequence[Progress]) -> Table:
     return Table([*names, "seed", "state", "updates", "seconds"], rows, widths=[0] * len(names) + [0, 0, 1, 1])
 
 
-def study_table(study: Study, progress: Sequence[Progress], results: Results) -> str:
+def study_table(study: Study, progress: Sequence[Progress], results: Results, findings: Sequence[Finding]) -> str:
     """What came out, as text: each curve's numbers, and the findings; arguments as in `write_study_page`."""
     parts = []
     for curve in study.curves:
@@ -290,6 +291,6 @@ def study_table(study: Study, progress: Sequence[Progress], results: Results) ->
             table = data_table(curve, found)
             cells = [[f"{c.shown} {c.note}".strip() for c in row] for row in table.rows]
             parts.append(f"{unit_of(curve.metric)}\n{format_table(list(table.heads), cells)}")
-    parts += [finding.sentence for finding in findings_of(study, results)]
+    parts += [finding.sentence for finding in findings]
     parts += [f"caution: {said}" for said in (*cautions(progress), *unmeasured(study, results))]
     return "\n\n".join(parts) or "no run is finished yet"

@@ -125,7 +125,8 @@ def refuse_undone(study: Study) -> None:
                         "sets it too; let one of them do it"
                     )
             others = json.dumps({name: label for name, label in run.labels.items() if name != factor.name})
-            alike.setdefault(others, {})[label] = cfg.config_to_json(replace(run.config, workdir=""))
+            # Both are the study's own in every run.
+            alike.setdefault(others, {})[label] = cfg.config_to_json(replace(run.config, workdir="", corpus=""))
         beside = [made for made in alike.values() if len(made) > 1]
         if beside and all(len(set(made.values())) == 1 for made in beside):
             raise UserError(

@@ -57,6 +57,18 @@ def make_schedule(config: cfg.Optimizer, steps: int) -> optax.Schedule:
     return schedule
 
 
+def endless_warmup(config: cfg.Optimizer, steps: int, unit: str = "updates") -> str:
+    """What to say where a run is over before its warm-up is, so that the learning rate never comes to its peak; empty where it does.
+
+    Args:
+      steps: of the whole run, in the unit of `warmup_steps`.
+      unit: what those are.
+    """
+    if config.warmup_share or config.warmup_steps < max(steps, 2):
+        return ""
+    return f"optimizer.warmup_steps: {config.warmup_steps:,} of {steps:,} {unit} would all warm up; set optimizer.warmup_share, e.g. 0.1"
+
+
 def make_optimizer(config: cfg.Optimizer, steps: int, axes: Tree) -> optax.GradientTransformation:
     """The configured optimizer, with clipping by the global norm, weight decay of matrices and layer-wise rates.
 

@@ -13,7 +13,7 @@ from mlm_jax.evaluate.config import Evaluate
 from mlm_jax.neutrality.config import Analyze
 from mlm_jax.study import languages, laws
 from mlm_jax.study.config import ALL, Study, runs_of
-from mlm_jax.study.page import drawn, study_table, write_study_page
+from mlm_jax.study.page import drawn, findings_of, study_table, write_study_page
 from mlm_jax.study.refuse import validate_study
 from mlm_jax.study.table import Progress, Results, measured, row
 
@@ -114,12 +114,12 @@ def test_a_study_can_run_and_says_something_of_what_it_measured(path, tmp_path, 
     found = finished(study)
     for curve in study.curves:
         assert drawn(study, found[1], curve), curve
-    findings = study.conclude(found[1])
+    findings = findings_of(study, found[1])
     assert findings and not [f for f in findings if f.holds is None], [f.said for f in findings if f.holds is None]
-    page = write_study_page(study, *found).read_text()
+    page = write_study_page(study, *found, findings).read_text()
     assert page.count("<svg") >= len(study.curves) + (study.draw is not None)
-    table = study_table(study, *found)
+    table = study_table(study, *found, findings)
     assert all(finding.sentence in table for finding in findings)
     # Of a study that has only begun.
     some = Results(found[1].rows[:3], found[1].groups)
-    write_study_page(study, found[0][:1], some)
+    write_study_page(study, found[0][:1], some, findings_of(study, some))

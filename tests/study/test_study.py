@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from mlm_jax import config as cfg
+from mlm_jax.actions import report_study
 from mlm_jax.errors import Ended, UserError
 from mlm_jax.finetune.config import Finetune
 from mlm_jax.neutrality.config import Aligned, Analyze
@@ -23,7 +24,7 @@ from mlm_jax.study import run as running
 from mlm_jax.study.changes import Line, changes
 from mlm_jax.study.config import Curve, Factor, Measure, Study, Value, runs_of, vary
 from mlm_jax.study.findings import difference, highest, lower
-from mlm_jax.study.page import apart, caption, cautions, drawn, study_table, title_of, write_study_page
+from mlm_jax.study.page import apart, caption, cautions, drawn, findings_of, study_table, title_of, write_study_page
 from mlm_jax.study.refuse import validate_study
 from mlm_jax.study.table import FAILED, Results, mean_of, measured, progress_of, read_study, row
 from mlm_jax.study.texts import Texts, take
@@ -80,6 +81,7 @@ def test_runs_are_the_product_of_factors_and_seeds_and_share_what_they_can():
         ({"seeds": 2}, "seeds: 2: give a tuple"),
         ({"seeds": ("a", "b")}, "seeds: a b: give whole numbers"),
         ({"factors": (EXPONENT, vary("model.width", 16, 32)), "curves": (Curve("loss", "width", where={"exponent": "9"}),)}, "curves: exponent 9 is none of 1, 0.3"),
+        ({"factors": (vary("corpus", "runs/a", "runs/b"),)}, "factor corpus: runs/a and runs/b give the same config beside the other factors"),
         ({"seeds": ()}, "seeds: "),
         ({"seeds": (1, 1)}, "seeds: 1 1"),
         ({"curves": (Curve("loss", "width"),)}, "width is no factor; the study has exponent"),
@@ -422,9 +424,11 @@ def test_what_a_file_defines_and_fails_is_one_line(tmp_path):
         raise KeyError("sw")
 
     results = Results(rows_of({("1", 0, "sw"): 1.0}), {"all": ("sw",)})
-    for name in ("conclude", "draw"):
-        with pytest.raises(UserError, match=f"{name} fails .KeyError: 'sw'.; mend the study's file"):
-            write_study_page(study_of(tmp_path, **{name: fails}), [], results)
+    said = "{} fails .KeyError: 'sw'.; mend the study's file"
+    with pytest.raises(UserError, match=said.format("conclude")):
+        findings_of(study_of(tmp_path, conclude=fails), results)
+    with pytest.raises(UserError, match=said.format("draw")):
+        write_study_page(study_of(tmp_path, draw=fails), [], results, [])
 
 
 def test_what_a_study_names_and_nothing_has_is_said(tmp_path):
@@ -434,15 +438,15 @@ def test_what_a_study_names_and_nothing_has_is_said(tmp_path):
         "no run has measured los, which a figure is of; did you mean loss?",
         "no run has measured xx, which group small has",
     ]
-    assert [f"caution: {x}" for x in said] == study_table(study, [], results).split("\n\n")
-    assert all(x in write_study_page(study, [], results).read_text() for x in said)
+    assert [f"caution: {x}" for x in said] == study_table(study, [], results, []).split("\n\n")
+    assert all(x in write_study_page(study, [], results, []).read_text() for x in said)
     of, than = {"exponent": "0.3"}, {"exponent": "1.0"}
     assert "not measured yet; of exponent there is 1, 0.3" in lower(results, "It", "loss", of, than).said
     assert "of exponnt there is nothing" in lower(results, "It", "loss", {"exponnt": "1"}, than).said
     with pytest.raises(
         UserError, match=r"conclude fails \(TypeError: it returns something else than a list of Finding"
     ):
-        study_table(study_of(tmp_path, conclude=lambda results: "it holds"), [], results)
+        findings_of(study_of(tmp_path, conclude=lambda results: "it holds"), results)
 
 
 def test_a_caption_says_of_which_languages_the_means_are():
@@ -513,7 +517,7 @@ def test_a_run_that_fails_is_named_and_a_study_that_goes_on_ends_with_the_same_t
     whole, broken = on_text(tmp_path / "text", "whole"), on_text(tmp_path / "text", "broken")
     assert running.run_study(whole) == []
     assert trained_here == ["prepare", *["pretrain"] * 4]
-    write_study_page(whole, *read_study(whole))
+    report_study(whole)
     table = Path("whole/results.csv").read_bytes()
     # Four runs: of each language four metrics of the validation and two of how its text is cut, and their Gini coefficient.
     assert len(table.splitlines()) == 1 + 4 * (2 * (4 + 2) + 1)
@@ -531,16 +535,17 @@ def test_a_run_that_fails_is_named_and_a_study_that_goes_on_ends_with_the_same_t
     monkeypatch.setattr(running, "run_in_own_process", failing)
     with pytest.raises(Ended):
         running.run_study(broken)
-    page = write_study_page(broken, *read_study(broken)).read_text()
+    capsys.readouterr()
+    report_study(broken)
+    page = Path("broken/report/index.html").read_text()
     assert "1 of 4 runs failed" in page and "exponent-1--seed-1" in page and "2 of 4 runs are not finished" in page
-    assert "too few runs to say" in study_table(broken, *read_study(broken)) or "not measured yet" in study_table(
-        broken, *read_study(broken)
-    )
+    said = capsys.readouterr().out
+    assert "too few runs to say" in said or "not measured yet" in said
     monkeypatch.setattr(running, "run_in_own_process", here)
     assert running.run_study(broken) == []
-    write_study_page(broken, *read_study(broken))
+    report_study(broken)
     assert Path("broken/results.csv").read_bytes() == table
-    assert "runs failed" not in write_study_page(broken, *read_study(broken)).read_text()
+    assert "runs failed" not in Path("broken/report/index.html").read_text()
     trained_here.clear()
     assert running.run_study(broken) == [] and trained_here == []
     # One run alone, as an array of jobs trains it.

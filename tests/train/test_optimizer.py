@@ -27,7 +27,7 @@ from mlm_jax.model import families
 from mlm_jax.model.axes import encoder_axes, matrix_axes, parameter_axes
 from mlm_jax.model.encoder import boxed_shapes, make_encoder
 from mlm_jax.pretrained import Pretrained
-from mlm_jax.train.optimizer import MUON_MOMENTUM, MUON_RMS, make_optimizer, make_schedule
+from mlm_jax.train.optimizer import MUON_MOMENTUM, MUON_RMS, endless_warmup, make_optimizer, make_schedule
 from mlm_jax.typed import as_type
 from mlm_jax.vocabulary import Vocabulary
 
@@ -45,6 +45,26 @@ def test_warm_up_rises_to_the_peak_at_its_last_update(schedule):
     found = rates(schedule=schedule, decay_steps=20)
     np.testing.assert_allclose(found[:10], np.arange(1, 11) / 10, rtol=1e-6)
     assert found.argmax() == 9 and (np.diff(found[9:]) <= 1e-7).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "endless"),
+    [
+        ({"warmup_steps": 10}, 11, False),
+        ({"warmup_steps": 10}, 10, True),
+        ({"warmup_steps": 10_000}, 2_000, True),
+        ({"warmup_steps": 10_000, "warmup_share": 0.1}, 2_000, False),
+        ({"warmup_steps": 1}, 1, False),
+        ({"warmup_steps": 0}, 1, False),
+    ],
+)
+def test_a_warm_up_that_outlasts_the_run_is_told_with_what_ends_it(options, steps, endless):
+    config = Optimizer(schedule="linear", **options)
+    said = endless_warmup(config, steps)
+    assert bool(said) == endless
+    if said:
+        assert f"{options['warmup_steps']:,} of {steps:,} updates would all warm up" in said
+        assert not endless_warmup(dataclasses.replace(config, warmup_share=0.1), steps)  # as it advises
 
 
 @pytest.mark.parametrize("schedule", ["linear", "constant"])
