@@ -290,7 +290,7 @@ def study_table(study: Study, progress: Sequence[Progress], results: Results, fi
         if found:
             table = data_table(curve, found)
             cells = [[f"{c.shown} {c.note}".strip() for c in row] for row in table.rows]
-            parts.append(f"{unit_of(curve.metric)}\n{format_table(list(table.heads), cells)}")
+            parts.append(f"{title_of(curve)}: {unit_of(curve.metric)}\n{format_table(list(table.heads), cells)}")
     parts += [finding.sentence for finding in findings]
     parts += [f"caution: {said}" for said in (*cautions(progress), *unmeasured(study, results))]
     return "\n\n".join(parts) or "no run is finished yet"
