@@ -77,7 +77,7 @@ def write_study_page(
         study.question,
         paper=study.paper,
         findings=[(finding.sentence, finding.holds) for finding in findings],
-        cautions=[*cautions(progress), *unmeasured(study, results)],
+        cautions=cautions(study, progress, results),
         figures=list(zip(plots, tables, strict=True)),
         runs=runs_table(study, progress),
         provenance=provenance(epath.Path(study.workdir), {}),
@@ -220,7 +220,13 @@ def data_table(curve: Curve, found: Found) -> Table:
     return Table(heads, [[Cell(name, name), *(cell(points, at) for at in labels)] for name, points in found.items()])
 
 
-def cautions(progress: Sequence[Progress]) -> list[str]:
+def cautions(study: Study, progress: Sequence[Progress], results: Results) -> list[str]:
+    """What readers have to know of the numbers, a sentence each."""
+    tried = f"tried out with {study.limit:,} updates per run (--limit), which tell nothing of languages"
+    return [*([tried] if study.limit else []), *unfinished(progress), *unmeasured(study, results)]
+
+
+def unfinished(progress: Sequence[Progress]) -> list[str]:
     """Runs that are missing, stopped or failed, a sentence each kind."""
     failed = [p.run.name for p in progress if p.failed and not p.is_finished]
     unmeasured = [p.run.name for p in progress if p.failed and p.is_finished]
@@ -292,5 +298,5 @@ def study_table(study: Study, progress: Sequence[Progress], results: Results, fi
             cells = [[f"{c.shown} {c.note}".strip() for c in row] for row in table.rows]
             parts.append(f"{title_of(curve)}: {unit_of(curve.metric)}\n{format_table(list(table.heads), cells)}")
     parts += [finding.sentence for finding in findings]
-    parts += [f"caution: {said}" for said in (*cautions(progress), *unmeasured(study, results))]
+    parts += [f"caution: {said}" for said in cautions(study, progress, results)]
     return "\n\n".join(parts) or "no run is finished yet"

@@ -24,7 +24,17 @@ from mlm_jax.study import run as running
 from mlm_jax.study.changes import Line, changes
 from mlm_jax.study.config import Curve, Factor, Measure, Study, Value, runs_of, vary
 from mlm_jax.study.findings import difference, highest, lower
-from mlm_jax.study.page import apart, caption, cautions, drawn, findings_of, study_table, title_of, write_study_page
+from mlm_jax.study.page import (
+    apart,
+    caption,
+    cautions,
+    drawn,
+    findings_of,
+    study_table,
+    title_of,
+    unfinished,
+    write_study_page,
+)
 from mlm_jax.study.refuse import validate_study
 from mlm_jax.study.table import FAILED, Results, mean_of, measured, progress_of, read_study, row
 from mlm_jax.study.texts import Texts, take
@@ -163,7 +173,7 @@ def test_of_a_run_that_was_taken_further_the_studys_updates_count(tmp_path):
         Path(of.config.workdir, "metrics.jsonl").write_text("".join(lines))
     found = [progress_of(run), progress_of(other)]
     assert [p.step for p in found] == [4, 8] and all(p.is_finished for p in found)
-    assert cautions(found) == [
+    assert unfinished(found) == [
         f"1 of 2 runs have more updates than the study says, and were not validated after those: {other.name}"
     ]
 
@@ -338,7 +348,7 @@ def test_what_fails_after_its_results_is_not_taken_as_done(tmp_path, monkeypatch
         Path(run.config.workdir, "metrics.jsonl").write_text('{"kind": "validation", "step": 4, "seconds": 1.0}\n')
     Path(runs[0].config.workdir, FAILED).write_text("its page\n")
     assert [running.is_done(study, run) for run in runs] == [False, True]
-    said = cautions([progress_of(run) for run in runs])
+    said = unfinished([progress_of(run) for run in runs])
     assert said == [f"1 of 2 runs are trained, but not all of them was measured: {runs[0].name}"]
     begun = []
     monkeypatch.setattr(running, "run_in_own_process", lambda *arguments: begun.append(arguments))
@@ -439,6 +449,9 @@ def test_what_a_study_names_and_nothing_has_is_said(tmp_path):
         "no run has measured xx, which group small has",
     ]
     assert [f"caution: {x}" for x in said] == study_table(study, [], results, []).split("\n\n")
+    assert cautions(study, [], results) == said
+    (tried, *rest) = cautions(dataclasses.replace(study, limit=20), [], results)
+    assert tried == "tried out with 20 updates per run (--limit), which tell nothing of languages" and rest == said
     assert all(x in write_study_page(study, [], results, []).read_text() for x in said)
     of, than = {"exponent": "0.3"}, {"exponent": "1.0"}
     assert "not measured yet; of exponent there is 1, 0.3" in lower(results, "It", "loss", of, than).said
