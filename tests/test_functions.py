@@ -143,6 +143,7 @@ def test_a_thread_trains_too(tmp_path):
     assert [row["language"] for row in found[0]] == ["xx"]
 
 
+@pytest.mark.slow
 def test_an_interrupt_saves_and_comes_through(tmp_path, monkeypatch):
     config = make_workdir(tmp_path / "run", {"xx": 20})
     real = fit.line_of

@@ -62,7 +62,7 @@ def test_one_more_than_the_share_is_refused(pair):
             check_overlap(found, 0.05)
 
 
-@pytest.mark.parametrize("kind", ["classify", "tag", "span"])
+@pytest.mark.parametrize("kind", [pytest.param("classify", marks=pytest.mark.slow), "tag", "span"])
 def test_ranges_of_one_file_that_overlap_are_refused_and_the_advice_works(tmp_path, kind, capsys):
     config = make_config(tmp_path, kind)
     train, _ = config.data.train

@@ -19,6 +19,7 @@ from mlm_jax.errors import UserError
 from mlm_jax.rows import WrongField
 from tests.curate.tables import WRITERS, parquet
 
+pytest.importorskip("resiliparse")  # of the extra curate, as the others here
 pa = pytest.importorskip("pyarrow")
 
 ROWS = [

@@ -174,6 +174,7 @@ def test_language_models_compute_in_the_type_that_is_asked_for(tmp_path):
     assert losses[0] != losses[1]
 
 
+@pytest.mark.slow
 def test_a_mesh_changes_nothing_and_may_come_later(tmp_path):
     path = write(tmp_path / "suite.py", suite(tmp_path, tuned=()))
     assert cli.main(["evaluate", path]) == 0

@@ -66,6 +66,7 @@ def test_a_state_that_is_not_finite_is_not_saved_and_the_advice_works(tmp_path, 
     assert (tmp_path / "run" / "config.json").read_text() == stored
 
 
+@pytest.mark.slow
 def test_other_examples_are_not_gone_on_with(tmp_path, monkeypatch):
     config = make_config(tmp_path, "classify", train=TRAIN)
     stop_at(monkeypatch, 8)

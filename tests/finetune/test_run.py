@@ -245,6 +245,7 @@ def test_predictions_from_files_and_in_python(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_tuned_models_go_out_come_back_and_are_started_from(tmp_path, capsys):
     config = make_config(tmp_path, "classify")
     run(config)

@@ -150,6 +150,7 @@ def test_tokens_per_sentence_and_their_gini_are_measured_of_every_line(tmp_path,
     assert json.loads((tmp_path / "run/results.json").read_text()) == rows
 
 
+@pytest.mark.slow
 def test_a_mesh_changes_nothing_and_may_come_later(tmp_path):
     path = write(tmp_path / "toy.py", analysis(tmp_path, quality=()))
     assert cli.main(["analyze", path]) == 0

@@ -99,8 +99,10 @@ def whole():
 @pytest.mark.parametrize(
     ("mesh", "accumulate"),
     [
-        ((1, 1, 1), 4),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in (((2, 1, 1), 1), ((2, 1, 1), 4), ((1, 2, 2), 2))),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (((1, 1, 1), 4), ((2, 1, 1), 1), ((2, 1, 1), 4), ((1, 2, 2), 2))
+        ),
         ((2, 2, 1), 4),
     ],
     ids=str,
@@ -115,6 +117,7 @@ def test_a_cut_batch_has_the_whole_ones_gradient(whole, mesh, accumulate):
     assert whole[1]["loss"][1] == 16 * 2 - 6
 
 
+@pytest.mark.slow
 def test_thousands_of_pairs_take_the_memory_of_one_microbatch():
     """Read from compiled programs: what 4,096 rows of one pair each need beside parameters, in 128 pieces and in one."""
 
@@ -129,6 +132,7 @@ def test_thousands_of_pairs_take_the_memory_of_one_microbatch():
     assert cut < one + of_rows and uncut > 40 * one
 
 
+@pytest.mark.slow
 def test_only_a_cut_batch_is_represented_twice():
     """Counted in the compiled programs: backward is twice the forward's products, and forward is there once or twice."""
 
@@ -211,6 +215,7 @@ def test_a_run_learns_goes_on_bit_for_bit_and_on_other_devices(tmp_path):
     assert re.search(r"mean +\d\.\d{3} +[01]\.\d{3}$", summary_table(whole.workdir))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_says_so_and_has_pairs_in_its_lines(tmp_path):
     config = make_pair_workdir(tmp_path / "run", {"de": 60}, train={"max_seconds": 1e-9, "log_every": 1})
     assert train(config, jax.devices()[:1]).stopped_by is signal.SIGALRM

@@ -123,6 +123,7 @@ def test_who_is_its_teacher_has_no_loss(tmp_path):
     np.testing.assert_array_equal(same["vectors_number"], [len(set(row) - {0}) for row in segments.tolist()])
 
 
+@pytest.mark.slow
 def test_a_text_and_its_translation_learn_the_texts_vector(tmp_path):
     parallel = {"packing": "pairs", "parallel": (cfg.Parallel(("de", "en"), ("none",)),), "pairs_per_block": 3}
     config = make_student(tmp_path / "run", {"vectors": 1.0, "pooling": "mean"}, data=parallel)
@@ -157,6 +158,7 @@ def test_a_text_and_its_translation_learn_the_texts_vector(tmp_path):
     assert found["vectors_number"].tolist() == [4]
 
 
+@pytest.mark.slow
 def test_killed_and_continued_is_bit_for_bit_the_unbroken_run(tmp_path, whole, capsys):
     config = make_student(tmp_path / "run", ALL)
     for seconds in (1e-9, 0.0):
@@ -169,12 +171,13 @@ def test_killed_and_continued_is_bit_for_bit_the_unbroken_run(tmp_path, whole, c
     jax.tree.map(np.testing.assert_array_equal, *ends)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("devices", "sections"),
     [
         (2, {}),
-        pytest.param(1, {"train": {"accumulate": 2}}, marks=pytest.mark.slow),
-        pytest.param(8, {"mesh": {"data": 2, "fsdp": 2, "tensor": 2}}, marks=pytest.mark.slow),
+        (1, {"train": {"accumulate": 2}}),
+        (8, {"mesh": {"data": 2, "fsdp": 2, "tensor": 2}}),
     ],
 )
 def test_devices_microbatches_and_meshes_change_nothing(tmp_path, whole, devices, sections):
@@ -219,6 +222,7 @@ def test_a_teacher_that_changed_is_refused(tmp_path):
         train(longer)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     config = make_student(tmp_path / "run", {"vectors": 1.0}, train={"steps": 2})
     whole = encoder(TEACHER, read_vocabulary(tmp_path / "run" / "vocabulary"))

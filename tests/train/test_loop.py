@@ -181,9 +181,8 @@ def test_rates_and_history_after_a_stop_between_two_lines(tmp_path, monkeypatch,
     assert lines[20]["seconds"] - lines[10]["seconds"] >= 18  # of the nine steps before the stop too
 
 
-@pytest.mark.parametrize(
-    "devices", [pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow), 8]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 4, 8])
 def test_any_number_of_devices_gives_the_same_losses(tmp_path, devices):
     one, many = (make_workdir(tmp_path / str(n), SIZES, train={"log_every": 1}) for n in (1, devices))
     train(one, jax.devices()[:1])

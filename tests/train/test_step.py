@@ -86,7 +86,7 @@ def test_every_mesh_gives_the_same_losses_and_moves_no_vocabulary(mesh, alone):
     assert_optimizer_lies_as_its_parameters(state)
 
 
-@pytest.mark.parametrize("mesh", [(8, 1, 1), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("mesh", [pytest.param((8, 1, 1), marks=pytest.mark.slow), (2, 2, 2)], ids=str)
 def test_gradients_are_summed_over_data_once_per_update(mesh, alone):
     """Of as many microbatches as rows allow, in the compiled program."""
     config = config_of(mesh)
@@ -114,6 +114,7 @@ def test_gradients_cross_the_links_in_the_type_asked_for(asked, bytes_each):
     assert 0 <= sum(c.bytes * c.times for c in sums) - bytes_each * compiled.parameters < 200
 
 
+@pytest.mark.slow
 def test_rounded_gradients_train_alike(alone):
     """On eight CPU devices, where they are rounded and then summed in float32."""
     config = config_of((8, 1, 1))
@@ -177,7 +178,7 @@ def assert_optimizer_lies_as_its_parameters(state, with_one=0):
     assert len(seen) == 2 * len(wanted) - with_one
 
 
-@pytest.mark.parametrize("mesh", [(2, 2, 2), (1, 2, 4)], ids=str)
+@pytest.mark.parametrize("mesh", [(2, 2, 2), pytest.param((1, 2, 4), marks=pytest.mark.slow)], ids=str)
 def test_a_vocabulary_of_one_chunk_gives_the_same_losses(mesh, alone):
     losses, text, _, _ = train(config_of(mesh, loss_chunk=10_000), alone[2])
     np.testing.assert_allclose(losses, alone[0], rtol=1e-5)
