@@ -191,6 +191,7 @@ def test_evaluate_returns_its_rows(run, tmp_path):
     assert {"results.json", "results.html", "started.jsonl"} <= set(os.listdir(tmp_path / "suite"))
 
 
+@pytest.mark.slow
 def test_adapt_returns_a_row_for_each_language(run, tmp_path):
     config, _ = run
     (tmp_path / "text.txt").write_text("bdfh cegi\nadgj behk\n" * 20)

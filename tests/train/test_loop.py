@@ -262,6 +262,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_a_corrupt_newest_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
     config = make_workdir(tmp_path / "run", SIZES)
     train(config)

@@ -20,7 +20,7 @@ from mlm_jax.vocabulary import Vocabulary
 WORDS = Vocabulary(500, 0, 1, 2, 3, 4, tuple(range(5)), "")
 ROWS, WIDTH, STEPS = padded_rows(WORDS.size), 32, 3
 MESHES = [(d, f, 8 // d // f) for d in (1, 2, 4, 8) for f in (1, 2, 4, 8) if 8 % (d * f) == 0]
-QUICK = ((8, 1, 1), (1, 8, 1), (2, 2, 2))  # of those, in the default suite
+QUICK = ((1, 8, 1), (2, 2, 2))  # of those, in the default suite
 
 
 def config_of(mesh, **model):
