@@ -22,7 +22,8 @@
 #   --queue-hours H    give up the request if there is no pod by then; by default 12
 #   --keep             leave the pod where it is when its run is done
 #
-# run and start: CONFIG.py and the run's options follow; among them --workdir gs://BUCKET/FOLDER.
+# run and start: CONFIG.py, or a prepared workdir that was copied into the bucket, and the run's options follow; among them
+# --workdir gs://BUCKET/FOLDER.
 set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -261,7 +262,11 @@ reach() {
 copy() {
     local extra=()
     if [ -n "$config" ] && [[ "$config" != "$root"/configs/* ]]; then
-        extra=(-C "$(dirname "$config")" "$(basename "$config")")
+        local file
+        file="$(basename "$config")"
+        # Of a workdir what says what it is: the rest lies in the bucket.
+        if [ -d "$config" ]; then file+=/config.json; fi
+        extra=(-C "$(dirname "$config")" "$file")
     fi
     run tar -czf "$scratch/mlm_jax.tar.gz" --exclude=__pycache__ -C "$root" README.md setup.py constraints.txt configs \
         launch mlm_jax ${extra[@]+"${extra[@]}"} && on_all copy_to

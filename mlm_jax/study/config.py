@@ -142,7 +142,7 @@ class Study:
     workdir: Annotated[str, MAY_CHANGE] = ""
     """Folder of the study; empty: runs/NAME-OF-CONFIG."""
     only: Annotated[Literal["all", "prepare", "runs", "report"], MAY_CHANGE] = "all"
-    """all: corpora, runs that are not finished, what is measured of them, and the page; prepare: the corpora; runs: all but the page; report: the
+    """all: corpora, runs that are not finished, what is measured of them, and the page; prepare: the corpora, and with `run` its workdir, for another machine to train; runs: all but the page; report: the
     page, of what there is."""
     run: Annotated[str, MAY_CHANGE] = ""
     """One run alone, by its name, or by its number from 0 (`SLURM_ARRAY_TASK_ID`); empty: all."""

@@ -67,6 +67,21 @@ def test_a_config_of_ones_own_goes_along(pod: Launch, tmp_path: Path) -> None:
     assert (worker(pod, 1) / "mlm_jax/my own.py").read_text() == "# mine"
 
 
+def test_of_a_workdir_its_config_goes_along(pod: Launch, tmp_path: Path) -> None:
+    """As of a study's run, whose corpus lies in the bucket."""
+    folder = tmp_path / "runs/exponent-0.3--seed-0"
+    (folder / "corpus").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "corpus/blocks").write_text("many")
+    status, calls, stderr = pod.run(
+        "launch/tpu_pod.sh", "run", *NEW, "runs/exponent-0.3--seed-0", *RUN[1:], cwd=tmp_path
+    )
+    assert status == 0, stderr
+    assert len(requests(calls, "mlm_jax <pretrain> <exponent-0.3--seed-0>", "")) == 2
+    there = worker(pod, 1) / "mlm_jax/exponent-0.3--seed-0"
+    assert [path.name for path in there.iterdir()] == ["config.json"]
+
+
 @pytest.mark.parametrize(
     "step", ["mkdir", "bash mlm_jax/launch/tpu_worker.sh install", "bash mlm_jax/launch/tpu_worker.sh start"]
 )

@@ -7,6 +7,7 @@ import math
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlm_jax import cli
 from mlm_jax import config as cfg
 from mlm_jax.actions import report_study
 from mlm_jax.errors import Ended, UserError
@@ -480,8 +482,6 @@ def test_one_of_several_is_the_best_where_it_is_beyond_two_errors_of_the_next():
 @pytest.fixture
 def trained_here(monkeypatch):
     """Commands of a study run in this process; the names of those that were begun."""
-    from mlm_jax import cli
-
     begun = []
 
     def here(*arguments):
@@ -566,6 +566,34 @@ def test_a_run_that_fails_is_named_and_a_study_that_goes_on_ends_with_the_same_t
     running.run_study(alone)
     assert [path.name for path in Path("alone/runs").iterdir()] == ["exponent-0.3--seed-1"]
     assert {r["run"] for r in read_study(alone)[1].rows} == {"exponent-0.3--seed-1"}
+
+
+@pytest.mark.slow
+def test_a_run_that_another_machine_trained_is_the_studys_own(tmp_path, trained_here, monkeypatch):
+    """As a pod trains it: of what the study made there is only the run's own folder, at another place."""
+    write_text(tmp_path / "text")
+    monkeypatch.chdir(tmp_path)
+    here, away = (dataclasses.replace(on_text(tmp_path / "text", x), seeds=(0,)) for x in ("here", "away"))
+    running.run_study(here)
+    report_study(here)
+    trained_here.clear()
+    running.run_study(dataclasses.replace(away, only="prepare", run="exponent-1--seed-0"))
+    assert trained_here == ["prepare", "prepare"]  # the corpus, and the run of it
+    ours = Path("away/runs/exponent-1--seed-0")
+    assert (ours / "corpus/manifest.json").exists() and not (ours / "checkpoints").exists()
+    shutil.copytree(ours, "bucket")
+    Path("away").rename("hidden")
+    Path("pod/exponent-1--seed-0").mkdir(parents=True)
+    shutil.copy("bucket/config.json", "pod/exponent-1--seed-0")
+    assert cli.main(["pretrain", "pod/exponent-1--seed-0", "--workdir", "bucket"]) == 0
+    Path("hidden").rename("away")
+    shutil.rmtree(ours)
+    shutil.copytree("bucket", ours)
+    trained_here.clear()
+    assert running.run_study(away) == []
+    assert trained_here == ["pretrain"]
+    report_study(away)
+    assert Path("away/results.csv").read_bytes() == Path("here/results.csv").read_bytes()
 
 
 ALONE_AND_TOGETHER = """\
