@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from etils import epath
@@ -24,6 +24,12 @@ def gini(values: Sequence[float]) -> float:
 def tokens_per_text(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
     """The mean number of tokens of whole texts, specials aside; 0 of no texts."""
     return sum(map(len, tokenizer.encode(list(texts)))) / max(len(texts), 1)
+
+
+def evenness(name: str, tokens: Mapping[str, float], coefficient: float) -> str:
+    """A line of a table of results: the fewest and the most tokens per sentence of a set, of which language, and their Gini coefficient."""
+    fewest, most = min(tokens, key=lambda x: tokens[x]), max(tokens, key=lambda x: tokens[x])
+    return f"{name}: {tokens[fewest]:.1f} ({fewest}) to {tokens[most]:.1f} ({most}) tokens per sentence, Gini coefficient {coefficient:.3f}"
 
 
 def held_out(corpus: epath.PathLike) -> dict[str, tuple[int, int]]:

@@ -23,7 +23,7 @@ from mlm_jax.evaluate.config import Evaluate, LanguageModel, Made, Mining, Retri
 from mlm_jax.evaluate.embeddings import measure_vectors
 from mlm_jax.evaluate.language_model import Measure, make_measure
 from mlm_jax.evaluate.sets import read_aligned, two_columns
-from mlm_jax.fairness import gini, tokens_per_text
+from mlm_jax.fairness import evenness, gini, tokens_per_text
 from mlm_jax.fields import differences
 from mlm_jax.files import copy_whole, in_bucket, is_aside, link, make_folder, sync, write_json, write_whole
 from mlm_jax.finetune import run as finetuning
@@ -369,7 +369,18 @@ def table(rows: Sequence[BenchmarkRow], source: str, sizes: dict[str, int]) -> s
         )
     more = [*([f"{source} - others"] if gaps else []), *(["ρ size"] if correlations else [])]
     shown = console.format_table(["task", "metric", *languages, "mean", *more], cells)
-    return "\n".join([shown, *benchmark_cautions(rows), *unknown_source(rows, source)])
+    return "\n".join([shown, *evenness_of(rows), *benchmark_cautions(rows), *unknown_source(rows, source)])
+
+
+def evenness_of(rows: Sequence[BenchmarkRow]) -> list[str]:
+    """How evenly the vocabulary cuts the parallel sentences of each task whose languages have the same other side."""
+    tokens: dict[str, dict[str, float]] = {}
+    over_all: dict[str, float] = {}
+    for row in rows:
+        if "gini" in row["every"]:
+            tokens.setdefault(row["task"], {})[row["language"]] = row["every"]["tokens"]
+            over_all[row["task"]] = row["every"]["gini"]
+    return [evenness(task, each, over_all[task]) for task, each in tokens.items()]
 
 
 def unknown_source(rows: Sequence[BenchmarkRow], source: str) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from mlm_jax import console
+from mlm_jax.fairness import evenness
 from mlm_jax.neutrality.config import MORE, TRANSFORMATIONS
 from mlm_jax.results import ProbeRow
 from mlm_jax.stored import read_json
@@ -166,10 +167,5 @@ def table(rows: Sequence[ProbeRow]) -> str:
         ]
         for h in headlines(rows)
     ]
-    lines = [console.format_table(["set", "probe", "layer", "pooling", *kinds], cells)]
-    for name, (tokens, value) in fairness_of(rows).items():
-        fewest, most = (choose(tokens, key=tokens.__getitem__) for choose in (min, max))
-        lines.append(
-            f"{name}: {tokens[fewest]:.1f} ({fewest}) to {tokens[most]:.1f} ({most}) tokens per sentence, Gini coefficient {value:.3f}"
-        )
-    return "\n".join(lines)
+    even = [evenness(name, *found) for name, found in fairness_of(rows).items()]
+    return "\n".join([console.format_table(["set", "probe", "layer", "pooling", *kinds], cells), *even])

@@ -114,7 +114,7 @@ def test_a_suite_of_everything(tmp_path, capsys):
     assert header in capsys.readouterr().out
 
 
-def test_parallel_sentences_say_how_evenly_the_vocabulary_cuts_them(tmp_path):
+def test_parallel_sentences_say_how_evenly_the_vocabulary_cuts_them(tmp_path, capsys):
     config = suite(tmp_path, tuned=(), language_model=())
     (tmp_path / "long.de").write_text("".join(f"{line} ! ! !\n" for line in sentences("de", 20)))
     (tmp_path / "other.en").write_text("".join(f"{line} !\n" for line in sentences("en", 20)))
@@ -139,6 +139,11 @@ def test_parallel_sentences_say_how_evenly_the_vocabulary_cuts_them(tmp_path):
         == rows["same", "nl"]["gini"]
         == pytest.approx(apart_by / (2 * np.mean([de, nl, en])))
     )
+    said = (
+        f"same: {de:.1f} (de) to {nl:.1f} (nl) tokens per sentence, Gini coefficient {rows['same', 'de']['gini']:.3f}"
+    )
+    out = capsys.readouterr().out
+    assert said in out and out.count("Gini") == 1
     # English is not the same beside both languages, so that the three have no text in common.
     assert "gini" not in rows["apart", "de"] and rows["apart", "nl"]["tokens"] == pytest.approx(nl)
     mined = [len(ids) for ids in encode(sentences("de", 12, seed=len("test")))]
