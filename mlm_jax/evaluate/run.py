@@ -374,13 +374,14 @@ def table(rows: Sequence[BenchmarkRow], source: str, sizes: dict[str, int]) -> s
 
 def evenness_of(rows: Sequence[BenchmarkRow]) -> list[str]:
     """How evenly the vocabulary cuts the parallel sentences of each task whose languages have the same other side."""
-    tokens: dict[str, dict[str, float]] = {}
-    over_all: dict[str, float] = {}
-    for row in rows:
-        if "gini" in row["every"]:
-            tokens.setdefault(row["task"], {})[row["language"]] = row["every"]["tokens"]
-            over_all[row["task"]] = row["every"]["gini"]
-    return [evenness(task, each, over_all[task]) for task, each in tokens.items()]
+    said = []
+    for task in dict.fromkeys(row["task"] for row in rows):
+        mine = {row["language"]: row["every"] for row in rows if row["task"] == task and "gini" in row["every"]}
+        if mine:
+            (other, *_) = mine.values()
+            tokens = {language: every["tokens"] for language, every in mine.items()}
+            said.append(evenness(task, tokens | {"the other side": other["tokens_other"]}, other["gini"]))
+    return said
 
 
 def unknown_source(rows: Sequence[BenchmarkRow], source: str) -> list[str]:
