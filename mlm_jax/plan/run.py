@@ -97,7 +97,7 @@ def advise(planned: Planned) -> str:
 
 
 def searched(config: Plan, where: Topology) -> Planned:
-    """What a search finds; Ctrl-C shows the best so far and ends the process, though a step is being compiled.
+    """What a search finds, compiled with the effort that is asked for; Ctrl-C shows the best so far and ends the process, though a step is being compiled.
 
     Python hears a signal in its first thread only, and not while that compiles: so another one does.
     """
@@ -106,7 +106,10 @@ def searched(config: Plan, where: Topology) -> Planned:
 
     def work() -> None:
         try:
-            outcome.append(search(config, where, config.compiles, best.append))
+            planned = search(config, where, config.compiles, best.append)
+            if config.effort > LEAST_EFFORT:
+                planned = plan_step(planned.config, where, config.effort)
+            outcome.append(planned)
         except BaseException as e:
             outcome.append(e)
 
@@ -166,12 +169,7 @@ def run(config: Plan) -> None:
     config = phase_of(config)
     where = topology.parse(config.topology, config.mesh.slices)
     topology.require_compiler(where)
-    if config.search:
-        planned = searched(config, where)
-        if config.effort > LEAST_EFFORT:
-            planned = plan_step(planned.config, where, config.effort)
-    else:
-        planned = plan_step(adapt(config, where), where, config.effort)
+    planned = searched(config, where) if config.search else plan_step(adapt(config, where), where, config.effort)
     console.say(describe(planned, config))
     if not planned.fits:
         console.say(advise(planned))

@@ -450,13 +450,25 @@ def test_advice_for_what_does_not_fit_is_followed_and_fits():
     assert plan_step(changed, where, LEAST_EFFORT).fits
 
 
+# A line per candidate, and a last compilation that is not over when the interrupt comes, however fast this machine is.
+SLOW_AT_LAST = """\
+import sys
+import time
+from mlm_jax import console
+from mlm_jax.__main__ import main
+from mlm_jax.plan import run
+
+run.plan_step = lambda *arguments: time.sleep(300)
+console.LINE_EVERY = 0
+sys.exit(main())
+"""
+
+
 @needs_gpu_compiler
 @pytest.mark.slow
 def test_a_search_that_is_interrupted_shows_the_best_so_far(tmp_path):
     config = write_config(tmp_path / "tiny.py", tiny_config(str(tmp_path / "run"), train={"batch_size": 64}))
-    # A line per candidate: where the search takes less than the ten seconds between two lines, its only one is its last.
-    start = "import sys; from mlm_jax import console; from mlm_jax.__main__ import main; console.LINE_EVERY = 0; sys.exit(main())"
-    command = [sys.executable, "-c", start, "plan", str(config), "--topology", "h100:8", "--search"]
+    command = [sys.executable, "-c", SLOW_AT_LAST, "plan", str(config), "--topology", "h100:8", "--search"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
         [*command, "--compiles", "100"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
