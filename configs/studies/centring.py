@@ -16,7 +16,7 @@ import os
 from dataclasses import replace
 
 from mlm_jax.config import Sampling
-from mlm_jax.neutrality.config import MORE, TRANSFORMATIONS, Aligned, Analyze, WordAlignment
+from mlm_jax.neutrality.config import MORE, TRANSFORMATIONS, Aligned, Analyze
 from mlm_jax.study.config import Curve, Measure, Study, vary
 from mlm_jax.study.findings import Finding, highest, lower
 from mlm_jax.study.small import LAYERS, held_out, pairs_with, small, text_of, words_of
@@ -53,24 +53,19 @@ def conclude(results: Results, layer: int = LAYER) -> list[Finding]:
     return found
 
 
-def words() -> tuple[WordAlignment, ...]:
-    """The words of MLM_JAX_DATA, where it is set."""
-    return (words_of(DATA),) if DATA else ()
-
-
-def probes_of(aligned: Aligned, words: tuple[WordAlignment, ...]) -> Analyze:
+def probes_of(aligned: Aligned) -> Analyze:
     """All transformations, fitted on the first sentences of aligned text and tried on others."""
     return Analyze(
         transformations=ALL,
         pivot=PIVOT,
         aligned=(aligned,),
-        word_alignment=words,
+        word_alignment=words_of(DATA),
         network=True,
         max_length=64,
     )
 
 
-def curves(layer: int, words: bool) -> tuple[Curve, ...]:
+def curves(layer: int) -> tuple[Curve, ...]:
     at = {"layer": str(layer), "pooling": "mean"}
 
     def curve(metric: str, title: str) -> Curve:
@@ -90,14 +85,14 @@ def curves(layer: int, words: bool) -> tuple[Curve, ...]:
         f"Word alignment, English and French, layer {layer}",
         at | {"pooling": "words"},
     )
-    return (*shown, of_words) if words else shown
+    return (*shown, of_words) if DATA else shown
 
 
 def get_config() -> Study:
     base = small(text_of("train"), UPDATES)
     languages = (PIVOT, *OTHERS)
     aligned = held_out(languages, FIT, TEST, "{text}/held_out/topics.txt")
-    probes = probes_of(aligned, words())
+    probes = probes_of(aligned)
     pairs, parallel = pairs_with(PIVOT, OTHERS, 6_000)
 
     return Study(
@@ -108,6 +103,6 @@ def get_config() -> Study:
         base=replace(base, data=replace(base.data, parallel=parallel), sampling=Sampling(exponent=0.3)),
         factors=(vary("sampling.parallel_share", 0.0, 0.25, name="pairs"),),
         measures=(Measure("probes", probes),),
-        curves=curves(LAYER, bool(DATA)),
+        curves=curves(LAYER),
         conclude=conclude,
     )  # fmt: skip

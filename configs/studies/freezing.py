@@ -65,7 +65,7 @@ def tuned(task: str, frozen: str, layers: int, tune: Finetune) -> tuple[Measure,
     """What fine-tunes with so many layers frozen, and what compares aligned words with those of before."""
     name, labels = f"{task}-{frozen.replace(' ', '-')}", {"task": task, "frozen": frozen}
     tune = replace(tune, optimizer=replace(tune.optimizer, freeze=layers))
-    compared = Analyze(word_alignment=(words_of(DATA),), compare=(f"{{run}}/measured/{name}",), max_length=64)
+    compared = Analyze(word_alignment=words_of(DATA), compare=(f"{{run}}/measured/{name}",), max_length=64)
     return Measure(name, tune, labels), Measure(f"{name}-words", compared, labels)
 
 

@@ -21,13 +21,12 @@ def get_config() -> Study:
     centring = run_config("studies/centring")
     study: Study = centring["get_config"]()
     base = with_pairs()
-    words = centring["words"]()
-    probes = centring["probes_of"](held_out(FIT, TEST, "held_out/topics.txt"), words)
+    probes = centring["probes_of"](held_out(FIT, TEST, "held_out/topics.txt"))
     return replace(
         study,
         texts=None,
         base=base,
         measures=(Measure("probes", probes),),
-        curves=centring["curves"](LAYER, bool(words)),
+        curves=centring["curves"](LAYER),
         conclude=partial(centring["conclude"], layer=LAYER),
     )

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from mlm_jax.config import Sampling
 from mlm_jax.neutrality.config import Aligned, Analyze
-from mlm_jax.study.config import Curve, Factor, Measure, Study, Value
+from mlm_jax.study.config import Curve, Measure, Study, vary
 from mlm_jax.study.findings import Finding, lower
 from mlm_jax.study.small import LAYERS, held_out, pairs_with, small, text_of, words_of
 from mlm_jax.study.table import Results
@@ -50,12 +50,11 @@ def conclude(results: Results, layer: int = LAYERS) -> list[Finding]:
 
 def measured(aligned: Aligned, layer: int) -> tuple[tuple[Measure, ...], tuple[Curve, ...]]:
     """The probes, plain and centred, and their curves over the share of pairs at a layer."""
-    words = (words_of(DATA),) if DATA else ()
     probes = Analyze(
         transformations=("plain", "centred"),
         pivot=PIVOT,
         aligned=(aligned,),
-        word_alignment=words,
+        word_alignment=words_of(DATA),
         network=True,
         max_length=64,
     )
@@ -71,14 +70,13 @@ def measured(aligned: Aligned, layer: int) -> tuple[tuple[Measure, ...], tuple[C
         curve(NETWORK, f"Languages told by a network, layer {layer}", **at),
         curve(CKA, "How alike translations' vectors are (CKA), by layer", "layer", transformation="plain"),
     ]
-    if words:
+    if DATA:
         title = f"Words aligned, English and French, layer {layer}"
         curves.append(curve(WORDS, title, **(at | {"pooling": "words"})))
     return (Measure("probes", probes),), (*curves, Curve("bits_per_byte", "pairs", "language"))
 
 
 def get_config() -> Study:
-    shares = tuple(Value(f"{x:g}", {"sampling.parallel_share": x}) for x in (0.0, 0.1, 0.25, 0.5))
     languages = (PIVOT, OTHER)
     pairs, parallel = pairs_with(PIVOT, (OTHER,), PAIRS)
     base = small(text_of("train"), UPDATES, pieces=PIECES)
@@ -89,7 +87,7 @@ def get_config() -> Study:
         paper="Lample and Conneau (2019), sections 3.3 and 5.1: MLM + TLM is 3.6 points above MLM on zero-shot XNLI; Dou and Neubig (2021): words are aligned better.",
         texts=Texts({"train": dict.fromkeys(languages, 8_000)}, pairs, held_out=FIT + TEST),
         base=replace(base, data=replace(base.data, parallel=parallel), sampling=Sampling(exponent=0.3)),
-        factors=(Factor("pairs", shares),),
+        factors=(vary("sampling.parallel_share", 0.0, 0.1, 0.25, 0.5, name="pairs"),),
         measures=measures,
         curves=curves,
         conclude=conclude,

@@ -151,9 +151,8 @@ def run_study(study: Study, arguments: Sequence[str] = ()) -> list[str]:
     with locked(study.workdir, "study", group="study" if study.run else ""):
         prepare(study, mine)
     if study.only == "prepare":
-        if (
-            study.run and study.runner == "here"
-        ):  # what another machine trains, by pretrain; SLURM's jobs do it themselves
+        # What another machine trains, by pretrain; SLURM's jobs do it themselves.
+        if study.run and study.runner == "here":
             for run in mine:
                 store(of_run(study, run))
                 run_in_own_process("prepare", "--", run.config.workdir)

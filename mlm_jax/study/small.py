@@ -33,10 +33,10 @@ def held_out(languages: tuple[str, ...], fit: int, test: int, classes: str = "")
     return Aligned("held-out", tuple((x, f"{{text}}/held_out/{x}.txt") for x in languages), fit, test, classes)
 
 
-def words_of(data: str) -> WordAlignment:
-    """English and French words aligned by hand, of a folder as configs/analyze/neutrality.py has it."""
+def words_of(data: str) -> tuple[WordAlignment, ...]:
+    """English and French words aligned by hand, of a folder as configs/analyze/neutrality.py has it; none where none is named."""
     folder = f"{data}/word_alignment"
-    return WordAlignment("words", ("en", "fr"), f"{folder}/enfr.src-tgt", f"{folder}/enfr.gold")
+    return (WordAlignment("words", ("en", "fr"), f"{folder}/enfr.src-tgt", f"{folder}/enfr.gold"),) if data else ()
 
 
 def of_width(width: int) -> dict[str, Any]:
